@@ -30,6 +30,7 @@ from sweeper.schemas.values import KeyPath, format_value
 from sweeper.wording import suggest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+COUNTED: Final = "more of its values are wrong"  # ends the last problem of an axis, of which others are left out
 _ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
 Overrides = Mapping[str, Any]
 
@@ -195,7 +196,7 @@ class BlockBuilder:
                 del problems[before:]
         if wrong_count > MAX_OF_A_KIND + 1:
             others = wrong_count - MAX_OF_A_KIND - 1
-            problems[-1] = replace(problems[-1], message=f"this and {others:,} more of its values are wrong")
+            problems[-1] = replace(problems[-1], message=f"this and {others:,} {COUNTED}")
         return normalised
 
     def _normalise_option(self, name: str, option: Option, path: KeyPath, index: int, form: Any) -> Option:

@@ -17,6 +17,7 @@ from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_partial
 from sweeper.loading.read_scope import EVERYTHING
+from sweeper.loading.sweep_builder import COUNTED
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust
 from sweeper.model.experiment import Experiment
@@ -203,10 +204,12 @@ def prepare(
     has_targets = not any(problem.key.startswith("target") for problem in partial.problems)
     if asks_targets and partial.has_template and has_targets:
         known = {(problem.file, problem.line, problem.key) for problem in found}
+        counted = {problem.key.rpartition("[")[0] for problem in found if problem.message.endswith(COUNTED)} - {""}
         try:
             prepared = prepared.check_targets(object_info, keep_temp=keep_temp)
         except InputError as error:
-            found += [new for new in error.problems if (new.file, new.line, new.key) not in known]
+            new = [problem for problem in error.problems if problem.key.rpartition("[")[0] not in counted]
+            found += [problem for problem in new if (problem.file, problem.line, problem.key) not in known]
     if found or not plans:
         raise ExperimentError(found)
     return replace(prepared, notes=(*_iter_split_texts(experiment), *prepared.notes))

@@ -184,3 +184,10 @@ def test_first_experiment_runs_on_the_embedded_server(sweeper, graph):
     outcome = sweeper("run", "new/experiment.yaml")
 
     assert (outcome.code, "0 failed, 0 under way, 0 queued" in outcome.err) == (0, True)
+
+
+def test_an_axis_of_wrong_values_is_reported_in_four_lines(sweeper, write):
+    values = ", ".join(f"x{number}" for number in range(100))
+    outcome = sweeper("plan", write(f"{HEAD}sweep: {{grid: {{steps: [{values}]}}}}\n", "e.yaml"))
+    assert len(outcome.err.splitlines()) == 4
+    assert outcome.err.endswith("sweep.grid.steps[3]: this and 96 more of its values are wrong\n")
