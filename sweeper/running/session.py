@@ -200,6 +200,7 @@ class Session:
         with suppress(TargetError, TimeoutError):  # `restore` reports missing files one by one
             async with asyncio.timeout(_COMPARE_SECONDS):
                 is_connected = await self.connect(stack)
+                await run_for_all(self.read_versions, self.clients)
                 if is_connected and compares:
                     await self.control.run_unless_stopped(self.read_models())
         if compares and not self.models.facts and not self.control.stopping:
@@ -237,24 +238,25 @@ class Session:
         if connections is None:
             return False
         servers, self.pending = connections
-        infos = await self.control.run_unless_stopped(run_for_all(lambda pair: pair[0].get_server_info(), servers))
-        for (client, server), info in zip(servers, infos or (), strict=False):
-            self._register_server(client, server, info)
+        for client, server in servers:
+            self._register_server(client, server)
         self.server_cache = find_smallest_cache(self.server_caches)
         self.clients = [client for client, _ in servers]
         return bool(self.clients)
 
-    def _register_server(self, client: ComfyClient, server: Server, info: dict[str, Any]) -> None:
+    async def read_versions(self, client: ComfyClient) -> None:
+        self.server_infos[client.target.name] = await client.get_server_info()
+
+    def _register_server(self, client: ComfyClient, server: Server) -> None:
         """Save what is known of a server that responded, and report that it can be used."""
         target, name = client.target, client.target.name
-        self.server_infos[name] = info
         self.max_jobs[name] = server.max_jobs
         self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client), target.group))
         self.server_caches.append(save_server(target, server))
 
     async def check_targets(self) -> None:
-        """Check the plan against each target that responds."""
-        await run_for_all(self.check, self.clients)
+        """Check the plan against each target that responds, while it tells its versions."""
+        await run_for_all(lambda ask: run_for_all(ask, self.clients), (self.check, self.read_versions))
 
     async def read_models(self) -> None:
         """Ask the targets that respond about the model files of the plan."""
@@ -420,11 +422,11 @@ class Session:
             return ConcurrencyLimit(self._get_concurrency(client), context.random)
 
         async def prepare(client: ComfyClient, server: Server) -> ConcurrencyLimit:
-            await self.check(client)
+            await run_for_all(lambda ask: ask(client), (self.check, self.read_versions))
             await self.models.find_outdated(client.models, client.target, store)
             if self.settings.budget is not None:
                 self.prices.check_bounds(self._iter_unfinished(state))
-            self._register_server(client, server, await client.get_server_info())
+            self._register_server(client, server)
             store.servers.save_info(context.run_id, client.target.name, self.server_infos[client.target.name])
             return make_limit(client)
 
@@ -449,10 +451,8 @@ class Session:
             if item.open_job is not None:
                 spending.adopt(item.open_job, item.trial)
         if budget is not None:
-            judges = self.experiment.judges.values()
-            spending.check_budget(
-                self.targets, self._iter_unfinished(state), has_priced_judge=any(judge.price for judge in judges)
-            )
+            is_priced = any(judge.price for judge in self.experiment.judges.values())
+            spending.check_budget(self.targets, self._iter_unfinished(state), has_priced_judge=is_priced)
         return spending
 
     def _iter_unfinished(self, state: ResumeState) -> Iterator[Trial]:
