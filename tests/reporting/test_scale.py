@@ -1,13 +1,10 @@
-"""A thousand and ten thousand cells: the document stays small and every position shows the right cell.
+"""Ten thousand cells: the document stays small and every position shows the right cell.
 
 Durations are not asserted, because they differ on a busy machine; `tests/benchmarks/page.py` measures them. The number
 of elements is what they depend on.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -17,37 +14,29 @@ from tests.reporting.made_up_sweeps import Sweep
 MOST = 3000  # elements of the whole document
 
 
-@dataclass(frozen=True)
-class Large:
-    folder: Path
-    seeds: int
-    cfgs: int
-
-    @property
-    def last(self):
-        return self.seeds * self.cfgs - 1
+SEEDS = CFGS = 100
+LAST = SEEDS * CFGS - 1
 
 
-@pytest.fixture(scope="module", params=[(25, 40), (100, 100)], ids=["1000", "10000"])
-def large(request, tmp_path_factory):
-    seeds, cfgs = request.param
-    sweep = Sweep({"seed": list(range(seeds)), "cfg": [1 + n / 4 for n in range(cfgs)]}, distinct=40, size=(352, 352))
-    out = sweep.write(tmp_path_factory.mktemp("large"))
-    return Large(write_report(out).page.parent, seeds, cfgs)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    axes = {"seed": list(range(SEEDS)), "cfg": [1 + n / 4 for n in range(CFGS)]}
+    out = Sweep(axes, distinct=40, size=(352, 352)).write(tmp_path_factory.mktemp("large"))
+    return write_report(out).page.parent
 
 
 @pytest.mark.parametrize(
     "address", ["", "#size=48", "#x=cfg&y=&xx=", "#x=&y=", "#x=cfg&y=&yy=seed", "#view=table", "#view=plots"]
 )
 def test_document_stays_small(large, opened, address):
-    page = opened(large.folder, address)
+    page = opened(large, address)
     assert page.locator("*").count() <= MOST
 
 
 def test_scrolling_to_the_end_keeps_the_document_small(large, opened):
-    page = opened(large.folder)
+    page = opened(large)
     page.locator(".scroller").evaluate("s => s.scrollTo(s.scrollWidth, s.scrollHeight)")
-    page.wait_for_selector(f'[data-trial="{large.last}"] img')
+    page.wait_for_selector(f'[data-trial="{LAST}"] img')
     assert page.locator('[data-trial="0"]').count() == 0
     assert page.locator("*").count() <= MOST
 
@@ -88,7 +77,7 @@ PLACES = """() => {
 
 @pytest.mark.parametrize("size", [64, 160])
 def test_every_position_has_its_own_cell_after_a_fast_scroll(large, opened, size):
-    page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
+    page = opened(large, f"#size={size}&x=cfg&y=seed")
     page.evaluate(FLING)
     places, wrong = page.evaluate(PLACES)
     assert places > 20
@@ -97,7 +86,7 @@ def test_every_position_has_its_own_cell_after_a_fast_scroll(large, opened, size
 
 
 def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
-    page = opened(large.folder)
+    page = opened(large)
     page.locator(".scroller").evaluate("s => s.scrollTo(3000, 3000)")
     page.wait_for_function("() => !document.querySelector('[data-trial=\"0\"]')")
     frame = page.locator(".scroller").bounding_box()
@@ -108,12 +97,12 @@ def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
 
 
 def test_keyboard_reaches_the_last_cell(large, opened):
-    page = opened(large.folder, "#x=cfg&y=seed")
+    page = opened(large, "#x=cfg&y=seed")
     page.locator("[role=grid]").focus()
     page.keyboard.press("End")
     current = page.locator(".cell.current")
     assert page.locator("[role=grid]").get_attribute("aria-activedescendant") == current.get_attribute("id")
-    assert current.get_attribute("aria-colindex") == str(large.cfgs + 1)
+    assert current.get_attribute("aria-colindex") == str(CFGS + 1)
     assert page.evaluate(
         """() => {
         const [c, s] = ['.cell.current', '.scroller'].map(q => document.querySelector(q).getBoundingClientRect());
@@ -122,19 +111,19 @@ def test_keyboard_reaches_the_last_cell(large, opened):
 
 
 def test_filter_over_many_rows_keeps_exactly_the_matches(large, opened):
-    page = opened(large.folder, "#where=" + "seed in [3, 24] and cfg < 2".replace(" ", "%20"))
+    page = opened(large, "#where=" + "seed in [3, 24] and cfg < 2".replace(" ", "%20"))
     assert page.evaluate("() => sweeper.page.getArrangement().shown") == 2 * 4
 
 
 @pytest.mark.parametrize(("size", "side"), [(64, "-80"), (160, "-160"), (320, "")])
 def test_cells_load_the_thumbnail_that_fits_them(large, opened, size, side):
-    page = opened(large.folder, f"#size={size}")
+    page = opened(large, f"#size={size}")
     source = page.locator(".cell img").first.get_attribute("src")
     assert source.rpartition(".")[0][len("thumbs/") + 64 :] == side
 
 
 def test_fast_scroll_shows_sprites_and_loads_pictures_at_rest(large, opened):
-    page = opened(large.folder, "#size=64&x=cfg&y=seed")
+    page = opened(large, "#size=64&x=cfg&y=seed")
     page.wait_for_function("() => document.querySelectorAll('.cell img').length > 20")
     asked = page.evaluate(
         """async () => {
@@ -156,7 +145,7 @@ def test_fast_scroll_shows_sprites_and_loads_pictures_at_rest(large, opened):
 
 @pytest.mark.parametrize("size", [64, 160])
 def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
-    page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
+    page = opened(large, f"#size={size}&x=cfg&y=seed")
     page.evaluate("() => (window.before = document.querySelector('.cell'))")
     page.evaluate(FLING)
 
