@@ -151,7 +151,7 @@ def test_address_is_short_and_separates_equal_trials(made, opened):
 
 
 def test_each_action_is_one_step_of_back(made, opened):
-    page = opened(made(Sweep(AXES)))
+    page = opened(made(Sweep(AXES)), alone=True)
     page.clock.install()  # text typed without a pause is one step, and this test makes the pauses
     controls = [page.get_by_label(label, exact=True) for label in ("X axis", "Filter", "Show", "Size")]
 
@@ -187,7 +187,7 @@ def test_each_action_is_one_step_of_back(made, opened):
 
 
 def test_typed_filter_applies_before_the_next_action(made, opened):
-    page = opened(made(Sweep(AXES)))
+    page = opened(made(Sweep(AXES)), alone=True)
     page.clock.install()
     page.get_by_label("Filter").press_sequentially("fox")
     page.get_by_role("tab", name="Table").click()
