@@ -5,11 +5,10 @@ from __future__ import annotations
 import webbrowser
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sweeper.cli import console
 from sweeper.errors import InputError, ResultsError
-from sweeper.store import Store
 from sweeper.store.trial_marks import Mark
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons
     from sweeper.reporting.live.check_follower import CheckFunction
     from sweeper.reporting.write_report import Report
-
-_MAX_ANSWERED: Final = 3000  # trials; for more, the answer would take longer than the page
 
 
 def open_in_browser(address: str | Path) -> None:
@@ -42,26 +39,15 @@ def write_checked_report(
     marks: Iterable[Mark] = (),
 ) -> Report:
     """Write the page of a run with the findings of its check, and warn of missing artifacts. Raises SweeperError."""
+    from sweeper.reporting.page_answers import find_answers
     from sweeper.reporting.write_report import write_report
 
     checked = _check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
-    answers = _find_answers(folder, run) if trials is None else {}
+    answers = find_answers(folder, run) if trials is None else {}
     report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks, answers=answers)
     if report.missing_count:
         console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
     return report
-
-
-def _find_answers(folder: Path, run: str | None) -> dict[str, list[str]]:
-    """What `sweeper effects` says of each metric. Nothing for a large sweep."""
-    with Store.open(folder, readonly=True) as store:
-        layout = store.layout(run)
-        if not layout.metrics or sum(store.count_by_status(run).values()) > _MAX_ANSWERED:
-            return {}
-    from sweeper.tables.effect_words import describe_effects
-    from sweeper.tables.effects import EffectQuery, analyse_effects
-
-    return describe_effects(analyse_effects(folder, EffectQuery(run=run)))
 
 
 def _check_results(

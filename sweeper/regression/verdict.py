@@ -41,8 +41,8 @@ MARGINS: Final = (
 _SHOWN_PAIRS: Final = 6
 _COLUMNS: Final = ("ran_s", "cost")  # columns beside the metrics that can be judged
 _OF_JOBS: Final = (*_COLUMNS, SAMPLING_METRIC, VOTES_METRIC)  # metrics that two equal pictures need not share
-_MAXIMIZED: Final = ("aesthetic", "prompt_similarity", VOTES_METRIC)
-_MINIMIZED: Final = (*_COLUMNS, SAMPLING_METRIC)
+MAXIMIZED: Final = ("aesthetic", "prompt_similarity", VOTES_METRIC)
+MINIMIZED: Final = (*_COLUMNS, SAMPLING_METRIC)
 _STYLE: Final = """
 :root { color-scheme: light dark; }
 body { margin: 0 auto; max-width: 80rem; padding: 1rem 1.25rem; font: 15px/1.45 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -352,7 +352,7 @@ def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[s
 def _find_direction(metric: str, query: VerdictQuery) -> int:
     if metric in query.maximize or metric in query.minimize:
         return 1 if metric in query.maximize else -1
-    return (metric in _MAXIMIZED) - (metric in _MINIMIZED)
+    return (metric in MAXIMIZED) - (metric in MINIMIZED)
 
 
 def _average(groups: Sequence[Sequence[Result]], name: str) -> Numbers:

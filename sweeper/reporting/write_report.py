@@ -15,7 +15,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -43,6 +43,7 @@ from sweeper.reporting.contents import (
     number_outputs,
 )
 from sweeper.reporting.dataset import TrialTable, build_dataset, iter_json, iter_script, tabulate, transpose_files
+from sweeper.reporting.page_answers import Answers, encode_answers
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER, Thumbnails
 from sweeper.serving.page_files import read_page
 from sweeper.store import Store
@@ -51,7 +52,6 @@ from sweeper.store.containment import refuse_links
 from sweeper.store.remote_artifacts import local_path
 from sweeper.store.row_queries import batch_outcomes
 from sweeper.store.trial_marks import Mark, merge_marks
-from sweeper.tables.export import replace_surrogates
 from sweeper.tables.select_rows import select_results
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ def write_report(
     is_review: bool = False,
     trials: Collection[int] | None = None,
     marks: Iterable[Mark] = (),
-    answers: Mapping[str, Sequence[str]] | None = None,
+    answers: Answers | None = None,
 ) -> Report:
     """Write the report of a results folder to `out`, by default `<results>/report/`.
 
     `checked`: comparisons with the baseline to show; with `is_review`, the page opens on what is not the same.
-    `trials`: show only these trials of the run. `marks`: added to those of the folder. `answers`: by metric, sentences
-    about what changes it.
+    `trials`: show only these trials of the run. `marks`: added to those of the folder. `answers`: of
+    `page_answers.find_answers`.
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
@@ -96,9 +96,10 @@ def write_report(
     with Store.open(results, readonly=True) as store:
         table = _read_table(store, run, trials)
         recorded = dict(chain.from_iterable(map(zip, table.facts["outputs"], table.facts["sha256"])))
-        data = build_dataset(table) | {
+        data = build_dataset(table)
+        data |= {
             "outputs": number_outputs(table.facts["outputs"], recorded),
-            "answers": {name: list(map(replace_surrogates, lines)) for name, lines in (answers or {}).items()},
+            "answers": encode_answers(answers or {}, data["columns"]),
             "marks": encode_marks([] if is_review else merge_marks(store.marks.load(), marks)),
             **describe_run(find_run_record(store, run), results, table, store),
         }

@@ -69,10 +69,10 @@ class AxisEffect:
 class MetricEffects:
     """The effects on one metric, those of most variance first. `note` says why there are none.
 
-    `maximize`: the direction of an objective of a search, otherwise None. `standard_deviation` is that of the numbers,
-    `server_noise` that of repeats of a trial, if there are any. `shares` are those of the axes, of the replicates and
-    of pairs. `overlap` is the share that several axes explain, because trials are missing, `rest` the one that none
-    explains.
+    `maximize`: the direction of an objective of a search, otherwise None. `mean` and `standard_deviation` are those of
+    the numbers, `server_noise` that of repeats of a trial, if there are any. `shares` are those of the axes, of the
+    replicates and of pairs. `overlap` is the share that several axes explain, because trials are missing, `rest` the
+    one that none explains.
     """
 
     metric: str
@@ -80,6 +80,7 @@ class MetricEffects:
     note: str = ""
     maximize: bool | None = None
     server_noise: float | None = None
+    mean: float = field(default=0.0, metadata=NOT_IN_JSON)
     standard_deviation: float = 0.0
     shares: tuple[AxisShare, ...] = ()
     overlap: float = 0.0
@@ -101,6 +102,7 @@ def complete_metric(
     effects = sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0)
     return replace(
         metric,
+        mean=float(np.nanmean(numbers)),
         standard_deviation=float(np.nanstd(numbers)),
         shares=(*(effect.share for effect in effects if effect.share is not None), *others),
         overlap=0.0 if shares.rest is None else 1 - shares.rest - sum(term.share for term in shares.terms),

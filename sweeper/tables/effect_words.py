@@ -21,7 +21,7 @@ from sweeper.statistics.codes import LEVEL
 from sweeper.statistics.paired import Interval, ValueComparison, excludes_zero
 from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
 from sweeper.statistics.variance_shares import AxisShare
-from sweeper.tables.effect_answer import AxisEffect, MetricEffects, Trend
+from sweeper.tables.effect_answer import MAX_VALUES, AxisEffect, MetricEffects, Trend
 from sweeper.tables.effect_axes import PROMPTS, SEEDS, EffectAxes, EffectAxis
 from sweeper.wording import count_things
 
@@ -87,6 +87,10 @@ class EffectsAnswer:
         """For what the differences hold."""
         return ReplicateScope.of(self.found.axes)
 
+    @property
+    def replicates(self) -> frozenset[str]:
+        return frozenset(axis.name for axis in self.found.axes if axis.is_replicate)
+
     def parts(self) -> Iterator[Part]:
         """What the trials are, then for each metric the words and the tables."""
         yield Line(_describe_trials(self))
@@ -131,12 +135,10 @@ def _describe_metric(metric: MetricEffects, answer: EffectsAnswer) -> Iterator[s
         if " + " in effect.axis and effect.differs:
             facts.append(f"{' and '.join(effect.axis.split(' + '))} cannot be separated")
         if effect.share and effect.differs:
-            facts.append(f"{_format_share(effect.share.share)} of the variance")
-        yield f"{effect.axis} {effect.note}" if effect.note else f"{effect.axis}: {'; '.join(facts)}"
-    replicates = {axis.name for axis in answer.found.axes if axis.is_replicate}
-    for share in metric.shares:
-        if len(share.axes) > 1 and share.p <= LEVEL and share.share >= _SMALL_SHARE and not replicates >= {*share.axes}:
-            yield _describe_interaction(share, replicates)
+            facts.append(f"{format_share(effect.share.share)} of the variance")
+        more = f"; select some, or call it a replicate: --over {effect.axis}" if effect.levels > MAX_VALUES else ""
+        yield f"{effect.axis} {effect.note}{more}" if effect.note else f"{effect.axis}: {'; '.join(facts)}"
+    yield from describe_interactions(metric, answer)
     if metric.rest is None:
         yield "there are too few trials, or too many values, to share out the variance"
     if metric.server_noise is not None:
@@ -149,8 +151,18 @@ def _describe_metric(metric: MetricEffects, answer: EffectsAnswer) -> Iterator[s
         )
 
 
+def describe_interactions(metric: MetricEffects, answer: EffectsAnswer) -> list[str]:
+    """A sentence for each pair of axes of which one changes what the other does."""
+    replicates = answer.replicates
+    return [
+        _describe_interaction(share, replicates)
+        for share in metric.shares
+        if len(share.axes) > 1 and share.p <= LEVEL and share.share >= _SMALL_SHARE and not replicates >= {*share.axes}
+    ]
+
+
 def _describe_interaction(found: AxisShare, replicates: AbstractSet[str]) -> str:
-    share = f"{_format_share(found.share)} of the variance"
+    share = f"{format_share(found.share)} of the variance"
     for axis, other in permutations(found.axes):
         if other in replicates:
             return f"what {axis} changes differs from {other} to {other}: {share}"
@@ -161,7 +173,7 @@ def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope
     """What is known of an axis without a note: the largest difference that is one, or the largest that was seen."""
     pairs = [found for found in effect.comparisons if found.differs] or effect.comparisons
     largest, labels = max(pairs, key=lambda found: abs(found.mean), default=None), _label_values(effect)
-    whole = "" if effect.whole_share is None else f"{_format_share(effect.whole_share.high)} of the variance"
+    whole = "" if effect.whole_share is None else f"{format_share(effect.whole_share.high)} of the variance"
     if effect.idle:
         yield f"hardly changes it; it explains at most {whole}"
     elif whole and not effect.differs:
@@ -180,6 +192,17 @@ def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope
         yield _describe_extremes(effect, maximize, labels)
         if not effect.differs and effect.reach is not None:
             yield f"with {scope.more}, differences above {_round_to(effect.reach, effect.reach)} would be told apart"
+
+
+def describe_facts(effect: AxisEffect, maximize: bool | None) -> str:
+    """What is known of an axis beside its largest difference: its slope, where it is best, that it changes nothing."""
+    if effect.note:
+        return effect.note
+    if effect.idle:
+        return "hardly changes it"
+    facts = [_describe_slope(*effect.slope)] if effect.slope is not None else []
+    facts += [_describe_trend(effect.trend, maximize)] if effect.trend is not None and effect.differs else []
+    return "; ".join(facts) or ("" if effect.differs else "no two values are told apart")
 
 
 def _label_values(effect: AxisEffect) -> Labels:
@@ -257,15 +280,15 @@ def _list_shares(metric: MetricEffects) -> Records:
     rows = [
         {
             "explained by": " x ".join(found.axes),
-            "of the variance": _format_share(found.share),
-            "from": _format_share(found.low),
-            "to": _format_share(found.high),
+            "of the variance": format_share(found.share),
+            "from": format_share(found.low),
+            "to": format_share(found.high),
         }
         for found in metric.shares
     ]
     for name, part in (("(axes that overlap)", metric.overlap), ("(unexplained)", metric.rest)):
         if part is not None and abs(part) >= _SMALL_SHARE:
-            rows.append({"explained by": name, "of the variance": _format_share(part), "from": "", "to": ""})
+            rows.append({"explained by": name, "of the variance": format_share(part), "from": "", "to": ""})
     return rows
 
 
@@ -317,5 +340,6 @@ def _is_nothing(margin: float, number: float) -> bool:
     return abs(margin) <= 1e-9 * abs(number)
 
 
-def _format_share(share: float) -> str:
+def format_share(share: float) -> str:
+    """A share (0 to 1) as per cent, such as `56 %`; a small one with a decimal."""
     return f"{share:.0%}".replace("%", " %") if share >= 0.095 else f"{share:.1%}".replace("%", " %")

@@ -64,13 +64,17 @@ _Repeat = tuple[str, str, float | None]  # a trial, a metric, and its number in 
 
 @dataclass(frozen=True, slots=True)
 class EffectQuery:
-    """What a user asks. Nothing named means: all metrics, all axes, over seeds and prompts."""
+    """What a user asks. Nothing named means: all metrics, all axes, over seeds and prompts.
+
+    `also`: metrics beside those.
+    """
 
     metrics: Sequence[str] = ()
     axes: Sequence[str] = ()
     over: Sequence[str] = ()
     selection: Selection = EVERYTHING
     run: str | None = None
+    also: Sequence[str] = ()
 
 
 def effects(
@@ -152,7 +156,7 @@ def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLay
     """The metrics asked for, or all that hold numbers. Of a search, those of its objectives come first."""
     first = [] if layout.search is None else [objective.metric for objective in layout.search.objectives]
     others = [name for name in layout.measured_metrics if any(is_number(row.metrics.get(name)) for row in rows)]
-    return list(dict.fromkeys(query.metrics or [*first, *others])) or ["ran_s"]
+    return list(dict.fromkeys([*(query.metrics or [*first, *others] or ["ran_s"]), *query.also]))
 
 
 def _check_query(query: EffectQuery, layout: TableLayout, option_names: Mapping[str, str]) -> None:
@@ -278,8 +282,7 @@ class _Analysis:
         axis = self._axes[index]
         share = shares.get(axis.name)
         if len(axis.values) > MAX_VALUES:
-            note = (f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES}); select "
-                    f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
+            note = f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
             return make_effect(axis, share, ValueComparisons(), note)
         if index in self._with_own_seeds:
             found = compare_means(self._average_seeds(axis, numbers), self._level)

@@ -48,8 +48,8 @@ def test_captions_titles_and_tables_of_long_prompts_differ(folder, opened):
 def test_plots_of_long_prompts_name_the_words_that_differ(folder, opened):
     page = opened(folder, "#view=plots&x=steps&y=prompt")
     assert list_texts(page, ".heat tbody th") == LABELS
-    assert list_texts(page, ".key li") == LABELS
-    assert [item.get_attribute("title") for item in page.locator(".key li").all()] == PROMPTS
+    assert list_texts(page, ".key li") == ["prompt:", *LABELS]
+    assert [item.get_attribute("title") for item in page.locator(".key li[title]").all()] == PROMPTS
 
 
 def test_menus_of_long_prompts_name_the_words_that_differ(folder, opened):

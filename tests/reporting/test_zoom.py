@@ -245,16 +245,17 @@ def test_plots_show_only_what_is_in_view(made, opened):
     lines = "svg.plot path[fill=none]"
     page = opened(folder, at)
     key = page.locator(".key li")
-    assert key.all_inner_texts() == [*PROMPTS[:8], "the first 8 of 12 in view; hide values or filter to see others"]
+    assert key.all_inner_texts() == ["prompt:", *PROMPTS[:8]]
+    assert page.get_by_text("These are the first 8 of 12 values of prompt in view; hide values or filter").is_visible()
     page.get_by_label("Filter").fill("prompt >= 'p10'")
-    page.wait_for_function("() => document.querySelectorAll('.key li').length === 3")
-    assert key.all_inner_texts() == PROMPTS[9:]
+    page.wait_for_function("() => document.querySelectorAll('.key li').length === 4")
+    assert key.all_inner_texts() == ["prompt:", *PROMPTS[9:]]
     assert all(
         path.startswith("M") for path in page.locator(lines).evaluate_all("all => all.map(p => p.getAttribute('d'))")
     )
     assert page.locator(".heat tbody th").all_inner_texts() == PROMPTS[9:]
     page = opened(folder, f"{at}&hide={quote(','.join(['prompt', *PROMPTS[:9]]))}")
-    assert page.locator(".key li").all_inner_texts() == PROMPTS[9:]
+    assert page.locator(".key li").all_inner_texts() == ["prompt:", *PROMPTS[9:]]
     assert page.locator(lines).count() == 3
 
 

@@ -2,15 +2,16 @@
 // The bar above the views: counts, views, axes, filter; the rest is in two menus.
 
 import * as Counts from "./counts.js";
+import * as DecideData from "./decide_data.js";
 import { announce, copyText, el, makeField, makeMenu, makePanel, saveFile } from "./dom.js";
 import * as Expression from "./expression.js";
 import * as GridControls from "./grid_controls.js";
 import { PendingInput } from "./grid_controls.js";
 import * as Keys from "./keys.js";
 import * as MarkExport from "./mark_export.js";
-import * as PlotData from "./plot_data.js";
 import * as Share from "./share.js";
 import * as Suggest from "./suggest.js";
+import * as ValueText from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Filter } from "./expression.js" */
 /** @import { Arrangement } from "./layout.js" */
@@ -22,6 +23,7 @@ import * as Suggest from "./suggest.js";
 const THEME_KEY = "sweeper:theme";
 const THEMES = ["auto", "light", "dark"];
 const VIEWS = [
+  ["decide", "Decide"], // only if there is something to judge by
   ["search", "Search"], // only on the page of a search
   ["grid", "Grid"],
   ["gallery", "Gallery"],
@@ -34,7 +36,9 @@ export function create(host, page) {
   const { dataset } = page;
   const input = new PendingInput(page);
   const counts = Counts.create(page);
-  const views = VIEWS.filter(([name]) => name !== "search" || dataset.raw.search);
+  /** @type {Record<string, boolean>} */
+  const isOffered = { search: Boolean(dataset.raw.search), decide: DecideData.canDecide(dataset, page.marks.count() > 0) };
+  const views = VIEWS.filter(([name]) => isOffered[name] ?? true);
   const tabs = makeTabs(views, (view) => page.update({ view }));
   const axes = GridControls.createAxes(page);
   const filter = makeFilter(page, input);
@@ -108,7 +112,7 @@ function makeColourMenu(page) {
   return {
     nodes: [field, stackField],
     show({ view, colour, stack }) {
-      field.hidden = ["plots", "search"].includes(view);
+      field.hidden = ["plots", "search", "decide"].includes(view);
       menu.value = colour;
       stackField.hidden = view !== "grid" || colour === "";
       const choices = [["first", "the first"], ["highest", `the highest ${colour}`], ["lowest", `the lowest ${colour}`]];
@@ -128,10 +132,10 @@ function makeLegend(page) {
     nodes: [node],
     show({ view }) {
       const scale = page.getScale();
-      node.hidden = scale === null || ["plots", "search"].includes(view);
+      node.hidden = scale === null || ["plots", "search", "decide"].includes(view);
       if (scale === null) return;
       const { column, extent, range } = scale;
-      const [low, high] = extent.map(PlotData.formatShort);
+      const [low, high] = extent.map(column.format ?? ValueText.toRounded);
       const ends = [`${range[0] < extent[0] ? "≤ " : ""}${low}`, `${range[1] > extent[1] ? "≥ " : ""}${high}`];
       node.replaceChildren(column.name, " ", ends[0], el("span", { class: "ramp" }), ends[1]);
       node.setAttribute("aria-label", `Colours: ${column.name} from ${ends.join(" to ")}`);

@@ -9,6 +9,7 @@ import * as PlotData from "./plot_data.js";
 import * as Sprites from "./sprites.js";
 import * as Stack from "./stack.js";
 import * as TextWidth from "./text_width.js";
+import * as ValueText from "./value_text.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { CheckFinding, Dataset, PageFile } from "./dataset.js" */
 /** @import { AxisValue } from "./layout.js" */
@@ -288,7 +289,7 @@ function makeStackCaption(row, stack, context) {
   if (!colour) return makeCaption(row, context);
   if (state.stack !== "first") return `${state.stack} ${colour.label(row) || "no value"} of ${stack.length}`;
   const mean = PlotData.computeMean(stack.map((one) => colour.value(one)));
-  return mean === undefined ? "no value" : `mean ${PlotData.formatShort(mean)} of ${stack.length}`;
+  return mean === undefined ? "no value" : `mean ${(colour.format ?? ValueText.toRounded)(mean)} of ${stack.length}`;
 }
 
 /**

@@ -15,6 +15,7 @@ import * as ValueText from "./value_text.js";
  * @property {string[]} [texts] the value itself as text, where `labels` has another word for it
  * @property {(string | null)[]} [names] short labels that tell long values apart; null: the value's own label is short
  * @property {boolean} numeric
+ * @property {undefined} [format]
  * @property {number} [none] the code before which "no value" comes in the order of the axis; by default it comes last
  * @property {(row: number) => Value} value null where the row has none
  * @property {(row: number) => string} label
@@ -27,6 +28,7 @@ import * as ValueText from "./value_text.js";
  * @property {null} codes
  * @property {boolean} numeric
  * @property {(number | null)[]} numbers
+ * @property {(value: Value) => string} [format] writes a number with the decimals of the column
  * @property {(row: number) => Value} value
  * @property {(row: number) => string} label
  */
@@ -72,6 +74,8 @@ export function makeAxis(column) {
 
 /** @param {string} name @param {string} role @param {(number | null)[]} numbers @returns {NumberColumn} */
 export function makeNumbers(name, role, numbers) {
+  /** @type {((value: Value) => string) | undefined} */
+  let format;
   return {
     name,
     role,
@@ -79,7 +83,8 @@ export function makeNumbers(name, role, numbers) {
     numeric: true,
     numbers,
     value: (row) => numbers[row],
-    label: (row) => ValueText.toRounded(numbers[row]),
+    format: (value) => (format ??= ValueText.makeFormat(numbers))(value),
+    label: (row) => (format ??= ValueText.makeFormat(numbers))(numbers[row]),
   };
 }
 

@@ -165,7 +165,7 @@ function makeSearch(words, dataset) {
   const hits = coded.map((column) => column.values.map((value, code) => matches(value, column.labels[code], column.texts?.[code])));
   return (row) =>
     coded.some((column, index) => column.codes[row] >= 0 && hits[index][column.codes[row]]) ||
-    dataset.metrics.some((column) => matches(column.value(row), column.label(row)));
+    dataset.metrics.some((column) => column.label(row) === words || matches(column.value(row), toRounded(column.value(row))));
 }
 
 const FALLBACK = "status == 'failed'";

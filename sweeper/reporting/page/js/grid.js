@@ -9,6 +9,7 @@ import * as GridGeometry from "./grid_geometry.js";
 import * as GridLabels from "./grid_labels.js";
 import * as Layout from "./layout.js";
 import * as Recycle from "./recycle.js";
+import * as PlotData from "./plot_data.js";
 import * as Stack from "./stack.js";
 import * as ViewState from "./state.js";
 /** @import { CellContext } from "./cell.js" */
@@ -27,6 +28,7 @@ import * as ViewState from "./state.js";
 /** @typedef {{top: number, left: number, height: number, width: number}} Viewport pixels */
 
 export class GridView {
+  static SUMMARY_HEIGHT = 15; // pixels below the column labels, as css/grid.css sets it
   static OVERSCAN = 1; // lines that are kept on each side of the view
   static FRAME_BUDGET = 8; // milliseconds for filling cells in one frame; the rest is filled in the next frames
   // Pictures that are requested in one frame. Each costs a browser a third of a millisecond or more, so requesting a
@@ -74,6 +76,8 @@ export class GridView {
     const { x } = arrangement.axis;
     this.arrangement = perLine ? Layout.wrap(arrangement, perLine) : arrangement;
     this.geometry = GridGeometry.compute(this.arrangement, state, dataset, innerWidth);
+    this.summary = PlotData.makeLineSummary(this.arrangement, context);
+    if (this.summary) this.geometry.head += GridView.SUMMARY_HEIGHT;
     const { cellWidth, cellHeight, caption } = this.geometry;
     /** @type {CellContext} */
     this.cellContext = {
@@ -87,7 +91,7 @@ export class GridView {
 
     /** @param {Direction} direction */
     const takeAxis = (direction) => (/** @type {string} */ name) => context.update(ViewState.withAxis(context.state, direction, name));
-    this.labels = GridLabels.create(this.arrangement, this.geometry, takeAxis);
+    this.labels = GridLabels.create(this.arrangement, this.geometry, takeAxis, this.summary?.describe);
     this.canvas = this.makeCanvas();
     this.scroller = this.makeScroller();
     GridEvents.listen(this);
@@ -452,6 +456,8 @@ export class GridView {
    * @param {number} row
    */
   refreshMark(row) {
+    this.summary?.reset();
+    this.labels.write();
     this.withCell(row, (node, r, c) => {
       if (Number(node.dataset.row) !== row) return; // a trial below the first shows no mark
       const stack = this.getStack(row, r, c);

@@ -13,8 +13,9 @@ import * as Recycle from "./recycle.js";
  * layer for each sticky element and splits what is between them into more layers.
  * @param {Arrangement} arrangement @param {Geometry} geometry
  * @param {(direction: Direction) => (name: string) => void} takeAxis what happens when an axis is dropped there
+ * @param {(direction: 0 | 1, line: number) => string} [summarize] a line below the label of a row (0) or column (1)
  */
-export function create(arrangement, geometry, takeAxis) {
+export function create(arrangement, geometry, takeAxis, summarize = () => "") {
   const { axis, heads: names, rows } = arrangement;
   const heads = el("div", { class: "heads", role: names.x || names.xx ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
   const sides = el("div", { class: "sides", role: "presentation" });
@@ -28,8 +29,8 @@ export function create(arrangement, geometry, takeAxis) {
   /** @type {Record<"columns" | "rows" | "bands", Map<number, HTMLElement>>} */
   const shown = { columns: new Map(), rows: new Map(), bands: new Map() };
   const actions = {
-    columns: makeColumnActions(arrangement, geometry, heads),
-    rows: makeRowActions(arrangement, geometry, sides),
+    columns: makeColumnActions(arrangement, geometry, heads, (c) => summarize(1, c)),
+    rows: makeRowActions(arrangement, geometry, sides, (r) => summarize(0, r)),
     bands: makeBandActions(groups, names.yy, geometry, bands),
   };
 
@@ -45,17 +46,22 @@ export function create(arrangement, geometry, takeAxis) {
     Recycle.cover(shown.bands, first < 0 ? [0, 0] : [first, end < 0 ? groups.length : end], actions.bands);
   }
 
-  return { nodes: [heads, sides, bands], draw };
+  /** Write the labels in view again, after a change of what `summarize` says. */
+  function write() {
+    for (const part of /** @type {const} */ (["rows", "columns"])) for (const [line, node] of shown[part]) actions[part].put(node, line);
+  }
+
+  return { nodes: [heads, sides, bands], draw, write };
 }
 
 const drop = (/** @type {HTMLElement} */ node) => node.remove();
 
-/** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host */
-function makeColumnActions({ heads, columns }, { side, lefts, cellWidth, head, outer }, host) {
+/** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(c: number) => string} summarize */
+function makeColumnActions({ heads, columns }, { side, lefts, cellWidth, head, outer }, host, summarize) {
   return {
-    make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""))),
+    make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""), el("small", {}))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ c) {
-      writeLabel(node, heads.x, columns[c].inner, cellWidth);
+      writeLabel(node, heads.x, columns[c].inner, cellWidth, summarize(c));
       node.ariaColIndex = String(c + 2);
       node.style.cssText = `left:${side + lefts[c]}px;width:${cellWidth}px;height:${head - outer}px`;
     },
@@ -63,12 +69,12 @@ function makeColumnActions({ heads, columns }, { side, lefts, cellWidth, head, o
   };
 }
 
-/** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host */
-function makeRowActions({ heads, rows }, { side, tops, cellHeight }, host) {
+/** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(r: number) => string} summarize */
+function makeRowActions({ heads, rows }, { side, tops, cellHeight }, host, summarize) {
   return {
-    make: () => host.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""))),
+    make: () => host.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""), el("small", {}))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
-      writeLabel(node, heads.y, rows[r].inner, side);
+      writeLabel(node, heads.y, rows[r].inner, side, summarize(r));
       node.id = `side-${r}`;
       node.style.cssText = `top:${tops[r]}px;height:${cellHeight}px`;
     },
@@ -100,10 +106,13 @@ function makeBandActions(groups, names, { head, band, tops, cellHeight }, host) 
  * Write a label. Only a text that may not fit on one line is clipped, because a clip costs several layouts.
  * @param {HTMLElement} node @param {Head | undefined} head @param {number} code
  * @param {number} width pixels
+ * @param {string} summary what stands below it
  */
-function writeLabel(node, head, code, width) {
+function writeLabel(node, head, code, width, summary) {
   const [text, full] = head === undefined ? ["", ""] : [head.labelOf(code), head.fullOf(code)];
   const span = /** @type {HTMLElement} */ (node.firstElementChild);
+  const below = /** @type {HTMLElement} */ (node.lastElementChild);
+  if (below.textContent !== summary) below.textContent = summary;
   if (span.textContent === text && node.title === full) return;
   node.title = full;
   const classes = text.length * 9 > width - 12 ? "long" : "";

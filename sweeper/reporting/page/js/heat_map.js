@@ -3,6 +3,7 @@
 // arrow keys read out single cells.
 
 import * as Colours from "./colours.js";
+import { LETTER_WIDTH } from "./chart.js";
 import { el } from "./dom.js";
 
 /** @typedef {{mean: number, low: number, high: number, count: number}} Group a number of the trials that share a point */
@@ -22,7 +23,6 @@ const [MAX_WIDTH, MAX_HEIGHT] = [640, 560]; // pixels of a map with that many ce
 const [MAX_CELL, MIN_CELL_HEIGHT] = [24, 2]; // pixels
 const MAX_TALL_ROWS = 8000; // more rows get one pixel each, because a canvas has a largest size
 const LABEL_HEIGHT = 18; // pixels
-const LETTER_WIDTH = 6.6;
 /** @type {Record<string, [number, number]>} */
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 

@@ -67,7 +67,7 @@ function listFirstAxes(dataset) {
   return few.length > 0 ? few : varying;
 }
 
-/** @param {Axis} axis */
+/** @param {{name: string}} axis */
 export const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
 
 /** @param {Axis} axis */

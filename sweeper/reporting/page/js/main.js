@@ -5,6 +5,7 @@ import * as Bar from "./bar.js";
 import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
 import { Dataset } from "./dataset.js";
+import * as Decide from "./decide.js";
 import * as Dom from "./dom.js";
 import * as Expression from "./expression.js";
 import { GridView } from "./grid.js";
@@ -75,7 +76,7 @@ class App {
   /** @type {(keyof State)[]} settings that the grid depends on */
   static GRID_KEYS = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view"];
   /** @type {(keyof State)[]} the same for the table and the plots */
-  static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y"];
+  static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y", "by", "choice"];
   /** @type {(keyof State)[]} settings that change the layout, so that the scroll position loses its meaning */
   static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size"];
 
@@ -210,6 +211,7 @@ class App {
 
   /** @param {Context} context @param {any} scroll @returns {View} */
   createView(context, scroll) {
+    if (this.state.view === "decide") return Decide.create(this.host, context, scroll);
     if (this.state.view === "table") return new TableView(this.host, context, scroll);
     if (this.state.view === "plots") return Plots.create(this.host, context, scroll);
     if (this.state.view === "search") return new SearchView(this.host, context, scroll);

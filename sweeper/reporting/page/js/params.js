@@ -3,7 +3,7 @@
 
 import { el } from "./dom.js";
 import * as TextDiff from "./text_diff.js";
-import { toJson, toVisible } from "./value_text.js";
+import { toJson, toRounded, toVisible } from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 
@@ -53,7 +53,7 @@ export function makeFormatter(column) {
  * @param {Column} column @param {number} row
  */
 export function formatFull(column, row) {
-  if (column.codes === null) return column.label(row) || NONE;
+  if (column.codes === null) return toRounded(column.value(row)) || NONE;
   const code = column.codes[row];
   if (code < 0) return NONE;
   const [label, text] = [column.labels[code], column.texts?.[code]];

@@ -4,15 +4,14 @@
 import * as Colours from "./colours.js";
 import * as Expression from "./expression.js";
 import * as Layout from "./layout.js";
-import * as ValueText from "./value_text.js";
+import { makeFormat, toRounded } from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { Group } from "./heat_map.js" */
+/** @import { Dataset } from "./dataset.js" */
+/** @import { Arrangement } from "./layout.js" */
 /** @import { Context } from "./main.js" */
 /** @import { State } from "./state.js" */
 /** @import { Value } from "./value_text.js" */
-
-/** @param {number} value */
-export const formatShort = (value) => ValueText.toRounded(Number(value.toPrecision(4)));
 
 /**
  * The codes of an axis that these rows have, in the order of the view; [-1] without an axis.
@@ -43,6 +42,69 @@ export function groupRows(rows, metric, getKey) {
 }
 
 /**
+ * Make a function that says of a row (0) or a column (1) of the grid what its trials have: the mean of the number that colours
+ * them, and how many are kept. Null if there is nothing to say.
+ * @param {Arrangement} arrangement @param {Context} context
+ */
+export function makeLineSummary({ locate }, { colour, marks, getRows }) {
+  if (colour === undefined && marks.count() === 0) return null;
+  /** @type {Map<number, {sum: number, count: number, kept: number}>[] | null} */
+  let lines = null;
+  const count = () => {
+    const found = [new Map(), new Map()];
+    for (const row of getRows()) {
+      const value = colour?.value(row);
+      (locate(row) ?? []).forEach((line, direction) => {
+        const entry = found[direction].get(line) ?? { sum: 0, count: 0, kept: 0 };
+        if (typeof value === "number") Object.assign(entry, { sum: entry.sum + value, count: entry.count + 1 });
+        if (marks.get(row).verdict === "keep") entry.kept += 1;
+        found[direction].set(line, entry);
+      });
+    }
+    return found;
+  };
+  const describe = (/** @type {0 | 1} */ direction, /** @type {number} */ line) => {
+    const entry = (lines ??= count())[direction].get(line);
+    const mean = entry && entry.count > 0 && `mean ${(colour?.format ?? toRounded)(entry.sum / entry.count)}`;
+    return [mean, entry && entry.kept > 0 && `${entry.kept} kept`].filter(Boolean).join(" · ");
+  };
+  return { describe, reset: () => (lines = null) };
+}
+
+// Student's t, two-sided 95 %, for 1 to 10 degrees of freedom (Fisher and Yates 1963); beyond, its expansion.
+const T_VALUES = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+const getT = (/** @type {number} */ df) => T_VALUES[df - 1] ?? 1.96 + 2.37 / df + 2.82 / df ** 2;
+
+/**
+ * Half of the 95 % interval of each mean that `groupRows` makes of the rows of a line at a value of `along`. Trials that
+ * differ in `along` alone are a block, and what blocks have in common is left out (Morey, Tutorials in Quantitative Methods
+ * for Psychology 4, 2008, 61-64). A mean of one trial has none.
+ * @param {number[]} rows @param {Column} metric @param {Axis} along @param {Axis | undefined} per @param {Dataset} dataset
+ */
+export function computeMargins(rows, metric, along, per, dataset) {
+  const others = dataset.axes.filter((axis) => axis !== along && axis.order.length > 1);
+  const keys = new Map(rows.map((row) => [row, others.map(({ codes }) => codes[row]).join()]));
+  const blocks = groupRows(rows, metric, (row) => keys.get(row) ?? "");
+  const size = Math.max(...[...blocks.values()].map(({ count }) => count));
+  /** @type {Map<string, number[]>} */
+  const groups = new Map();
+  for (const row of rows) {
+    const key = `${per === undefined ? 0 : per.codes[row]},${along.codes[row]}`;
+    const value = metric.value(row) - (size > 1 ? /** @type {Group} */ (blocks.get(keys.get(row) ?? "")).mean : 0);
+    groups.set(key, [...(groups.get(key) ?? []), value]);
+  }
+  return new Map([...groups].flatMap(([key, values]) => {
+    const [count, mean] = [values.length, values.reduce((sum, value) => sum + value, 0) / values.length];
+    if (count < 2) return [];
+    const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
+    return [[key, getT(count - 1) * Math.sqrt(((size > 1 ? size / (size - 1) : 1) * variance) / count)]];
+  }));
+}
+
+/** @param {number} count */
+export const countTrials = (count) => `${count} trial${count === 1 ? "" : "s"}`;
+
+/**
  * The mean of the numbers among some values; undefined if there is none.
  * @param {Value[]} values
  */
@@ -58,10 +120,21 @@ export function computeMean(values) {
 export function makeTicks([low, high], count = 5) {
   if (low === high) return [low];
   const power = 10 ** Math.floor(Math.log10((high - low) / count));
-  const step = [1, 2, 5, 10].map((part) => part * power).find((one) => (high - low) / one <= count) ?? 10 * power;
+  const step = [1, 2, 5, 10].map((part) => part * power).find((size) => (high - low) / size <= count) ?? 10 * power;
   const first = Math.floor(low / step + 1e-9);
   const last = Math.ceil(high / step - 1e-9);
   return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+}
+
+/**
+ * An edge of a plot for some numbers: its ticks, and where a number lies between the first and the last of them.
+ * @param {Iterable<Value>} values @param {number} [count]
+ */
+export function makeAxis(values, count) {
+  const bounds = makeTicks(Colours.findExtent(values) ?? [0, 0], count);
+  const format = makeFormat(bounds);
+  const toShare = (/** @type {number} */ value) => Colours.toShare(value, [bounds[0], bounds[bounds.length - 1]]);
+  return { bounds, format, toShare, ticks: bounds.map((value) => ({ share: toShare(value), label: format(value) })) };
 }
 
 /**

@@ -3,6 +3,8 @@
 // it. What one presses opens its trials in the gallery. Four small kinds of plots need no library of 490 kB.
 
 import * as Colours from "./colours.js";
+import * as Decide from "./decide.js";
+import * as DecideData from "./decide_data.js";
 import { el, makeField, makeMenu } from "./dom.js";
 import * as Expression from "./expression.js";
 import * as HeatMap from "./heat_map.js";
@@ -12,6 +14,7 @@ import * as LinePlot from "./line_plot.js";
 import * as PlotData from "./plot_data.js";
 import * as ScatterPlot from "./scatter_plot.js";
 import * as ViewState from "./state.js";
+import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { HeatLines, HeatMapData } from "./heat_map.js" */
@@ -54,7 +57,7 @@ export function create(host, context, last) {
             ...makeHeatMap(rows, metric, x, y, context, computeSectionWidth(context.room.width)),
           ),
           along &&
-            makeSection(`${metric.name} along ${along.name}`, ...LinePlot.create(rows, metric, along, per === along ? undefined : per, context)),
+            makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, ...LinePlot.create(rows, metric, along, per === along ? undefined : per, context)),
           makeSection(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, Histogram.create(rows, metric, context)),
           against && makeSection(`${metric.name} against ${against.name}`, ...ScatterPlot.create(rows, against, metric, context)),
         ];
@@ -99,8 +102,8 @@ function computeSectionWidth(width) {
   return (width - 48 - 28 * (count - 1)) / count;
 }
 
-/** @param {string} title @param {(Node | null)[]} content */
-const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), content);
+/** @param {string} title @param {import("./dom.js").Children[]} content */
+const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
 
 /**
  * @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {Context} context
@@ -108,11 +111,12 @@ const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title)
  */
 function makeHeatMap(rows, metric, x, y, context, room) {
   const { dataset, state } = context;
-  const { findPresentCodes, formatShort, groupRows } = PlotData;
+  const { findPresentCodes, groupRows } = PlotData;
   const [across, down] = [findPresentCodes(rows, x, state), findPresentCodes(rows, y, state)];
   const groups = groupRows(rows, metric, (row) => `${y ? y.codes[row] : -1},${x ? x.codes[row] : -1}`);
   const extent = Colours.findExtent([...groups.values()].map((group) => group.mean)) ?? [0, 0];
-  const scale = el("p", { class: "dim scale" }, formatShort(extent[0]), el("span", { class: "ramp" }), formatShort(extent[1]));
+  const format = ValueText.makeFormat([...groups.values()].map(({ mean }) => mean));
+  const scale = el("p", { class: "dim scale" }, format(extent[0]), el("span", { class: "ramp" }), format(extent[1]));
   /** @param {Axis | undefined} axis @param {number[]} codes */
   const toLines = (axis, codes) => {
     const head = axis && Layout.makeHead(dataset, axis);
@@ -125,7 +129,7 @@ function makeHeatMap(rows, metric, x, y, context, room) {
     getGroup: (r, c) => groups.get(`${down[r]},${across[c]}`),
     extent,
     metric: metric.name,
-    format: formatShort,
+    format,
     open(r, c) {
       const lines = /** @type {[Axis | undefined, number][]} */ ([[x, across[c]], [y, down[r]]]);
       PlotData.openTrials(context, metric, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
@@ -133,18 +137,33 @@ function makeHeatMap(rows, metric, x, y, context, room) {
   };
   if (across.length * down.length > MAX_TABLE_CELLS) return [...HeatMap.create(map, room), scale];
   const counts = [...new Set([...groups.values()].map((group) => group.count))];
-  const words = counts.length === 1 ? `Each number is the mean of ${counts[0]} trial${counts[0] === 1 ? "" : "s"}.` : "In brackets: of how many trials.";
-  return [el("div", { class: "wide" }, makeHeatTable(map, counts.length > 1)), scale, el("p", { class: "dim" }, words)];
+  const words = counts.length > 1 ? "In brackets: of how many trials." : counts[0] > 1 && `Each number is the mean of ${counts[0]} trials.`;
+  return [el("div", { class: "wide" }, makeHeatTable(map, counts.length > 1)), scale, words && el("p", { class: "dim" }, words)];
 }
 
 /**
- * What `sweeper effects` says of a metric; null if it says nothing.
+ * What `sweeper effects` or `sweeper votes` say of a metric: its shares of the variance, what is known of each value, and the
+ * sentences; null if they say nothing.
  * @param {Dataset} dataset @param {Column} metric
  */
-function makeAnswer({ raw }, { name }) {
-  /** @type {string[] | undefined} */
-  const lines = raw.answers?.[name];
-  return lines === undefined ? null : makeSection(`What changes ${name}`, el("ul", { class: "answer" }, lines.map((line) => el("li", {}, line))));
+function makeAnswer(dataset, { name }) {
+  const answer = DecideData.listAnswers(dataset).find(([metric]) => metric === name)?.[1];
+  const { left_out: missing } = dataset.raw.answers ?? {};
+  if (answer === undefined) return missing ? makeSection(`What changes ${name}`, el("p", { class: "dim" }, missing)) : null;
+  const section = makeSection(`What changes ${name}`, makeShares(answer.shares), Decide.makeRanking(dataset, answer.choices), el("ul", { class: "answer" }, answer.lines.map((line) => el("li", {}, line))));
+  section.classList.add("full");
+  return section;
+}
+
+/** @param {[string, number][]} shares of axes and of what they do together, from 0 to 1 */
+function makeShares(shares) {
+  const items = shares.filter(([, share]) => share >= 0.005).map(([name, share], index) => {
+    const part = el("li", {}, `${name} ${Decide.toPercent(share)}`);
+    part.style.flexGrow = String(share);
+    part.style.borderColor = name === "rest" ? "var(--line)" : Colours.LINES[index % Colours.LINES.length];
+    return part;
+  });
+  return items.length > 0 && el("ul", { class: "shares", "aria-label": "Shares of the variance" }, items);
 }
 
 /** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
@@ -154,7 +173,7 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
   const makeCell = (r, c) => {
     const group = getGroup(r, c);
     if (group === undefined) return el("td", { class: "nothing", "aria-label": "no value" });
-    const title = `${group.count} trials, ${format(group.low)} to ${format(group.high)}: show them`;
+    const title = `${PlotData.countTrials(group.count)}, ${format(group.low)} to ${format(group.high)}: show them`;
     const text = hasCounts ? `${format(group.mean)} (${group.count})` : format(group.mean);
     const cell = el("td", { title }, el("button", { type: "button", onclick: () => open(r, c) }, text));
     cell.style.background = Colours.pick(Colours.toShare(group.mean, extent));

@@ -1,10 +1,11 @@
 // @ts-check
 // The charts of a search: its history, the Pareto front, a slice along each axis. Each mark is a point of the search.
 
+import * as Chart from "./chart.js";
+import { makeText } from "./chart.js";
 import * as Colours from "./colours.js";
 import * as Dom from "./dom.js";
 import { svg } from "./dom.js";
-import { makeText } from "./plot_frame.js";
 import * as SearchPoints from "./search_points.js";
 /** @import { Dimension } from "./search_dimensions.js" */
 /** @import { PointKind, Search, SearchPoint } from "./search_points.js" */
@@ -18,10 +19,9 @@ import * as SearchPoints from "./search_points.js";
  * @property {(x: number, y: number) => PlacedPoint | undefined} find what the pointer means
  */
 
-const [LEFT, RIGHT, TOP, BOTTOM] = [52, 12, 26, 34]; // pixels around the frame
+const [TOP, BOTTOM] = [26, 34]; // pixels around the frame
 const REACH = 14; // pixels from a mark within which a pointer means it
 const MIN_LABEL = 22; // pixels between the labels of two rounds
-const LETTER_WIDTH = 6.6; // pixels
 /** @type {Record<PointKind, string>} the outline of a mark; a kind differs by its shape, not by its colour alone */
 const SHAPES = {
   tried: "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
@@ -33,75 +33,30 @@ const SHAPES = {
 
 /**
  * A mark, coloured by a share from 0 to 1: dark on a light page and light on a dark one for 1.
- * @param {PlacedPoint} placed @param {number} [share]
+ * @param {PlacedPoint} placed @param {number} [share] @param {string} [more] classes
  */
-function makeMark({ point, x, y }, share) {
+function makeMark({ point, x, y }, share, more = "") {
   const isOut = point.shown.length === 0;
-  const node = svg("path", { d: SHAPES[point.kind], transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, class: `mark ${point.kind}${isOut ? " out" : ""}` });
+  const node = svg("path", { d: SHAPES[point.kind], transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, class: `mark ${point.kind}${isOut ? " out" : ""}${more}` });
   node.dataset.point = String(point.number);
   if (share !== undefined) node.style.color = Colours.pickVivid(share);
   return node;
 }
 
 /** @param {string} name @param {ChartSize} size @param {any[]} content */
-export function makeSvg(name, { width, height }, ...content) {
+export function makeSvg(name, size, ...content) {
   const label = `${name}; use the arrow keys to read the points in order, Enter to show the pictures of one`;
-  const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", tabindex: 0, "aria-label": label }, ...content);
-  node.style.maxWidth = `${width * 1.25}px`;
-  node.dataset.keep = name;
+  const node = Chart.makeSvg(toFrame(size), { class: "chart", role: "img", tabindex: 0, "aria-label": label, "data-keep": name }, ...content);
+  node.style.maxWidth = `${size.width * 1.25}px`;
   return node;
 }
 
-/** @param {PlacedPoint[]} placed @returns {Chart["find"]} */
-const makeFind = (placed) => (x, y) => {
-  /** @type {[PlacedPoint | undefined, number]} */
-  let [best, least] = [undefined, REACH];
-  for (const one of placed) {
-    const distance = Math.hypot(one.x - x, one.y - y);
-    if (distance < least) [best, least] = [one, distance];
-  }
-  return best;
-};
-
 /** @param {ChartSize} size */
-const makeScale = ({ width, height }) => ({
-  toX: (/** @type {number} */ share) => LEFT + share * (width - LEFT - RIGHT),
-  toY: (/** @type {number} */ share) => height - BOTTOM - share * (height - BOTTOM - TOP),
-});
-
-/**
- * Rules with the values at the left, and what the vertical direction means.
- * @param {ChartSize} size @param {Dimension} up
- */
-function makeFrame(size, up) {
-  const { toY } = makeScale(size);
-  return [
-    ...up.ticks.map(({ share }) => svg("line", { x1: LEFT, x2: size.width - RIGHT, y1: toY(share), y2: toY(share), class: "rule" })),
-    ...up.ticks.map(({ share, label }) => makeText(LEFT - 6, toY(share) + 4, label, "end")),
-    makeText(4, 12, fit(`↑ ${up.title}`, size.width - 8), "start"),
-  ];
-}
-
-/**
- * The values below a chart, only as many as do not overlap, and their name.
- * @param {ChartSize} size @param {Dimension} across
- */
-function makeFoot(size, { ticks, title }) {
-  const { toX } = makeScale(size);
-  let free = -Infinity;
-  const labels = ticks.map(({ share, label }) => {
-    const text = fit(label, (size.width - LEFT - RIGHT) / Math.min(ticks.length, 3));
-    const half = (text.length * LETTER_WIDTH) / 2;
-    const middle = Math.min(Math.max(toX(share), half), size.width - half);
-    if (middle - half < free) return null;
-    free = middle + half + LETTER_WIDTH;
-    return makeText(middle, size.height - BOTTOM + 15, text, "middle");
-  });
-  return [...labels, makeText(toX(0.5), size.height - 4, fit(title, size.width - LEFT), "middle")];
-}
-
-/** @param {string} text @param {number} room pixels */
-export const fit = (text, room) => (text.length * LETTER_WIDTH > room ? `${text.slice(0, Math.max(1, Math.floor(room / LETTER_WIDTH) - 1))}…` : text);
+const toFrame = (size) => ({ ...size, left: 52, right: 12, top: TOP, bottom: BOTTOM });
+const makeScale = (/** @type {ChartSize} */ size) => Chart.makeScale(toFrame(size));
+const makeFrame = (/** @type {ChartSize} */ size, /** @type {Dimension} */ { ticks, title }) => Chart.makeRules(toFrame(size), ticks, title);
+const makeFoot = (/** @type {ChartSize} */ size, /** @type {Dimension} */ { ticks, title }) => Chart.makeFoot(toFrame(size), ticks, title);
+const makeFind = (/** @type {PlacedPoint[]} */ placed) => Chart.makeFind(placed, REACH);
 
 /**
  * The objective of the points in the order of the search, with the best so far and the rounds.
@@ -156,56 +111,49 @@ function makeRounds(points, toX, { height }) {
 }
 
 /**
- * Two objectives against each other, with the Pareto front as a line. Points that another one dominates are pale.
- * @param {Search} search @param {[number, number]} indices of the objectives across and up
- * @param {[Dimension, Dimension]} dimensions @param {ChartSize} size @returns {Chart}
+ * The points by two dimensions.
+ * @param {Search} search @param {string} name @param {[Dimension, Dimension]} dimensions across and up
+ * @param {ChartSize} size @param {(placed: PlacedPoint[]) => any} paint @returns {Chart}
  */
-export function createFront({ points, objectives }, indices, [across, up], size) {
+function createPlane({ points }, name, [across, up], size, paint) {
   const { toX, toY } = makeScale(size);
   const placed = points.flatMap((point) => {
     const [x, y] = [across.toShare(point), up.toShare(point)];
     return x === null || y === null ? [] : [{ point, x: toX(x), y: toY(y) }];
   });
+  const node = makeSvg(name, size, makeFrame(size, up), makeFoot(size, across), paint(placed));
+  return { node, order: placed.toSorted((a, b) => a.x - b.x), find: makeFind(placed) };
+}
+
+/**
+ * Two objectives against each other, with the Pareto front as a line. Points that another one dominates are pale.
+ * @param {Search} search @param {[number, number]} indices of the objectives across and up
+ * @param {[Dimension, Dimension]} dimensions @param {ChartSize} size
+ */
+export function createFront(search, indices, [across, up], size) {
+  const { points, objectives } = search;
   const best = new Set(SearchPoints.findFront(points, objectives));
   const front = SearchPoints.findFront(points, objectives, indices);
-  const corners = placed.filter(({ point }) => front.includes(point)).sort((a, b) => a.x - b.x);
   // What a point of the front dominates lies on its worse side in both directions: the line turns there.
   const isLevelFirst = !objectives[indices[0]].maximize;
-  const line = corners.map(({ x, y }, i) => (i === 0 ? `M${x.toFixed(1)} ${y.toFixed(1)}` : isLevelFirst ? `H${x.toFixed(1)}V${y.toFixed(1)}` : `V${y.toFixed(1)}H${x.toFixed(1)}`)).join("");
-  const node = makeSvg(
-    `Pareto front of ${across.title} and ${up.title}`,
-    size,
-    makeFrame(size, up),
-    makeFoot(size, { ...across, title: `${across.title} →` }),
-    svg("path", { d: line, class: "best-line" }),
-    placed.map((one) => {
-      const mark = makeMark(one);
-      if (!best.has(one.point)) mark.classList.add("dominated");
-      return mark;
-    }),
-  );
-  return { node, order: [...placed].sort((a, b) => a.x - b.x), find: makeFind(placed) };
+  return createPlane(search, `Pareto front of ${across.title} and ${up.title}`, [{ ...across, title: `${across.title} →` }, up], size, (placed) => {
+    const corners = placed.filter(({ point }) => front.includes(point)).sort((a, b) => a.x - b.x);
+    const line = corners.map(({ x, y }, i) => (i === 0 ? `M${x.toFixed(1)} ${y.toFixed(1)}` : isLevelFirst ? `H${x.toFixed(1)}V${y.toFixed(1)}` : `V${y.toFixed(1)}H${x.toFixed(1)}`)).join("");
+    const marks = placed.map((one) => makeMark(one, undefined, best.has(one.point) ? "" : " dominated"));
+    return [svg("path", { d: line, class: "best-line" }), marks];
+  });
 }
 
 /**
  * An objective along one axis of the space; later points are more vivid.
- * @param {Search} search @param {Dimension} across @param {Dimension} up @param {ChartSize} size @returns {Chart}
+ * @param {Search} search @param {Dimension} across @param {Dimension} up @param {ChartSize} size
  */
-export function createSlice({ points }, across, up, size) {
-  const { toX, toY } = makeScale(size);
-  const placed = points.flatMap((point) => {
-    const [x, y] = [across.toShare(point), up.toShare(point)];
-    return x === null || y === null ? [] : [{ point, x: toX(x * 0.92 + 0.04), y: toY(y) }];
-  });
-  const inset = across.ticks.map((tick) => ({ ...tick, share: tick.share * 0.92 + 0.04 }));
-  const node = makeSvg(
-    `${up.name} along ${across.title}`,
-    size,
-    makeFrame(size, up),
-    makeFoot(size, { ...across, ticks: inset }),
-    placed.map((one) => makeMark(one, points.length > 1 ? (one.point.number - 1) / (points.length - 1) : 1)),
-  );
-  return { node, order: [...placed].sort((a, b) => a.x - b.x), find: makeFind(placed) };
+export function createSlice(search, across, up, size) {
+  const move = (/** @type {number} */ share) => share * 0.92 + 0.04; // no mark lies on an edge
+  const toShare = (/** @type {SearchPoint} */ point) => [across.toShare(point)].map((share) => (share === null ? null : move(share)))[0];
+  const inset = { ...across, ticks: across.ticks.map((tick) => ({ ...tick, share: move(tick.share) })), toShare };
+  const last = Math.max(1, search.points.length - 1);
+  return createPlane(search, `${up.name} along ${across.title}`, [inset, up], size, (placed) => placed.map((one) => makeMark(one, search.points.length > 1 ? (one.point.number - 1) / last : 1)));
 }
 
 /**

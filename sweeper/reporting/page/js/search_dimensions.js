@@ -4,7 +4,6 @@
 import * as Colours from "./colours.js";
 import * as Expression from "./expression.js";
 import * as PlotData from "./plot_data.js";
-import { formatShort } from "./plot_data.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
@@ -62,7 +61,7 @@ const numberOrNull = (value) => (ValueText.isNumber(value) ? Number(value) : nul
 /** @param {Objective} objective @param {number} index @param {SearchPoint[]} points @returns {Dimension} */
 export function makeOfObjective({ column, title, short, direction }, index, points) {
   const getNumber = (/** @type {SearchPoint} */ point) => point.objectives[index];
-  return { ...makeNumeric(column, title, getNumber, points, (point) => formatShort(getNumber(point) ?? NaN)), heads: [short, direction] };
+  return { ...makeNumeric(column, title, getNumber, points, (point) => column.label(point.rows.find((row) => typeof column.value(row) === "number") ?? point.rows[0])), heads: [short, direction] };
 }
 
 /**
@@ -78,7 +77,9 @@ function makeNumeric({ name }, title, getNumber, points, format) {
   /** @type {[number, number]} */
   const extent = [scale(Math.min(low, ticks[0])), scale(Math.max(high, ticks[ticks.length - 1]))];
   const shareOf = (/** @type {number} */ value) => Colours.toShare(scale(value), extent);
-  const stops = numbers.map((value) => ({ share: shareOf(value), label: formatShort(value), value }));
+  const formatTick = isLog ? ValueText.toRounded : ValueText.makeFormat(ticks);
+  const formatStop = isLog ? ValueText.toRounded : ValueText.makeFormat(numbers);
+  const stops = numbers.map((value) => ({ share: shareOf(value), label: formatStop(value), value }));
   const valueAt = (/** @type {ShareTick} */ { share }) => stops.find((stop) => stop.share === share)?.value;
   return {
     name,
@@ -89,7 +90,7 @@ function makeNumeric({ name }, title, getNumber, points, format) {
       return value === null ? null : shareOf(value);
     },
     format: (point) => (getNumber(point) === null ? "(none)" : format(point)),
-    ticks: ticks.map((value) => ({ share: shareOf(value), label: formatShort(value) })),
+    ticks: ticks.map((value) => ({ share: shareOf(value), label: formatTick(value) })),
     stops,
     makeCondition: (from, to) => `${Expression.quoteName(name)} >= ${valueAt(from)} and ${Expression.quoteName(name)} <= ${valueAt(to)}`,
     findRange: (where) => findNumberRange(where, name, numbers),

@@ -2,10 +2,10 @@
 // Parallel coordinates: a vertical line for each axis of a search, and across them a line for each point. A range that one
 // drags on an axis becomes a part of the page's filter.
 
+import * as ChartFrame from "./chart.js";
 import * as Colours from "./colours.js";
 import * as Dom from "./dom.js";
 import { svg } from "./dom.js";
-import * as PlotFrame from "./plot_frame.js";
 import * as SearchCharts from "./search_charts.js";
 /** @import { Chart, ChartSize, PlacedPoint } from "./search_charts.js" */
 /** @import { Dimension, StopRange } from "./search_dimensions.js" */
@@ -91,11 +91,11 @@ function makeAxis(dimension, x, toY, size, brushes) {
   const { ticks, title, stops, name } = dimension;
   const range = brushes.ranges.get(name);
   const every = Math.ceil(ticks.length / MAX_LABELS);
-  const labels = ticks.filter((_, index) => index % every === 0).map(({ share, label }) => makeLabel(SearchCharts.fit(label, MIN_GAP - 12), x - 7, toY(share) + 4, "end"));
+  const labels = ticks.filter((_, index) => index % every === 0).map(({ share, label }) => ChartFrame.makeText(x - 7, toY(share) + 4, ChartFrame.fit(label, MIN_GAP - 12), "end"));
   const track = svg("rect", { x: x - TRACK / 2, width: TRACK, y: TOP - 8, height: size.height - TOP - BOTTOM + 16, class: "track" }, svg("title", {}, `Drag a range of ${name}; a press removes it`));
   const marked = range && svg("rect", { x: x - 5, width: 10, y: toY(stops[range.high].share) - 2, height: toY(stops[range.low].share) - toY(stops[range.high].share) + 4, class: "range" });
   const current = range ?? { low: 0, high: stops.length - 1 };
-  const heads = dimension.heads.map((text, index) => makeLabel(SearchCharts.fit(text, MIN_GAP * 1.2), x, 14 + 14 * index, "middle"));
+  const heads = dimension.heads.map((text, index) => ChartFrame.makeText(x, 14 + 14 * index, ChartFrame.fit(text, MIN_GAP * 1.2), "middle"));
   const group = svg("g", {}, svg("title", {}, title), svg("line", { x1: x, x2: x, y1: toY(0), y2: toY(1), class: "axis" }), heads, labels, track, marked);
   if (stops.length > 1) {
     group.append(...(/** @type {const} */ (["low", "high"])).map((end) => makeHandle(dimension, end, current, x, toY, brushes)));
@@ -103,9 +103,6 @@ function makeAxis(dimension, x, toY, size, brushes) {
   }
   return group;
 }
-
-/** @param {string} text @param {number} x @param {number} y @param {"start" | "middle" | "end"} anchor */
-const makeLabel = (text, x, y, anchor) => PlotFrame.makeText(x, y, text, anchor);
 
 /**
  * One end of a range, which the arrow keys move.
@@ -151,11 +148,7 @@ function makeHandle(dimension, end, range, x, toY, brushes) {
  * @param {Brushes} brushes @param {number} [fixed] the other end of the range; without it the drag begins there
  */
 function listenToDrag(element, dimension, toY, x, { setRange }, fixed) {
-  const toUnits = (/** @type {PointerEvent} */ event) => {
-    const node = /** @type {SVGSVGElement} */ (element.ownerSVGElement);
-    const box = node.getBoundingClientRect();
-    return ((event.clientY - box.top) / box.height) * node.viewBox.baseVal.height;
-  };
+  const toUnits = (/** @type {PointerEvent} */ event) => ChartFrame.toUnits(/** @type {SVGSVGElement} */ (element.ownerSVGElement), event).y;
   element.addEventListener("pointerdown", (event) => {
     const pressed = toUnits(event);
     const start = fixed ?? pressed;

@@ -2,6 +2,7 @@
 // The view of a search: its best points, its history or Pareto front, parallel coordinates, slices. All of them lead to
 // the pictures: pointing at a point shows a card, a press opens its trials in the gallery.
 
+import * as ChartFrame from "./chart.js";
 import * as Dom from "./dom.js";
 import * as Expression from "./expression.js";
 import * as Media from "./media.js";
@@ -11,7 +12,7 @@ import * as ParallelLines from "./search_lines.js";
 import * as SearchPoints from "./search_points.js";
 /** @import { Children } from "./dom.js" */
 /** @import { Context } from "./main.js" */
-/** @import { Chart, ChartSize } from "./search_charts.js" */
+/** @import { Chart, ChartSize, PlacedPoint } from "./search_charts.js" */
 /** @import { Dimension } from "./search_dimensions.js" */
 /** @import { Brushes } from "./search_lines.js" */
 /** @import { SearchPoint } from "./search_points.js" */
@@ -196,49 +197,28 @@ export class SearchView {
    * @param {Chart} chart
    */
   add({ node, order, find }) {
-    const findAt = (/** @type {MouseEvent} */ event) => {
-      const box = node.getBoundingClientRect();
-      const scale = node.viewBox.baseVal.width / box.width;
-      return find((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
-    };
-    const target = node.closest(".parallel")?.querySelector(".overlay") ?? node; // it lies above the lines
+    const target = /** @type {SVGSVGElement} */ (node.closest(".parallel")?.querySelector(".overlay") ?? node); // it lies above the lines
     for (const element of new Set([node, target])) {
-      element.addEventListener("pointermove", (event) => {
-        if (!(event instanceof PointerEvent) || event.pointerType === "touch") return;
-        if (event.movementX === 0 && event.movementY === 0) return; // the chart moved below a pointer that rests
-        const found = event.buttons === 0 ? findAt(event) : undefined;
+      const show = (/** @type {PlacedPoint | undefined} */ found, /** @type {PointerEvent} */ event) => {
         element.classList.toggle("pointing", found !== undefined);
         if (found !== undefined) this.showPoint(found.point, event.clientX, event.clientY);
         if (found !== undefined || this.isPointed) this.card.hidden = found === undefined;
         this.isPointed = found !== undefined;
-      });
+      };
+      ChartFrame.listenToPointer(element, find, show, ({ point }) => this.open(point));
       element.addEventListener("pointerleave", () => {
         if (this.isPointed) this.hideCard();
       });
-      let isPressed = false; // a drag along an axis ends with a click too
-      element.addEventListener("pointerdown", (event) => (isPressed = !(event.target instanceof Element && event.target.matches(".track, .handle"))));
-      element.addEventListener("click", (event) => {
-        const found = isPressed && event instanceof MouseEvent ? findAt(event) : undefined;
-        if (found) this.open(found.point);
-      });
     }
     node.addEventListener("blur", () => this.hideCard());
-    node.addEventListener("keydown", (event) => {
-      const index = order.findIndex(({ point }) => point.number === this.current);
-      /** @type {Record<string, number>} */
-      const steps = { ArrowLeft: index < 0 ? 0 : index - 1, ArrowRight: index + 1, Home: 0, End: order.length - 1 };
-      if (event.key === "Enter" && index >= 0) this.open(order[index].point);
-      else if (event.key === "Escape") this.hideCard();
-      else if (steps[event.key] === undefined || order.length === 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-      else {
-        const { point, x, y } = order[Math.min(order.length - 1, Math.max(0, steps[event.key]))];
-        const box = node.getBoundingClientRect();
-        const scale = box.width / node.viewBox.baseVal.width;
-        this.isPointed = false;
-        this.showPoint(point, box.left + x * scale, box.top + y * scale);
-      }
-      event.preventDefault();
-    });
+    node.addEventListener("keydown", (event) => event.key === "Escape" && this.hideCard());
+    const show = (/** @type {PlacedPoint} */ { point, x, y }) => {
+      const box = node.getBoundingClientRect();
+      const scale = box.width / node.viewBox.baseVal.width;
+      this.isPointed = false;
+      this.showPoint(point, box.left + x * scale, box.top + y * scale);
+    };
+    ChartFrame.listenToKeys(node, order, () => order.findIndex(({ point }) => point.number === this.current), show, ({ point }) => this.open(point));
     this.charts.push({ node, order, find });
     return node;
   }

@@ -2,6 +2,7 @@
 // The view as a value, and as the part of the address behind `#`: everybody who opens the address sees the same view.
 
 import * as Address from "./address.js";
+import * as DecideData from "./decide_data.js";
 import * as GridGeometry from "./grid_geometry.js";
 import * as Layout from "./layout.js";
 /** @import { Axis } from "./columns.js" */
@@ -10,7 +11,7 @@ import * as Layout from "./layout.js";
 
 /**
  * @typedef {object} State
- * @property {string} view "search", "grid", "gallery", "table" or "plots"
+ * @property {string} view "decide", "search", "grid", "gallery", "table" or "plots"
  * @property {string} where the filter
  * @property {string} colour the column that colours the cells; "" for none
  * @property {string} metric the number that the plots show, and the objective in the charts of a search
@@ -21,6 +22,8 @@ import * as Layout from "./layout.js";
  * @property {string} columns of the table, as JSON; "" for the usual ones
  * @property {string} trial the trial that is open in the dialog; "" for none
  * @property {string} with the trial beside it, "accepted", or ""
+ * @property {string} by what Decide judges by: a metric, `-` before it if less is better, or the marks; "" for the usual one
+ * @property {string} choice the trial that Decide shows; "" for the best
  * @property {string} file index of the file shown
  * @property {string} mode how two files are compared: one of MODES
  * @property {number} size pixels of a cell's width
@@ -46,12 +49,14 @@ const DEFAULTS = {
   columns: "",
   trial: "",
   with: "",
+  by: "",
+  choice: "",
   file: "0",
   mode: "single",
 };
 const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
-const TRIAL_KEYS = /** @type {const} */ (["trial", "with"]); // trial numbers, which change when the sweep grows
-const VIEWS = ["grid", "gallery", "table", "plots"];
+const TRIAL_KEYS = /** @type {const} */ (["trial", "with", "choice"]); // trial numbers, which change when the sweep grows
+const VIEWS = ["decide", "grid", "gallery", "table", "plots"];
 const STACKS = ["first", "highest", "lowest"];
 const MODES = ["single", "side", "blink", "slider", "difference"];
 
@@ -80,7 +85,7 @@ export function makeInitial(dataset) {
   const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
   const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
   const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
-  return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? state.view };
+  return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? (DecideData.canDecide(dataset) ? "decide" : state.view) };
 }
 
 /**
@@ -116,8 +121,9 @@ export function write(state, initial, dataset) {
   if (hasSettings || DIRECTIONS.some((direction) => state[direction] !== initial[direction]))
     {for (const direction of DIRECTIONS) params.set(direction, state[direction]);}
   for (const key of TEXT_KEYS) {
-    const text = key === "trial" || key === "with" ? Address.writeTrial(dataset, state[key]) : state[key];
-    if (text !== initial[key]) params.set(key, text);
+    const text = TRIAL_KEYS.some((name) => name === key) ? Address.writeTrial(dataset, state[key]) : state[key];
+    // An address without a view is older than Decide: see `read`.
+    if (text !== initial[key] || (key === "view" && text === "decide")) params.set(key, text);
   }
   if (state.size !== initial.size) params.set("size", String(state.size));
   if (state.captions !== initial.captions) params.set("captions", String(state.captions));
@@ -151,6 +157,7 @@ function trimOrder(axis, state) {
 export function read(text, initial, dataset) {
   const params = new URLSearchParams(text.replace(/^#/, ""));
   const state = { ...initial, ...makeAxisSettings() };
+  if (initial.view === "decide" && params.size > 0) state.view = dataset.raw.search ? "search" : "grid";
   for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
   for (const direction of Layout.DIRECTIONS) {
     const name = params.get(direction);

@@ -73,7 +73,7 @@ export function makeDistribution(column, rows) {
   if (extent === null || extent[0] === extent[1]) return null;
   const counts = PlotData.countBins(values, extent, BIN_COUNT);
   const most = Math.max(...counts);
-  const label = `Distribution of ${column.name}: ${extent.map(ValueText.toRounded).join(" to ")}`;
+  const label = `Distribution of ${column.name}: ${extent.map(ValueText.makeFormat(values)).join(" to ")}`;
   const canvas = el("canvas", { class: "spread", width: BIN_COUNT * 3, height: 14, role: "img", "aria-label": label, title: label });
   const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--spread");

@@ -62,6 +62,24 @@ export function toRounded(value) {
   return String(Math.abs(value) < 1e6 ? Number(value.toPrecision(6)) : Math.round(value));
 }
 
+const SAMPLED = 2000; // numbers that decide how many decimals a column needs
+
+/**
+ * Make the one format of some measured numbers: with the decimals of three significant digits of their extent, or fewer
+ * if none of them needs as many.
+ * @param {Iterable<Value>} numbers @returns {(value: Value) => string}
+ */
+export function makeFormat(numbers) {
+  const known = [...numbers].filter((value) => typeof value === "number");
+  const [low, high] = known.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
+  if (!(high > low) || high - low > 1e15) return toRounded;
+  const most = Math.min(12, Math.max(0, 2 - Math.floor(Math.log10(high - low))));
+  const sample = known.slice(0, SAMPLED).map((value) => Number(value.toFixed(most)));
+  let decimals = 0;
+  while (decimals < most && sample.some((value) => Number(value.toFixed(decimals)) !== value)) decimals += 1;
+  return (value) => (typeof value === "number" ? value.toFixed(decimals) : toText(value));
+}
+
 /**
  * A label that can be seen even if the text is empty or blank.
  * @param {string} label

@@ -1,0 +1,186 @@
+// @ts-check
+// The view Decide: the values of each axis as pictures with everything else held, and what the current choice is worth.
+
+import * as Colours from "./colours.js";
+import * as DecideData from "./decide_data.js";
+import * as Dom from "./dom.js";
+import { el } from "./dom.js";
+import * as Media from "./media.js";
+import * as ValueText from "./value_text.js";
+import * as Workflow from "./workflow.js";
+/** @import { Axis } from "./columns.js" */
+/** @import { Dataset } from "./dataset.js" */
+/** @import { Entry, Estimate, Judge, MetricChoice, Strip } from "./decide_data.js" */
+/** @import { Context } from "./main.js" */
+
+/** @typedef {{judge: Judge, current: number, ranked: number[], strips: Strip[]}} Choice */
+
+const RUNNERS_UP = 4;
+const THUMB_WIDTH = 150; // pixels
+/** @type {Record<Estimate["verdict"] | "note", string>} */
+const SIGNS = { best: "✓", equal: "=", worse: "−", undecided: "?", note: "↔" };
+
+/** @param {HTMLElement} host @param {Context} context @param {{top: number}} [last] */
+export function create(host, context, last) {
+  const scroller = el("div", { class: "decide", tabindex: 0, "aria-label": "Decide", "data-keep": "decide" });
+  const draw = () => Dom.redrawKeepingFocus(scroller, () => scroller.replaceChildren(...makeContent(context)));
+  draw();
+  host.replaceChildren(scroller);
+  scroller.scrollTop = last?.top ?? 0;
+  return { focus: () => scroller.focus(), getScroll: () => ({ top: scroller.scrollTop }), refreshMark: draw, refresh: draw };
+}
+
+/** @param {Context} context */
+function makeContent({ dataset, marks, state, holds, update, ...rest }) {
+  const context = { dataset, marks, state, holds, update, ...rest };
+  const judges = DecideData.listJudges(dataset, marks);
+  const judge = judges.find(({ name }) => name === state.by) ?? judges[0];
+  const ranked = DecideData.rank(dataset, judge, marks, holds);
+  const wanted = dataset.row(Number(state.choice || NaN));
+  const current = wanted !== undefined && dataset.files(wanted).length > 0 ? wanted : ranked[0];
+  const menu = Dom.makeMenu(judges.map(({ name, text }) => [name, text]), judge.name, (by) => update({ by, choice: "" }));
+  const words = judge.choice === null
+    ? "The numbers say what you kept, of what you kept, rejected or rated in the grid: keys K, R and 1 to 5."
+    : `Press a value to see it. ${judge.choice.metric === "votes" ? "Dots are shares of wins, bars their 95 % intervals." : "Dots are means over trials that differ in nothing else. Where two bars do not overlap, the values differ, with 95 % confidence."}`;
+  const isFiltered = judge.choice !== null && state.where.trim() !== "";
+  const { answers, description, experiment } = dataset.raw;
+  const notes = [isFiltered ? `${words} The filter chooses pictures; the means are those of all trials.` : words, answers?.left_out];
+  const head = el("header", {}, el("h2", {}, description || experiment), Dom.makeField("Judged by", menu), notes.map((note) => note && el("p", { class: "dim" }, note)));
+  if (current === undefined) return [head, el("p", { class: "empty" }, "No trial in view has a picture.")];
+  const strips = DecideData.makeStrips(dataset, judge, current, ranked, state);
+  const choice = { judge, current, ranked, strips };
+  return [el("div", { class: "strips" }, head, strips.map((strip) => makeStrip(context, choice, strip))), makeSide(context, choice)];
+}
+
+/** @param {number} share */
+export const toPercent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
+
+/** @param {Axis[]} axes @param {number} row */
+const isAt = (axes, row) => (/** @type {Entry} */ { codes }) => axes.every((axis, index) => axis.codes[row] === codes[index]);
+
+/** @param {Context} context @param {Choice} all @param {Strip} strip */
+function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name, choice, entries, total }) {
+  const draw = makePainter(judge.choice);
+  const share = DecideData.listAnswers(dataset).find(([metric]) => metric === judge.choice?.metric)?.[1].shares.find(([axis]) => axis === name)?.[1];
+  const words = [share !== undefined && `${toPercent(share)} of the differences`, choice?.text, entries.length < total && `the ${entries.length} best of ${total} values`];
+  const countKept = (/** @type {Entry} */ entry) => {
+    const judged = dataset.filterRows((row) => isAt(axes, row)(entry)).map((row) => marks.get(row)).filter(({ verdict, stars }) => verdict !== "" || stars > 0);
+    return judged.length > 0 && `kept ${judged.filter(({ verdict }) => verdict === "keep").length} of ${judged.length}`;
+  };
+  const items = entries.map((entry) => {
+    const { label, full, row, estimate } = entry;
+    const { number, bar } = estimate ? draw(estimate) : { number: judge.choice === null && countKept(entry), bar: null };
+    const attributes = { type: "button", class: estimate ? `value is-${estimate.verdict}` : "value", title: [full, estimate?.text].filter(Boolean).join("\n"), "aria-pressed": String(isAt(axes, current)(entry)), "data-keep": `${name} ${label}`, onclick: () => update({ choice: String(dataset.trial(row)) }) };
+    return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "words" }, el("b", {}, label), el("span", { class: "dim" }, number, estimate && ` ${SIGNS[estimate.verdict]}`)), bar));
+  });
+  return el("section", {}, el("h3", {}, name, el("span", { class: "dim" }, words.filter(Boolean).map((word) => ` · ${word}`).join(""))), el("ol", { class: "values" }, items));
+}
+
+/**
+ * Make a function that draws an estimate between the ends of all bars, and writes its number.
+ * @param {MetricChoice | null} choice
+ */
+function makePainter(choice) {
+  const values = (choice?.axes ?? []).flatMap((axis) => axis.values);
+  const extent = Colours.findExtent(values.flatMap(({ mean, low, high }) => [mean, low ?? mean, high ?? mean])) ?? [0, 1];
+  const format = choice?.metric === "votes" ? toPercent : ValueText.makeFormat(values.map(({ mean }) => mean));
+  const toShare = (/** @type {number} */ value) => Colours.toShare(value, extent) * 100;
+  return (/** @type {Estimate} */ { mean, low, high, votes }) => {
+    const [dot, reach] = [el("i", { class: "dot" }), el("i", { class: "reach" })];
+    dot.style.left = `${toShare(mean)}%`;
+    reach.style.left = `${toShare(low ?? mean)}%`;
+    reach.style.width = `${toShare(high ?? mean) - toShare(low ?? mean)}%`;
+    return { number: [format(mean), votes].filter(Boolean).join(" · "), bar: el("span", { class: "estimate", "aria-hidden": "true" }, reach, dot) };
+  };
+}
+
+/**
+ * What is known of the values of each axis, without pictures.
+ * @param {Dataset} dataset @param {MetricChoice[]} choices
+ */
+export function makeRanking(dataset, [choice, opposite]) {
+  const draw = makePainter(choice ?? null);
+  const words = opposite ? { best: "highest", equal: "as high", worse: "lower", undecided: "undecided" } : null; // nobody knows what is better
+  const tables = (choice?.axes ?? []).map(({ columns, values }) => {
+    const rows = values.map((estimate) => {
+      const label = columns.map((name, index) => /** @type {Axis} */ (dataset.column(name)).labelOf(estimate.cells[index])).join(" · ");
+      const { number, bar } = draw(estimate);
+      return el("tr", { class: `is-${estimate.verdict}`, title: estimate.text }, el("th", { scope: "row" }, label), [bar, number, words?.[estimate.verdict] ?? estimate.verdict].map((cell) => el("td", {}, cell)));
+    });
+    return rows.length > 0 && el("table", { class: "ranking" }, el("caption", {}, columns.join(" + ")), rows);
+  });
+  return el("div", { class: "rankings" }, tables);
+}
+
+/** @param {Dataset} dataset @param {number} row */
+function makeThumb(dataset, row) {
+  const [file] = dataset.files(row);
+  const node = Media.create(file, { src: file.thumb && Dom.toUrl(Media.pickThumbnail(file, THUMB_WIDTH, dataset.raw.sides)) });
+  if (node instanceof HTMLImageElement) node.loading = "lazy";
+  return el("span", { class: "thumb" }, Media.addSign(file, node, THUMB_WIDTH));
+}
+
+// --- the current choice
+
+/** @param {Context} context @param {Choice} choice */
+function makeSide(context, { judge, current, ranked, strips }) {
+  const { dataset, marks, holds, update, open } = context;
+  const [file] = dataset.files(current);
+  const picture = Media.create(file, { full: true });
+  const chips = strips.flatMap(({ axes }) => axes.map((axis) => el("span", { class: "chip", title: axis.fullOf(axis.codes[current]) }, `${axis.name} `, el("b", {}, axis.labelOf(axis.codes[current])))));
+  const facts = strips.map(({ axes, entries, name }) => {
+    const estimate = entries.find(isAt(axes, current))?.estimate;
+    const isOpen = estimate?.verdict === "best" && entries.some((entry) => entry.estimate?.verdict === "undecided");
+    return estimate && makeFact(isOpen ? "undecided" : estimate.verdict, `${name}: ${estimate.text}`);
+  });
+  const column = DecideData.findPointColumn(dataset, judge);
+  const own = column && makeFact("best", `${column.name} ${column.label(current)}, number ${ranked.indexOf(current) + 1} of ${ranked.length} trials`);
+  const kept = marks.get(current).verdict === "keep" && makeFact("best", "kept");
+  const others = DecideData.rank(dataset, judge, marks, holds, current).filter((row) => row !== current).slice(0, RUNNERS_UP);
+  const describe = (/** @type {number} */ row) => dataset.axes.filter(({ codes }) => codes[row] !== codes[current]).map((axis) => `${axis.name} ${axis.labelOf(axis.codes[row])}`).join(" · ") || `trial ${dataset.trial(row)}`;
+  const runners = others.map((row) => {
+    const attributes = { type: "button", class: "value", "data-keep": `runner ${row}`, title: dataset.title(row), onclick: () => update({ choice: String(dataset.trial(row)) }) };
+    return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "dim" }, describe(row))));
+  });
+  const other = current === ranked[0] ? others[0] : ranked[0];
+  const compare = () => update({ trial: String(dataset.trial(current)), with: String(dataset.trial(other)), mode: "side" });
+  return el(
+    "aside",
+    {},
+    file.kind === "image" ? el("button", { type: "button", class: "large", "aria-label": `Open ${dataset.title(current)}`, "data-keep": "large", onclick: () => open(current) }, picture) : el("div", { class: "large" }, picture),
+    el("p", { class: "chips" }, chips),
+    el("ul", { class: "facts", role: "list" }, own, facts, kept, judge.choice?.notes.map((note) => makeFact("note", note))),
+    runners.length > 0 && el("h3", {}, "Runners-up"),
+    el("ol", { class: "values" }, runners),
+    el(
+      "div",
+      { class: "tools" },
+      makeUsePanel(dataset, judge, current),
+      other !== undefined && el("button", { type: "button", "data-keep": "compare", onclick: compare }, other === ranked[0] ? "Compare with the best" : `Compare with ${describe(other)}`),
+      makeMoreButton(dataset, judge),
+    ),
+  );
+}
+
+/** @param {Estimate["verdict"] | "note"} verdict @param {string} text */
+const makeFact = (verdict, text) => el("li", { class: `is-${verdict}` }, el("b", { "aria-hidden": "true" }, SIGNS[verdict]), el("span", {}, text));
+
+/** @param {Dataset} dataset @param {Judge} judge @param {number} current */
+function makeUsePanel(dataset, judge, current) {
+  const { options, yaml } = DecideData.writeSettings(DecideData.splitAxes(dataset, judge).settings, current);
+  const workflow = Workflow.toText(dataset, current);
+  /** @param {string} text @param {string} content @param {string} what */
+  const makeCopy = (text, content, what) => el("button", { type: "button", onclick: () => Dom.copyText(content, what) }, text);
+  const last = workflow === null ? el("p", { class: "dim" }, `No workflow: ${Workflow.explainMissing(dataset)}.`) : makeCopy("Copy the workflow", workflow, "workflow");
+  const panel = Dom.makePanel("Use these settings", makeCopy("Copy as options (--set)", options, "options"), makeCopy("Copy as params (YAML)", yaml, "params"), last);
+  panel.classList.add("primary");
+  return panel;
+}
+
+/** @param {Dataset} dataset @param {Judge} judge */
+function makeMoreButton(dataset, { choice }) {
+  const count = choice?.more_seeds ?? 0;
+  const command = dataset.raw.search ? `sweeper search ${Workflow.quoteWord(dataset.raw.file)} --confirm` : DecideData.makeMoreSeeds(dataset, count);
+  const text = dataset.raw.search ? "Measure the best again" : `Run ${count} more seed${count === 1 ? "" : "s"}`;
+  return command !== "" && el("button", { type: "button", title: `Copy: ${command}`, onclick: () => Dom.copyText(command, "command") }, text);
+}
