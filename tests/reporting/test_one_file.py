@@ -24,8 +24,8 @@ def visit(browser):
         page = context.new_page()
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda request: request.url == file.as_uri() or trouble.append(request.url[:80]))
-        page.goto(file.as_uri())
+        page.on("request", lambda request: request.url.startswith(file.as_uri()) or trouble.append(request.url[:80]))
+        page.goto(f"{file.as_uri()}#view=grid")
         page.wait_for_selector("#view .cell")
         return page
 

@@ -94,7 +94,7 @@ def test_best_so_far_steps_only_where_the_objective_improves(folder, opened):
 
 
 def test_point_leads_to_its_pictures_by_pointer_and_keyboard(folder, opened):
-    page = opened(folder)
+    page = opened(folder, alone=True)
     place = point_at(page, find_section(page, "History"), 5)
     card = page.locator(".card")
     assert card.inner_text().splitlines() == [
@@ -116,7 +116,7 @@ def test_point_leads_to_its_pictures_by_pointer_and_keyboard(folder, opened):
 
 
 def test_failed_point_says_why_on_its_card(folder, opened):
-    page = opened(folder)
+    page = opened(folder, alone=True)
     point_at(page, find_section(page, "History"), 3)
     assert "no objective" in page.locator(".card").inner_text()
     assert page.locator(".card .error").inner_text() == "OOMError: out of memory"
