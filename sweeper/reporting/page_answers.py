@@ -26,7 +26,7 @@ def find_answers(folder: Path, run: str | None) -> Answers:
     `tables.value_choice`. Raises SweeperError.
     """
     with Store.open(folder, readonly=True) as store:
-        layout, has_votes = store.layout(run), run is None and bool(store.votes.load())
+        layout, has_votes = store.layout(run), run is None and store.votes.has_any()
         count = sum(store.count_by_status(run).values())
     if count > _MAX_ANSWERED:
         command = join_command(["sweeper", "effects", str(folder)])

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import pytest
 
+from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
@@ -13,6 +14,7 @@ from tests.reporting.page_actions import open_menu
 
 SWEEP = {"prompt": ["a fox", "a boat"], "steps": [4, 8], "cfg": [5, 7], "seed": [1, 2]}
 VIEWS = {
+    "decide": "#view=decide",
     "grid": "#x=steps&y=prompt&xx=cfg&yy=seed",
     "shared cells": "#x=steps&y=prompt&xx=&yy=&colour=brightness",
     "gallery": "#view=gallery&sort=-brightness",
@@ -33,8 +35,9 @@ FIND = """async known => {
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
-def test_axe_finds_nothing_on_any_view(made, opened, theme, width):
-    folder = made(Sweep(SWEEP, ends={3: ("failed", ("OOMError", "out of memory")), 5: ("pending", None)}))
+def test_axe_finds_nothing_on_any_view(tmp_path, opened, theme, width):
+    out = Sweep(SWEEP, ends={3: ("failed", ("OOMError", "out of memory")), 5: ("pending", None)}).write(tmp_path)
+    folder = write_report(out, answers=find_answers(out, None)).page.parent
     page = opened(folder, color_scheme=theme, viewport={"width": width, "height": 900})
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
     found = {}
@@ -42,7 +45,7 @@ def test_axe_finds_nothing_on_any_view(made, opened, theme, width):
         page.goto(f"{folder.as_uri()}/index.html{address}")  # only the part behind # changes
         found[name] = page.evaluate(FIND, FALSE_ALARM)
     page.keyboard.press("Escape")
-    page.goto(f"{folder.as_uri()}/index.html#")
+    page.goto(f"{folder.as_uri()}/index.html#view=grid")
     open_menu(page, "View")
     found["menu"] = page.evaluate(FIND, FALSE_ALARM)
     page.get_by_role("button", name="Values…").click()

@@ -85,7 +85,7 @@ function makeScore(dataset, judge, marks) {
 }
 
 /** @param {Axis[]} axes @param {number} row */
-const makeKey = (axes, row) => axes.map(({ codes }) => codes[row]).join();
+const makeKey = (axes, row) => (axes.length === 1 ? String(axes[0].codes[row]) : axes.map(({ codes }) => codes[row]).join());
 
 /**
  * The axes whose values one chooses, and the others: prompts and seeds, over which the answer holds.
@@ -104,7 +104,7 @@ export function splitAxes(dataset, { choice }) {
 export function rank(dataset, judge, marks, holds, beside) {
   const score = makeScore(dataset, judge, marks);
   const { others } = splitAxes(dataset, judge);
-  const rows = dataset.filterRows((row) => holds(row) && dataset.files(row).length > 0 && (beside === undefined || others.every(({ codes }) => codes[row] === codes[beside])));
+  const rows = dataset.filterRows((row) => dataset.raw.outputs[row].length > 0 && (beside === undefined || others.every(({ codes }) => codes[row] === codes[beside])) && holds(row));
   const scores = new Map(rows.map((row) => [row, score(row)]));
   return rows.sort((a, b) => (scores.get(b) ?? 0) - (scores.get(a) ?? 0) || a - b);
 }
@@ -127,7 +127,7 @@ export function makeStrips(dataset, judge, current, ranked, state) {
     const nearest = new Map();
     for (const row of [current, ...ranked]) {
       const key = makeKey(axes, row);
-      const misses = rest.filter(({ codes }) => codes[row] !== codes[current]).length;
+      const misses = rest.reduce((sum, { codes }) => sum + Number(codes[row] !== codes[current]), 0);
       if (misses < (nearest.get(key)?.misses ?? Infinity)) nearest.set(key, { row, misses });
     }
     const keys = [...nearest.keys()].slice(0, choice?.values.length ? undefined : MAX_VALUES);

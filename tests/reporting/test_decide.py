@@ -1,0 +1,134 @@
+"""The view Decide: its choice comes from the answers of effects and votes, and leads to pictures, settings and commands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sweeper.cli import main
+from sweeper.reporting import page_answers
+from sweeper.store import Store
+from sweeper.store.trial_marks import Mark
+from sweeper.store.votes import Vote
+from sweeper.tables.vote_pictures import VotePictures
+from sweeper.tables.vote_scores import write_metric
+from tests.reporting.made_up_sweeps import Sweep
+
+AXES = {"steps": [4, 8, 16], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}
+NUMBERS = {4: 20.0, 8: 40.0, 16: 40.2, "euler": 0.0, "heun": 5.0}  # what a value adds; a seed adds little
+NOISE = [0.1, -0.1, 0.0, -0.1, 0.2]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The results of a sweep whose metric is known: 8 steps are as good as 16, and `heun` is better than `euler`."""
+    out = Sweep(AXES).write(tmp_path / "results")
+    with Store.open(out) as store:
+        rows = list(store.results())
+        store.cache_metrics([
+            (row.sha256[0], "brightness", NUMBERS[row.columns["steps"]] + NUMBERS[row.columns["sampler"]] + NOISE[i % 5])
+            for i, row in enumerate(rows)
+        ])  # fmt: skip
+    return out
+
+
+def write(results, *options):
+    assert main(["report", str(results), *options]) == 0
+    return results / "report"
+
+
+def read_chips(page):
+    return page.locator(".decide aside .chip").all_inner_texts()
+
+
+def test_first_view_shows_the_best_settings_and_the_cheaper_of_equal_ones(results, opened):
+    page = opened(write(results))
+    assert page.get_by_role("tab", selected=True).inner_text() == "Decide"
+    assert read_chips(page) == ["steps 8", "sampler heun", "seed 1"]
+    facts = page.locator(".facts li").all_inner_texts()
+    assert "steps: 8 is as good as 16 for 50 % of the steps; they differ by 0.2" in facts[0].replace("\n", " ")
+    assert "sampler: heun is better than euler, the next, by 5" in facts[1].replace("\n", " ")
+    page.get_by_label("Judged by").select_option("-brightness")
+    assert read_chips(page) == ["steps 4", "sampler euler", "seed 1"]
+
+
+def test_pressed_value_moves_the_picture_and_the_address(results, opened):
+    page = opened(write(results))
+    page.get_by_role("button", name="euler", exact=False).first.click()
+    assert read_chips(page) == ["steps 8", "sampler euler", "seed 1"]
+    assert "choice=steps:8,sampler:euler,seed:1" in page.url
+    again = opened(results / "report", f"#{page.url.partition('#')[2]}")
+    assert read_chips(again) == ["steps 8", "sampler euler", "seed 1"]
+    again.get_by_role("button", name="Compare with the best").click()
+    assert again.locator("#zoom figcaption").count() == 2
+    old = opened(results / "report", "#x=steps&y=sampler")  # from before there was this view
+    assert old.get_by_role("tab", selected=True).inner_text() == "Grid"
+
+
+def test_settings_and_more_seeds_are_copied(results, opened):
+    file = write(results) / "data.js"
+    file.write_text(file.read_text().replace('"more_seeds":0', '"more_seeds":2'))
+    page = opened(results / "report", permissions=["clipboard-read", "clipboard-write"])
+
+    def press(name):
+        page.get_by_role("button", name=name).click()
+        return page.evaluate("navigator.clipboard.readText()")
+
+    page.get_by_role("button", name="Use these settings").click()
+    assert press("Copy as options") == "--set steps=8 --set 'sampler=\"heun\"'"
+    assert press("Copy as params") == 'params:\n  "steps": 8\n  "sampler": "heun"\n'
+    assert "--set 'seed=[1, 2, 3, 4, 5]' --out" in press("Run 2 more seeds")
+
+
+def test_votes_come_first_with_their_counts_and_what_is_undecided(results, opened):
+    with Store.open(results) as store:
+        sides = {row.columns["sampler"]: (row.digest, row.sha256[0]) for row in store.results() if row.trial in (6, 9)}
+        votes = [Vote(f"v{n}", "ana", "sampler", *sides["heun"], *sides["euler"], n, n + 0.5, answer)
+                 for n, answer in enumerate(["left", "left", "right"])]  # fmt: skip
+        store.votes.add(*votes)
+        write_metric(store, VotePictures(store), votes)
+    page = opened(write(results))
+    words = page.locator(".strips section").first.locator(".value .words").all_inner_texts()
+    assert ["1 of 3" in text and "?" in text for text in words] == [True, False]
+    assert "2 of 3" in words[1]
+    assert page.locator(".facts .is-undecided").inner_text().endswith("heun has the most wins")
+    plots = opened(results / "report", "#view=plots&metric=votes")
+    assert plots.locator(".ranking tr").first.inner_text().split("\t")[-2:] == ["38 % · 1 of 3", "undecided"]
+
+
+def test_marks_are_counted_and_the_kept_trial_comes_first(made, opened, tmp_path):
+    out = Sweep(AXES).write(tmp_path / "results")
+    with Store.open(out) as store:
+        digests = [row.digest for row in store.results()]
+        store.marks.add([Mark(digests[5], "keep", changed=1), Mark(digests[0], "reject", changed=1)])
+    page = opened(made(Sweep(AXES)))
+    assert page.get_by_role("tab", selected=True).inner_text() == "Decide"
+    assert read_chips(page) == ["steps 4", "sampler heun", "seed 3"]
+    assert "kept 1 of 2" in page.locator(".strips section").first.inner_text()
+
+
+def test_report_says_if_there_are_too_many_trials_to_analyse(results, opened, monkeypatch):
+    monkeypatch.setattr(page_answers, "_MAX_ANSWERED", 10)
+    page = opened(write(results), "#view=plots&metric=brightness")
+    said = page.locator(".plots section").first.inner_text()
+    assert "18 trials are too many to analyse for this page; run `sweeper effects " in said
+
+
+def test_heads_of_the_grid_say_the_mean_and_how_many_are_kept(results, opened):
+    page = opened(write(results), "#view=grid&x=steps&y=sampler&colour=brightness")
+    page.evaluate("sweeper.page.marks.set(0, { verdict: 'keep' })")
+    heads = page.locator("[role=columnheader]").all_inner_texts()
+    assert [head.replace("\n", " ") for head in heads] == ["4 mean 22.5 · 1 kept", "8 mean 42.5", "16 mean 42.7"]
+    assert "mean" in page.locator("[role=rowheader]").first.inner_text()
+
+
+def test_data_have_each_value_of_the_answer_by_its_code(results):
+    data = json.loads((write(results) / "data.json").read_text())
+    highest, lowest = data["answers"]["by_metric"]["brightness"]["choices"]
+    steps = next(axis for axis in highest["axes"] if axis["columns"] == ["steps"])
+    assert [(value["cells"], value["verdict"]) for value in steps["values"]] == [
+        ([0], "worse"), ([1], "equal"), ([2], "best"),
+    ]  # fmt: skip
+    assert all(value["low"] <= value["mean"] <= value["high"] for value in steps["values"])
+    assert (highest["maximize"], lowest["maximize"]) == (True, False)
