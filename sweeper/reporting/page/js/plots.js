@@ -54,7 +54,7 @@ export function create(host, context, last) {
           makeAnswer(dataset, metric),
           makeSection(
             `${metric.name} over ${state.x || "all"} and ${state.y || "all"} (means)`,
-            ...makeHeatMap(rows, metric, x, y, context, computeSectionWidth(context.room.width)),
+            ...makeHeatMap(rows, metric, x, y, context),
           ),
           along &&
             makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, ...LinePlot.create(rows, metric, along, per === along ? undefined : per, context)),
@@ -93,23 +93,13 @@ function makeControls({ dataset, state, update }, { numbers, metric, against, pe
   return controls;
 }
 
-/**
- * The width of a section; css/table.css puts as many side by side as have room.
- * @param {number} width pixels of the view
- */
-function computeSectionWidth(width) {
-  const count = Math.max(1, Math.floor((width - 4) / 588));
-  return (width - 48 - 28 * (count - 1)) / count;
-}
-
 /** @param {string} title @param {import("./dom.js").Children[]} content */
 const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
 
 /**
  * @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {Context} context
- * @param {number} room pixels of width
  */
-function makeHeatMap(rows, metric, x, y, context, room) {
+function makeHeatMap(rows, metric, x, y, context) {
   const { dataset, state } = context;
   const { findPresentCodes, groupRows } = PlotData;
   const [across, down] = [findPresentCodes(rows, x, state), findPresentCodes(rows, y, state)];
@@ -135,7 +125,7 @@ function makeHeatMap(rows, metric, x, y, context, room) {
       PlotData.openTrials(context, metric, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
     },
   };
-  if (across.length * down.length > MAX_TABLE_CELLS) return [...HeatMap.create(map, room), scale];
+  if (across.length * down.length > MAX_TABLE_CELLS) return [...HeatMap.create(map), scale];
   const counts = [...new Set([...groups.values()].map((group) => group.count))];
   const words = counts.length > 1 ? "In brackets: of how many trials." : counts[0] > 1 && `Each number is the mean of ${counts[0]} trials.`;
   return [el("div", { class: "wide" }, makeHeatTable(map, counts.length > 1)), scale, words && el("p", { class: "dim" }, words)];
