@@ -45,7 +45,7 @@ _MODULES = (
     "sweeper.embedded.app_comfyui", "sweeper.embedded.app_cloud", "sweeper.embedded.nodes.images",
     "sweeper.images.metrics.formulas", "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler",
     "sweeper.reporting.write_report", "sweeper.running.run", "sweeper.schemas.validator", "anyio._backends._asyncio",
-    "rich.progress", "uvicorn", "PIL.PngImagePlugin",
+    "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn", "PIL.PngImagePlugin",
 )  # fmt: skip
 
 
@@ -74,6 +74,8 @@ def main() -> None:
     """Fork for each connection, until stdin ends."""
     for name in _MODULES:
         importlib.import_module(name)
+    with suppress(ImportError):
+        importlib.import_module("uvloop")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(sys.argv[1])
         listening.listen()
