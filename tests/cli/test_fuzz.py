@@ -32,7 +32,7 @@ from tests import ROOT
 from tests.platforms import needs_memory_limit
 
 FUZZ = settings(
-    derandomize=True, database=None, deadline=None, max_examples=int(os.environ.get("SWEEPER_FUZZ", "60")),
+    derandomize=True, database=None, deadline=None, max_examples=int(os.environ.get("SWEEPER_FUZZ", "40")),
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 GRAPH = {

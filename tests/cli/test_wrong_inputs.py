@@ -24,7 +24,7 @@ from sweeper.cli import main
 from sweeper.statistics.ranking import rank
 from tests.cli.conftest import SLOTS, TXT2IMG
 
-COUNT = int(os.environ.get("SWEEPER_WRONG_INPUTS", "420"))
+COUNT = int(os.environ.get("SWEEPER_WRONG_INPUTS", "210"))
 SEED = int(os.environ.get("SWEEPER_SEED", "1"))
 EXIT_CODES = (0, 1, 2, 3, 130)
 

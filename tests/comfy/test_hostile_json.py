@@ -97,7 +97,7 @@ def flows(name):
 
 @pytest.mark.parametrize("flow", flows("cloud"))
 @pytest.mark.parametrize("name", ["cloud", "comfyui", "v2"])
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(responses=st.lists(RESPONSES, min_size=1, max_size=6))
 def test_readers_of_answers_raise_nothing_but_our_errors(name, flow, responses):
     running = flows(name)[flow]()
@@ -133,7 +133,7 @@ EVENTS = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(events=st.lists(EVENTS, max_size=4), frame=st.binary(max_size=40))
 def test_events_and_previews_raise_nothing(events, frame):
     steps = []

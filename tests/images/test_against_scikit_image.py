@@ -77,7 +77,7 @@ def reference(a, b):
 
 
 @given(pairs())
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_ssim_and_psnr_equal_scikit_image(pair):
     kind, a, b = pair
     _, written, seen = KINDS[kind]

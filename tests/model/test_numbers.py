@@ -91,7 +91,7 @@ PLAIN += [{"multipleOf": 0.1}, {"multipleOf": 3}, {"minLength": 1}, {"maxLength"
 PLAIN += [{"const": one} for one in USUAL] + [{"enum": [one, "b"]} for one in USUAL] + [{"items": {"type": "integer"}}]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(SCHEMAS, st.lists(JSON, max_size=4))
 def test_the_quick_check_agrees_with_jsonschema(schema, values):
     members = [*schema.get("enum", []), *([schema["const"]] if "const" in schema else [])]

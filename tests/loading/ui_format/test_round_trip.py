@@ -186,7 +186,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(drawings(), st.data())
 def test_a_damaged_file_is_converted_or_refused_without_a_crash(
     drawn: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject

@@ -145,7 +145,7 @@ round join replace map sum first split items format odd range loop self default 
 FRAMES = ["{{{{ {} }}}}", "{{% for i in xs %}}{{{{ {} }}}}{{% endfor %}}", "{}"]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join), st.sampled_from(FRAMES))
 def test_any_text_gives_a_json_value_or_an_expression_error(parts, frame):
     text = frame.format(parts)
