@@ -195,7 +195,8 @@ def test_events_carry_previews(deployment, gate):
     assert Image.open(io.BytesIO(base64.b64decode(preview["data_base64"]))).size == (512, 512)
 
 
-def test_number_of_event_streams_is_limited(deployment, gate):
+def test_number_of_event_streams_is_limited(deployment, gate, monkeypatch):
+    monkeypatch.setattr("sweeper.serving.hosting.GRACE_SECONDS", 60)
     job = submit(deployment, waiting()).json()
     assert gate.entered.wait(10)
     with ExitStack() as stack:
@@ -206,7 +207,7 @@ def test_number_of_event_streams_is_limited(deployment, gate):
         assert (code(refused), refused.headers["retry-after"]) == ((429, "too_many_streams"), "5")
         began = time.monotonic()
         deployment.server.stop()  # open streams do not delay it
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 20
 
 
 def test_workflows_may_refer_to_assets_by_id(cloud):
