@@ -80,12 +80,13 @@ class ExperimentDraft:
                 for key, value in node["inputs"].items()
                 if key in {name, f"{name}_name"} and not is_link(value)
             ]
+            at = json.dumps(found[0] if len(found) == 1 else found) if found else "NODE.INPUT"
+            add = f"; to make it one, add `{name}: {{at: {at}}}` to the slots in {file.with_suffix('.slots.yaml')}"
             if found:
-                at = json.dumps(found[0] if len(found) == 1 else found)
-                return f"; to make it one, add `{name}: {{at: {at}}}` to the slots in {file.with_suffix('.slots.yaml')}"
+                return add
             advice = self.advise(name, self.template.slots, "slots")
             lists = join_command(["sweeper", "template", "slots", str(file)])
-            return advice if "did you mean" in advice else f"{advice}; `{lists}` lists what else can be one"
+            return advice if "did you mean" in advice else f"{advice}{add} (`{lists}` lists the inputs)"
         made = str(file.with_stem(f"{file.stem}-template"))
         command = join_command(["sweeper", "template", "new", str(file), "-o", made])
         message = f"is a workflow without slots, so nothing in it can be set; make a template of it (`{command}`)"
