@@ -14,10 +14,11 @@ SECONDS = 60.0  # far more than anything needs on a busy machine
 
 def wait_until(condition: Callable[[], T], seconds: float = SECONDS) -> T:
     """Return the condition's first true value. Raises AssertionError if there is none in time."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.002
     while not (value := condition()):
         assert time.monotonic() < end, f"did not happen within {seconds:g} s"
-        time.sleep(0.002)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.03)  # whoever waits for long does not look all the time
     return value
 
 
