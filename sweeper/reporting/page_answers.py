@@ -80,7 +80,8 @@ def encode_answers(answers: Answers, columns: Sequence[Mapping[str, Any]]) -> di
         if "columns" in value:
             values = [{**item, "cells": find_codes(value["columns"], item["cells"])} for item in value["values"]]
             value = {**value, "values": values}
-        return {replace_surrogates(name): encode(item) for name, item in value.items()}
+        # The page finds columns by their names as they are.
+        return {replace_surrogates(name): item if name == "columns" else encode(item) for name, item in value.items()}
 
     def find_codes(names: Sequence[str], cells: Sequence[Any]) -> list[int]:
         exact = ["" if cell is None else to_json(encode_values([cell])[0][0]) for cell in cells]

@@ -109,12 +109,12 @@ def _choose_value(
     savings = {label: _describe_saving(axis, costs, label, best) for label in means}
     labels = map_labels(means)
     values = []
-    others = sorted((label for label in means if label != best), key=lambda label: -means[label], reverse=not maximize)
+    second = (max if maximize else min)((label for label in means if label != best), key=lambda label: means[label])
     for label, mean in means.items():
-        if label == best:
-            words = _describe_best(pairs.get(others[0]), verdicts[others[0]], labels[best], labels[others[0]])
-        else:
-            words = _describe_value(pairs.get(label), verdicts[label], labels[label], labels[best], savings[label][1])
+        other = second if label == best else best
+        pair = pairs.get(second if label == best else label)
+        verdict = f"{BEST}, {verdicts[second]}" if label == best else verdicts[label]
+        words = _describe_value(pair, verdict, labels[label], labels[other], savings[label][1])
         margins = [(pair.interval[1] - pair.interval[0]) / 4 for pair in effect.comparisons
                    if label in (pair.value, pair.other) and pair.interval is not None]  # fmt: skip
         half = sum(margins) / len(margins) if margins else math.nan
@@ -159,30 +159,21 @@ def _describe_saving(axis: EffectAxis, costs: Sequence[MetricEffects], label: st
     return part, f"{format_share(part)} of the steps" if part <= _CHEAPER else ""
 
 
-def _describe_distance(pair: ValueComparison | None) -> str:
-    if pair is None or pair.interval is None:
-        return "an unknown amount, because nothing is repeated"
-    low, high = pair.interval if pair.mean >= 0 else (-pair.interval[1], -pair.interval[0])
-    return describe_estimate(abs(pair.mean), low, high)
-
-
-def _describe_best(pair: ValueComparison | None, verdict: str, best: str, second: str) -> str:
-    """How the best value compares with the next one."""
-    if verdict == WORSE:
-        return f"{best} is better than {second}, the next, by {_describe_distance(pair)}"
-    if verdict == EQUAL:
-        return f"{best} is the best, and {second} is as good"
-    return f"{best} has the best mean, but {second} is not told apart from it"
-
-
-def _describe_value(pair: ValueComparison | None, verdict: str, label: str, best: str, saving: str) -> str:
-    by = _describe_distance(pair)
+def _describe_value(pair: ValueComparison | None, verdict: str, label: str, other: str, saving: str) -> str:
+    """How a value compares with the best one or, if it is the best, with the next."""
+    by = "an unknown amount, because nothing is repeated"
+    if pair is not None and pair.interval is not None:
+        low, high = pair.interval if pair.mean >= 0 else (-pair.interval[1], -pair.interval[0])
+        by = describe_estimate(abs(pair.mean), low, high)
     cheaper = f" for {saving}" if saving else ""
-    if verdict == EQUAL:
-        return f"{label} is as good as {best}{cheaper}; they differ by {by}"
-    if verdict == UNDECIDED:
-        return f"undecided between {label} and {best}{cheaper}: they differ by {by}"
-    return f"{label} is worse than {best} by {by}{cheaper}"
+    return {
+        f"{BEST}, {WORSE}": f"{label} is better than {other}, the next, by {by}",
+        f"{BEST}, {EQUAL}": f"{label} is the best, and {other} is as good",
+        f"{BEST}, {UNDECIDED}": f"{label} has the best mean, but {other} is not told apart from it",
+        EQUAL: f"{label} is as good as {other}{cheaper}; they differ by {by}",
+        UNDECIDED: f"undecided between {label}{cheaper} and {other}: they differ by {by}",
+        WORSE: f"{label} is worse than {other} by {by}{cheaper}",
+    }[verdict]
 
 
 def _count_more_seeds(answer: EffectsAnswer, metric: MetricEffects, chosen: Sequence[AxisChoice]) -> int:
@@ -191,11 +182,10 @@ def _count_more_seeds(answer: EffectsAnswer, metric: MetricEffects, chosen: Sequ
     undecided = [axis for axis in chosen if any(value.verdict == UNDECIDED for value in axis.values)]
     for axis in undecided:
         effect = next(effect for effect in metric.effects if effect.axis == " + ".join(axis.columns))
-        pairs = [pair for pair in effect.comparisons if not pair.differs and pair.mean and pair.interval is not None]
         needed = [
-            math.ceil(seeds * ((high - low) / 2 / pair.mean) ** 2) - seeds
-            for pair in pairs
-            for low, high in [pair.interval or (0.0, 0.0)]
+            math.ceil(seeds * ((pair.interval[1] - pair.interval[0]) / 2 / pair.mean) ** 2) - seeds
+            for pair in effect.comparisons
+            if pair.mean and pair.interval is not None
         ]
         wanted = max([wanted, *(count for count in needed if 0 < count <= _MOST_MORE * seeds)])
     return wanted or (_FIRST_MORE if undecided and seeds == 1 else 0)

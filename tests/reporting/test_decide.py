@@ -1,4 +1,4 @@
-"""The view Decide: its choice comes from the answers of effects and votes, and leads to pictures, settings and commands."""
+"""The view Decide: its choice comes from the answers of effects and votes, and leads to pictures and commands."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ def results(tmp_path):
     """The results of a sweep whose metric is known: 8 steps are as good as 16, and `heun` is better than `euler`."""
     out = Sweep(AXES).write(tmp_path / "results")
     with Store.open(out) as store:
-        rows = list(store.results())
-        store.cache_metrics([
-            (row.sha256[0], "brightness", NUMBERS[row.columns["steps"]] + NUMBERS[row.columns["sampler"]] + NOISE[i % 5])
-            for i, row in enumerate(rows)
-        ])  # fmt: skip
+        for i, row in enumerate(list(store.results())):
+            value = NUMBERS[row.columns["steps"]] + NUMBERS[row.columns["sampler"]] + NOISE[i % 5]
+            store.cache_metrics([(row.sha256[0], "brightness", value)])
     return out
 
 

@@ -39,7 +39,9 @@ export const listAnswers = ({ raw }) => Object.entries(raw.answers?.by_metric ??
  * @param {Dataset} dataset @param {boolean} [hasMarks]
  */
 export const canDecide = (dataset, hasMarks = Object.keys(dataset.raw.marks ?? {}).length > 0) =>
-  listVarying(dataset).length > 0 && (hasMarks || listAnswers(dataset).length > 0) && !dataset.raw.check?.is_review;
+  listVarying(dataset).length > 0 &&
+  (hasMarks || listAnswers(dataset).some(([, { choices }]) => choices.some(({ axes }) => axes.some(({ values }) => values.length > 0 || dataset.raw.search)))) &&
+  !dataset.raw.check?.is_review;
 
 /**
  * What one can judge by, the usual one first. A metric of which nobody knows whether more is better is there twice.

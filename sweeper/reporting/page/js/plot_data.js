@@ -85,13 +85,13 @@ export function computeMargins(rows, metric, along, per, dataset) {
   const others = dataset.axes.filter((axis) => axis !== along && axis.order.length > 1);
   const keys = new Map(rows.map((row) => [row, others.map(({ codes }) => codes[row]).join()]));
   const blocks = groupRows(rows, metric, (row) => keys.get(row) ?? "");
-  const size = Math.max(...[...blocks.values()].map(({ count }) => count));
+  const size = [...blocks.values()].reduce((most, { count }) => Math.max(most, count), 0);
   /** @type {Map<string, number[]>} */
   const groups = new Map();
   for (const row of rows) {
     const key = `${per === undefined ? 0 : per.codes[row]},${along.codes[row]}`;
     const value = metric.value(row) - (size > 1 ? /** @type {Group} */ (blocks.get(keys.get(row) ?? "")).mean : 0);
-    groups.set(key, [...(groups.get(key) ?? []), value]);
+    if (!groups.get(key)?.push(value)) groups.set(key, [value]);
   }
   return new Map([...groups].flatMap(([key, values]) => {
     const [count, mean] = [values.length, values.reduce((sum, value) => sum + value, 0) / values.length];

@@ -25,7 +25,7 @@ import * as ValueText from "./value_text.js";
 /** @typedef {{key: string, controls: Controls, scroller: HTMLElement, top: number}} PlotsScroll what the next plots take over */
 /** @typedef {{state: State, node: HTMLElement}} Controls the menus, and the state of the page when they are used */
 
-const MAX_TABLE_CELLS = 1500; // a larger heat map is drawn on a canvas
+const MAX_TABLE_CELLS = 1500; // a larger heat map is drawn
 
 /**
  * @param {HTMLElement} host @param {Context} context
