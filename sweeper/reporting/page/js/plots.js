@@ -2,20 +2,20 @@
 // Plots of one number: a heat map over X and Y, lines along a numeric axis, its distribution, and another number against
 // it. What one presses opens its trials in the gallery. Four small kinds of plots need no library of 490 kB.
 
+import * as Chart from "./chart.js";
 import * as Colours from "./colours.js";
 import * as Decide from "./decide.js";
 import * as DecideData from "./decide_data.js";
-import { el, makeField, makeMenu } from "./dom.js";
+import { el, makeField, makeMenu, svg } from "./dom.js";
 import * as Expression from "./expression.js";
 import * as HeatMap from "./heat_map.js";
-import * as Histogram from "./histogram.js";
 import * as Layout from "./layout.js";
-import * as LinePlot from "./line_plot.js";
+import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
-import * as ScatterPlot from "./scatter_plot.js";
 import * as ViewState from "./state.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
+/** @import { Frame } from "./chart.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { HeatLines, HeatMapData } from "./heat_map.js" */
 /** @import { Direction } from "./layout.js" */
@@ -23,8 +23,18 @@ import * as ValueText from "./value_text.js";
 /** @import { State } from "./state.js" */
 
 /** @typedef {{key: string, controls: Controls, scroller: HTMLElement, top: number}} PlotsScroll what the next plots take over */
+/** @typedef {{row: number, x: number, y: number}} Dot units */
+/** @typedef {{x: number, low: number, mean: number, high: number, open: () => void, words: string}} Point units; low and high: the ends of its band */
+/** @typedef {{points: Point[], colour: string, full: string, label: string}} Line */
 /** @typedef {{state: State, node: HTMLElement}} Controls the menus, and the state of the page when they are used */
 
+const MAX_LINES = Colours.LINES.length; // of categories: each needs a colour of its own
+const MAX_ORDERED_LINES = 12; // of numbers, which have the colours of a ramp
+const MAX_DOTS = 300;
+const END_ROOM = 90; // units for numbers at the ends of the lines
+const LINE_HEIGHT = 15; // units between two of them
+const SCATTER = { ...Chart.PLOT, height: 400 };
+const REACH = 12; // units from a dot within which a pointer means it
 const MAX_TABLE_CELLS = 1500; // a larger heat map is drawn
 
 /**
@@ -57,9 +67,9 @@ export function create(host, context, last) {
             ...makeHeatMap(rows, metric, x, y, context),
           ),
           along &&
-            makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, ...LinePlot.create(rows, metric, along, per === along ? undefined : per, context)),
-          makeSection(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, Histogram.create(rows, metric, context)),
-          against && makeSection(`${metric.name} against ${against.name}`, ...ScatterPlot.create(rows, against, metric, context)),
+            makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, ...makeLines(rows, metric, along, per === along ? undefined : per, context)),
+          makeSection(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, makeHistogram(rows, metric, context)),
+          against && makeSection(`${metric.name} against ${against.name}`, ...makeScatter(rows, against, metric, context)),
         ];
   const scroller = el("div", { class: "plots", tabindex: 0, "aria-label": "Plots" }, sections);
   if (last?.controls === controls) last.scroller.replaceWith(scroller);
@@ -176,4 +186,158 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
     el("tr", {}, el("th", { scope: "row" }, makeLabel(rows, r)), columns.labels.map((_, c) => makeCell(r, c))),
   );
   return el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, body));
+}
+
+/** The distribution of a number. @param {number[]} rows @param {Column} metric @param {Context} context */
+function makeHistogram(rows, metric, context) {
+  const values = rows.map((row) => metric.value(row));
+  const [low, high] = Colours.findExtent(values) ?? [0, 0];
+  const { bounds, format, ticks } = PlotData.makeAxis([low, high], Math.min(40, Math.max(5, Math.ceil(Math.sqrt(values.length)))));
+  const binCount = Math.max(1, bounds.length - 1);
+  const counts = bounds.slice(0, binCount).map(() => 0);
+  // Compare with the bounds themselves, as the filter does that a press on the bar sets.
+  for (const value of values) counts[bounds.filter((bound, i) => i > 0 && i < binCount && bound <= value).length] += 1;
+  const rules = PlotData.makeTicks([0, Math.max(1, ...counts)]).filter(Number.isInteger);
+  const { toX, toY } = Chart.makeScale(Chart.PLOT);
+  const width = (toX(1) - toX(0)) / binCount;
+  const bars = counts.map((count, i) => {
+    if (count === 0) return null;
+    const isLast = i === counts.length - 1;
+    const from = i === 0 ? Math.min(bounds[0], low) : bounds[i]; // rounded bounds may just miss the lowest and the highest number
+    const to = isLast ? Math.max(bounds[bounds.length - 1], high) : bounds[i + 1];
+    const name = Expression.quoteName(metric.name);
+    const y = toY(count / rules[rules.length - 1]);
+    const box = { x: toX(0) + i * width, y, width: Math.max(1, width - 1), height: toY(0) - y, class: "bar" };
+    const words = `${metric.name} ${format(from)} to ${format(to)}: ${PlotData.countTrials(count)}`;
+    const open = () => PlotData.openTrials(context, metric, [`${name} >= ${from}`, `${name} ${isLast ? "<=" : "<"} ${to}`]);
+    return Chart.makeButton("rect", box, words, open);
+  });
+  return Chart.makeSvg(
+    Chart.PLOT,
+    { class: "plot", role: "group", "aria-label": `Distribution of ${metric.name}` },
+    Chart.makeRules(Chart.PLOT, rules.map((count) => ({ share: count / rules[rules.length - 1], label: String(count) })), "trials"),
+    bars,
+    Chart.makeFoot(Chart.PLOT, ticks, metric.name, Chart.getLetterWidth()),
+  );
+}
+
+/**
+ * Two numbers of each trial against each other. There may be ten thousand trials, so all dots are one path.
+ * @param {number[]} allRows @param {Column} across @param {Column} up @param {Context} context
+ * @returns {Element[]}
+ */
+function makeScatter(allRows, across, up, { dataset, open }) {
+  const rows = allRows.filter((row) => typeof across.value(row) === "number");
+  if (rows.length === 0) return [el("p", { class: "empty" }, `No trial in view has a value of ${across.name}.`)];
+  const [toX, toY] = [across, up].map((column) => PlotData.makeAxis(rows.map((row) => column.value(row))));
+  const scale = Chart.makeScale(SCATTER);
+  const order = rows.map((row) => ({ row, x: scale.toX(toX.toShare(across.value(row))), y: scale.toY(toY.toShare(up.value(row))) })).sort((a, b) => a.x - b.x);
+  const label = `${up.name} against ${across.name}, ${rows.length} trials; use the arrow keys to read them in order, Enter to open one`;
+  const chosen = svg("rect", { width: 12, height: 12, class: "chosen", visibility: "hidden" });
+  const node = Chart.makeSvg(
+    SCATTER,
+    { class: `plot scatter${rows.length > 400 ? " many" : ""}`, role: "img", tabindex: 0, "aria-label": label },
+    Chart.makeRules(SCATTER, toY.ticks, up.name),
+    Chart.makeFoot(SCATTER, toX.ticks, across.name),
+    svg("path", { d: order.map(({ x, y }) => `M${x.toFixed(1)} ${y.toFixed(1)}h0`).join(""), class: "dots" }),
+    chosen,
+  );
+  const status = el("p", { class: "dim", role: "status" }, "Point at a dot to read it; press it to open its trial.");
+  /** @type {Dot | undefined} */
+  let current;
+  const show = (/** @type {Dot} */ dot) => {
+    current = dot;
+    for (const [name, value] of Object.entries({ x: dot.x - 6, y: dot.y - 6, visibility: "visible" })) chosen.setAttribute(name, String(value));
+    status.textContent = `trial ${dataset.trial(dot.row)}: ${across.name} ${across.label(dot.row)}, ${up.name} ${up.label(dot.row)} · ${Params.makeTitle(dataset, dot.row)}`;
+  };
+  const find = Chart.makeFind(order, REACH);
+  Chart.listenToPointer(node, find, (dot) => dot && dot !== current && show(dot), (dot) => open(dot.row));
+  Chart.listenToKeys(node, order, () => (current === undefined ? -1 : order.indexOf(current)), show, (dot) => open(dot.row));
+  return [node, status];
+}
+
+/**
+ * Draw the means along an axis, each with its 95 % interval as a band.
+ * @param {number[]} allRows @param {Column} metric @param {Axis} along
+ * @param {Axis | undefined} per the axis with one line for each value
+ * @param {Context} context @returns {(Element | null)[]}
+ */
+function makeLines(allRows, metric, along, per, context) {
+  const { dataset, state } = context;
+  const [alongHead, perHead] = [Layout.makeHead(dataset, along), per && Layout.makeHead(dataset, per)];
+  const rows = allRows.filter((row) => along.codes[row] >= 0);
+  if (rows.length === 0) return [el("p", { class: "empty" }, `No trial in view has a value of ${along.name}.`)];
+  const groups = PlotData.groupRows(rows, metric, (row) => `${per === undefined ? 0 : per.codes[row]},${along.codes[row]}`);
+  const margins = PlotData.computeMargins(rows, metric, along, per, dataset);
+  const marginOf = (/** @type {string} */ key) => margins.get(key) ?? 0;
+  const values = PlotData.findPresentCodes(rows, along, state)
+    .map((code) => ({ value: Number(along.values[code]), code, label: alongHead.labelOf(code) }))
+    .sort((a, b) => a.value - b.value);
+  const frame = { ...Chart.PLOT, right: per?.numeric ? END_ROOM : Chart.PLOT.right };
+  const { toX, toY } = Chart.makeScale(frame);
+  const up = PlotData.makeAxis([...groups].flatMap(([key, { mean }]) => [mean - marginOf(key), mean + marginOf(key)]));
+  const toShare = (/** @type {number} */ value) => Colours.toShare(value, [values[0].value, values[values.length - 1].value]);
+  const format = ValueText.makeFormat([...groups.values()].map(({ mean }) => mean));
+  const codes = per === undefined ? [0] : PlotData.findPresentCodes(rows, per, state);
+  const shown = codes.slice(0, per?.numeric ? MAX_ORDERED_LINES : MAX_LINES);
+  const lines = shown.map((code, index) => {
+    const full = perHead?.fullOf(code) ?? metric.name;
+    const points = values.flatMap(({ value, code: at, label }) => {
+      const [group, margin] = [groups.get(`${code},${at}`), marginOf(`${code},${at}`)];
+      if (group === undefined) return [];
+      const [low, mean, high] = [-margin, 0, margin].map((distance) => toY(up.toShare(group.mean + distance)));
+      const open = () => PlotData.openTrials(context, metric, [Expression.makeCondition(along, at), ...(per === undefined ? [] : [Expression.makeCondition(per, code)])]);
+      return [{ x: toX(toShare(value)), low, mean, high, open, words: `${perHead ? `${perHead.name} ` : ""}${full}, ${along.name} ${label}: ${format(group.mean)}, ${PlotData.countTrials(group.count)}` }];
+    });
+    const colour = per?.numeric ? Colours.pickVivid(index / Math.max(1, shown.length - 1)) : Colours.LINES[index];
+    return { points, colour, full, label: perHead?.labelOf(code) ?? "" };
+  });
+  const plot = Chart.makeSvg(
+    frame,
+    { class: "plot", role: "group", "aria-label": `${metric.name} along ${along.name}` },
+    Chart.makeRules(frame, up.ticks, metric.name),
+    Chart.makeFoot(frame, values.map(({ value, label }) => ({ share: toShare(value), label })), alongHead.name, Chart.getLetterWidth()),
+    lines.map((line) => drawLine(line, groups.size <= MAX_DOTS)),
+    per?.numeric && perHead && [Chart.makeText(frame.width - frame.right + 8, 14, Chart.fit(perHead.name, END_ROOM - 14), "start"), nameLines(lines, frame)],
+  );
+  const words = [
+    margins.size > 0 && `Dots are means, bands their 95 % intervals among trials that differ in ${along.name} alone.`,
+    shown.length < codes.length && `These are the first ${shown.length} of ${codes.length} values of ${per?.name} in view; hide values or filter to see others.`,
+  ].filter(Boolean);
+  const legend = perHead && !per?.numeric && el("ul", { class: "key" }, el("li", {}, `${perHead.name}:`), lines.map(makeLegendItem));
+  return [plot, legend || null, words.length > 0 ? el("p", { class: "dim" }, words.join(" ")) : null];
+}
+
+/** @param {Line} line @param {boolean} hasDots */
+function drawLine({ points, colour, full }, hasDots) {
+  const join = (/** @type {Point[]} */ ordered, /** @type {"low" | "mean" | "high"} */ part) => ordered.map((point) => `${point.x.toFixed(1)} ${point[part].toFixed(1)}`).join("L");
+  const band = points.length > 0 && svg("path", { d: `M${join(points, "low")}L${join(points.toReversed(), "high")}Z`, class: "spread-band" });
+  const path = points.length > 0 && svg("path", { d: `M${join(points, "mean")}`, fill: "none", "stroke-width": 2 });
+  const dots = hasDots && points.map(({ x, mean, open, words }) => Chart.makeButton("circle", { cx: x, cy: mean, r: 4 }, words, open));
+  const node = svg("g", { class: "series" }, svg("title", {}, full), band, path, dots);
+  node.style.color = colour;
+  return node;
+}
+
+/** @param {Line} line */
+function makeLegendItem({ colour, label, full }) {
+  const box = el("i", {});
+  box.style.background = colour;
+  return el("li", { title: full }, box, label);
+}
+
+/**
+ * The values of the lines at their right ends, apart from each other.
+ * @param {Line[]} lines @param {Frame} frame
+ */
+function nameLines(lines, { width, height, right, top, bottom }) {
+  const ends = lines.flatMap((line) => line.points.slice(-1).map(({ mean }) => ({ ...line, y: mean }))).sort((a, b) => a.y - b.y);
+  for (let i = ends.length - 1; i >= 0; i--) ends[i].y = Math.min(ends[i].y, (ends[i + 1]?.y ?? height - bottom + LINE_HEIGHT) - LINE_HEIGHT);
+  ends.forEach((end, i) => (end.y = Math.max(end.y, (ends[i - 1]?.y ?? top - LINE_HEIGHT) + LINE_HEIGHT)));
+  return ends.map(({ y, colour, label, full }) => {
+    const x = width - right + 8;
+    const node = svg("g", { class: "series" }, svg("title", {}, full), svg("path", { d: `M${x} ${y}h8`, "stroke-width": 3 }), Chart.makeText(x + 12, y + 4, Chart.fit(label, END_ROOM - 26), "start"));
+    node.style.color = colour;
+    return node;
+  });
 }

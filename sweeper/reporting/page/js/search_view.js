@@ -8,13 +8,11 @@ import * as Expression from "./expression.js";
 import * as Media from "./media.js";
 import * as SearchCharts from "./search_charts.js";
 import * as SearchDimensions from "./search_dimensions.js";
-import * as ParallelLines from "./search_lines.js";
 import * as SearchPoints from "./search_points.js";
 /** @import { Children } from "./dom.js" */
 /** @import { Context } from "./main.js" */
-/** @import { Chart, ChartSize, PlacedPoint } from "./search_charts.js" */
+/** @import { Brushes, ChartSize, PlacedPoint, PointChart } from "./search_charts.js" */
 /** @import { Dimension } from "./search_dimensions.js" */
-/** @import { Brushes } from "./search_lines.js" */
 /** @import { SearchPoint } from "./search_points.js" */
 
 /** @typedef {{top: number, current: number}} SearchScroll what the next view takes over; current: the number of a point, or 0 */
@@ -45,7 +43,7 @@ export class SearchView {
     this.current = last?.current ?? 0;
     this.card = Dom.el("div", { class: "card", role: "status", hidden: true });
     this.isPointed = false; // whether the pointer shows the card, and not the keyboard
-    /** @type {Chart[]} */
+    /** @type {PointChart[]} */
     this.charts = [];
     this.scroller = Dom.el("div", { class: "plots search", tabindex: 0, "aria-label": "Search", "data-keep": "search" }, this.makeSections(context.room.width), this.card);
     host.replaceChildren(this.scroller);
@@ -173,7 +171,7 @@ export class SearchView {
       },
     };
     const isHigherBetter = this.search.objectives[this.index].maximize;
-    const chart = ParallelLines.create(this.search, dimensions, goals[this.index], isHigherBetter, brushes, { width: Math.min(full, 1400), height: room < 600 ? 300 : 360 });
+    const chart = SearchCharts.createParallel(this.search, dimensions, goals[this.index], isHigherBetter, brushes, { width: Math.min(full, 1400), height: room < 600 ? 300 : 360 });
     this.add(chart);
     const clear = ranges.size > 0 && Dom.el("button", { type: "button", "data-keep": "clear", onclick: () => context.update({ where: rest }) }, "Remove the ranges");
     const words = "Each line is a point. Drag along an axis, or move its ends with the arrow keys, to choose a range: it becomes a part of the filter.";
@@ -194,7 +192,7 @@ export class SearchView {
 
   /**
    * Let the pointer and the arrow keys choose a point of a chart.
-   * @param {Chart} chart
+   * @param {PointChart} chart
    */
   add({ node, order, find }) {
     const target = /** @type {SVGSVGElement} */ (node.closest(".parallel")?.querySelector(".overlay") ?? node); // it lies above the lines
