@@ -26,6 +26,8 @@ export function create(host, context, last) {
   const draw = () => Dom.redrawKeepingFocus(scroller, () => scroller.replaceChildren(...makeContent(context)));
   draw();
   host.replaceChildren(scroller);
+  // In a narrow window a strip begins at the value that is chosen.
+  for (const node of scroller.querySelectorAll("li:has([aria-pressed=true])")) if (node instanceof HTMLElement && node.parentElement) node.parentElement.scrollLeft = node.offsetLeft - node.parentElement.offsetLeft - THUMB_WIDTH / 2;
   scroller.scrollTop = last?.top ?? 0;
   return { focus: () => scroller.focus(), getScroll: () => ({ top: scroller.scrollTop }), refreshMark: draw, refresh: draw };
 }
@@ -142,7 +144,7 @@ function makeSide(context, { judge, current, ranked, strips }) {
     const attributes = { type: "button", class: "value", "data-keep": `runner ${row}`, title: dataset.title(row), onclick: () => update({ choice: String(dataset.trial(row)) }) };
     return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "dim" }, describe(row))));
   });
-  const other = current === ranked[0] ? others[0] : ranked[0];
+  const other = current === ranked[0] ? others[0] : ranked[0]; // none if one trial is all there is
   const compare = () => update({ trial: String(dataset.trial(current)), with: String(dataset.trial(other)), mode: "side" });
   return el(
     "aside",
@@ -156,7 +158,7 @@ function makeSide(context, { judge, current, ranked, strips }) {
       "div",
       { class: "tools" },
       makeUsePanel(dataset, judge, current),
-      other !== undefined && el("button", { type: "button", "data-keep": "compare", onclick: compare }, other === ranked[0] ? "Compare with the best" : `Compare with ${describe(other)}`),
+      other !== undefined && el("button", { type: "button", "data-keep": "compare", onclick: compare }, `Compare with ${other === ranked[0] ? "the best" : describe(other).length < 24 ? describe(other) : "the next best"}`),
       makeMoreButton(dataset, judge),
     ),
   );

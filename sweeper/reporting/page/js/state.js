@@ -85,7 +85,7 @@ export function makeInitial(dataset) {
   const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
   const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
   const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
-  return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? (DecideData.canDecide(dataset) ? "decide" : state.view) };
+  return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? (DecideData.canDecide(dataset) && !dataset.raw.live?.running ? "decide" : state.view) };
 }
 
 /**
