@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.parts import Line
+from sweeper.errors import UsageError
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.model.shell_words import join_command
 from sweeper.reporting.dataset import encode_values, to_json
@@ -40,7 +41,10 @@ def _read_votes(folder: Path) -> dict[str, Any]:
     from sweeper.tables.value_choice import choose_by_votes
     from sweeper.tables.vote_tally import rank_votes
 
-    rankings = rank_votes(folder).axes or ()
+    try:
+        rankings = rank_votes(folder).axes or ()
+    except UsageError:  # the experiment itself has a column with the name of the metric of votes
+        return {}
     choice = choose_by_votes(rankings)
     lines = [part.text for ranking in rankings for part in ranking.parts() if isinstance(part, Line)]
     return {} if choice is None else {VOTES_METRIC: {"lines": lines, "shares": [], "choices": [asdict(choice)]}}
