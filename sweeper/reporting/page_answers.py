@@ -56,7 +56,7 @@ def _analyse_effects(folder: Path, run: str | None) -> dict[str, Any]:
     from sweeper.tables.effects import EffectQuery, analyse_effects
     from sweeper.tables.value_choice import COST_COLUMNS, choose_by_effects
 
-    answer = analyse_effects(folder, EffectQuery(also=COST_COLUMNS, run=run))
+    answer = analyse_effects(folder, EffectQuery(also=tuple(COST_COLUMNS), run=run))
     lines = describe_effects(answer)
     found: dict[str, dict[str, Any]] = {}
     for metric in answer.metrics:

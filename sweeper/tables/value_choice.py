@@ -27,8 +27,7 @@ from sweeper.tables.effect_words import (
 from sweeper.tables.vote_tally import ValueRanking
 
 BEST, EQUAL, WORSE, UNDECIDED = "best", "equal", "worse", "undecided"
-COST_COLUMNS: Final = ("cost", "ran_s")  # what a value can cost
-_COST_WORDS: Final = dict(zip(COST_COLUMNS, ("cost", "time"), strict=True))
+COST_COLUMNS: Final = {"cost": "cost", "ran_s": "time"}  # what a value can cost, with a word for it
 _MARGIN: Final = 0.2  # standard deviations among the trials of a prompt and seed: such a difference is none
 _CHEAPER: Final = 0.95  # of the costs of the best value, at most
 _MOST_MORE: Final = 4  # times as many seeds as there are; a difference that needs more is hardly worth them
@@ -53,14 +52,13 @@ class ValueEstimate:
 
 @dataclass(frozen=True, slots=True)
 class AxisChoice:
-    """An axis, or several that vary together, with its share (0 to 1) of the variance and what is known of it.
+    """An axis, or several that vary together, and what is known of it.
 
     `chosen` is the index of the value to take: the best, or an equal one that costs less. Without values, the axis has
     too many, or belongs to a search that fits a curve.
     """
 
     columns: tuple[str, ...]
-    share: float | None
     text: str
     values: tuple[ValueEstimate, ...]
     chosen: int
@@ -95,11 +93,10 @@ def _choose_value(
     answer: EffectsAnswer, effect: AxisEffect, metric: MetricEffects, costs: Sequence[MetricEffects], maximize: bool
 ) -> AxisChoice:
     axis = next(axis for axis in answer.found.axes if axis.name == effect.axis)
-    share = None if effect.share is None else effect.share.share
     text = describe_facts(effect, metric.maximize)
     means = _compute_means(axis, effect, metric.mean)
     if len(means) < 2 or effect.trend is not None or effect.note:
-        return AxisChoice(axis.columns, share, text, (), 0)
+        return AxisChoice(axis.columns, text, (), 0)
     best = (max if maximize else min)(means, key=lambda label: means[label])
     pairs = {pair.value if pair.other == best else pair.other: pair for pair in effect.comparisons
              if best in (pair.value, pair.other)}  # fmt: skip
@@ -122,7 +119,7 @@ def _choose_value(
         values.append(ValueEstimate(axis.values[axis.labels.index(label)], mean, low, high, verdicts[label], words))
     equal = [label for label in means if verdicts[label] in (BEST, EQUAL)]
     chosen = min(equal, key=lambda label: (savings[label][0], label != best))
-    return AxisChoice(axis.columns, share, text, tuple(values), list(means).index(chosen))
+    return AxisChoice(axis.columns, text, tuple(values), list(means).index(chosen))
 
 
 def _compute_means(axis: EffectAxis, effect: AxisEffect, mean: float) -> dict[str, float]:
@@ -153,7 +150,7 @@ def _describe_saving(axis: EffectAxis, costs: Sequence[MetricEffects], label: st
         pairs = () if effect is None else effect.comparisons
         if any({pair.value, pair.other} == {label, best} and pair.differs for pair in pairs) and means[best] > 0:
             part = means[label] / means[best]
-            return part, f"{format_share(part)} of the {_COST_WORDS[metric.metric]}" if part <= _CHEAPER else ""
+            return part, f"{format_share(part)} of the {COST_COLUMNS[metric.metric]}" if part <= _CHEAPER else ""
     steps = dict(zip(axis.labels, axis.numbers or (), strict=False)) if "steps" in axis.name.casefold() else {}
     part = steps[label] / steps[best] if steps.get(best, 0) > 0 else 1.0
     return part, f"{format_share(part)} of the steps" if part <= _CHEAPER else ""
@@ -212,5 +209,5 @@ def choose_by_votes(rankings: Sequence[ValueRanking]) -> MetricChoice | None:
             values.append(ValueEstimate(value.cells, value.share, value.low, value.high, verdict,
                                         words[verdict], votes))  # fmt: skip
         text = "" if worse else "no value is surely better than the others"
-        axes.append(AxisChoice(ranking.columns, None, text, tuple(values), ranking.values.index(best)))
+        axes.append(AxisChoice(ranking.columns, text, tuple(values), ranking.values.index(best)))
     return MetricChoice(VOTES_METRIC, True, tuple(axes), (), 0) if axes else None

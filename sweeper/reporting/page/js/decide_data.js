@@ -20,7 +20,7 @@ import * as Workflow from "./workflow.js";
  * @property {string} text
  * @property {string} votes such as `7 of 11`, or ""
  */
-/** @typedef {{columns: string[], share: number | null, text: string, values: Estimate[], chosen: number}} AxisChoice */
+/** @typedef {{columns: string[], text: string, values: Estimate[], chosen: number}} AxisChoice */
 /** @typedef {{metric: string, maximize: boolean, axes: AxisChoice[], notes: string[], more_seeds: number}} MetricChoice */
 /** @typedef {{name: string, text: string, choice: MetricChoice | null}} Judge what one judges by; without a choice by the marks */
 /** @typedef {{codes: number[], label: string, full: string, row: number, estimate?: Estimate}} Entry a value and the trial that shows it */
