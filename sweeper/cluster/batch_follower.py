@@ -17,11 +17,8 @@ from sweeper.cluster import worker_plugin
 from sweeper.cluster.messages import (
     BatchFinished,
     BatchItem,
-    BatchStart,
-    EventForwarded,
     JobAccepted,
     JobFinished,
-    JobLease,
     TrialFinished,
     WorkerInfo,
     WorkerMessage,
@@ -38,7 +35,7 @@ from sweeper.errors import LOST_ERROR
 from sweeper.model import result
 from sweeper.model.trial import InputFile
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import Retrying
+from sweeper.running.run_events import Event, Retrying
 from sweeper.running.work import WorkItem, is_worth_retrying
 from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile
@@ -171,14 +168,14 @@ class BatchFollower:
 
         Returns None if the worker is gone, or if no job of the batch fits into the budget.
         """
-        start: BatchStart | None = None
+        start: bytes | None = None
         try:
             files = [file for item in batch.work_items for file in self.context.plan.files(item.trial)]
             await send_inputs(self.registry, worker, files)
-            leases = await self._record_intents(batch, worker)
+            await self._record_intents(batch, worker)
             if not batch.work_items:
                 return None
-            start = BatchStart(pack(self._build_items(batch)), leases)
+            start = pack(self._build_item(item, is_search=batch.server_id is not None) for item in batch.work_items)
             number = 0
             while True:
                 update: WorkerUpdate | None = await self.registry.call(
@@ -195,71 +192,39 @@ class BatchFollower:
         except WorkerGoneError:
             return None
 
-    def _build_items(self, batch: Batch) -> list[BatchItem]:
-        plan, is_search = self.context.plan, batch.server_id is not None
-        return [
-            BatchItem(
-                item.trial,
-                plan.workflow(item.trial),
-                plan.files(item.trial),
-                item.job if is_search else None,
-                self._other_prompt_ids(item) if is_search else frozenset(),
-                self.store.load_server_time(item.job.id) if is_search and item.job is not None else None,
-            )
-            for item in batch.work_items
-        ]
-
-    def _other_prompt_ids(self, item: WorkItem) -> frozenset[str]:
-        jobs = self.store.jobs([item.trial.digest])
-        own = item.job.id if item.job is not None else ""
-        return frozenset(job.prompt_id for job in jobs if job.prompt_id is not None and job.id != own)
+    def _build_item(self, item: WorkItem, *, is_search: bool) -> BatchItem:
+        trial, job, plan = item.trial, item.job, self.context.plan
+        assert job is not None
+        graph, files = plan.workflow(trial), plan.files(trial)
+        if not is_search:
+            return BatchItem(trial, graph, files, replace(job, state=records.UNSENT))
+        same = self.store.jobs([job.digest])
+        others = frozenset(other.prompt_id for other in same if other.prompt_id is not None and other.id != job.id)
+        return BatchItem(trial, graph, files, job, others, self.store.load_server_time(job.id))
 
     # --- intents
 
-    async def _record_intents(self, batch: Batch, worker: WorkerInfo) -> tuple[JobLease, ...]:
+    async def _record_intents(self, batch: Batch, worker: WorkerInfo) -> None:
         """Record the intents to submit the batch's jobs to the worker's server. Open jobs have theirs already.
 
         Returns items to the pool that do not fit into the budget.
         """
         if batch.server_id is not None:
             batch.work_by_job = {item.job.id: item for item in batch.work_items if item.job is not None}
-            return ()
+            return
         spending, jobs = self.context.spending, []
+        server_time = self.registry.get_server_time(worker.address)
         with self.store.transaction(durable=False):
             for item in batch.work_items:
                 if spending is not None and not spending.fits(self.name, item.trial):
                     break
-                job = self._make_job(item)
-                charges = self.context.charge_intent(item, job)
-                server_time = self.registry.get_server_time(worker.address)
-                models = self.context.get_models(self.name, item.trial)
-                self.store.record_intent(job, server_time=server_time, charges=charges, models=models)
-                item.job = job
-                item.submissions += 1
-                jobs.append(job)
+                sent = fingerprint(self.context.plan.workflow(item.trial))
+                jobs.append(self.context.record_intent(item, self.name, sent, server_time))
             self.store.servers.save_server_id(worker.server_id, [job.id for job in jobs])
         self.pool.put_back(batch.work_items[len(jobs) :])
         del batch.work_items[len(jobs) :]
         batch.work_by_job = {job.id: item for job, item in zip(jobs, batch.work_items, strict=True)}
         await self.context.flush()
-        return tuple(JobLease(job.id, job.attempt, job.intended) for job in jobs)
-
-    def _make_job(self, item: WorkItem) -> JobRecord:
-        context = self.context
-        attempt = self.store.count_attempts(item.trial.digest, context.target_names) + 1
-        if context.settings.fresh:
-            attempt = item.submissions + 1
-        return JobRecord(
-            id=context.new_id(),
-            run=context.run_id,
-            target=self.name,
-            digest=item.trial.digest,
-            sent=fingerprint(context.plan.workflow(item.trial)),
-            attempt=attempt,
-            prompt_id=None,
-            state=records.INTENT,
-            intended=context.now(),
-        )
 
     # --- messages
 
@@ -294,8 +259,8 @@ class BatchFollower:
                 self.store.cache_metrics(message.measures)
 
     def _report_message(self, batch: Batch, message: WorkerMessage) -> None:
-        if isinstance(message, EventForwarded):
-            self.context.report(message.event)
+        if isinstance(message, Event):
+            self.context.report(message)
         elif isinstance(message, TrialFinished):
             batch.ended_jobs.add(message.job_id)
             artifacts = batch.saved_artifacts.pop(message.job_id, ())

@@ -78,16 +78,17 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """One trial of a batch with its graph and files.
+    """One trial of a batch with its graph, its files and its job.
 
-    `job`: an earlier submission with an unknown outcome, to search for first, and `server_time` that of its intent by
-    the server's clock. `other_prompt_ids`: the prompt ids of other jobs with the same digest.
+    A job in state UNSENT is a recorded intent: from now on the worker may submit the trial, once, under its id. Another
+    is an earlier submission with an unknown outcome, to search for first; `server_time` is that of its intent by the
+    server's clock, and `other_prompt_ids` are the prompt ids of other jobs with the same digest.
     """
 
     trial: Trial
     graph: Mapping[str, Any]
-    files: tuple[InputFile, ...] = ()
-    job: JobRecord | None = None
+    files: tuple[InputFile, ...]
+    job: JobRecord
     other_prompt_ids: frozenset[str] = frozenset()
     server_time: float | None = None
 
@@ -96,7 +97,7 @@ class BatchItem:
 class BatchTask:
     """The only argument of a Dask task.
 
-    The trials follow in a `BatchStart`, and workers find the `RunSpec` by `driver_id`, because Dask's logs keep the
+    The trials follow as `pack` makes them, and workers find the `RunSpec` by `driver_id`, because Dask's logs keep the
     tasks of the last thousand messages in the memory of driver and scheduler. `server_url`: the only server that knows
     the batch's open jobs; None: the worker's own.
     """
@@ -123,24 +124,7 @@ def unpack(packed: bytes) -> list[BatchItem]:
     return items
 
 
-@dataclass(frozen=True, slots=True)
-class JobLease:
-    """A recorded intent: from now on the worker may submit that trial, under this job id."""
-
-    job_id: str
-    attempt: int
-    intended_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStart:
-    """Starts a batch. `packed_items` come from `pack`; `leases` are in the order of the items without a job."""
-
-    packed_items: bytes = field(repr=False)
-    leases: tuple[JobLease, ...]
-
-
-# --- messages of a worker, in the order of the events
+# --- messages of a worker, in the order of the events, some of which are Events for the driver's progress display
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +160,7 @@ class TrialFinished:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class EventForwarded:
-    """An event for the driver's progress display."""
-
-    event: Event
-
-
-WorkerMessage = JobAccepted | JobFinished | TrialFinished | EventForwarded
+WorkerMessage = JobAccepted | JobFinished | TrialFinished | Event
 
 
 @dataclass(frozen=True, slots=True)

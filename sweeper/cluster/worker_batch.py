@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.cluster.messages import (
     BatchFinished,
     BatchItem,
-    BatchStart,
-    EventForwarded,
     JobFinished,
     RunSpec,
     WorkerMessage,
@@ -43,7 +41,7 @@ from sweeper.running.scheduler import Scheduler
 from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopControl
 from sweeper.running.work import WorkItem
 from sweeper.store.artifacts import ArtifactFolder
-from sweeper.store.records import OPEN_STATES, UNSENT, JobEnd, JobRecord
+from sweeper.store.records import OPEN_STATES, UNSENT, JobEnd
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -98,28 +96,17 @@ class WorkerBatch:
 
     # --- called by the driver
 
-    def start(self, batch_start: BatchStart) -> None:
+    def start(self, packed_items: bytes) -> None:
         """Start the batch, unless it has started."""
         if self.started.is_set():
             return
-        self._items = unpack(batch_start.packed_items)
-        leases = iter(batch_start.leases)
+        self._items = unpack(packed_items)
         for batch_item in self._items:
-            self._store.add_prompt_ids(batch_item.other_prompt_ids)
-            if batch_item.job is not None:
-                self._store.add_job(batch_item.job, batch_item.server_time)
-                # It was submitted once, and only the driver may record the intent for another submission.
-                job = replace(batch_item.job, target=self.target_name)
-                item = WorkItem(batch_item.trial, job, submissions=1)
-            else:
-                lease = next(leases)
-                self._store.add_lease(batch_item.trial.digest, lease)
-                # In state UNSENT and of this run, so that the job code reuses this id for its submission.
-                job = JobRecord(
-                    lease.job_id, self._run_id, self.target_name, batch_item.trial.digest, "", lease.attempt, None,
-                    UNSENT, lease.intended_at,
-                )  # fmt: skip
-                item = WorkItem(batch_item.trial, job)
+            self._store.add(batch_item)
+            # The job code reuses the id of an unsent job of this run for its submission. Any other was submitted once,
+            # and only the driver may record the intent for another submission.
+            job = replace(batch_item.job, target=self.target_name)
+            item = WorkItem(batch_item.trial, job, submissions=int(job.state != UNSENT))
             self._work_items.append((job.id, item))
             self._pending.work_items.append(item)
         self._inbox_task = asyncio.create_task(self._process_inbox())
@@ -222,7 +209,6 @@ class WorkerBatch:
 
     @property
     def target_name(self) -> str:
-        """The name of the run's target."""
         return self.run_spec.target.name
 
     async def run(self, client: ComfyClient, limit: ConcurrencyLimit) -> None:
@@ -265,7 +251,7 @@ class WorkerBatch:
         reason = REFUSED if isinstance(error, RefusedError) else UNREACHABLE
         message = str(error) if isinstance(error, SweeperError) else f"{type(error).__name__}: {error}"
         await self._drain_inbox()
-        self._add_message(EventForwarded(TargetDown(self._name, message, final=True)))
+        self._add_message(TargetDown(self._name, message, final=True))
         self._finish(reason, f"{self._name}: {message}", {})
 
     def _finish(self, reason: str | None, error: str | None, node_times: Mapping[str, tuple[int, float]]) -> None:
@@ -324,7 +310,6 @@ class WorkerBatch:
 
     @property
     def seconds_since_heartbeat(self) -> float:
-        """Seconds since the last pull."""
         return asyncio.get_running_loop().time() - self.last_heartbeat
 
     @property

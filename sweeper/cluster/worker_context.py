@@ -12,10 +12,8 @@ from typing import Any
 
 from sweeper.cluster.messages import (
     BatchItem,
-    EventForwarded,
     JobAccepted,
     JobFinished,
-    JobLease,
     TrialFinished,
     WorkerMessage,
 )
@@ -58,26 +56,18 @@ class RemoteStore:
         self.attempt_by_digest: dict[str, int] = {}
         self.usage_by_job: dict[str, JobUsage] = {}
 
-    def add_lease(self, digest: str, lease: JobLease) -> None:
-        """Allow one submission of that digest."""
-        self.job_states[lease.job_id] = records.UNSENT
-        self.attempt_by_digest[digest] = lease.attempt
-
-    def add_job(self, job: JobRecord, server_time: float | None) -> None:
-        """Add a job that was submitted earlier, and the time of its intent by the server's clock."""
-        self.job_states[job.id] = job.state
-        self._server_times[job.id] = server_time
-
-    def add_prompt_ids(self, prompt_ids: Iterable[str]) -> None:
-        """Add prompt ids that the driver's store has."""
-        self._prompt_ids.update(prompt_ids)
+    def add(self, item: BatchItem) -> None:
+        """Add what the driver's store has about the job of an item."""
+        self.job_states[item.job.id] = item.job.state
+        self.attempt_by_digest[item.job.digest] = item.job.attempt
+        self._server_times[item.job.id] = item.server_time
+        self._prompt_ids.update(item.other_prompt_ids)
 
     def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
-        """The attempts before the leased one."""
+        """The attempts before that of the item."""
         return self.attempt_by_digest[digest] - 1
 
     def has_prompt_id(self, prompt_id: str) -> bool:
-        """Whether another job has this id."""
         return prompt_id in self._prompt_ids
 
     def load_server_time(self, job_id: str) -> float | None:
@@ -85,7 +75,7 @@ class RemoteStore:
         return self._server_times.get(job_id)
 
     def record_intent(self, job: JobRecord, **_: Any) -> None:
-        """Note that a leased job is about to be submitted."""
+        """Note that a job is about to be submitted, whose intent the driver has recorded."""
         assert job.id in self.job_states, "the driver has not recorded the intent of this job"
         self.job_states[job.id] = records.INTENT
         self.submitting.add(job.id)
@@ -94,7 +84,6 @@ class RemoteStore:
         """Do nothing, because the driver writes to the disk."""
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
-        """Send the prompt id of an accepted job."""
         self.job_states[job_id] = records.SUBMITTED
         self.submitting.discard(job_id)
         self._prompt_ids.add(prompt_id)
@@ -157,7 +146,6 @@ class RemotePlan:
         return {key: {**node, "inputs": dict(node.get("inputs", {}))} for key, node in graph.items()}
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
-        """The trial's input files on this worker."""
         return tuple(map(self._localize, self._items[trial.digest].files))
 
 
@@ -198,6 +186,6 @@ def make_reporter(send: Callable[[WorkerMessage], None], name: str) -> Callable[
         if isinstance(event, _NOT_FORWARDED):
             return
         renamed: Any = event
-        send(EventForwarded(replace(renamed, target=name) if hasattr(event, "target") else event))
+        send(replace(renamed, target=name) if hasattr(event, "target") else event)
 
     return report

@@ -28,7 +28,7 @@ from distributed import WorkerPlugin, get_worker
 
 from sweeper import embedded
 from sweeper.cluster.address import resolve_on_worker
-from sweeper.cluster.messages import BatchStart, BatchTask, RunSpec, WorkerInfo, WorkerUpdate
+from sweeper.cluster.messages import BatchTask, RunSpec, WorkerInfo, WorkerUpdate
 from sweeper.cluster.worker_batch import LEASE_SECONDS, WorkerBatch
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.target import Target
@@ -296,7 +296,7 @@ async def retire_worker(dask_worker: Worker) -> None:
     await dask_worker.set_resources(**{RESOURCE_NAME: 0})
 
 
-async def pull_update(batch_id: str, after: int, start: BatchStart | None, dask_worker: Worker) -> WorkerUpdate | None:
+async def pull_update(batch_id: str, after: int, start: bytes | None, dask_worker: Worker) -> WorkerUpdate | None:
     """The messages of a batch after number `after`; None if the worker does not have the batch. `start` starts it."""
     batch = plugin_of(dask_worker).batches.get(batch_id)
     if batch is None or batch.dropped:

@@ -271,30 +271,7 @@ class JobExecutor:
         context, last = self.context, item.job
         # Reuse an id that was certainly never sent, so that a server that is busy for hours leaves one record only.
         job_id = last.id if last and last.state == records.UNSENT and last.run == context.run_id else None
-        if context.settings.fresh:
-            attempt = item.submissions + 1
-        elif item.never_submitted:
-            attempt = 1
-        else:
-            attempt = context.store.count_attempts(item.trial.digest, context.target_names) + 1
-        item.never_submitted = False
-        job = JobRecord(
-            id=job_id or context.new_id(),
-            run=context.run_id,
-            target=self.target_name,
-            digest=item.trial.digest,
-            sent=graph_fingerprint,
-            attempt=attempt,
-            prompt_id=None,
-            state=records.INTENT,
-            intended=context.now(),
-        )
-        charges = context.charge_intent(item, job)
-        models = context.get_models(self.target_name, item.trial)
-        context.store.record_intent(job, server_time=self.client.server_time, charges=charges, models=models)
-        item.job = job
-        item.submissions += 1
-        return job
+        return context.record_intent(item, self.target_name, graph_fingerprint, self.client.server_time, job_id)
 
     async def _resolve_unknown(self, item: WorkItem, job: JobRecord) -> bool:
         """Search the server for a submission whose outcome is unknown, before anything is sent again.

@@ -314,8 +314,35 @@ class RunContext:
         if self.spending is not None:
             await self.spending.wait_until_fits(target, item.trial, self.stopped)
 
-    def charge_intent(self, item: WorkItem, job: JobRecord) -> tuple[Charge, ...]:
-        return () if self.spending is None else self.spending.record_intent(job, item.trial)
+    def record_intent(
+        self, item: WorkItem, target: str, sent: str, server_time: float | None, job_id: str | None = None
+    ) -> JobRecord:
+        """Record that a job of the item is about to be submitted, with what it costs at most and uses, and return it.
+
+        `sent`: see `JobRecord`. `server_time`: the time now by the server's clock, if known. `job_id` None: a new one.
+        """
+        if self.settings.fresh:
+            earlier = item.submissions
+        else:
+            earlier = 0 if item.never_submitted else self.store.count_attempts(item.trial.digest, self.target_names)
+        item.never_submitted = False
+        job = JobRecord(
+            job_id or self.new_id(),
+            self.run_id,
+            target,
+            item.trial.digest,
+            sent,
+            earlier + 1,
+            None,
+            records.INTENT,
+            self.now(),
+        )
+        charges = () if self.spending is None else self.spending.record_intent(job, item.trial)
+        models = self.get_models(target, item.trial)
+        self.store.record_intent(job, server_time=server_time, charges=charges, models=models)
+        item.job = job
+        item.submissions += 1
+        return job
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
         """Return what an ended job cost; None if that is what it was expected to cost at most."""
