@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from sweeper.cluster.address import describe_open_address as describe_open_address
     from sweeper.cluster.cluster_session import bind_session as bind_session
     from sweeper.cluster.cluster_session import run as run
-    from sweeper.cluster.cluster_session import run_async as run_async
 
 _MODULES = {
     "bind_session": "cluster_session",
     "describe_open_address": "address",
     "run": "cluster_session",
-    "run_async": "cluster_session",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 (one list serves both)

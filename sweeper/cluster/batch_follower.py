@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from sweeper.cluster import worker_plugin
 from sweeper.cluster.messages import (
     BatchFinished,
     BatchItem,
@@ -27,6 +26,7 @@ from sweeper.cluster.messages import (
     worker_file_name,
 )
 from sweeper.cluster.work_pool import WorkPool
+from sweeper.cluster.worker_plugin import SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.job_marker import fingerprint
 from sweeper.comfy.protocol import JobState
@@ -69,7 +69,7 @@ async def fetch_artifacts(
 
     async def read_chunk(path: str, offset: int) -> bytes | None:
         arguments = (batch_id, path, offset, CHUNK_BYTES)
-        chunk: bytes | None = await registry.call(worker_plugin.read_chunk, *arguments, address=worker.address)
+        chunk: bytes | None = await registry.call(SweeperWorkerPlugin.read_chunk, *arguments, address=worker.address)
         return chunk
 
     saved: list[Artifact] = []
@@ -106,7 +106,7 @@ async def send_inputs(registry: WorkerRegistry, worker: WorkerInfo, inputs: Iter
     files = {worker_file_name(part): part for file in inputs for part in (file, file.mask) if part is not None}
     if not files:
         return
-    missing: Any = await registry.call(worker_plugin.find_missing_inputs, tuple(files), address=worker.address)
+    missing: Any = await registry.call(SweeperWorkerPlugin.find_missing_inputs, tuple(files), address=worker.address)
     for name in missing:
         with contextlib.suppress(OSError), files[name].path.open("rb") as file:
             await _send_file(registry, worker, name, file)
@@ -117,7 +117,7 @@ async def _send_file(registry: WorkerRegistry, worker: WorkerInfo, name: str, fi
     while not is_last:
         chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
         is_last = len(chunk) < CHUNK_BYTES
-        await registry.call(worker_plugin.write_input, name, offset, chunk, is_last, address=worker.address)
+        await registry.call(SweeperWorkerPlugin.write_input, name, offset, chunk, is_last, address=worker.address)
         offset += len(chunk)
 
 
@@ -179,7 +179,7 @@ class BatchFollower:
             number = 0
             while True:
                 update: WorkerUpdate | None = await self.registry.call(
-                    worker_plugin.pull_update, batch.id, number, start, address=worker.address
+                    SweeperWorkerPlugin.pull_update, batch.id, number, start, address=worker.address
                 )
                 if update is None:
                     return None
@@ -187,7 +187,7 @@ class BatchFollower:
                 number, start = update.number, None
                 if update.finished is not None:
                     self.context.node_times.add_sums(self.name, update.finished.node_times)
-                    await self.registry.call(worker_plugin.close_batch, batch.id, address=worker.address)
+                    await self.registry.call(SweeperWorkerPlugin.close_batch, batch.id, address=worker.address)
                     return update.finished
         except WorkerGoneError:
             return None

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sweeper.cluster import worker_plugin
 from sweeper.cluster.address import connect_cluster, resolve_address, resolve_for_workers
 from sweeper.cluster.dispatcher import Dispatcher
 from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.work_pool import WorkPool
-from sweeper.cluster.worker_plugin import SHARED_MARKER
+from sweeper.cluster.worker_plugin import SHARED_MARKER, SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, fetch_identity, make_worker_event
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
@@ -64,17 +63,6 @@ def run(
     return local_run.run(experiment, session=bind_session(cluster, resources), **rest)
 
 
-async def run_async(
-    experiment: Experiment | str | os.PathLike[str],
-    cluster: str,
-    *,
-    resources: Mapping[str, float] | None = None,
-    **rest: Any,
-) -> Run:
-    """Run an experiment as `run` does, inside an event loop."""
-    return await local_run.run_async(experiment, session=bind_session(cluster, resources), **rest)
-
-
 def bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[ClusterSession]:
     """Return the session class of runs on this cluster; the arguments are those of `run`."""
 
@@ -110,7 +98,7 @@ class _WorkerClient:
         """Raises UnreachableError if the worker is gone."""
         try:
             return await self.registry.call(
-                worker_plugin.ask_server, self.registry.run_spec, question, *arguments, address=self.address
+                SweeperWorkerPlugin.ask_server, self.registry.run_spec, question, *arguments, address=self.address
             )
         except WorkerGoneError as error:
             raise UnreachableError(str(error)) from None

@@ -13,11 +13,10 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final, cast
 
-from sweeper.cluster import worker_plugin
 from sweeper.cluster.batch_follower import Batch, BatchFollower
 from sweeper.cluster.messages import BatchFinished, BatchTask, WorkerInfo
 from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE, WorkPool
-from sweeper.cluster.worker_plugin import RESOURCE_NAME, run_batch
+from sweeper.cluster.worker_plugin import RESOURCE_NAME, SweeperWorkerPlugin, run_batch
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, make_worker_event
 from sweeper.errors import SweeperError
 from sweeper.running.run_context import RunContext
@@ -213,7 +212,7 @@ class Dispatcher:
         _, content = event
         batch, worker = self.batches.get(content["batch_id"]), self.registry.workers.get(content["address"])
         if batch is None or batch.worker is not None or worker is None or self.context.control.stopping:
-            drop = worker_plugin.drop_batch, content["batch_id"]
+            drop = SweeperWorkerPlugin.drop_batch, content["batch_id"]
             self._spawn(self.registry.call_if_present(*drop, address=content["address"]))
             return
         batch.worker = worker
@@ -247,7 +246,7 @@ class Dispatcher:
 
         The worker died, lost its connection, or dropped the batch.
         """
-        unsent = await self.registry.call_if_present(worker_plugin.drop_batch, batch.id, address=worker.address)
+        unsent = await self.registry.call_if_present(SweeperWorkerPlugin.drop_batch, batch.id, address=worker.address)
         await self._refresh_workers()
         if not batch.work_by_job:
             self._requeue(batch)
@@ -326,7 +325,7 @@ class Dispatcher:
             count = self.pool.count_to_steal(submitted, [item for batch in batches for item in batch.pending])
             for batch in reversed(batches):  # the last one has not begun, so all its trials are pending
                 if count > 0 and batch.worker is not None:
-                    returning = worker_plugin.return_pending, batch.id, count
+                    returning = SweeperWorkerPlugin.return_pending, batch.id, count
                     count -= await self.registry.call_if_present(*returning, address=batch.worker.address) or 0
         self._stealing = False
 
@@ -365,5 +364,5 @@ class Dispatcher:
                 self.batches.pop(batch.id)
                 self._spawn(self._forget_task(batch))
             else:
-                stop = worker_plugin.stop_batches, self.registry.run_spec.driver_id, cancelling
+                stop = SweeperWorkerPlugin.stop_batches, self.registry.run_spec.driver_id, cancelling
                 self._spawn(self.registry.call_if_present(*stop, address=batch.worker.address))

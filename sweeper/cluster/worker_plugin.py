@@ -2,14 +2,14 @@
 
 A worker with two or more threads takes two batches (each task occupies a thread), otherwise one; the Dask resource
 `sweeper` limits that. The second batch begins when the first has no pending trials, so that the server does not wait
-for a round trip to the driver. Everything runs in the worker's event loop, also the functions at the end, which the
-driver calls by `Client.run`.
+for a round trip to the driver. Everything runs in the worker's event loop, also what the driver calls by `Client.run`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import shutil
 import signal
@@ -17,6 +17,7 @@ import socket
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -183,10 +184,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
         return limit
 
     async def ask_server(self, run_spec: RunSpec, question: str, *arguments: Any) -> Any:
-        """What the server beside this worker answers to a method of `ServerModels`.
-
-        Raises SweeperError.
-        """
+        """What the server beside this worker answers to a method of `ServerModels`. Raises SweeperError."""
         client = self._get_client(await self._resolve_target(run_spec), run_spec)
         await client.connect()
         return await getattr(client.models, question)(*arguments)
@@ -262,6 +260,65 @@ class SweeperWorkerPlugin(WorkerPlugin):
             name=f"{worker_info.name}: {run_spec.target.name}",
         )
 
+    async def retire(self) -> None:
+        """Accept no more batches in this run, because the worker's server refuses us or is gone."""
+        await self.worker.set_resources(**{RESOURCE_NAME: 0})
+
+    async def pull_update(self, batch_id: str, after: int, start: bytes | None) -> WorkerUpdate | None:
+        """The messages of a batch after number `after`; None if the worker lacks the batch. `start` starts it."""
+        batch = self.batches.get(batch_id)
+        if batch is None or batch.dropped:
+            return None
+        if start is not None:
+            batch.start(start)
+        return await batch.pull_update(after)
+
+    def close_batch(self, batch_id: str) -> None:
+        """Forget a batch, because the driver has recorded everything."""
+        batch = self.batches.pop(batch_id, None)
+        if batch is not None:
+            batch.clear()
+
+    async def drop_batch(self, batch_id: str) -> tuple[str, ...] | None:
+        """Give up a batch; return its jobs that were never submitted, None if the worker does not have the batch."""
+        batch = self.batches.pop(batch_id, None)
+        return None if batch is None else await batch.drop()
+
+    def stop_batches(self, driver_id: str, cancelling: bool) -> None:
+        """Submit nothing more for that driver; with `cancelling`, cancel its jobs too."""
+        for batch in self.batches.values():
+            if batch.run_spec.driver_id == driver_id:
+                batch.stop(cancelling=cancelling)
+
+    def return_pending(self, batch_id: str, count: int) -> int:
+        """Return up to `count` pending trials of a batch to the driver; see `WorkerBatch.return_pending`."""
+        batch = self.batches.get(batch_id)
+        return 0 if batch is None else batch.return_pending(count)
+
+    # --- files
+
+    def read_chunk(self, batch_id: str, path: str, offset: int, size: int) -> bytes | None:
+        """`size` bytes of an artifact that the driver has not recorded yet; None if the worker lacks the batch."""
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return None
+        with batch.folder.local_path(path).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def find_missing_inputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of these input files (see `worker_file_name`) that the worker does not have."""
+        return tuple(name for name in names if not (self.inputs_folder / name).is_file())
+
+    def write_input(self, name: str, offset: int, content: bytes, last: bool) -> None:
+        """Write a chunk of an input file. The file gets its name with the `last` chunk."""
+        partial = self.inputs_folder / f".{name}.part"
+        with partial.open("r+b" if offset else "wb") as file:
+            file.seek(offset)
+            file.write(content)
+        if last:
+            replace_file(partial, partial.with_name(name))
+
     @property
     def inputs_folder(self) -> Path:
         """The folder for input files (see `worker_file_name`)."""
@@ -287,77 +344,7 @@ async def run_batch(task: BatchTask) -> str:
     return await plugin_of(get_worker()).run_batch(task)
 
 
-async def register_worker(run_spec: RunSpec, dask_worker: Worker) -> WorkerInfo:
-    return await plugin_of(dask_worker).register(run_spec)
-
-
-async def retire_worker(dask_worker: Worker) -> None:
-    """Accept no more batches in this run, because the worker's server refuses us or is gone."""
-    await dask_worker.set_resources(**{RESOURCE_NAME: 0})
-
-
-async def pull_update(batch_id: str, after: int, start: bytes | None, dask_worker: Worker) -> WorkerUpdate | None:
-    """The messages of a batch after number `after`; None if the worker does not have the batch. `start` starts it."""
-    batch = plugin_of(dask_worker).batches.get(batch_id)
-    if batch is None or batch.dropped:
-        return None
-    if start is not None:
-        batch.start(start)
-    return await batch.pull_update(after)
-
-
-async def close_batch(batch_id: str, dask_worker: Worker) -> None:
-    """Forget a batch, because the driver has recorded everything."""
-    batch = plugin_of(dask_worker).batches.pop(batch_id, None)
-    if batch is not None:
-        batch.clear()
-
-
-async def drop_batch(batch_id: str, dask_worker: Worker) -> tuple[str, ...] | None:
-    """Give up a batch; return its jobs that were never submitted, None if the worker does not have the batch."""
-    batch = plugin_of(dask_worker).batches.pop(batch_id, None)
-    return None if batch is None else await batch.drop()
-
-
-async def stop_batches(driver_id: str, cancelling: bool, dask_worker: Worker) -> None:
-    """Submit nothing more for that driver; with `cancelling`, cancel its jobs too."""
-    for batch in plugin_of(dask_worker).batches.values():
-        if batch.run_spec.driver_id == driver_id:
-            batch.stop(cancelling=cancelling)
-
-
-async def return_pending(batch_id: str, count: int, dask_worker: Worker) -> int:
-    """Return up to `count` pending trials of a batch to the driver; see `WorkerBatch.return_pending`."""
-    batch = plugin_of(dask_worker).batches.get(batch_id)
-    return 0 if batch is None else batch.return_pending(count)
-
-
-def read_chunk(batch_id: str, path: str, offset: int, size: int, dask_worker: Worker) -> bytes | None:
-    """`size` bytes of an artifact that the driver has not recorded yet; None if the worker does not have the batch."""
-    batch = plugin_of(dask_worker).batches.get(batch_id)
-    if batch is None:
-        return None
-    with batch.folder.local_path(path).open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
-
-
-def find_missing_inputs(names: tuple[str, ...], dask_worker: Worker) -> tuple[str, ...]:
-    """Those of these input files (see `worker_file_name`) that the worker does not have."""
-    folder = plugin_of(dask_worker).inputs_folder
-    return tuple(name for name in names if not (folder / name).is_file())
-
-
-def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker: Worker) -> None:
-    """Write a chunk of an input file. The file gets its name with the `last` chunk."""
-    partial = plugin_of(dask_worker).inputs_folder / f".{name}.part"
-    with partial.open("r+b" if offset else "wb") as file:
-        file.seek(offset)
-        file.write(content)
-    if last:
-        replace_file(partial, partial.with_name(name))
-
-
-async def ask_server(run_spec: RunSpec, question: str, *arguments: Any, dask_worker: Worker) -> Any:
-    """Call a method of `ServerModels` for the server beside a worker."""
-    return await plugin_of(dask_worker).ask_server(run_spec, question, *arguments)
+async def call_plugin(method: Callable[..., Any], *arguments: Any, dask_worker: Worker) -> Any:
+    """Call a method of SweeperWorkerPlugin on a worker. Raises what it raises, and KeyError before it is set up."""
+    answer = method(plugin_of(dask_worker), *arguments)
+    return await answer if inspect.isawaitable(answer) else answer

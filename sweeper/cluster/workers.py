@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cluster import worker_plugin
 from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.worker_batch import LEASE_SECONDS
-from sweeper.cluster.worker_plugin import PLUGIN_NAME, SweeperWorkerPlugin
+from sweeper.cluster.worker_plugin import PLUGIN_NAME, SweeperWorkerPlugin, call_plugin
 from sweeper.errors import SweeperError, UsageError
 from sweeper.running.run_events import TargetDown, TargetReady
 
@@ -123,7 +122,7 @@ class WorkerRegistry:
 
     async def _register_worker(self, address: str) -> WorkerInfo | None:
         try:
-            worker: WorkerInfo = await self.call(worker_plugin.register_worker, self.run_spec, address=address)
+            worker: WorkerInfo = await self.call(SweeperWorkerPlugin.register, self.run_spec, address=address)
         except (WorkerGoneError, KeyError):  # it left again, or its plugin is still being set up; try at the next call
             return None
         if worker.server_time is not None:
@@ -160,19 +159,20 @@ class WorkerRegistry:
         worker = self.workers.pop(address, None)
         if worker is not None:
             self.unusable[address] = worker
-            await self.call_if_present(worker_plugin.retire_worker, address=address)
+            await self.call_if_present(SweeperWorkerPlugin.retire, address=address)
 
-    async def call_if_present(self, function: Callable[..., Any], *arguments: Any, address: str) -> Any:
-        """Call a function as `call` does. None if the worker is gone."""
+    async def call_if_present(self, method: Callable[..., Any], *arguments: Any, address: str) -> Any:
+        """Call a method as `call` does. None if the worker is gone."""
         with suppress(WorkerGoneError):
-            return await self.call(function, *arguments, address=address)
+            return await self.call(method, *arguments, address=address)
 
-    async def call(self, function: Callable[..., Any], *arguments: Any, address: str) -> Any:
-        """Call a function of `worker_plugin` on one worker.
+    async def call(self, method: Callable[..., Any], *arguments: Any, address: str) -> Any:
+        """Call a method of SweeperWorkerPlugin on one worker.
 
-        Raises WorkerGoneError if the worker does not respond, and any SweeperError or KeyError of the function.
+        Raises WorkerGoneError if the worker does not respond, and any SweeperError or KeyError of the method.
         """
-        answer = asyncio.ensure_future(self.client.run(function, *arguments, workers=[address], on_error="return"))
+        running = self.client.run(call_plugin, method, *arguments, workers=[address], on_error="return")
+        answer = asyncio.ensure_future(running)
         gone = asyncio.ensure_future(self._wait_until_gone(address))
         try:
             # Dask neither answers nor refuses a call to a killed process, so wait for its disappearance too.
