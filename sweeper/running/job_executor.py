@@ -33,8 +33,7 @@ from sweeper.model import result
 from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
 from sweeper.model.trial import make_content_key
 from sweeper.running.concurrency_limit import Permit
-from sweeper.running.find_job import JobFinder
-from sweeper.running.poll_job import InFlight, JobPoller
+from sweeper.running.poll_job import InFlight, JobFinder, JobPoller
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
 from sweeper.running.spending import JobUsage

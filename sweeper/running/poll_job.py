@@ -1,4 +1,6 @@
-"""Polls one job until it has ended. Polling decides; events from the server only shorten the wait between two polls.
+"""Polls one job until it has ended, and searches for jobs whose submission has an unknown outcome.
+
+Polling decides; events from the server only shorten the wait between two polls.
 
 The interval grows from the dialect's shortest to its longest. A job is lost only if several polls in a row find no
 trace of it. Its timeout counts from the start of its execution if the server reports that, else from its submission;
@@ -9,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.client import ComfyClient, describe_open_outcome
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener
-from sweeper.comfy.protocol import JobState
-from sweeper.errors import TIMED_OUT_ERROR, TransientError
+from sweeper.comfy.protocol import JobSearch, JobState
+from sweeper.errors import TIMED_OUT_ERROR, UNANSWERED_ERROR, TransientError
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice
 from sweeper.store.records import JobRecord
@@ -223,3 +225,58 @@ class JobPoller:
         chosen = frozenset(self.in_flight.ids)
         self.in_flight.cancelled |= chosen
         return chosen
+
+
+class JobFinder:
+    """Searches one server for jobs whose answer was lost, or whose run ended before it came: the `earlier_jobs`."""
+
+    def __init__(self, context: RunContext, client: ComfyClient, earlier_jobs: Iterable[JobRecord]) -> None:
+        self.context, self.client = context, client
+        self._earlier_jobs = {job.id: job for job in earlier_jobs}
+        self._earlier_answers: dict[str, str | None] = {}  # what one search for all of them found, by job id
+        self._search_lock = asyncio.Lock()
+        self._had_by_server: set[str] = set()  # ids that the server refused because it has had them
+
+    @property
+    def sends_again(self) -> bool:
+        """Whether a job that is not found is sent again with the same id, which the server accepts only once."""
+        return self.client.dialect.key_seconds > 0
+
+    async def find(self, job: JobRecord, *, allow_late_arrival: bool = True, trusts_key: bool = True) -> str | None:
+        """The prompt_id of a job; None if the server lacks it. See `ComfyClient.find_submission`.
+
+        Raises TransientError if the outcome stays open, also if the server is known to have had the job.
+        """
+        if job.id in self._earlier_jobs:
+            return await self._find_earlier(job)
+        search = self._make_search(job)
+        prompt_id = await self.client.find_submission(
+            search, allow_late_arrival=allow_late_arrival, trusts_key=trusts_key
+        )
+        if prompt_id is None and job.id in self._had_by_server:
+            raise TransientError("the server has this job, but does not list it yet")
+        return prompt_id
+
+    def record_had(self, job: JobRecord) -> None:
+        """Note that the server refused the job because it has had its id, so that only its list can show it."""
+        self._had_by_server.add(job.id)
+
+    async def _find_earlier(self, job: JobRecord) -> str | None:
+        """As `find`, for an earlier run's job. One search, which walks the server's list, answers for all of them."""
+        async with self._search_lock:
+            if job.id not in self._earlier_answers:
+                searches = [self._make_search(earlier) for earlier in self._earlier_jobs.values()]
+                self._earlier_answers = await self.client.find_submissions(searches)
+            if job.id not in self._earlier_answers:
+                raise TransientError(describe_open_outcome(self._make_search(job)))
+            del self._earlier_jobs[job.id]
+            return self._earlier_answers.pop(job.id)
+
+    def _make_search(self, job: JobRecord) -> JobSearch:
+        store, now = self.context.store, self.context.now()
+        intended_at, asked_at = store.load_server_time(job.id), self.client.server_time
+        age = now - job.intended if intended_at is None or asked_at is None else asked_at - intended_at
+        return JobSearch(
+            job.id, job.sent, job.intended, now, store.has_prompt_id, intended_at,
+            is_unanswered=job.error_type == UNANSWERED_ERROR, age=max(0.0, age),
+        )  # fmt: skip

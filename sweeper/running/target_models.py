@@ -8,21 +8,38 @@ nothing, its trials have no facts, and nothing is compared.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
+import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from platformdirs import user_cache_path
 
 from sweeper.comfy.target import Target
 from sweeper.errors import TargetError, TransientError, UsageError
-from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, describe_both
+from sweeper.files import atomic_write
+from sweeper.model.bounded_json import parse_json
+from sweeper.model.model_facts import (
+    MODELS_SHAPE,
+    Change,
+    ModelFacts,
+    ModelKey,
+    Models,
+    decode_models,
+    describe_both,
+    encode_models,
+)
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import SUCCEEDED
 from sweeper.model.trial import Trial
 from sweeper.planning.model_inputs import PlanModels, may_name_models
 from sweeper.planning.plan import Plan
-from sweeper.running.seen_models import load_seen, save_seen
+from sweeper.schemas.values import fits_shape
 from sweeper.wording import count_things
 
 if TYPE_CHECKING:
@@ -243,3 +260,33 @@ def _join_names(keys: Iterable[ModelKey]) -> str:
     names = [key.name for key in keys]
     shown = ", ".join(names[:_MAX_SHOWN])
     return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN} more"
+
+
+_MAX_FILES: Final = 20_000  # of a server
+
+
+def load_seen(url: str) -> dict[ModelKey, ModelFacts]:
+    """The facts with which each file was used last on the server at a URL, over all results folders of this user.
+
+    A hint: a server may have read a file before it was replaced, in a run of another folder.
+    """
+    with suppress(OSError, ValueError):
+        value = parse_json(_get_path(url).read_text("utf-8"))
+        if fits_shape(value, MODELS_SHAPE):
+            return decode_models(value)
+    return {}
+
+
+def save_seen(url: str, models: Models) -> None:
+    """Record that the server at a URL uses these files, or was asked to read them again."""
+    known = load_seen(url)
+    kept = {key: facts for key, facts in known.items() if key not in models}
+    found = dict([*kept.items(), *models.items()][-_MAX_FILES:])
+    if found != known or any(known[key].placed != facts.placed for key, facts in found.items()):
+        with suppress(OSError), atomic_write(_get_path(url)) as file:
+            file.write(json.dumps(encode_models(found)).encode())
+
+
+def _get_path(url: str) -> Path:
+    digest = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:24]
+    return user_cache_path("sweeper", appauthor=False) / "models" / f"{digest}.json"

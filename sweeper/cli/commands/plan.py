@@ -23,9 +23,8 @@ from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
-from sweeper.running.count_plan import PlanCounter, answer_plan
+from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resolve_diff_run
 from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
-from sweeper.running.plan_diff import PlanDiff, resolve_diff_run
 from sweeper.running.settings import RunOptions
 from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 
