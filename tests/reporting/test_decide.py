@@ -82,7 +82,7 @@ def test_settings_and_more_seeds_are_copied(results, opened):
 def test_votes_come_first_with_their_counts_and_what_is_undecided(results, opened):
     with Store.open(results) as store:
         sides = {row.columns["sampler"]: (row.digest, row.sha256[0]) for row in store.results() if row.trial in (6, 9)}
-        votes = [Vote(f"v{n}", "ana", "sampler", *sides["heun"], *sides["euler"], n, n + 0.5, answer)
+        votes = [Vote(f"v{n}", f"voter {n}", "sampler", *sides["heun"], *sides["euler"], n, n + 0.5, answer)
                  for n, answer in enumerate(["left", "left", "right"])]  # fmt: skip
         store.votes.add(*votes)
         write_metric(store, VotePictures(store), votes)
