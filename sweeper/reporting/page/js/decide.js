@@ -60,9 +60,16 @@ export const toPercent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `
 /** @param {Axis[]} axes @param {number} row */
 const isAt = (axes, row) => (/** @type {Entry} */ { codes }) => axes.every((axis, index) => axis.codes[row] === codes[index]);
 
+/**
+ * The verdict on a value among those of its axis: the best is undecided too, as long as another is not told apart from it.
+ * @param {(Estimate | undefined)[]} all @param {Estimate} estimate
+ */
+const getVerdict = (all, { verdict }) => (verdict === "best" && all.some((other) => other?.verdict === "undecided") ? "undecided" : verdict);
+
 /** @param {Context} context @param {Choice} all @param {Strip} strip */
 function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name, choice, entries, total }) {
   const draw = makePainter(judge.choice);
+  const all = entries.map(({ estimate }) => estimate);
   const share = DecideData.listAnswers(dataset).find(([metric]) => metric === judge.choice?.metric)?.[1].shares.find(([axis]) => axis === name)?.[1];
   const words = [share !== undefined && `${toPercent(share)} of the differences`, choice?.text, entries.length < total && `the ${entries.length} best of ${total} values`];
   const countKept = (/** @type {Entry} */ entry) => {
@@ -72,8 +79,8 @@ function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name,
   const items = entries.map((entry) => {
     const { label, full, row, estimate } = entry;
     const { number, bar } = estimate ? draw(estimate) : { number: judge.choice === null && countKept(entry), bar: null };
-    const attributes = { type: "button", class: estimate ? `value is-${estimate.verdict}` : "value", title: [full, estimate?.text].filter(Boolean).join("\n"), "aria-pressed": String(isAt(axes, current)(entry)), "data-keep": `${name} ${label}`, onclick: () => update({ choice: String(dataset.trial(row)) }) };
-    return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "words" }, el("b", {}, label), el("span", { class: "dim" }, number, estimate && ` ${SIGNS[estimate.verdict]}`)), bar));
+    const attributes = { type: "button", class: estimate ? `value is-${getVerdict(all, estimate)}` : "value", title: [full, estimate?.text].filter(Boolean).join("\n"), "aria-pressed": String(isAt(axes, current)(entry)), "data-keep": `${name} ${label}`, onclick: () => update({ choice: String(dataset.trial(row)) }) };
+    return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "words" }, el("b", {}, label), el("span", { class: "dim" }, number, estimate && ` ${SIGNS[getVerdict(all, estimate)]}`)), bar));
   });
   return el("section", {}, el("h3", {}, name, el("span", { class: "dim" }, words.filter(Boolean).map((word) => ` · ${word}`).join(""))), el("ol", { class: "values" }, items));
 }
@@ -107,7 +114,8 @@ export function makeRanking(dataset, [choice, opposite]) {
     const rows = values.map((estimate) => {
       const label = columns.map((name, index) => /** @type {Axis} */ (dataset.column(name)).labelOf(estimate.cells[index])).join(" · ");
       const { number, bar } = draw(estimate);
-      return el("tr", { class: `is-${estimate.verdict}`, title: estimate.text }, el("th", { scope: "row" }, label), [bar, number, words?.[estimate.verdict] ?? estimate.verdict].map((cell) => el("td", {}, cell)));
+      const verdict = getVerdict(values, estimate);
+      return el("tr", { class: `is-${verdict}`, title: estimate.text }, el("th", { scope: "row" }, label), [bar, number, words?.[verdict] ?? verdict].map((cell) => el("td", {}, cell)));
     });
     return rows.length > 0 && el("table", { class: "ranking" }, el("caption", {}, columns.join(" + ")), rows);
   });
@@ -132,8 +140,7 @@ function makeSide(context, { judge, current, ranked, strips }) {
   const chips = strips.flatMap(({ axes }) => axes.map((axis) => el("span", { class: "chip", title: axis.fullOf(axis.codes[current]) }, `${axis.name} `, el("b", {}, axis.labelOf(axis.codes[current])))));
   const facts = strips.map(({ axes, entries, name }) => {
     const estimate = entries.find(isAt(axes, current))?.estimate;
-    const isOpen = estimate?.verdict === "best" && entries.some((entry) => entry.estimate?.verdict === "undecided");
-    return estimate && makeFact(isOpen ? "undecided" : estimate.verdict, `${name}: ${estimate.text}`);
+    return estimate && makeFact(getVerdict(entries.map((entry) => entry.estimate), estimate), `${name}: ${estimate.text}`);
   });
   const column = DecideData.findPointColumn(dataset, judge);
   const own = column && makeFact("best", `${column.name} ${column.label(current)}, number ${ranked.indexOf(current) + 1} of ${ranked.length} trials`);

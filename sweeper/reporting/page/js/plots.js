@@ -150,7 +150,7 @@ function makeAnswer(dataset, { name }) {
   const answer = DecideData.listAnswers(dataset).find(([metric]) => metric === name)?.[1];
   const { left_out: missing } = dataset.raw.answers ?? {};
   if (answer === undefined) return missing ? makeSection(`What changes ${name}`, el("p", { class: "dim" }, missing)) : null;
-  const section = makeSection(`What changes ${name}`, makeShares(answer.shares), Decide.makeRanking(dataset, answer.choices), el("ul", { class: "answer" }, answer.lines.map((line) => el("li", {}, line))));
+  const section = makeSection(name === "votes" ? "Ranking by votes" : `What changes ${name}`, makeShares(answer.shares), Decide.makeRanking(dataset, answer.choices), el("ul", { class: "answer" }, answer.lines.map((line) => el("li", {}, line))));
   section.classList.add("full");
   return section;
 }
