@@ -456,7 +456,7 @@ def test_lock_file_that_is_a_link_or_a_pipe_is_refused(sweeper, results, tmp_pat
     assert (tmp_path / "secret.png").read_text() == SECRET
 
 
-@pytest.mark.parametrize("name", ["report", "report/files", "report/thumbs", "report/js"])
+@pytest.mark.parametrize("name", ["report", "report/files", "report/thumbs"])
 def test_report_is_not_written_into_a_linked_folder(sweeper, results, tmp_path, name):
     """Its pictures have names that the store gives, so they could replace files of the user."""
     site = tmp_path / "site"

@@ -79,7 +79,7 @@ def test_live_page_writes_marks_into_the_folder_and_shows_them_to_others(browser
     with LiveView(out) as view:
         pages = [browser.new_context().new_page() for _ in range(2)]
         for page in pages:
-            page.goto(view.url)
+            page.goto(f"{view.url}#view=grid")
             page.wait_for_selector(".cell[data-trial]")
         here, there = pages
         here.evaluate(MARK, [1, {"verdict": "keep"}])
@@ -105,7 +105,7 @@ def test_mark_is_sent_again_when_the_view_is_back(browser, tmp_path):
     with LiveView(out) as view:
         port = int(view.url.rstrip("/").rpartition(":")[2])
         page = browser.new_context().new_page()
-        page.goto(view.url)
+        page.goto(f"{view.url}#view=grid")
         page.wait_for_selector(".cell[data-trial]")
     page.evaluate(MARK, [0, {"stars": 3}])  # nobody listens now
     with LiveView(out, port=port):
@@ -121,7 +121,7 @@ def test_page_says_why_the_folder_takes_no_marks(browser, tmp_path, monkeypatch)
     monkeypatch.setattr(Follower, "store_marks", refuse)
     with LiveView(SWEEP.write(tmp_path / "results")) as view:
         page = browser.new_context().new_page()
-        page.goto(view.url)
+        page.goto(f"{view.url}#view=grid")
         page.wait_for_selector(".cell[data-trial]")
         page.evaluate(MARK, [0, {"stars": 3}])
         told = "the mark is kept in this browser only: the folder is not writable"

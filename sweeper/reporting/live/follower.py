@@ -45,6 +45,7 @@ from sweeper.reporting.dataset import (
     transpose_files,
 )
 from sweeper.reporting.live.check_follower import CheckFunction, LiveCheck
+from sweeper.reporting.page_answers import Answers, encode_answers, find_answers
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Sprites, Thumbnails
 from sweeper.running.folder_lock import is_locked
 from sweeper.store import FILE_NAME, Store
@@ -121,6 +122,7 @@ class Follower:
         self._store: Store | None = None
         self._check = LiveCheck(check, self._lock, self._apply_check)
         self._marks: dict[str, Any] = {}
+        self._answers: Answers = {}
         self._marks_number = 0  # number of the change that last updated the marks
         self._full_check_number = 0  # number of the change that last updated the missing cases
         try:
@@ -208,8 +210,10 @@ class Follower:
             state, table = self._state, self._state.tabulate()
             check, accepted = self._check.build_data(table.facts["trial"], len(state.artifacts))
             entries = iter_file_entries(state.artifacts, self.thumbs.known, state.sprites.indices)
+            data = build_dataset(table)
             return {
-                **build_dataset(table),
+                **data,
+                "answers": encode_answers(self._answers, data["columns"]),
                 "files": transpose_files(chain(entries, accepted)),
                 "outputs": number_outputs(table.facts["outputs"], state.artifacts),
                 "sprites": state.sprites.as_data(),
@@ -358,6 +362,8 @@ class Follower:
         state.sprites = made if known is None else known.sprites
         state.info = describe_run(record, self.results, state.tabulate(), store)
         self._marks = encode_marks(store.marks.load())
+        # Those of a run that goes on would change with each trial.
+        self._answers = {} if record.ended is None else find_answers(self.results, self._run)
         return state
 
     def _read_changes(self, store: Store) -> bool:

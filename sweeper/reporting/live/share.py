@@ -12,6 +12,7 @@ from typing import Any, Final
 from sweeper.errors import ResultsError, UsageError
 from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.one_file import write_one_file
+from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
 
 _MEDIA_TYPES: Final = {".html": "text/html", ".png": "image/png"}
@@ -39,7 +40,8 @@ def make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes, 
     with tempfile.TemporaryDirectory(prefix="sweeper-share-") as folder:
         file = Path(folder, f"shared{suffix}")
         if suffix == ".html":
-            write_page = partial(write_report, results, run=run, trials=trials)
+            answers = find_answers(results, run) if trials is None else {}
+            write_page = partial(write_report, results, run=run, trials=trials, answers=answers)
             write_one_file(results, file, _MAX_BYTES, write_page, address=wish["address"])
         else:
             options = SheetOptions(wish["x"] or None, wish["y"] or None, megapixels=_MAX_SHEET_MEGAPIXELS)

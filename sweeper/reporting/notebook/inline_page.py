@@ -23,6 +23,7 @@ from sweeper.model.search_result import SearchResult
 from sweeper.model.shell_words import join_command
 from sweeper.reporting.dataset import transpose_files
 from sweeper.reporting.one_file import NO_SPRITES, THUMBNAILS_ONLY, make_data_url, make_page, select_files
+from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_results_folder
@@ -76,7 +77,8 @@ def show(
     folder, run, trials = _find_rows(results)
     out = folder.resolve() / PAGE_OF_NOTEBOOK
     refuse_links(out)
-    report = write_report(folder, out, run=run, trials=trials)
+    answers = find_answers(folder, run) if trials is None else {}
+    report = write_report(folder, out, run=run, trials=trials, answers=answers)
     data = json.loads((out / "data.json").read_text("utf-8"))
     data["first"] = {"axes": _check_axes(data, x=x, y=y), "view": _check_view(data, view)}
     selected = select_files(data["files"], out, MAX_BYTES)
