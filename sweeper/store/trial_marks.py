@@ -47,7 +47,7 @@ def parse_mark_file(content: bytes) -> list[Mark]:
     """Read a file of marks that the page saved. Raises ValueError with the reason."""
     value = parse_json(content)
     if not isinstance(value, Mapping) or value.get("sweeper_marks") != 1:
-        raise ValueError("this is not a file of marks; the page writes one with `Marks > Save marks`")
+        raise ValueError("this is not a file of marks; the page writes one with `Marks > Send marks`")
     return parse_marks(value.get("marks"))
 
 

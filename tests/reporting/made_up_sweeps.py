@@ -40,6 +40,7 @@ class Sweep:
     outputs: int = 1
     distinct: int = 1_000_000  # how many different pictures there are
     size: tuple[int, int] = (64, 48)
+    sizes: Sequence[tuple[int, int]] = ()  # of the pictures in their order, in place of `size`
     ends: Mapping[int, tuple[str, tuple[str, str] | None]] = field(default_factory=dict)
     skip: frozenset[int] = frozenset()  # points of the product that are not in the plan
     suffix: str = "png"
@@ -82,7 +83,8 @@ class Sweep:
                 store.record_finished(job.id, JobEnd(state, started=2.0, ended=2.5, error=error, artifacts=made))
 
     def _picture(self, out: Path, number: int) -> tuple[str, str, int]:
-        data = self.content if self.content is not None else picture(number, size=self.size)
+        size = self.sizes[number] if number < len(self.sizes) else self.size
+        data = self.content if self.content is not None else picture(number, size=size)
         path = out / "artifacts" / f"picture-{number}.{self.suffix}"
         path.write_bytes(data)
         return f"artifacts/{path.name}", hashlib.sha256(data).hexdigest(), len(data)

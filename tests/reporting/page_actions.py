@@ -6,8 +6,8 @@ from typing import Any
 
 
 def open_menu(page: Any, name: str) -> None:
-    """Open the menu `View` or `Marks` of the bar, unless it is open."""
-    button = page.locator(".menu > button", has_text=name)
+    """Open the menu `Marks`, `View` or `Share` of the bar, unless it is open."""
+    button = page.locator(f'.menu > button[data-keep="{name}"]')
     if button.get_attribute("aria-expanded") == "false":
         button.click()
 
@@ -16,3 +16,20 @@ def press_in_menu(page: Any, menu: str, name: str) -> None:
     """Press a button of a menu."""
     open_menu(page, menu)
     page.get_by_role("button", name=name).click()
+
+
+def choose_axis(page: Any, direction: str, name: str) -> None:
+    """Give an axis a direction (`X axis`, `Y axis`, `Outer columns`, `Outer rows`), as a press on the corner allows."""
+    press_in_menu(page, "View", "Axes and values…")
+    page.get_by_role("dialog").get_by_label(direction, exact=True).select_option(name)
+    page.get_by_role("button", name="Done").click()
+
+
+def read_axes(page: Any) -> list[str]:
+    """The axes across, down, and of the outer columns."""
+    return page.evaluate("(({ x, y, xx }) => [x, y, xx])(sweeper.page.getState())")
+
+
+def list_heads(page: Any, lines: str = ".head") -> list[str]:
+    """The values of the columns (or with `.side`, of the rows) that are in the document, in full."""
+    return page.locator(lines).evaluate_all("all => all.map(one => one.title)")

@@ -156,7 +156,7 @@ def test_animated_picture_counts_as_a_film_in_a_cell(mixed, opened):
 
 
 def test_narrow_cell_shows_a_sign_in_place_of_an_audio_player(mixed, opened):
-    page = opened(mixed)
+    page = opened(mixed, "#size=112")
     sound = page.locator(".moving", has_text="♪")
     assert sound.locator("audio").count() == 0
     sound.click()

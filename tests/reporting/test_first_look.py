@@ -8,7 +8,7 @@ import pytest
 
 from sweeper.cli import main
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu, press_in_menu
+from tests.reporting.page_actions import choose_axis, open_menu, read_axes
 
 GRID = {"prompt": ["a fox", "a boat"], "seed": [11, 12, 13], "cfg": [5, 7]}
 
@@ -25,26 +25,54 @@ def zipped_report(project, tmp_path, capsys):
 
 def test_heads_show_the_partners_of_a_zip(zipped_report, opened):
     page = opened(zipped_report, "#x=width&y=height")
-    assert page.get_by_role("columnheader").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
-    assert "width · color" in page.locator(".corner").inner_text().replace("\n", " ")
-    page.get_by_label("Y axis", exact=True).select_option("color")  # it has a head of its own then
-    assert page.get_by_role("columnheader").all_inner_texts() == ["8", "16", "24"]
+    assert page.locator(".head").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
+    assert "width · color" in page.locator(".corner").inner_text()
+    choose_axis(page, "Y axis", "color")  # it has a head of its own then
+    assert page.locator(".head").all_inner_texts() == ["width 8", "width 16", "width 24"]
     plots = opened(zipped_report, "#view=plots&x=width&y=height")
     assert plots.locator(".heat [scope=col]").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
 
 
 def test_bar_is_one_line_and_prompts_come_before_seeds(made, opened):
     page = opened(made(Sweep(GRID)), viewport={"width": 1440, "height": 900})
-    axes = [page.get_by_label(f"{name} axis", exact=True).input_value() for name in ("X", "Y")]
-    assert axes == ["cfg", "prompt"]
-    assert page.locator("#bar").bounding_box()["height"] < 100
+    assert read_axes(page)[:2] == ["cfg", "prompt"]
+    assert page.locator("#bar").bounding_box()["height"] < 50
     for name in ("View", "Marks"):
         open_menu(page, name)
         assert page.locator(".menu-panel:visible").count() == 1  # another press closes it
     page.keyboard.press("Escape")
     assert page.locator(".menu-panel:visible").count() == 0
     page.evaluate("() => sweeper.page.update({ colour: 'brightness' })")
-    assert page.locator("#bar").bounding_box()["height"] < 100  # the legend needs no line of its own
+    assert page.locator("#bar").bounding_box()["height"] < 50  # the legend needs no line of its own
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({"viewport": {"width": 1440, "height": 900}}, 110),
+     ({"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}, 170)],
+    ids=["wide", "phone"],
+)  # fmt: skip
+@pytest.mark.parametrize("address", ["", "#x=steps&y=cfg&xx=&yy=seed&colour=brightness"])
+def test_first_picture_is_near_the_top(made, opened, options, most, address):
+    page = opened(made(Sweep({"steps": [4, 8], "cfg": [1, 3, 5], "seed": [1, 2]})), address, **options)
+    assert page.locator(".cell").first.bounding_box()["y"] <= most
+    tall = page.locator("#bar button:visible").evaluate_all("all => Math.min(...all.map(one => one.offsetHeight))")
+    assert tall >= (40 if options.get("has_touch") else 30)
+
+
+def test_parts_of_a_filter_are_removed_one_by_one(made, opened):
+    page = opened(made(Sweep({"steps": [4, 8], "cfg": [1, 3], "seed": [1, 2]})), "#hide=seed:2")
+    page.get_by_label("Filter").fill("steps >= 8 and cfg == 3")
+    chips = page.locator(".chips button span")
+    page.wait_for_function("() => document.querySelectorAll('.chips button').length === 3")
+    assert chips.all_inner_texts() == ["steps >= 8", "cfg == 3", "seed: 1 hidden"]
+    chips.nth(1).click()
+    assert page.get_by_label("Filter").input_value() == "steps >= 8"
+    chips.nth(1).click()
+    assert chips.all_inner_texts() == ["steps >= 8"]
+    page.get_by_label("Filter").fill("steps == 8 or cfg == 3")
+    page.wait_for_function("() => document.querySelector('.chips').textContent.includes(' or ')")
+    assert chips.all_inner_texts() == ["steps == 8 or cfg == 3"]
 
 
 def test_menus_fit_into_a_narrow_window(made, opened):
@@ -56,12 +84,27 @@ def test_menus_fit_into_a_narrow_window(made, opened):
         assert box["x"] + box["width"] <= 390
 
 
-def test_fit_shows_all_columns(made, opened):
-    page = opened(made(Sweep({"steps": list(range(12)), "cfg": [5, 7]})), "#x=steps&y=cfg")
-    overflow = "() => { const one = document.querySelector('.scroller'); return one.scrollWidth - one.clientWidth; }"
-    assert page.evaluate(overflow) > 0
-    press_in_menu(page, "View", "Fit")
-    assert page.evaluate(overflow) <= 0
+def test_f_cycles_all_in_view_as_wide_as_the_window_and_pixels(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2, 3, 4], "cfg": [5, 7, 9, 11, 13]})), "#x=steps&y=cfg")
+    overflow = """() => { const one = document.querySelector('.scroller');
+        return [one.scrollWidth > one.clientWidth, one.scrollHeight > one.clientHeight]; }"""
+    widths = []
+    for _ in range(4):
+        widths.append((page.locator(".cell").first.bounding_box()["width"], page.evaluate(overflow)))
+        page.keyboard.press("f")
+    (whole, _), (wide, _), (pixels, _), (again, _) = widths
+    assert [spill for _, spill in widths[:2]] == [[False, False], [False, True]]
+    assert 112 <= whole < wide
+    assert pixels == 64  # the pictures have 64 x 48 pixels
+    assert again == whole
+    assert page.locator(".cell img").first.get_attribute("src").startswith("thumbs/")
+
+
+def test_lines_have_the_shapes_of_the_pictures_in_them(made, opened):
+    sizes = [(256, 64), (256, 64), (96, 288), (96, 288)]
+    page = opened(made(Sweep({"width": [256, 96], "seed": [1, 2]}, sizes=sizes)), "#x=seed&y=width&size=200")
+    boxes = page.locator(".cell[data-trial]").evaluate_all("all => all.map(one => [one.offsetWidth, one.offsetHeight])")
+    assert boxes == [[200, 50], [200, 50], [200, 173], [200, 173]]
 
 
 def test_question_mark_lists_the_keys(made, opened):
@@ -109,11 +152,16 @@ def test_lost_picture_says_so(made, browser):
     page.close()
 
 
-def test_keep_frame_is_above_the_picture(made, opened):
+def test_cursor_alone_frames_a_kept_cell(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]})))
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
-    style = "one => { const { borderTopWidth: w, zIndex: z } = getComputedStyle(one, '::before'); return [w, z]; }"
-    assert page.locator(".cell.keep").evaluate(style) == ["3px", "1"]
+    kept = page.locator(".cell.keep")
+    style = """one => { const [own, flag] = [getComputedStyle(one), getComputedStyle(one, '::after')];
+        return [own.outlineStyle, flag.content, flag.width]; }"""
+    assert kept.evaluate(style) == ["none", '"✓"', "22px"]
+    page.locator("[role=grid]").focus()
+    page.keyboard.press("ArrowLeft")
+    assert kept.evaluate(style) == ["solid", '"✓"', "22px"]
 
 
 def test_description_is_the_subtitle(project, tmp_path, opened, capsys):

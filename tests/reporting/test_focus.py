@@ -25,7 +25,7 @@ def page(made, opened):
 
 
 def test_focus_stays_on_moved_and_ticked_values(page):
-    press_in_menu(page, "View", "Values…")
+    press_in_menu(page, "View", "Axes and values…")
     page.get_by_role("button", name="Move 16 up").focus()
     for _ in range(3):  # the third press finds it at the top
         page.keyboard.press("Enter")

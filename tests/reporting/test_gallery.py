@@ -9,7 +9,7 @@ import pytest
 from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu, press_in_menu
+from tests.reporting.page_actions import list_heads, open_menu, press_in_menu
 from tests.reporting.page_modules import evaluate
 
 SWEEP = {"steps": [4, 8], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}  # brightness is 10 to 21, in written order
@@ -27,21 +27,33 @@ def list_trials(page):
 def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
     page = opened(folder, "#x=steps&y=sampler&xx=&yy=&colour=brightness")
     captions = page.locator(".cell .caption")
-    assert captions.all_inner_texts() == ["mean 11 of 3", "mean 17 of 3", "mean 14 of 3", "mean 20 of 3"]
+    assert captions.all_inner_texts() == [f"mean brightness {n} of 3\nseed 1" for n in (11, 17, 14, 20)]
     assert list_trials(page) == [0, 6, 3, 9]
     open_menu(page, "View")
     page.get_by_label("Of several in a cell").select_option(label="the highest brightness")
-    assert captions.all_inner_texts() == ["highest 12 of 3", "highest 18 of 3", "highest 15 of 3", "highest 21 of 3"]
+    assert captions.all_inner_texts() == [f"highest brightness {n} of 3\nseed 3" for n in (12, 18, 15, 21)]
     assert list_trials(page) == [2, 8, 5, 11]
     page.keyboard.press("Escape")
+
+
+def test_shared_cell_opens_as_a_strip_below_its_row(folder, opened):
+    page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
+    cells = page.locator(".opened .cell")
     page.locator(".cell .badge").nth(1).click()
-    assert list_trials(page) == [6, 7, 8]
-    assert page.get_by_label("Filter").input_value() == "steps == 8 and sampler == 'euler'"
-    page.evaluate("() => sweeper.page.update({ colour: '' })")
-    assert captions.all_inner_texts() == ["1", "2", "3"]  # the seeds: all else is the same
-    page.go_back()
-    page.go_back()
-    page.wait_for_function("() => sweeper.page.getArrangement().columns.length === 2")
+    assert cells.evaluate_all("all => all.map(one => Number(one.dataset.trial))") == [6, 7, 8]
+    assert cells.locator(".caption").all_inner_texts() == ["seed 1", "seed 2", "seed 3"]
+    above, strip, below = (page.locator(place).first.bounding_box()
+                           for place in ('[data-trial="6"]', ".opened", '[data-trial="3"]'))  # fmt: skip
+    assert above["y"] + above["height"] < strip["y"]
+    assert strip["y"] + strip["height"] < below["y"]
+    cells.first.focus()
+    for key in ("ArrowRight", "k"):
+        page.keyboard.press(key)
+    assert page.evaluate("sweeper.page.marks.get(7).verdict") == "keep"
+    assert "keep" in cells.nth(1).get_attribute("class")
+    assert opened(folder, "#" + page.url.partition("#")[2]).locator(".opened .cell").count() == 3
+    page.keyboard.press("Escape")
+    assert page.locator(".opened").count() == 0
 
 
 def test_colours_leave_out_extremes_and_have_a_legend(made, opened):
@@ -52,7 +64,7 @@ def test_colours_leave_out_extremes_and_have_a_legend(made, opened):
 def test_gallery_sorts_by_any_column(folder, opened):
     page = opened(folder, "#view=gallery&sort=-brightness&where=sampler == 'euler'")
     assert list_trials(page) == [8, 7, 6, 2, 1, 0]
-    assert page.locator(".cell .caption").first.inner_text() == "18"
+    assert page.locator(".cell .caption").first.inner_text() == "① brightness 18\nsteps 8 · seed 3"
     page.get_by_role("button", name="Descending").click()
     assert list_trials(page) == [0, 1, 2, 6, 7, 8]
     page.get_by_label("Sort by", exact=True).select_option("seed")
@@ -64,10 +76,10 @@ def test_gallery_sorts_by_any_column(folder, opened):
 
 def test_values_of_an_axis_sort_by_a_mean(folder, opened):
     page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
-    press_in_menu(page, "View", "Values…")
+    press_in_menu(page, "View", "Axes and values…")
     page.get_by_role("dialog").get_by_label("Sort by").select_option(label="the mean brightness")
     page.get_by_role("button", name="Done").click()
-    assert page.get_by_role("columnheader").all_inner_texts() == ["8", "4"]
+    assert list_heads(page) == ["8", "4"]
 
 
 def test_table_has_thumbnails(folder, opened):
@@ -123,17 +135,15 @@ def test_condition_finds_exactly_the_trials_of_a_value(made, opened, axes):
 
 
 @pytest.mark.parametrize(
-    ("address", "opener", "trials"),
+    ("address", "trials"),
     [
-        ("#x=steps&y=&xx=&yy=&where=heun", ".cell .badge", [3, 4, 5]),
-        ("#x=steps&y=&xx=&yy=&hide=seed:3&hide=sampler:euler", ".cell .badge", [3, 4]),
-        ("#view=plots&x=steps&y=&hide=seed:3&hide=sampler:euler", ".heat td button", [3, 4]),
-        ("#view=plots&x=steps&y=&where=heun", ".heat td button", [3, 4, 5]),
+        ("#view=plots&x=steps&y=&hide=seed:3&hide=sampler:euler", [3, 4]),
+        ("#view=plots&x=steps&y=&where=heun", [3, 4, 5]),
     ],
 )
-def test_search_and_hidden_values_stay_for_the_gallery(folder, opened, address, opener, trials):
+def test_search_and_hidden_values_stay_for_the_gallery(folder, opened, address, trials):
     page = opened(folder, address)
-    page.locator(opener).first.click()
+    page.locator(".heat td button").first.click()
     assert list_trials(page) == trials
 
 

@@ -36,7 +36,7 @@ def test_marks_are_saved_loaded_and_shown_by_the_report(made, opened, browser, t
     first.evaluate(MARK, [1, {"stars": 4}])
     open_menu(first, "Marks")
     with first.expect_download() as download:
-        first.get_by_role("button", name="Save marks").click()
+        first.get_by_role("button", name="Send marks (file)").click()
     file = tmp_path / "marks.json"
     download.value.save_as(file)
     assert main(["report", str(tmp_path / "results"), "--marks", str(file)]) == 0
@@ -45,7 +45,7 @@ def test_marks_are_saved_loaded_and_shown_by_the_report(made, opened, browser, t
     assert second.evaluate(READ) == expected
     second.evaluate(MARK, [0, {"verdict": "reject"}])  # newer than the file
     second.evaluate(MARK, [2, {"stars": 1}])
-    press_in_menu(second, "Marks", "Load marks…")
+    press_in_menu(second, "Marks", "Open marks…")
     second.locator("input[type=file]").set_input_files(file)
     second.wait_for_function("() => document.querySelector('#message').textContent.startsWith('0 of 2 marks')")
     assert second.evaluate(READ) == [["reject", 0, "like <b>this</b>"], ["", 4, ""], ["", 1, ""]]
@@ -61,7 +61,7 @@ def test_marks_are_saved_loaded_and_shown_by_the_report(made, opened, browser, t
     ("text", "told"),
     [
         ("nope", "Expecting value"),
-        ("{}", "this is not a file of marks; the page writes one with `Marks > Save marks`"),
+        ("{}", "this is not a file of marks; the page writes one with `Marks > Send marks`"),
         ('{"sweeper_marks": 1, "marks": {"x": {}}}', "'x' must be the digest of a trial, with a mark"),
         (json.dumps({"sweeper_marks": 1, "marks": {"a" * 64: {"stars": 9}}}), "0 to 5 stars"),
     ],
@@ -110,7 +110,7 @@ def test_mark_is_sent_again_when_the_view_is_back(browser, tmp_path):
     page.evaluate(MARK, [0, {"stars": 3}])  # nobody listens now
     with LiveView(out, port=port):
         wait_until(lambda: list(load_marks(out).values()) == [("", 3, "")])
-        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('not running')")
+        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('finished')")
     page.context.close()
 
 

@@ -90,8 +90,7 @@ def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
     page.locator(".scroller").evaluate("s => s.scrollTo(3000, 3000)")
     page.wait_for_function("() => !document.querySelector('[data-trial=\"0\"]')")
     frame = page.locator(".scroller").bounding_box()
-    heads = page.get_by_role("columnheader")
-    sides = page.get_by_role("rowheader")
+    heads, sides = page.locator(".head"), page.locator(".side")
     assert all(abs(heads.nth(n).bounding_box()["y"] - frame["y"]) < 2 for n in range(3))
     assert all(abs(sides.nth(n).bounding_box()["x"] - frame["x"]) < 2 for n in range(3))
 
@@ -145,17 +144,17 @@ def test_fast_scroll_shows_sprites_and_loads_pictures_at_rest(large, opened):
 
 @pytest.mark.parametrize("size", [64, 160])
 def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
-    page = opened(large, f"#size={size}&x=cfg&y=seed")
+    page = opened(large, f"#size={size}&x=cfg&y=seed&colour=brightness")
     page.evaluate("() => (window.before = document.querySelector('.cell'))")
     page.evaluate(FLING)
 
     page.wait_for_function(
-        """(size) => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
+        """() => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
+        const brightness = sweeper.page.dataset.column('brightness');
         const words = `trial ${cell.dataset.trial}`;
         return cell.getAttribute('aria-label').startsWith(words + ', ')
-          && cell.querySelector('.caption').textContent === (size < 96 ? cell.dataset.trial : words);
+          && cell.querySelector('.caption').textContent.endsWith(brightness.label(Number(cell.dataset.row)));
         })""",
-        arg=size,
     )
     assert page.evaluate("() => window.before.isConnected")  # it was moved and not replaced
     page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")

@@ -211,7 +211,7 @@ def test_grid_of_a_search_has_few_columns_and_the_best_on_top(tmp_path, opened):
     rounds = [[], [{"cfg": 1 + number / 7, "sampler": ["euler", "lcm"][number % 2]} for number in range(20)]]
     page = opened(write_report(SearchSweep(rounds, MEASURES).write(tmp_path)).page.parent, "#view=grid")
     assert page.locator("#view .cell").count() == 4  # of 2 samplers and 2 seeds, and not of 20 values of cfg
-    assert page.locator(".cell .caption").first.inner_text().startswith("highest 9")
+    assert page.locator(".cell .caption").first.inner_text().startswith("highest objective 9")
     page.get_by_role("tab", name="Gallery").click()
     assert page.get_by_label("Sort by").input_value() == "objective"
     open_menu(page, "View")

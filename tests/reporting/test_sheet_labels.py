@@ -15,6 +15,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import choose_axis, list_heads
 
 
 @pytest.fixture
@@ -86,9 +87,9 @@ def test_data_has_the_written_order_and_the_rank_of_none(tmp_path):
 
 def test_page_shows_the_written_order(opened, tmp_path):
     page = opened(write_report(excluding(tmp_path / "e", GRID, EXCLUDE)).page.parent)
-    page.get_by_label("X axis", exact=True).select_option("steps")
-    assert page.get_by_role("columnheader").all_inner_texts() == ["(none)", "2", "3", "4", "5"]
-    assert page.get_by_role("rowheader").all_inner_texts() == ["euler", "heun"]
+    choose_axis(page, "X axis", "steps")
+    assert list_heads(page) == ["(none)", "2", "3", "4", "5"]
+    assert list_heads(page, ".side") == ["euler", "heun"]
 
 
 def test_page_of_a_plan_has_the_written_order_too(tmp_path):

@@ -21,6 +21,7 @@ from sweeper.errors import ResultsError
 from sweeper.regression.accept import plan_acceptance
 from sweeper.reporting.live import LiveView
 from sweeper.running.folder_lock import lock_itself
+from tests.reporting.page_actions import open_menu
 from tests.waiting import read_line, wait_until
 
 TEMPLATE = {
@@ -102,6 +103,7 @@ def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     assert main(["run", "e.yaml"]) == 0
     wait_for_states(page)
     assert page.evaluate("window.stillThere") is True
+    open_menu(page, "Marks")
     page.get_by_label("Show", exact=True).select_option("check != 'same'")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     page.locator('[data-trial="1"]').click()

@@ -23,6 +23,7 @@ from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import choose_axis, press_in_menu
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -99,12 +100,13 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
         page.wait_for_function("() => document.querySelector('.cell.running .preview').naturalWidth > 0")
         step = "() => document.querySelector('.cell.running:has(.preview)').title.includes('step 3 of 10')"
         page.wait_for_function(step)  # which may come after the preview
-        assert "● running, 0 of 3 done" in page.locator(".counts").inner_text()
+        assert "running: 0 of 3 done" in page.locator(".counts").inner_text()
+        assert page.get_by_role("progressbar", name="Trials done").get_attribute("max") == "3"
         painter.go_on.set()
         page.wait_for_function("() => document.querySelectorAll('.cell.succeeded img').length === 2")
         page.wait_for_selector('.cell.failed[data-trial="1"]')
         run.communicate(timeout=60)
-        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('not running')")
+        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('finished ')")
         assert f"out of paint for bad {EVIL}" in page.locator('[data-trial="1"]').inner_text()
         pictures = "() => [...document.querySelectorAll('.cell.succeeded img')].every(i => i.naturalWidth > 0)"
         page.wait_for_function(pictures)
@@ -117,9 +119,11 @@ def test_axis_that_changed_no_picture_is_named_when_the_pixels_are_hashed(visit,
     out = Sweep({"steps": [4, 8], "seed": [1, 2]}).write(tmp_path / "results")
     with Store.open(out) as store, LiveView(out) as view:
         page = visit(view.url)
-        assert not page.locator(".counts .equal").inner_text()
+        assert page.locator(".accidents p").count() == 0
         store.cache_metrics([(row.sha256[0], PIXEL_HASH, str(row.columns["seed"])) for row in store.results()])
-        page.wait_for_function("() => document.querySelector('.equal').textContent.startsWith('steps: both values')")
+        page.wait_for_function(
+            "() => document.querySelector('.accidents p')?.textContent.startsWith('steps: both values')"
+        )
 
 
 def test_cost_appears_when_a_job_is_charged(visit, tmp_path):
@@ -158,7 +162,7 @@ def test_trials_finished_earlier_stay_visible(painter, visit, start, tmp_path):
         shown = "() => { const all = [...document.querySelectorAll('.cell.succeeded img')];"
         shown += " return all.length === 2 && all.every(i => i.complete && i.naturalWidth > 0); }"
         page.wait_for_function(shown)
-        page.get_by_label("Y axis", exact=True).select_option("text")
+        choose_axis(page, "Y axis", "text")
         page.wait_for_function(shown)
 
 
@@ -329,7 +333,9 @@ def test_search_grows_on_the_open_page_without_a_reload(visit, tmp_path):
         assert page.evaluate("sweeper.page.getState().hidden.cfg") == [2]  # it was 0
         assert page.evaluate("sweeper.page.dataset.column('cfg').values") == [3, 6, 9]
         page.get_by_role("tab", name="Grid").click()
+        press_in_menu(page, "View", "Axes and values…")
         assert "cfg (3)" in page.get_by_label("X axis", exact=True).inner_text()
+        page.get_by_role("button", name="Done").click()
         page.locator('.cell[data-trial="4"]').click()
         page.locator("#zoom").get_by_role("button", name="Keep").click()
         assert page.evaluate("sweeper.page.marks.count()") == 1

@@ -1,5 +1,6 @@
 // @ts-check
-// The bar above the views: counts, views, axes, filter; the rest is in two menus.
+// The bar above the views, of one line: name, views, filter, and three menus. A second line appears when there is something
+// to say: filters that can be removed, values chosen for axes, the order of the gallery.
 
 import * as Counts from "./counts.js";
 import * as DecideData from "./decide_data.js";
@@ -10,7 +11,9 @@ import { PendingInput } from "./grid_controls.js";
 import * as Keys from "./keys.js";
 import * as MarkExport from "./mark_export.js";
 import * as Share from "./share.js";
+import * as ViewState from "./state.js";
 import * as Suggest from "./suggest.js";
+import { createSwitch } from "../../../serving/page/js/segment.js";
 import * as ValueText from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Filter } from "./expression.js" */
@@ -20,8 +23,6 @@ import * as ValueText from "./value_text.js";
 
 /** @typedef {{nodes: Node[], show: (state: State) => void}} BarPart */
 
-const THEME_KEY = "sweeper:theme";
-const THEMES = ["auto", "light", "dark"];
 const VIEWS = [
   ["decide", "Decide"], // only if there is something to judge by
   ["search", "Search"], // only on the page of a search
@@ -40,30 +41,31 @@ export function create(host, page) {
   const isOffered = { search: Boolean(dataset.raw.search), decide: DecideData.canDecide(dataset, page.marks.count() > 0) };
   const views = VIEWS.filter(([name]) => isOffered[name] ?? true);
   const tabs = makeTabs(views, (view) => page.update({ view }));
-  const axes = GridControls.createAxes(page);
   const filter = makeFilter(page, input);
   const looks = GridControls.createLooks(page, input);
   const sort = makeSortMenu(page);
+  const pins = GridControls.createPins(page);
   const colour = makeColourMenu(page);
   const legend = makeLegend(page);
-  const marks = makeMarkButtons(page);
+  const marks = makeMarkMenu(page);
   const { experiment, description } = dataset.raw;
   const subtitle = description && el("p", { class: "subtitle", title: description }, description);
+  const skip = el("button", { type: "button", class: "skip", onclick: page.focusView }, "Skip to the trials");
   const keys = el("button", { type: "button", title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
   host.append(
-    el("div", { class: "top" }, el("h1", {}, experiment), subtitle, counts.node, legend.nodes, tabs.nodes),
     el(
       "div",
-      { class: "tools" },
-      axes.nodes,
-      sort.nodes,
+      { class: "top" },
+      skip,
+      el("div", { class: "name" }, el("h1", { title: experiment }, experiment), counts.node, subtitle),
+      tabs.nodes,
       filter.nodes,
-      makePanel("View", looks.nodes, colour.nodes, makeThemeButton()),
-      makePanel("Marks", marks.nodes),
-      Share.create(page),
-      keys,
+      legend.nodes,
+      el("div", { class: "menus" }, marks.nodes, makePanel("View", colour.nodes, looks.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    filter.status,
+    el("div", { class: "under" }, sort.nodes, pins.nodes, filter.chips, filter.status),
+    counts.notices,
+    counts.progress,
   );
   counts.update();
 
@@ -72,7 +74,7 @@ export function create(host, page) {
    * @param {Arrangement | undefined} arrangement of the grid, if that is the view
    */
   function show(state, arrangement) {
-    for (const part of [tabs, axes, sort, filter, legend, looks, colour, marks]) part.show(state);
+    for (const part of [tabs, sort, pins, filter, legend, looks, colour, marks]) part.show(state);
     counts.show(state, arrangement ? arrangement.shown : page.getRows().length);
   }
 
@@ -144,14 +146,16 @@ function makeLegend(page) {
 }
 
 /**
- * The filter as text, a menu of common filters, and a line about the result.
+ * The filter as text, its parts as chips that a press removes, and a line about the result.
  * @param {Page} page @param {PendingInput} input
  */
 function makeFilter(page, input) {
-  const { dataset } = page;
+  const { dataset, update } = page;
   const options = el("datalist", { id: "filter-options" });
   const text = el("input", {
     type: "search",
+    "aria-label": "Filter",
+    "data-keep": "Filter",
     list: options.id,
     placeholder: `${Expression.makeExample(dataset)}, or a word`,
     spellcheck: "false",
@@ -162,70 +166,69 @@ function makeFilter(page, input) {
     },
     onchange: () => input.apply(),
   });
-  const menu = makeMenu([], "", (where) => page.update({ where }));
+  const chips = el("div", { class: "chips" });
   const status = el("span", { role: "status" });
 
+  /** @param {string} words @param {Partial<State>} change */
+  const makeChip = (words, change) => el("button", { type: "button", title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
+
   /** @param {State} state */
-  function show({ where }) {
-    fillFilterMenu(menu, where, dataset);
+  function show({ where, hidden }) {
     if (!input.isPending("where") && text.value !== where) text.value = where;
+    const { broken } = page.getFilter();
+    const parts = Expression.splitParts(where, dataset);
+    chips.replaceChildren(
+      ...parts.map((part) => makeChip(part, { where: parts.filter((other) => other !== part).join(" and ") })),
+      ...Object.keys(hidden)
+        .filter((name) => hidden[name].length > 0)
+        .map((name) => makeChip(`${name}: ${hidden[name].length} hidden`, { hidden: ViewState.withEntry(hidden, name, undefined) })),
+    );
     const count = page.getRows().length;
     status.textContent = describeFilter(where, page.getFilter(), count, dataset.size);
-    status.className = count > 0 && !page.getFilter().broken ? "filter-status" : "filter-status error";
+    status.className = count > 0 && !broken ? "filter-status" : "filter-status error";
   }
 
-  return { nodes: [makeField("Filter", text, "wide"), options, makeField("Show", menu)], status, show, focus: () => text.focus() };
+  return { nodes: [el("div", { class: "search-field" }, text), options], chips, status, show, focus: () => text.focus() };
 }
 
-/** @param {HTMLSelectElement} menu @param {string} where @param {Dataset} dataset */
-function fillFilterMenu(menu, where, dataset) {
-  if (menu.value === where && menu.options.length > 0) return; // a change would close an open menu
-  const options = [
-    ["", "everything"],
-    ["mark == 'keep'", "kept"],
-    ["stars > 0 or mark == 'keep'", "favourites"],
-    ["mark != 'reject'", "not rejected"],
-    ["mark == '' and stars == 0", "not judged yet"],
-    ["status == 'failed'", "failed"],
-    ...(dataset.raw.check ? [["check != 'same'", "changed, new or not compared"]] : []),
-  ];
-  if (!options.some(([value]) => value === where)) options.push([where, "as written"]);
-  menu.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
-  menu.value = where;
-}
+/** @param {Dataset} dataset */
+const listFilters = (dataset) => [
+  ["", "everything"],
+  ["mark == 'keep'", "kept"],
+  ["stars > 0 or mark == 'keep'", "favourites"],
+  ["mark != 'reject'", "not rejected"],
+  ["mark == '' and stars == 0", "not judged yet"],
+  ["status == 'failed'", "failed"],
+  ...(dataset.raw.check ? [["check != 'same'", "changed, new or not compared"]] : []),
+];
 
 /**
- * Whether the filter is an expression or a search, and how many trials it leaves.
+ * How many trials the filter leaves, and whether it is a search; or what is wrong with it.
  * @param {string} source @param {Filter} filter @param {number} found @param {number} size
  */
 function describeFilter(source, { search, error, broken, condition }, found, size) {
   const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
   if (source.trim() === "") return "";
   const shown = condition === "" ? "Showing all trials." : `Still showing ${count} of the filter before.`;
-  if (broken) return `Filter: cannot be read: ${error}${error.endsWith("?") ? "" : "."} ${shown}`;
-  if (!search) return `Filter: an expression, true for ${count}`;
-  return `Filter: searched the values for ${source.trim()}, found in ${count}`;
+  if (broken) return `The filter cannot be read: ${error}${error.endsWith("?") ? "" : "."} ${shown}`;
+  return search ? `${count} contain ${source.trim()}` : count;
 }
 
 /**
- * Buttons that export the marks: as an experiment of the kept trials, as a command that accepts them, as case names.
+ * How many trials are judged, and what can be done with that.
  * @param {Page} page @returns {BarPart}
  */
-function makeMarkButtons({ dataset, marks }) {
+function makeMarkMenu({ dataset, marks, update }) {
   const fileName = dataset.raw.experiment.replace(/[^\w-]+/g, "-");
   /** @param {string} text @param {() => void} onclick */
   const makeButton = (text, onclick) => el("button", { type: "button", onclick }, text);
-  const exportMarks = makeButton("Export marks", () => {
-    if (marks.count() === 0) return announce("nothing is marked yet; for the current cell, K keeps, R rejects, 1 to 5 rate");
-    saveFile(`${fileName}-kept.yaml`, "application/yaml", MarkExport.toYaml(dataset, marks));
-  });
-  const save = makeButton("Save marks", () => {
+  const send = makeButton("Send marks (file)", () => {
     saveFile(`${fileName}-marks.json`, "application/json", marks.toFile());
-    announce("others open this file by Load marks, or with: sweeper report --marks FILE");
+    announce("others open this file by Marks > Open marks, or with: sweeper report --marks FILE");
   });
-  const picker = el("input", { type: "file", accept: ".json", hidden: true, "aria-label": "A file of saved marks", onchange: loadFile });
-  const load = makeButton("Load marks…", () => picker.click());
-  async function loadFile() {
+  const picker = el("input", { type: "file", accept: ".json", hidden: true, "aria-label": "A file of saved marks", onchange: openFile });
+  const open = makeButton("Open marks…", () => picker.click());
+  async function openFile() {
     const [file] = picker.files ?? [];
     if (file === undefined) return;
     picker.value = "";
@@ -236,49 +239,36 @@ function makeMarkButtons({ dataset, marks }) {
       announce(`${file.name} cannot be loaded: ${error instanceof Error ? error.message : error}`);
     }
   }
-  const copyAccept = makeButton("Copy accept command", () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command"));
-  const exportCases = makeButton("Export kept cases", () => {
+  const experiment = makeButton("New experiment from the kept", () =>
+    saveFile(`${fileName}-kept.yaml`, "application/yaml", MarkExport.toYaml(dataset, marks)),
+  );
+  const accept = makeButton("Accept the kept (copy the command)", () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command"));
+  const cases = makeButton("Accept the kept (file of cases)", () => {
     saveFile(`${fileName}-kept-cases.txt`, "text/plain", MarkExport.listCases(dataset, marks));
     announce(`use this file with: ${MarkExport.getAcceptCommand(dataset)} --cases FILE`);
   });
+  const menu = makeMenu(listFilters(dataset), "", (where) => update({ where }));
+  const hint = el("p", { class: "dim" }, "For the current picture: key K keeps, R rejects, 1 to 5 rate.");
+  const panel = makePanel("Marks", hint, makeField("Show", menu), experiment, accept, cases, send, open, picker);
+  const button = /** @type {HTMLElement} */ (panel.firstElementChild);
   return {
-    nodes: [save, load, picker, exportMarks, copyAccept, exportCases],
-    show() {
-      exportMarks.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
-      exportCases.hidden = MarkExport.listCases(dataset, marks) === "";
-      copyAccept.hidden = marks.findRows((mark) => mark.verdict === "keep").length === 0;
+    nodes: [panel],
+    show({ where }) {
+      menu.value = where; // nothing is chosen if it is another filter
+      const counts = [
+        ["Kept", marks.findRows(({ verdict }) => verdict === "keep").length],
+        ["Rejected", marks.findRows(({ verdict }) => verdict === "reject").length],
+        ["Rated", marks.findRows(({ stars }) => stars > 0).length],
+      ];
+      const words = counts.filter(([, count]) => count).map((pair) => pair.join(" "));
+      button.textContent = `${words.join(" · ") || "Marks"} ▾`;
+      const hasKept = counts[0][1] !== 0;
+      experiment.hidden = !hasKept;
+      accept.hidden = !hasKept || !dataset.raw.check;
+      cases.hidden = MarkExport.listCases(dataset, marks) === "";
+      send.hidden = marks.count() === 0;
     },
   };
-}
-
-function makeThemeButton() {
-  const root = document.documentElement.dataset;
-  const button = el("button", { type: "button", onclick: switchTheme });
-
-  /** @param {string} name */
-  function setTheme(name) {
-    root.theme = name;
-    button.textContent = `Theme: ${name}`;
-  }
-
-  function switchTheme() {
-    const name = THEMES[(THEMES.indexOf(root.theme ?? "auto") + 1) % THEMES.length];
-    setTheme(name);
-    try {
-      localStorage.setItem(THEME_KEY, name);
-    } catch {
-      /* then it lasts as long as the page */
-    }
-  }
-
-  setTheme("auto");
-  try {
-    const saved = localStorage.getItem(THEME_KEY);
-    if (saved !== null && THEMES.includes(saved)) setTheme(saved);
-  } catch {
-    /* then it follows the system */
-  }
-  return button;
 }
 
 /**
@@ -303,7 +293,7 @@ function makeTabs(views, choose) {
     choose(views[next][0]);
   }
   return {
-    nodes: [el("div", { class: "tabs", role: "tablist", "aria-label": "View", onkeydown: onKey }, tabs)],
+    nodes: [el("div", { class: "tabs segment", role: "tablist", "aria-label": "View", onkeydown: onKey }, tabs)],
     show({ view }) {
       tabs.forEach((tab, index) => {
         const isChosen = views[index][0] === view;

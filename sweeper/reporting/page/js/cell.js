@@ -3,6 +3,7 @@
 
 import * as Dom from "./dom.js";
 import { el } from "./dom.js";
+import * as Layout from "./layout.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
@@ -10,31 +11,33 @@ import * as Sprites from "./sprites.js";
 import * as Stack from "./stack.js";
 import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
-/** @import { Axis } from "./columns.js" */
+/** @import { Axis, Column } from "./columns.js" */
 /** @import { CheckFinding, Dataset, PageFile } from "./dataset.js" */
 /** @import { AxisValue } from "./layout.js" */
 /** @import { Context } from "./main.js" */
 /** @import { Marks } from "./marks.js" */
 /** @import { Box } from "./sprites.js" */
 /** @import { StackSummary } from "./stack.js" */
-/** @import { State } from "./state.js" */
 
 /**
  * @typedef {Context & CellOptions} CellContext
  * @typedef {object} CellOptions
  * @property {(image: HTMLImageElement, url: string) => void} load decides when a picture is loaded
  * @property {Box} box pixels of the picture
- * @property {boolean} [skipsCaptions] whether the grid scrolls too fast for captions to be read
+ * @property {boolean} hasCaptions
+ * @property {boolean} skipsCaptions whether the grid scrolls too fast for captions to be read
  */
 
 export const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
 const LARGE = 96; // pixels from which on a cell has room for words and several files
+const NAMED = 120; // pixels from which on a caption has room for names
+const RANKS = ["①", "②", "③"];
 const MAX_SPARE = 600;
 /** @type {Record<string, string>} */
 const STATUS_WORDS = {
   failed: "failed",
   cancelled: "cancelled",
-  pending: "not run yet",
+  pending: "", // an empty cell says it: a hundred words in a hundred cells would not
   running: "running",
   succeeded: "no file",
 };
@@ -77,7 +80,7 @@ export function showTrial(node, row, stack, context, brief = false) {
     if (!brief) describe(node, row, context);
     return brief;
   }
-  const { dataset, marks, state } = context;
+  const { dataset, marks, box } = context;
   const preview = node.dataset.row === String(row) ? node.querySelector("img") : null;
   const status = dataset.status(row);
   const files = dataset.files(row);
@@ -87,14 +90,14 @@ export function showTrial(node, row, stack, context, brief = false) {
   node.draggable = files.length > 0;
   const parts = [makeFrame(row, context, preview?.classList.contains("preview") ? preview : null)];
   const summary = stack && Stack.summarize(dataset, stack);
-  if (summary) parts.push(makeStackBadge(summary, state.size));
-  else if (files.length > maxFiles(state)) parts.push(el("span", { class: "badge" }, Media.describeCount(files, Media.choose(files, maxFiles(state)))));
+  const most = countShown(box);
+  if (summary) parts.push(makeStackBadge(summary, box[0]));
+  else if (files.length > most) parts.push(el("span", { class: "badge" }, Media.describeCount(files, Media.choose(files, most))));
   const finding = dataset.finding(row);
-  if (finding) parts.push(makeCheckLabel(finding, node, state.size));
-  if (state.captions) {
+  if (finding) parts.push(makeCheckLabel(finding, node, box[0]));
+  if (context.hasCaptions) {
     const caption = el("span");
-    const text = stack ? makeStackCaption(row, stack, context) : makeCaption(row, context);
-    fillCaption(caption, text, state.size, context.tint(stack ?? [row]));
+    fillCaption(caption, makeCaption(row, stack, context), box[0], context.tint(stack ?? [row]));
     parts.push(caption);
   }
   node.replaceChildren(...parts);
@@ -127,7 +130,7 @@ function isSimple(row, dataset) {
  * @param {HTMLElement} node @param {number} row @param {CellContext} context
  */
 function showSimple(node, row, context) {
-  const { dataset, marks, state, box } = context;
+  const { dataset, marks, box } = context;
   const [file] = dataset.files(row);
   const parts = simpleParts.get(node) ?? { sprite: el("span"), image: null, caption: el("span") };
   simpleParts.set(node, parts);
@@ -139,12 +142,12 @@ function showSimple(node, row, context) {
   Sprites.show(parts.sprite, file, style, () => {
     parts.image ??= Media.reportLoss(el("img", { alt: "", decoding: "sync", draggable: "false" }));
     parts.image.style.cssText = style;
-    parts.image.src = Dom.toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides));
+    parts.image.src = Dom.toUrl(pickPicture(file, context));
     return parts.image;
   });
   // A text costs a layout of its cell, and memory until the browser collects the old one.
-  if (state.captions) fillCaption(parts.caption, context.skipsCaptions ? "" : makeCaption(row, context), state.size, context.tint([row]));
-  const wanted = state.captions ? [parts.sprite, parts.caption] : [parts.sprite];
+  if (context.hasCaptions) fillCaption(parts.caption, context.skipsCaptions ? [] : makeCaption(row, null, context), box[0], context.tint([row]));
+  const wanted = context.hasCaptions ? [parts.sprite, parts.caption] : [parts.sprite];
   const { childNodes } = node;
   if (childNodes.length !== wanted.length || wanted.some((part, index) => part !== childNodes[index])) node.replaceChildren(...wanted);
   if (marks.has(row)) showMark(node, row, marks);
@@ -158,14 +161,14 @@ export const sharpen = (node) => [...node.getElementsByClassName("sprite")].filt
 
 /**
  * Write a caption, shortened here. CSS could cut it off too, but the browser visits every clip in every frame.
- * @param {HTMLElement} node @param {string} full
+ * @param {HTMLElement} node @param {string[]} lines
  * @param {number} width pixels
  * @param {string} tint the colour of the line below it
  */
-function fillCaption(node, full, width, tint) {
-  const shortened = TextWidth.shorten(full, width - 10);
-  const text = shortened ?? full;
-  const classes = shortened === undefined ? "caption cut" : "caption";
+function fillCaption(node, lines, width, tint) {
+  const shortened = lines.map((line) => TextWidth.shorten(line, width - 10));
+  const text = lines.map((line, index) => shortened[index] ?? line).join("\n");
+  const classes = shortened.includes(undefined) ? "caption cut" : "caption";
   if (node.className !== classes) node.className = classes;
   const old = /** @type {Text | null} */ (node.firstChild);
   if (old && text) {
@@ -218,9 +221,16 @@ function makeCheckLabel({ state }, node, size) {
 
 /**
  * How many files of a trial its cell shows.
- * @param {State} state
+ * @param {Box} box
  */
-const maxFiles = (state) => (state.size >= LARGE ? 4 : 1);
+const countShown = ([width]) => (width >= LARGE ? 4 : 1);
+
+/**
+ * The path of the picture that a cell shows: the file itself if each pixel shall be seen.
+ * @param {PageFile} file @param {CellContext} context
+ */
+const pickPicture = (file, { state, box, dataset }) =>
+  state.fit === "pixels" && Media.canShow(file) ? file.path : Media.pickThumbnail(file, Math.max(...box), dataset.raw.sides);
 
 /**
  * The files of a trial; without files its status and the reason.
@@ -228,16 +238,16 @@ const maxFiles = (state) => (state.size >= LARGE ? 4 : 1);
  * @param {HTMLImageElement | null} preview the cell's last preview of this trial
  */
 function makeFrame(row, context, preview) {
-  const { dataset, state, load, box } = context;
+  const { dataset, load, box } = context;
   const files = dataset.files(row);
   if (files.length === 0) return makeStatusFrame(row, context, preview);
   /** @param {PageFile} file */
-  const toSource = (file) => (file.thumb ? Dom.toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides)) : undefined);
+  const toSource = (file) => (file.thumb ? Dom.toUrl(pickPicture(file, context)) : undefined);
   const [first] = files;
   if (files.length === 1 && first.kind === "image" && first.thumb && !Media.getSign(first)) {
     return Media.create(first, { src: toSource(first), load, box, isFrame: true });
   }
-  const shown = Media.choose(files, maxFiles(state));
+  const shown = Media.choose(files, countShown(box));
   /** @type {Box} */
   const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
   const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part }), part[0]));
@@ -245,7 +255,7 @@ function makeFrame(row, context, preview) {
 }
 
 /** @param {number} row @param {CellContext} context @param {HTMLImageElement | null} preview */
-function makeStatusFrame(row, { dataset, state }, preview) {
+function makeStatusFrame(row, { dataset, box }, preview) {
   const frame = el("span", { class: "frame" });
   const status = dataset.status(row);
   const [, value, maximum, previewNumber] = dataset.progress(row) ?? ["", 0, 0, 0];
@@ -256,40 +266,39 @@ function makeStatusFrame(row, { dataset, state }, preview) {
     frame.append(image);
   } else frame.append(el("span", { class: "word" }, STATUS_WORDS[status]));
   if (status === "running") frame.append(el("progress", { max: maximum || null, value: maximum ? value : null }));
-  else if (state.size >= LARGE && status === "failed") frame.append(el("span", { class: "why" }, dataset.reason(row)));
+  else if (box[0] >= LARGE && status === "failed") frame.append(el("span", { class: "why" }, dataset.isCommon(row) ? dataset.cause(row) : dataset.reason(row)));
   return frame;
 }
 
-/** @param {Axis} axis @param {number} row */
-const describeValue = (axis, row) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`;
-
 /**
- * A value for a caption; one in brackets, such as "(none)", needs the name of its axis.
- * @param {Axis} axis @param {number} row
+ * The lines of a caption: the number that colours the cell, and the settings that neither row nor column says. Without
+ * either it is the trial's number.
+ * @param {number} row @param {number[] | null} stack all trials of the cell, if there are several
+ * @param {CellContext} context
  */
-function captionValue(axis, row) {
-  const label = axis.labelOf(axis.codes[row]);
-  return label.startsWith("(") ? describeValue(axis, row) : label;
-}
-
-/** @param {number} row @param {CellContext} context */
-function makeCaption(row, { dataset, state, colour, free }) {
-  if (colour) return colour.label(row) || "no value";
-  if (free.length > 0) return free.map((axis) => captionValue(axis, row)).join(" · ");
-  const trial = dataset.trial(row);
-  return state.size < LARGE ? String(trial) : `trial ${trial}`; // a cut "trial 1…" would be the same in many cells
+function makeCaption(row, stack, context) {
+  const { dataset, colour, free, box } = context;
+  const isNamed = box[0] >= NAMED;
+  const getLabel = (/** @type {Axis} */ axis) => axis.labelOf(axis.codes[row]);
+  // A value in brackets, such as "(none)", always needs the name of its axis.
+  const describe = (/** @type {Axis} */ axis) => (isNamed || getLabel(axis).startsWith("(") ? `${axis.name} ${getLabel(axis)}` : getLabel(axis));
+  const lines = [];
+  if (colour) lines.push(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
+  if (free.length > 0) lines.push(Layout.joinWords(free, describe, getLabel));
+  return lines.length > 0 ? lines : [isNamed ? `trial ${dataset.trial(row)}` : String(dataset.trial(row))];
 }
 
 /**
- * What a cell says that several trials share: the mean of what colours it, or the trial on top.
- * @param {number} row @param {number[]} stack @param {CellContext} context
+ * The number that colours a cell; of several trials their mean, or that of the one on top.
+ * @param {number} row @param {number[] | null} stack @param {Column} colour @param {string} name
+ * @param {CellContext} context
  */
-function makeStackCaption(row, stack, context) {
-  const { colour, state } = context;
-  if (!colour) return makeCaption(row, context);
-  if (state.stack !== "first") return `${state.stack} ${colour.label(row) || "no value"} of ${stack.length}`;
-  const mean = PlotData.computeMean(stack.map((one) => colour.value(one)));
-  return mean === undefined ? "no value" : `mean ${(colour.format ?? ValueText.toRounded)(mean)} of ${stack.length}`;
+function describeNumber(row, stack, colour, name, { state, ranks }) {
+  const mean = stack && state.stack === "first" ? PlotData.computeMean(stack.map((each) => colour.value(each))) : colour.value(row);
+  const number = typeof mean === "number" ? (colour.format ?? ValueText.toRounded)(mean) : colour.label(row) || "no value";
+  if (stack) return `${state.stack === "first" ? "mean" : state.stack} ${name}${number} of ${stack.length}`;
+  const rank = ranks.get(row);
+  return `${rank === undefined ? "" : `${RANKS[rank]} `}${name}${number}`;
 }
 
 /**
@@ -311,7 +320,7 @@ export function showMark(node, row, marks) {
  */
 export function completeTexts(node, row, context) {
   const parts = simpleParts.get(node);
-  if (context.state.captions && parts) fillCaption(parts.caption, makeCaption(row, context), context.state.size, context.tint([row]));
+  if (context.hasCaptions && parts) fillCaption(parts.caption, makeCaption(row, null, context), context.box[0], context.tint([row]));
   describe(node, row, context);
 }
 
@@ -321,7 +330,7 @@ export function completeTexts(node, row, context) {
  * @param {StackSummary | null} [summary] of the trials that share the cell
  */
 export function describe(node, row, { dataset, marks, free }, summary = null) {
-  const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => describeValue(axis, row)); // the caption has them too
+  const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => `${axis.name}: ${axis.labelOf(-1)}`); // the caption has them too
   const [title, short] = [dataset.title(row), Params.makeTitle(dataset, row)].map((text) => [text, ...missing].join(" · "));
   const reason = dataset.reason(row);
   const finding = dataset.finding(row);

@@ -57,9 +57,19 @@ export function makeCoded(name, role, values, codes) {
  */
 export const decode = (raw) => makeCoded(raw.name, raw.role, raw.values.map(ValueText.decodeValue), Int32Array.from(raw.of));
 
+/** @param {{name: string}} column */
+export const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
+
+/**
+ * A code as letters, as spreadsheets name their columns: A to Z, AA, AB.
+ * @param {number} code @returns {string}
+ */
+const toLetters = (code) => (code < 26 ? "" : toLetters(Math.floor(code / 26) - 1)) + String.fromCharCode(65 + (code % 26));
+
 /**
  * Add to a column what an axis has besides: the order of its codes, and the label of each. The code -1 is among them
- * if a trial has no value there, because it is null or belongs to another block of the sweep.
+ * if a trial has no value there, because it is null or belongs to another block of the sweep. Nobody can tell seeds of
+ * eight or more digits apart, so letters stand for them.
  * @param {CodedColumn} column @returns {Axis}
  */
 export function makeAxis(column) {
@@ -68,7 +78,10 @@ export function makeAxis(column) {
   /** @param {number} code */
   const fullOf = (code) => (code === NO_VALUE ? "(none)" : ValueText.toVisible(column.labels[code]));
   /** @param {number} code */
-  const labelOf = (code) => column.names?.[code] ?? fullOf(code);
+  const isLong = (code) => code >= 0 && column.texts === undefined && /^\d{8,}$/.test(column.labels[code]);
+  const hasLetters = isSeed(column);
+  /** @param {number} code */
+  const labelOf = (code) => column.names?.[code] ?? (hasLetters && isLong(code) ? toLetters(code) : fullOf(code));
   return Object.assign(column, { order, labelOf, fullOf });
 }
 

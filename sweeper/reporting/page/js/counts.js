@@ -1,73 +1,58 @@
 // @ts-check
-// How many trials have which status, and which state of the check. Each count is a button that filters by it. The
-// buttons are kept while a run goes on: a press would be lost if its button were replaced.
+// What happened: how many trials have which status, and which state of the check, as buttons that filter by it. A notice
+// for each kind of accident says how many there are, shows them, and has the command that runs them again.
 
-import { el } from "./dom.js";
+import { copyText, el } from "./dom.js";
 import * as Live from "./live.js";
+import * as Workflow from "./workflow.js";
+/** @import { Dataset } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
+/** @typedef {{words: string, where?: string, command?: string | null}} Notice */
+
 const CHECK_STATES = ["same", "changed", "failed", "new", "not compared", "gone"]; // in the order of showing
+/** @type {Record<string, string>} */
+const STATUS_WORDS = { pending: "not run yet" };
 const MAX_NAMES = 300; // of missing cases
+const MAX_CAUSES = 3; // of failures that are named
 
 /** @param {Page} page */
 export function create({ dataset, update: updatePage }) {
+  const live = el("span", { class: "alive", role: "status" });
   const statuses = el("span", { class: "numbers", role: "group", "aria-label": "Status of the trials" });
   const states = el("span", { class: "numbers", role: "group", "aria-label": "Result of the check" });
+  const shown = el("span", {});
+  const rehearsal = el("span", { title: "sweeper's own server made these results, without a model" });
+  const spending = el("span", { title: "The cost of the results here, of what all runs of the folder cost" });
   const missing = makeMissingList();
-  const shown = el("span", { class: "dim" });
-  const spending = el("span", { class: "dim", title: "The cost of the results here, of what all runs of the folder cost" });
-  const rehearsal = el("span", { class: "dim", title: "sweeper's own server made these results, without a model" });
-  const notes = el("span", { class: "dim" }, (dataset.raw.check?.notes ?? []).join(" "));
-  const equal = el("span", { class: "equal", title: "Trials that differ in one axis alone, compared by the pixels of their pictures" });
-  const live = el("span", { class: "alive", role: "status" });
-  /** @type {Map<string, HTMLButtonElement>} */
-  const buttons = new Map(); // by filter
-  let where = "";
-
-  /** @param {string} filter @param {string} word */
-  function makeButton(filter, word) {
-    const onclick = () => updatePage({ where: where === filter ? "" : filter });
-    const title = "show only these, or all again";
-    const button = el("button", { type: "button", class: word.replace(" ", "-"), title, onclick });
-    buttons.set(filter, button);
-    return button;
-  }
-
-  /**
-   * A number and its word, as a button if the word is a value of a column.
-   * @param {string | null} column @param {string} word @param {number} count
-   */
-  function makeCount(column, word, count) {
-    const text = `${count.toLocaleString("en")} ${word}`;
-    if (column === null) return el("span", { class: word }, text);
-    const filter = `${column} == '${word}'`;
-    const button = buttons.get(filter) ?? makeButton(filter, word);
-    if (button.textContent !== text) button.textContent = text;
-    return button;
-  }
+  const notes = (dataset.raw.check?.notes ?? []).map((/** @type {string} */ note) => el("p", {}, note));
+  const accidents = el("div", { class: "accidents" });
+  const progress = el("progress", { "aria-label": "Trials done" });
+  const filters = makeFilters(updatePage);
 
   function update() {
-    // `running` comes from the run and is not a value of the column `status`.
-    const counts = [...dataset.countStatuses()].map(([word, count]) => makeCount(word === "running" ? null : "status", word, count));
-    replaceIfChanged(statuses, counts);
-    states.hidden = !dataset.raw.check;
-    if (dataset.raw.check) {
+    const { raw } = dataset;
+    const isRunning = raw.live?.running === true && !raw.live.hasEnded;
+    // While it runs, the line about the run has the other numbers. `running` is not a value of the column `status`.
+    const isSaid = (/** @type {string} */ word) => word === "running" || (isRunning && word !== "failed") || (raw.check && word === "succeeded");
+    const counts = [...dataset.countStatuses()].filter(([word]) => !isSaid(word));
+    replaceIfChanged(statuses, counts.map(([word, count]) => (word === "succeeded" ? el("span", {}, `${count.toLocaleString("en")} done`) : filters.makeCount("status", word, count))));
+    states.hidden = !raw.check;
+    if (raw.check) {
       const byState = dataset.countCheckStates();
       const words = [...new Set([...CHECK_STATES, ...byState.keys()])].filter((word) => byState.has(word));
-      replaceIfChanged(states, ["check:", ...words.map((word) => makeCount("check", word, byState.get(word) ?? 0))]);
+      replaceIfChanged(states, ["check:", ...words.map((word) => filters.makeCount("check", word, byState.get(word) ?? 0))]);
     }
-    missing.show(dataset.raw.check?.gone ?? []);
-    spending.textContent = dataset.raw.spending;
-    equal.textContent = dataset.raw.equal.join("; ");
+    missing.show(raw.check?.gone ?? []);
+    showNotices(accidents, listNotices(dataset), updatePage);
+    spending.textContent = raw.spending;
     const targets = dataset.outcome.find(({ name }) => name === "target")?.values ?? [];
-    rehearsal.textContent = [...dataset.raw.targets, ...targets].includes("embedded") ? "embedded (rehearsal)" : "";
+    rehearsal.textContent = [...raw.targets, ...targets].includes("embedded") ? "rehearsal" : "";
     live.textContent = Live.describe(dataset);
-    showPressed();
-  }
-
-  function showPressed() {
-    for (const [filter, button] of buttons) button.setAttribute("aria-pressed", String(filter === where));
+    progress.hidden = !isRunning;
+    Object.assign(progress, { max: dataset.size, value: isRunning ? raw.live.done : 0 });
+    filters.show();
   }
 
   /**
@@ -75,12 +60,93 @@ export function create({ dataset, update: updatePage }) {
    * @param {number} count of the trials shown
    */
   function show(state, count) {
-    where = state.where;
+    filters.show(state.where);
     shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
-    showPressed();
   }
 
-  return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, rehearsal, notes, equal, live), update, show };
+  const node = el("div", { class: "counts" }, live, statuses, states, shown, rehearsal, spending);
+  return { node, notices: el("div", { class: "notices" }, accidents, missing.node, notes), progress, update, show };
+}
+
+/**
+ * Buttons that filter by a value, each with its count. They are kept: a press would be lost if its button were replaced.
+ * @param {Page["update"]} update
+ */
+function makeFilters(update) {
+  /** @type {Map<string, HTMLButtonElement>} */
+  const buttons = new Map(); // by filter
+  let current = "";
+
+  /** @param {string} filter @param {string} word */
+  function makeButton(filter, word) {
+    const onclick = () => update({ where: current === filter ? "" : filter });
+    const button = el("button", { type: "button", class: word.replace(" ", "-"), title: "show only these, or all again", onclick });
+    buttons.set(filter, button);
+    return button;
+  }
+
+  /** @param {string} column @param {string} word @param {number} count */
+  function makeCount(column, word, count) {
+    const text = `${count.toLocaleString("en")} ${STATUS_WORDS[word] ?? word}`;
+    const filter = `${column} == '${word}'`;
+    const button = buttons.get(filter) ?? makeButton(filter, word);
+    if (button.textContent !== text) button.textContent = text;
+    return button;
+  }
+
+  /** @param {string} [where] the filter of the page */
+  function show(where = current) {
+    current = where;
+    for (const [filter, button] of buttons) button.setAttribute("aria-pressed", String(filter === where));
+  }
+
+  return { makeCount, show };
+}
+
+/**
+ * The accidents among the trials: failures by their cause, missing files, pictures that show nothing or are equal.
+ * @param {Dataset} dataset @returns {Notice[]}
+ */
+function listNotices(dataset) {
+  /** @type {Map<string, number>} */
+  const causes = new Map();
+  /** @type {Map<string, number[]>} */
+  const rowsByLook = new Map();
+  let failed = 0;
+  for (let row = 0; row < dataset.size; row++) {
+    const look = dataset.look(row);
+    if (look !== "") rowsByLook.set(look, [...(rowsByLook.get(look) ?? []), row]);
+    if (dataset.status(row) !== "failed") continue;
+    failed += 1;
+    causes.set(dataset.cause(row), (causes.get(dataset.cause(row)) ?? 0) + 1);
+  }
+  const named = [...causes].sort((a, b) => b[1] - a[1]).slice(0, MAX_CAUSES).map(([cause, count]) => `${cause} (${count.toLocaleString("en")})`);
+  const more = causes.size > MAX_CAUSES ? ", and other causes" : "";
+  /** @type {Notice[]} */
+  const notices = [...rowsByLook].map(([look, rows]) => ({
+    words: `${rows.length.toLocaleString("en")} ${look === "missing" ? "with a missing file" : look}`,
+    where: `picture == '${look}'`,
+    command: look === "missing" ? Workflow.makeRunCommand(dataset, ["--remake"]) : Workflow.makeFreshCommand(dataset, rows),
+  }));
+  const failures = { words: `${failed.toLocaleString("en")} failed: ${named.join(", ")}${more}`, where: "status == 'failed'" };
+  if (failed > 0) notices.unshift({ ...failures, command: Workflow.makeRunCommand(dataset, ["--retry-failed"]) });
+  return [...notices, ...dataset.raw.equal.map((/** @type {string} */ words) => ({ words }))];
+}
+
+/** @type {WeakMap<HTMLElement, string>} */
+const shownNotices = new WeakMap();
+
+/** @param {HTMLElement} host @param {Notice[]} notices @param {Page["update"]} update */
+function showNotices(host, notices, update) {
+  const key = JSON.stringify(notices);
+  if (shownNotices.get(host) === key) return; // a press would be lost if its button were replaced
+  shownNotices.set(host, key);
+  /** @param {string} text @param {string} words @param {() => void} onclick */
+  const makeButton = (text, words, onclick) => el("button", { type: "button", "aria-label": `${text}: ${words}`, onclick }, text);
+  /** @param {Notice} notice */
+  const makeNotice = ({ words, where, command }) =>
+    el("p", {}, words, where && makeButton("Show", words, () => update({ where })), command && makeButton("Copy command", `runs them again: ${words}`, () => copyText(command, "command")));
+  host.replaceChildren(...notices.map(makeNotice));
 }
 
 /** @param {HTMLElement} host @param {(Node | string)[]} parts */
@@ -95,26 +161,18 @@ function replaceIfChanged(host, parts) {
 
 /** The names of accepted cases that no trial makes any more; they have no cell in the grid. */
 function makeMissingList() {
-  const title = "Accepted, but no trial of this run makes them:";
-  const summary = el("summary", {});
-  const list = el("div", {});
-  const node = el("details", { class: "missing" }, summary, list);
-  /** @type {string[] | null} */
-  let current = null;
+  const [summary, list] = [el("summary", {}), el("ul", {})];
+  const node = el("details", { class: "missing" }, summary, el("div", {}, el("p", {}, "Accepted, but no trial of this run makes them:"), list));
+  let current = "";
 
   /** @param {string[]} names */
   function show(names) {
     node.hidden = names.length === 0;
-    if (names === current) return;
-    current = names;
+    if (names.join("\n") === current) return;
+    current = names.join("\n");
     summary.textContent = `${names.length.toLocaleString("en")} missing`;
-    summary.title = [title, ...names.slice(0, 12), names.length > 12 ? "…" : ""].join("\n");
-    const more = names.length - MAX_NAMES;
-    list.replaceChildren(
-      el("p", {}, title),
-      el("ul", {}, names.slice(0, MAX_NAMES).map((name) => el("li", {}, name))),
-      more > 0 ? el("p", {}, `and ${more.toLocaleString("en")} more`) : "",
-    );
+    const more = names.length > MAX_NAMES ? [`and ${(names.length - MAX_NAMES).toLocaleString("en")} more`] : [];
+    list.replaceChildren(...[...names.slice(0, MAX_NAMES), ...more].map((name) => el("li", {}, name)));
   }
 
   return { node, show };

@@ -16,6 +16,7 @@ import * as Exclusions from "./exclusions.js";
  * @property {number} height
  * @property {string} [colour] the mean colour as `#rrggbb`
  * @property {number} [frames]
+ * @property {"nearly black" | "flat"} [look] of a picture that shows nothing
  * @property {boolean} [workflow] whether it is a PNG that holds its workflow
  * @property {number} [sprite] its index on the sprite sheets
  */
@@ -85,6 +86,16 @@ class PageFiles {
     return this.decoded.push(file) - 1;
   }
 
+  /**
+   * One fact of a file, without decoding the others.
+   * @param {number} index @param {keyof PageFile} name @returns {any}
+   */
+  read(index, name) {
+    const file = this.decoded[index];
+    if (file !== undefined) return file[name];
+    return this.columns[name] && this.valueAt(this.columns[name], index);
+  }
+
   /** The first file of known size in pixels. */
   findSized() {
     for (let index = 0; index < this.decoded.length; index++) if (this.get(index).width > 0) return this.get(index);
@@ -124,6 +135,8 @@ export class Dataset {
     this.columns = [this.trialColumn, ...columns, this.statusColumn, ...this.outcome, ...this.jobNumbers, ...this.metrics, ...this.check];
     this.columns.push(...makeMetrics(raw.check?.measures ?? [], "check"));
     this.byName = new Map(this.columns.map((column) => [column.name, column]));
+    const look = (/** @type {number} */ row) => this.look(row);
+    this.addColumn({ name: "picture", role: "outcome", codes: null, numbers: [], numeric: false, value: look, label: look });
     /** @type {Map<number, number> | null} made when a row is first looked for */
     this.rowByTrial = null;
     this.fileList = new PageFiles(raw.files);
@@ -212,6 +225,43 @@ export class Dataset {
   /** @param {number} row @returns {PageFile[]} */
   files(row) {
     return this.raw.outputs[row].map((/** @type {number} */ index) => this.fileList.get(index));
+  }
+
+  /** The height by the width of each row's first file; NaN where it is unknown. */
+  listRatios() {
+    const { fileList } = this;
+    return Float64Array.from(this.raw.outputs, ([index]) => (index === undefined ? NaN : fileList.read(index, "height") / fileList.read(index, "width")));
+  }
+
+  /**
+   * What is wrong with the files of a row: "missing", "nearly black" or "flat"; else "".
+   * @param {number} row @returns {string}
+   */
+  look(row) {
+    for (const index of this.raw.outputs[row]) {
+      const look = this.fileList.read(index, "kind") === "missing" ? "missing" : this.fileList.read(index, "look");
+      if (look) return look;
+    }
+    return "";
+  }
+
+  /**
+   * Whether another row failed with the same words, which need not be said in each cell.
+   * @param {number} row
+   */
+  isCommon(row) {
+    const { codes } = /** @type {CodedColumn} */ (this.outcomeColumn("error"));
+    return codes.indexOf(codes[row]) !== codes.lastIndexOf(codes[row]);
+  }
+
+  /**
+   * Why a row failed in a few words, such as `OOMError in KSampler`.
+   * @param {number} row
+   */
+  cause(row) {
+    const [type, error] = ["error_type", "error"].map((name) => this.outcomeColumn(name).label(row));
+    const node = /^node \S+ \(([^)]+)\)/.exec(error)?.[1];
+    return `${type.split(".").at(-1) || error.slice(0, 40) || "no reason"}${node ? ` in ${node}` : ""}`;
   }
 
   /**

@@ -231,6 +231,16 @@ export const excludeHidden = (axes, { hidden }) =>
   axes.flatMap((axis) => (hidden[axis.name] ?? []).map((code) => `not ${makeCondition(axis, code)}`));
 
 /**
+ * The conditions that `and` joins in a filter; the whole if it is not made of such parts.
+ * @param {string} source @param {Dataset} dataset
+ */
+export function splitParts(source, dataset) {
+  const parts = source.split(/\s+and\s+/i);
+  const isPart = (/** @type {string} */ part) => /^'[^']*'$/.test(part) || (!/\sor\s/i.test(part) && compile(part, dataset).error === "");
+  return (parts.every(isPart) ? parts : [source]).map((part) => part.trim()).filter(Boolean);
+}
+
+/**
  * A filter and more conditions.
  * @param {Filter} filter @param {string[]} conditions
  */

@@ -7,14 +7,12 @@ import * as Dom from "./dom.js";
 import * as GridEvents from "./grid_events.js";
 import * as GridGeometry from "./grid_geometry.js";
 import * as GridLabels from "./grid_labels.js";
-import * as Layout from "./layout.js";
 import * as Recycle from "./recycle.js";
 import * as PlotData from "./plot_data.js";
 import * as Stack from "./stack.js";
-import * as ViewState from "./state.js";
+import * as Strip from "./strip.js";
 /** @import { CellContext } from "./cell.js" */
 /** @import { LineRange } from "./grid_geometry.js" */
-/** @import { Direction } from "./layout.js" */
 /** @import { Context } from "./main.js" */
 
 /**
@@ -28,7 +26,6 @@ import * as ViewState from "./state.js";
 /** @typedef {{top: number, left: number, height: number, width: number}} Viewport pixels */
 
 export class GridView {
-  static SUMMARY_HEIGHT = 15; // pixels below the column labels, as css/grid.css sets it
   static OVERSCAN = 1; // lines that are kept on each side of the view
   static FRAME_BUDGET = 8; // milliseconds for filling cells in one frame; the rest is filled in the next frames
   // Pictures that are requested in one frame. Each costs a browser a third of a millisecond or more, so requesting a
@@ -47,12 +44,12 @@ export class GridView {
    * @param {[top: number, left: number]} [offset] pixels that it is scrolled to
    */
   constructor(host, context, [top, left] = [0, 0]) {
-    const { dataset, state, room } = context;
+    const { room } = context;
     this.context = context;
     /** @type {[image: HTMLImageElement, url: string][]} */
     this.waiting = []; // pictures to be requested
-    /** @type {WeakSet<HTMLElement>} */
-    this.sized = new WeakSet(); // cells that have this grid's size
+    /** @type {WeakMap<HTMLElement, string>} */
+    this.shapes = new WeakMap(); // cell -> its size as a style
     /** @type {Map<number, GridRow>} */
     this.rows = new Map();
     /** @type {Set<HTMLElement>} */
@@ -72,26 +69,25 @@ export class GridView {
     /** @type {[number, number]} */
     this.mostLines = [0, 0]; // rows and columns that were in the document at once
 
-    const { arrangement, perLine } = GridGeometry.arrange(room.width, context);
-    const { x } = arrangement.axis;
-    this.arrangement = perLine ? Layout.wrap(arrangement, perLine) : arrangement;
-    this.geometry = GridGeometry.compute(this.arrangement, state, dataset, innerWidth);
-    this.summary = PlotData.makeLineSummary(this.arrangement, context);
-    if (this.summary) this.geometry.head += GridView.SUMMARY_HEIGHT;
-    const { cellWidth, cellHeight, caption } = this.geometry;
+    const { arrangement, shapes, size, texts, wrapped } = GridGeometry.arrange(room, context);
+    this.arrangement = arrangement;
+    this.size = size;
     /** @type {CellContext} */
     this.cellContext = {
       ...context,
-      free: perLine && x ? [x, ...context.free] : context.free,
+      free: wrapped ? [wrapped, ...context.free] : context.free,
       load: (image, url) => this.queueLoad(image, url),
-      box: [cellWidth, cellHeight - caption],
+      box: [size, size],
+      hasCaptions: texts.lineCount > 0,
+      skipsCaptions: false,
     };
-    /** @type {CellContext} */
-    this.passingContext = { ...this.cellContext, skipsCaptions: true };
-
-    /** @param {Direction} direction */
-    const takeAxis = (direction) => (/** @type {string} */ name) => context.update(ViewState.withAxis(context.state, direction, name));
-    this.labels = GridLabels.create(this.arrangement, this.geometry, takeAxis, this.summary?.describe);
+    /** @type {Map<string, CellContext>} */
+    this.contexts = new Map(); // by the shape of cells
+    this.geometry = GridGeometry.compute(arrangement, shapes, size, texts, room);
+    this.strip = Strip.create(this);
+    if (this.strip) this.geometry = GridGeometry.compute(arrangement, shapes, size, texts, room, this.strip.opening);
+    this.summary = texts.hasSummary ? PlotData.makeLineSummary(arrangement, context) : null;
+    this.labels = GridLabels.create(this.arrangement, this.geometry, context.openAxes, this.summary?.describe);
     this.canvas = this.makeCanvas();
     this.scroller = this.makeScroller();
     GridEvents.listen(this);
@@ -103,19 +99,27 @@ export class GridView {
     this.draw(Infinity, { top, left, ...room }, true);
     host.replaceChildren(this.scroller);
     if (top > 0 || left > 0) this.scroller.scrollTo(left, top);
+    this.strip?.mount();
     this.schedule();
-    if (this.arrangement.shown === 0)
-      {host.prepend(Dom.el("p", { class: "empty" }, `No trial is left: ${Layout.explainEmpty(dataset, state, context.holds)}.`));}
+    if (this.arrangement.shown === 0) {
+      const clear = Dom.el("button", { type: "button", onclick: () => context.update({ where: "", pins: {}, hidden: {} }) }, "Clear filter");
+      const words = context.dataset.size > 0 ? "No trial is left by the filter, the chosen values and the hidden ones. " : "There are no trials.";
+      host.prepend(Dom.el("p", { class: "empty" }, words, context.dataset.size > 0 && clear));
+      this.scroller.classList.add("flow");
+    }
     this.resizeObserver = new ResizeObserver(() => this.schedule());
     this.resizeObserver.observe(this.scroller);
   }
 
   makeCanvas() {
-    const { side, head, width, height, reasonLines } = this.geometry;
+    const { side, head, width, height, caption, rows } = this.geometry;
     const canvas = Dom.el("div", { class: "canvas", role: "presentation" }, this.labels.nodes);
     canvas.style.width = `${side + width}px`;
     canvas.style.height = `${head + height}px`;
-    canvas.style.setProperty("--why-lines", String(reasonLines)); // here once, so that no cell has to set it
+    // These are set here once, so that no cell has to. A line has 15 pixels; the rest of the cell shows the status.
+    const least = rows.lengths.reduce((low, length) => Math.min(low, length - caption), Infinity);
+    canvas.style.setProperty("--why-lines", String(Math.max(1, Math.floor((least * 0.6) / 15))));
+    canvas.style.setProperty("--caption", `${caption}px`);
     return canvas;
   }
 
@@ -145,11 +149,8 @@ export class GridView {
    * @param {Viewport} viewport @param {number} extra @returns {[LineRange, LineRange]}
    */
   findVisible({ top, left, height, width }, extra) {
-    const { tops, lefts, head, side, cellHeight, cellWidth } = this.geometry;
-    return [
-      GridGeometry.findRange(tops, top, top + height - head, cellHeight, extra),
-      GridGeometry.findRange(lefts, left, left + width - side, cellWidth, extra),
-    ];
+    const { rows, columns, head, side } = this.geometry;
+    return [GridGeometry.findRange(rows, top, top + height - head, extra), GridGeometry.findRange(columns, left, left + width - side, extra)];
   }
 
   /** Draw in the next frame. */
@@ -188,7 +189,7 @@ export class GridView {
    * @param {Viewport} viewport
    */
   findKept(viewport) {
-    const counts = [this.geometry.tops.length, this.geometry.lefts.length];
+    const counts = [this.arrangement.rows.length, this.arrangement.columns.length];
     return this.findVisible(viewport, GridView.OVERSCAN).map((range, way) => {
       this.mostLines[way] = Math.max(this.mostLines[way], range[1] - range[0]);
       return GridGeometry.extendRange(range, this.mostLines[way], counts[way]);
@@ -255,7 +256,10 @@ export class GridView {
 
   /** Write the texts that cells left out while they scrolled by. */
   completeTexts() {
-    for (const node of this.incomplete) Cell.completeTexts(node, Number(node.dataset.row), this.cellContext);
+    for (const node of this.incomplete) {
+      const position = this.arrangement.locate(Number(node.dataset.row));
+      if (position) Cell.completeTexts(node, Number(node.dataset.row), this.contextAt(...position));
+    }
     this.incomplete.clear();
   }
 
@@ -298,14 +302,17 @@ export class GridView {
    * @param {GridRow} row @param {number} r @param {LineRange} columns @param {boolean} brief
    */
   putRow(row, r, columns, brief) {
-    const { head, tops, cellHeight } = this.geometry;
+    const { head, rows } = this.geometry;
     row.index = r;
     row.node.ariaRowIndex = String(r + 2);
-    if (this.arrangement.axis.y) row.node.setAttribute("aria-owns", `side-${r}`); // its label is in another part of the document
-    row.node.style.cssText = `top:${head + tops[r]}px;height:${cellHeight}px`;
-    row.complete = Recycle.cover(row.cells, columns, { ...this.cellActions(row, brief), put: (node, c) => this.putCell(node, c) });
+    row.node.ariaLabel = this.labels.describeRow(r);
+    row.node.style.cssText = `top:${head + rows.starts[r]}px;height:${rows.lengths[r]}px`;
+    row.complete = Recycle.cover(row.cells, columns, { ...this.cellActions(row, brief), put: () => {} });
     row.columns = columns;
-    for (const [c, node] of row.cells) this.fillCell(node, r, c, brief);
+    for (const [c, node] of row.cells) {
+      this.putCell(node, r, c);
+      this.fillCell(node, r, c, brief);
+    }
   }
 
   /** @param {GridRow} row @param {boolean} brief */
@@ -313,24 +320,38 @@ export class GridView {
     return {
       make: () => row.node.appendChild(Cell.create()),
       put: (/** @type {HTMLElement} */ node, /** @type {number} */ c) => {
-        this.putCell(node, c);
+        this.putCell(node, row.index, c);
         this.fillCell(node, row.index, c, brief);
       },
       drop: (/** @type {HTMLElement} */ node) => this.dropCell(node),
     };
   }
 
-  /** @param {HTMLElement} node @param {number} c */
-  putCell(node, c) {
-    const { side, lefts, cellWidth, cellHeight } = this.geometry;
+  /** @param {HTMLElement} node @param {number} r @param {number} c */
+  putCell(node, r, c) {
+    const { side, columns, rows } = this.geometry;
     node.ariaColIndex = String(c + 2);
-    const left = `${side + lefts[c]}px`;
-    if (this.sized.has(node)) {
+    const left = `${side + columns.starts[c]}px`;
+    const shape = `width:${columns.lengths[c]}px;height:${rows.lengths[r]}px`;
+    if (this.shapes.get(node) === shape) {
       node.style.left = left;
       return;
     }
-    this.sized.add(node);
-    node.style.cssText = `left:${left};width:${cellWidth}px;height:${cellHeight}px`;
+    this.shapes.set(node, shape);
+    node.style.cssText = `left:${left};${shape}`;
+  }
+
+  /**
+   * The context of a cell; cells of one shape share it.
+   * @param {number} r @param {number} c
+   */
+  contextAt(r, c) {
+    const { columns, rows, caption } = this.geometry;
+    const [width, height] = [columns.lengths[c], rows.lengths[r] - caption];
+    const key = `${width} ${height} ${this.isPassing}`;
+    const context = this.contexts.get(key) ?? { ...this.cellContext, box: [width, height], skipsCaptions: this.isPassing };
+    this.contexts.set(key, context);
+    return context;
   }
 
   /**
@@ -346,8 +367,7 @@ export class GridView {
   fillCell(node, r, c, brief = false) {
     const { arrangement } = this;
     const row = arrangement.find(r, c);
-    const context = this.isPassing ? this.passingContext : this.cellContext;
-    if (Cell.showTrial(node, row, this.getStack(row, r, c), context, brief)) this.incomplete.add(node);
+    if (Cell.showTrial(node, row, this.getStack(row, r, c), this.contextAt(r, c), brief)) this.incomplete.add(node);
     else this.incomplete.delete(node);
     this.blurred.add(node);
     if (arrangement.exists?.(r, c) === false) node.className = "cell beyond";
@@ -380,8 +400,9 @@ export class GridView {
   findFirstVisible() {
     const viewport = this.getViewport();
     const [[r, rowsEnd], [c, columnsEnd]] = this.findVisible(viewport, 0);
-    const { tops, lefts } = this.geometry;
-    return [r + Number(tops[r] < viewport.top && r + 1 < rowsEnd), c + Number(lefts[c] < viewport.left && c + 1 < columnsEnd)];
+    const { rows, columns } = this.geometry;
+    const isCut = [rows.starts[r] < viewport.top && r + 1 < rowsEnd, columns.starts[c] < viewport.left && c + 1 < columnsEnd];
+    return [r + Number(isCut[0]), c + Number(isCut[1])];
   }
 
   /**
@@ -396,7 +417,7 @@ export class GridView {
     last?.classList.remove("current");
     last?.removeAttribute("id");
     this.current = [Math.min(Math.max(r, 0), rows.length - 1), Math.min(Math.max(c, 0), columns.length - 1)];
-    if (!stay) this.scrollToCell(...this.current);
+    if (!stay) this.scroller.scrollTo(GridGeometry.findScroll(this.geometry, this.getViewport(), ...this.current));
     this.draw();
     this.completeTexts();
     const node = this.cellAt(...this.current);
@@ -404,30 +425,9 @@ export class GridView {
     this.scroller.setAttribute("aria-activedescendant", node?.id ?? "");
   }
 
-  /** @param {number} r @param {number} c */
-  scrollToCell(r, c) {
-    const { tops, lefts, head, side, band, gap, cellWidth, cellHeight } = this.geometry;
-    const { scroller } = this;
-    const [top, left] = [tops[r], lefts[c]];
-    const roomY = scroller.clientHeight - head - cellHeight;
-    const roomX = scroller.clientWidth - side - cellWidth;
-    if (top - band < scroller.scrollTop) scroller.scrollTop = top - band;
-    else if (top > scroller.scrollTop + roomY) scroller.scrollTop = top < scroller.scrollTop + band ? top - band : top - roomY + gap;
-    if (left < scroller.scrollLeft) scroller.scrollLeft = left;
-    else if (left > scroller.scrollLeft + roomX) scroller.scrollLeft = left - roomX + gap;
-  }
-
   /** The row of the data that the current cell shows, or -1. */
   getCurrentRow() {
     return this.current === null ? -1 : this.arrangement.find(...this.current);
-  }
-
-  /** Say why the current cell has no trial, for users without a pointer. */
-  explainEmpty() {
-    if (this.arrangement.rows.length === 0) return;
-    this.setCurrent(...(this.current ?? this.findFirstVisible())); // it may have been scrolled out of view
-    const reason = this.current && this.getCurrentRow() < 0 && this.cellAt(...this.current)?.title;
-    if (reason) Dom.announce(reason);
   }
 
   // --- for the page
@@ -447,7 +447,10 @@ export class GridView {
    * @param {Iterable<number>} rows
    */
   refresh(rows) {
-    for (const row of rows) this.withCell(row, (node, r, c) => this.fillCell(node, r, c));
+    for (const row of rows) {
+      this.strip?.refresh(row);
+      this.withCell(row, (node, r, c) => this.fillCell(node, r, c));
+    }
     this.schedule();
   }
 
@@ -458,11 +461,13 @@ export class GridView {
   refreshMark(row) {
     this.summary?.reset();
     this.labels.write();
+    for (const [r, { node }] of this.rows) node.ariaLabel = this.labels.describeRow(r);
+    this.strip?.refresh(row);
     this.withCell(row, (node, r, c) => {
       if (Number(node.dataset.row) !== row) return; // a trial below the first shows no mark
       const stack = this.getStack(row, r, c);
       Cell.showMark(node, row, this.context.marks);
-      Cell.describe(node, row, this.cellContext, stack && Stack.summarize(this.context.dataset, stack));
+      Cell.describe(node, row, this.contextAt(r, c), stack && Stack.summarize(this.context.dataset, stack));
     });
   }
 
@@ -476,13 +481,8 @@ export class GridView {
   }
 
   /** Whether cells in view are still to be filled. */
-  isBusy() {
-    return this.frame !== 0;
-  }
-
-  focus() {
-    this.scroller.focus();
-  }
+  isBusy = () => this.frame !== 0;
+  focus = () => this.scroller.focus();
 
   /** @returns {[number, number]} */
   getScroll() {

@@ -1,14 +1,12 @@
 // @ts-check
-// The controls of the grid: its axes, values for the other axes, and how its cells look.
+// The controls of the grid in the bar: values for the axes without a direction, and how its cells look.
 
 import { el, makeField, makeMenu, redrawKeepingFocus } from "./dom.js";
-import * as Drag from "./drag.js";
-import * as GridGeometry from "./grid_geometry.js";
+import { createSegment } from "../../../serving/page/js/segment.js";
 import * as Layout from "./layout.js";
 import * as ViewState from "./state.js";
-import * as ValuesDialog from "./values_dialog.js";
 /** @import { BarPart } from "./bar.js" */
-/** @import { Direction } from "./layout.js" */
+/** @import { Axis } from "./columns.js" */
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
@@ -68,59 +66,30 @@ export class PendingInput {
   }
 }
 
-const MAX_CHIPS = 6;
-/** @type {[Direction, string][]} */
-const LABELS = [
-  ["x", "X axis"],
-  ["y", "Y axis"],
-  ["xx", "Outer columns"],
-  ["yy", "Outer rows"],
-];
-
 /**
- * The axes, and values for those without a direction. In a small window they fold up.
- * @param {Page} page @returns {BarPart}
- */
-export function createAxes(page) {
-  const { dataset } = page;
-  const axes = makeAxisMenus(page);
-  const pins = el("div", { class: "pins" });
-  const chips = el("div", { class: "chips", "aria-label": "Axes to drag" });
-  const node = el("details", { class: "more", open: !GridGeometry.isSmallWindow() }, el("summary", {}, "Axes"), axes.nodes, pins, chips);
-  return {
-    nodes: [node],
-    show(state) {
-      node.hidden = state.view !== "grid";
-      axes.show(state);
-      redrawKeepingFocus(pins, () => pins.replaceChildren(...makePinMenus(page, state)));
-      chips.replaceChildren(...Layout.listFreeAxes(dataset, state).slice(0, MAX_CHIPS).map(Drag.makeChip));
-    },
-  };
-}
-
-/**
- * How the cells look: their size, their captions, and which values they show in which order.
+ * How the cells look: their size and their captions.
  * @param {Page} page @param {PendingInput} input @returns {BarPart}
  */
 export function createLooks(page, input) {
-  const { dataset, update } = page;
+  const { update } = page;
   const size = el("input", {
     type: "range",
     min: 48,
     max: 512,
     step: 16,
-    oninput: () => input.schedule({ size: Number(size.value) }),
+    oninput: () => input.schedule({ size: Number(size.value), fit: "" }),
     onchange: () => input.apply(),
   });
-  const fit = el("button", { type: "button", title: "Make all columns fit into the window: key F", onclick: page.fit }, "Fit");
+  const fit = createSegment("Fit", { all: "All", width: "Width", pixels: "1:1" }, (name) => update({ fit: name }));
+  fit.node.title = "Make the pictures fit into the window: key F";
   const captions = el("button", { type: "button", onclick: () => update({ captions: !page.getState().captions }) }, "Captions");
-  const values = dataset.axes.length > 0 && el("button", { type: "button", onclick: () => ValuesDialog.open(page) }, "Values…");
-  const node = el("div", { class: "tools" }, makeField("Size", size), fit, captions, values);
+  const axes = page.dataset.axes.length > 0 && el("button", { type: "button", onclick: page.openAxes }, "Axes and values…");
+  const node = el("div", { class: "tools" }, makeField("Size", size), el("div", { class: "field" }, "Fit", fit.node), captions, axes);
   return {
     nodes: [node],
     show(state) {
       node.hidden = !["grid", "gallery"].includes(state.view);
-      fit.hidden = state.view !== "grid";
+      fit.choose(state.fit);
       if (!input.isPending("size")) size.value = String(state.size);
       captions.setAttribute("aria-pressed", String(state.captions));
     },
@@ -128,39 +97,23 @@ export function createLooks(page, input) {
 }
 
 /**
- * A menu of the axes for each direction; an axis can be dropped on it too.
+ * Menus for axes without a direction: all their trials share a cell until a value is chosen.
  * @param {Page} page @returns {BarPart}
  */
-function makeAxisMenus({ dataset, getState, update }) {
-  const options = [["", "(none)"], ...dataset.axes.map(({ name }) => [name, name])];
-  const menus = LABELS.map(([direction, label]) => {
-    const setAxis = (/** @type {string} */ name) => update(ViewState.withAxis(getState(), direction, name));
-    const menu = makeMenu(options, "", setAxis);
-    const node = makeField(label, menu);
-    Drag.acceptAxis(node, setAxis);
-    return { direction, menu, node };
-  });
-  return {
-    nodes: menus.map(({ node }) => node),
-    show(state) {
-      for (const { direction, menu } of menus) {
-        menu.value = state[direction];
-        // A search finds more values while it runs.
-        dataset.axes.forEach((axis, index) => (menu.options[index + 1].text = `${axis.name} (${axis.order.length})`));
-      }
-    },
-  };
-}
-
-/**
- * Menus for axes without a direction: all their trials share a cell until a value is chosen.
- * @param {Page} page @param {State} state
- */
-function makePinMenus({ dataset, getState, update }, state) {
-  return Layout.listPinChoices(dataset, state).map(([axis, codes]) => {
+export function createPins({ dataset, getState, update }) {
+  const node = el("div", { class: "pins" });
+  /** @param {[Axis, number[]]} choice @param {State} state */
+  const makePin = ([axis, codes], state) => {
     const setPin = (/** @type {string} */ value) =>
       update({ pins: ViewState.withEntry(getState().pins, axis.name, value === "" ? undefined : Number(value)) });
     const options = [["", "all"], ...codes.map((code) => [String(code), axis.labelOf(code)])];
     return makeField(axis.name, makeMenu(options, String(state.pins[axis.name] ?? ""), setPin));
-  });
+  };
+  return {
+    nodes: [node],
+    show(state) {
+      node.hidden = state.view !== "grid";
+      redrawKeepingFocus(node, () => node.replaceChildren(...Layout.listPinChoices(dataset, state).map((choice) => makePin(choice, state))));
+    },
+  };
 }

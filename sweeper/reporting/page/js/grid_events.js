@@ -3,7 +3,6 @@
 
 import * as Dom from "./dom.js";
 import * as Drag from "./drag.js";
-import * as Expression from "./expression.js";
 import * as Workflow from "./workflow.js";
 /** @import { GridView } from "./grid.js" */
 
@@ -37,23 +36,28 @@ export function listen(grid) {
     if (grid.current === null && scroller.matches(":focus-visible")) grid.setCurrent(...grid.findFirstVisible(), true);
   });
   scroller.addEventListener("keydown", (event) => {
-    if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
+    const cell = findCell(event); // only cells of a strip have the focus themselves
+    if ((event.target !== scroller && cell === null) || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = STEPS[event.key];
-    const row = grid.getCurrentRow();
-    if (event.key === "e" && row >= 0) expand(grid, row);
-    else if (step !== undefined) {
+    const row = cell ? findRow(event) : grid.getCurrentRow();
+    if (event.key === "Escape" && context.state.open !== "") context.update({ open: "" });
+    else if (event.key === "e" && row >= 0) toggleStrip(grid, row);
+    else if (step !== undefined && cell) {
+      const next = step[0] + step[1] > 0 ? cell.nextElementSibling : cell.previousElementSibling;
+      if (next instanceof HTMLElement) next.focus();
+    } else if (step !== undefined) {
       const [r, c] = grid.current ?? grid.findFirstVisible();
       grid.setCurrent(r + step[0], c + step[1]);
     } else if (event.key === "Enter") {
       if (row >= 0) context.open(row);
-      else grid.explainEmpty();
+      else explainEmpty(grid);
     } else if (row < 0 || !context.markByKey(event.key, row)) return;
     event.preventDefault();
   });
   scroller.addEventListener("click", (event) => {
     const cell = findCell(event);
     const row = findRow(event);
-    if (event.target instanceof Element && event.target.closest(".stacked")) return expand(grid, row);
+    if (event.target instanceof Element && event.target.closest(".stacked")) return toggleStrip(grid, row);
     if (cell instanceof HTMLElement && cell.matches(".none") && cell.title !== "") return Dom.announce(cell.title);
     if (row < 0 || (event.target instanceof Element && event.target.closest("audio"))) return;
     grid.show(row);
@@ -73,16 +77,23 @@ export function listen(grid) {
 }
 
 /**
- * Show all trials of a cell in the gallery; Back leads to the grid again.
+ * Say why the current cell has no trial, for users without a pointer.
+ * @param {GridView} grid
+ */
+function explainEmpty(grid) {
+  if (grid.arrangement.rows.length === 0) return;
+  const [r, c] = grid.current ?? grid.findFirstVisible();
+  grid.setCurrent(r, c); // it may have been scrolled out of view
+  const reason = grid.getCurrentRow() < 0 && grid.cellAt(r, c)?.title;
+  if (reason) Dom.announce(reason);
+}
+
+/**
+ * Open a cell that several trials share as a strip, or close it.
  * @param {GridView} grid
  * @param {number} row of one of them
  */
-function expand({ arrangement, context }, row) {
-  const position = arrangement.locate(row);
-  if (position === null || arrangement.exists) return; // the gallery shows single trials already
-  const values = arrangement.values(...position);
-  const conditions = values.map(([axis, code]) => Expression.makeCondition(axis, code));
-  const others = context.dataset.axes.filter((axis) => !values.some(([one]) => one === axis));
-  const hidden = Expression.excludeHidden(others, context.state);
-  context.update({ view: "gallery", where: Expression.narrow(context.getFilter(), [...conditions, ...hidden]) });
+function toggleStrip({ arrangement, context }, row) {
+  const isOpen = arrangement.locate(context.dataset.row(Number(context.state.open)) ?? -1)?.join() === arrangement.locate(row)?.join();
+  context.update({ open: context.state.open !== "" && isOpen ? "" : String(context.dataset.trial(row)) });
 }

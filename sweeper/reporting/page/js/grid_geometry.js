@@ -1,5 +1,5 @@
 // @ts-check
-// Positions of the grid's lines in pixels, and which lines are in view. Nothing here reads the document.
+// Positions and sizes of the grid's lines in pixels, and which lines are in view. Nothing here reads the document.
 
 import * as Layout from "./layout.js";
 /** @import { Dataset } from "./dataset.js" */
@@ -8,146 +8,233 @@ import * as Layout from "./layout.js";
 /** @import { State } from "./state.js" */
 
 /** @typedef {[from: number, to: number]} LineRange indices of lines; `to` is exclusive */
+/** @typedef {{starts: Float64Array, lengths: Float64Array}} Lines where each row or column starts, and its height or width */
 /**
  * @typedef {object} Geometry  all in pixels
  * @property {number} gap between cells
  * @property {number} band height of an outer row's title
- * @property {number} cellWidth
- * @property {number} cellHeight
  * @property {number} caption height of a cell's caption
- * @property {number} reasonLines how many lines of an error fit into a cell
  * @property {number} side width of the row labels
  * @property {number} outer height of the titles of outer columns
  * @property {number} head height of all column labels, `outer` included
- * @property {Float64Array} tops of the rows
- * @property {Float64Array} lefts of the columns
+ * @property {{x: string, y: string}} names what stands before the values of an axis at its lines
+ * @property {Lines} rows captions included
+ * @property {Lines} columns
  * @property {number} height of all rows
  * @property {number} width of all columns
  */
+/** @typedef {{widths: Float64Array, heights: Float64Array}} Shapes of the columns and rows, the widest column being 1 */
+/** @typedef {{width: number, height: number}} Room pixels */
+/** @typedef {{lineCount: number, hasSummary: boolean}} Texts the lines of a caption, and whether labels have a line below them */
+/** @typedef {{r: number, height: number} | null} Opening room that is kept free below a row */
 
 const GAP = 4;
-const BAND = 30;
+const BAND = 26;
+const OUTER = 26;
 const OUTER_GAP = 14; // between groups of columns
 const SCROLLBAR = 18;
-const [MIN_SIZE, MAX_SIZE] = [48, 512]; // of a cell
+const MARGIN = 8; // around a list
+const LINE = 17; // of a caption, as in css/grid.css
+const TINT = 3; // below it
+const SUMMARY = 15; // of the line below a label, as in css/grid.css
+const [MIN_SIZE, MAX_SIZE] = [48, 512]; // of a cell that fits a width
+const [LEAST, USUAL, MOST] = [112, 160, 320]; // of a cell when the whole grid shall be in view
+const MAX_PIXELS = 2048; // of a cell that shows each pixel
+const [MIN_WIDTH, MIN_HEIGHT] = [48, 32]; // of a line among others with larger pictures
+const MAX_RATIO = 4; // of a picture's sides, beyond which it does not fill its cell
 
-/** Whether the window is as small as a phone's; css/page.css has the same limits. */
-export const isSmallWindow = () => innerWidth <= 600 || innerHeight <= 520;
+/** @param {number} lineCount of a caption */
+const computeCaption = (lineCount) => (lineCount === 0 ? 0 : lineCount * LINE + TINT);
 
 /**
- * Arrange the trials. `perLine` is the number of cells in a line if a single row is wider than the view and is to be
- * wrapped, else 0.
- * @param {number} width pixels
- * @param {Context} context
+ * Arrange the trials, and choose the size of their cells and their texts. `wrapped`: an axis whose
+ * only row of values is wrapped to several lines, because it is wider than the view.
+ * @param {Room} room @param {Context} context
  */
-export function arrange(width, { dataset, state, holds, getSortedRows }) {
-  const perLine = Math.max(1, Math.floor((width - 24) / (state.size + 4)));
-  if (state.view === "gallery") return { arrangement: Layout.arrangeList(getSortedRows(), perLine), perLine: 0 };
-  const arrangement = Layout.arrange(dataset, state, holds);
+export function arrange(room, context) {
+  const { dataset, state, holds, getSortedRows, colour, free, marks } = context;
+  const isGallery = state.view === "gallery";
+  const rows = isGallery ? getSortedRows() : [];
+  const arrangement = isGallery ? Layout.arrangeList(rows, rows.length) : Layout.arrange(dataset, state, holds);
   const { x, y, xx, yy } = arrangement.axis;
-  const isLong = x !== undefined && !y && !xx && !yy && arrangement.columns.length > perLine;
-  return { arrangement, perLine: isLong ? perLine : 0 };
+  const shapes = measureShapes(arrangement, dataset);
+  const countLines = (/** @type {boolean} */ hasValues) => (state.captions ? Number(colour !== undefined) + Number(hasValues) : 0); // of a caption
+  const lineCount = countLines(isGallery || free.length > 0);
+  const texts = { lineCount, hasSummary: !isGallery && (colour !== undefined || marks.count() > 0) };
+  const size = chooseSize(arrangement, shapes, context, room, texts);
+  const isAlone = x !== undefined && !y && !xx && !yy;
+  if (!isGallery && !(isAlone && arrangement.columns.length * (size + GAP) > room.width)) return { arrangement, shapes, size, texts, wrapped: undefined };
+  const perLine = choosePerLine(arrangement.columns.length, shapes, state, room, countLines(true));
+  const list = isGallery ? Layout.arrangeList(rows, perLine) : Layout.wrap(arrangement, perLine);
+  return { arrangement: list, shapes: measureShapes(list, dataset), size: computeListSize(room.width, perLine), texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
+}
+
+/** @param {number} width @param {number} perLine */
+const computeListSize = (width, perLine) => Math.floor((width - 2 * MARGIN - SCROLLBAR) / perLine) - GAP;
+
+/**
+ * How many cells of a list stand in a line, which they fill.
+ * @param {number} count of all cells @param {Shapes} shapes @param {State} state @param {Room} room @param {number} lineCount
+ */
+function choosePerLine(count, { heights }, state, { width, height }, lineCount) {
+  const fitting = Array.from({ length: Math.max(1, Math.floor(width / LEAST)) }, (_, index) => index + 1);
+  const ratio = heights.reduce((most, each) => Math.max(most, each), 0);
+  /** @param {number} perLine */
+  const isInView = (perLine) => {
+    const size = computeListSize(width, perLine);
+    return size <= MOST && size >= LEAST && Math.ceil(count / perLine) * (size * ratio + computeCaption(lineCount) + GAP) <= height;
+  };
+  const all = state.fit === "all" ? fitting.find(isInView) : undefined;
+  const wanted = state.fit === "" ? state.size : width < 600 ? LEAST : USUAL;
+  return all ?? Math.max(1, Math.floor((width - 2 * MARGIN - SCROLLBAR) / (wanted + GAP)));
 }
 
 /**
- * Compute the geometry of a grid.
- * @param {Arrangement} arrangement @param {State} state @param {Dataset} dataset
- * @param {number} windowWidth pixels
- * @returns {Geometry}
+ * The shapes of the lines: the pictures of one area each, in rows and columns that are as large as the largest in them.
+ * @param {Arrangement} arrangement @param {Dataset} dataset @returns {Shapes}
  */
-export function compute(arrangement, state, dataset, windowWidth) {
-  const cells = computeCells(state, dataset);
-  const labels = computeLabels(arrangement, state, windowWidth < 600);
+function measureShapes({ rows, columns, find }, dataset) {
+  const ratios = dataset.listRatios().map((ratio) => Math.min(MAX_RATIO, Math.max(1 / MAX_RATIO, ratio)));
+  const known = new Set(ratios.filter((ratio) => ratio > 0));
+  const [usual = 1] = known;
+  const side = Math.sqrt(usual);
+  const [widths, heights] = [new Float64Array(columns.length), new Float64Array(rows.length)];
+  for (let r = 0; known.size > 1 && r < rows.length; r++) {
+    for (let c = 0; c < columns.length; c++) {
+      const ratio = ratios[find(r, c)];
+      if (!(ratio > 0)) continue;
+      widths[c] = Math.max(widths[c], 1 / Math.sqrt(ratio));
+      heights[r] = Math.max(heights[r], Math.sqrt(ratio));
+    }
+  }
+  const widest = widths.reduce((most, width) => Math.max(most, width), 0) || 1 / side;
+  return { widths: widths.map((width) => (width || 1 / side) / widest), heights: heights.map((height) => (height || side) / widest) };
+}
+
+/**
+ * Compute the geometry of a grid whose widest column has `size` pixels.
+ * @param {Arrangement} arrangement @param {Shapes} shapes @param {number} size
+ * @param {Texts} texts @param {Room} room @param {Opening} [opening] @returns {Geometry}
+ */
+export function compute(arrangement, { widths, heights }, size, texts, room, opening = null) {
+  const caption = computeCaption(texts.lineCount);
+  const columnWidths = widths.map((width) => Math.max(Math.min(MIN_WIDTH, size), Math.round(width * size)));
+  const rowHeights = heights.map((height) => Math.max(Math.min(MIN_HEIGHT, size), Math.round(height * size)) + caption);
   const { xx, yy } = arrangement.axis;
-  const rows = computeOffsets(arrangement.rows, cells.cellHeight + GAP, yy ? BAND : 0, yy ? 10 : 0);
-  const columns = computeOffsets(arrangement.columns, cells.cellWidth + GAP, 0, xx ? OUTER_GAP : 0);
-  return { gap: GAP, band: BAND, ...cells, ...labels, tops: rows.starts, lefts: columns.starts, height: rows.end, width: columns.end };
+  const rows = computeOffsets(arrangement.rows, rowHeights, yy ? BAND : 0, yy ? 10 : 0, opening);
+  const columns = computeOffsets(arrangement.columns, columnWidths, 0, xx ? OUTER_GAP : 0);
+  const labels = computeLabels(arrangement, columnWidths, room.width < 600, texts.hasSummary);
+  return { gap: GAP, band: BAND, caption, ...labels, rows, columns, height: rows.end, width: columns.end };
 }
 
 /**
- * The size of cells with which all columns fit into a width, within what the size may be.
- * @param {Dataset} dataset @param {State} state
- * @param {number} width pixels
- * @param {(row: number) => boolean} [holds]
+ * The size of cells that the state asks for, in pixels.
+ * @param {Arrangement} arrangement @param {Shapes} shapes @param {Context} context @param {Room} room @param {Texts} texts
  */
-export function fitSize(dataset, state, width, holds) {
-  const arrangement = Layout.arrange(dataset, state, holds);
-  const { side } = computeLabels(arrangement, state, width < 600);
-  const gaps = arrangement.axis.xx ? Layout.groupByOuter(arrangement.columns).length * OUTER_GAP : 0;
-  const room = width - side - gaps - SCROLLBAR;
-  return Math.min(MAX_SIZE, Math.max(MIN_SIZE, Math.floor(room / Math.max(1, arrangement.columns.length)) - GAP));
+function chooseSize(arrangement, shapes, { state, dataset }, room, texts) {
+  if (state.fit === "") return state.size;
+  const width = dataset.fileList.findSized()?.width ?? USUAL;
+  if (state.fit === "pixels") return Math.min(MAX_PIXELS, Math.max(MIN_SIZE, Math.round(width / devicePixelRatio)));
+  /** @param {number} size @param {boolean} isWhole whether the rows must fit, too */
+  const fits = (size, isWhole) => {
+    const geometry = compute(arrangement, shapes, size, texts, room);
+    const isHigh = geometry.head + geometry.height > room.height;
+    return geometry.side + geometry.width + (isHigh ? SCROLLBAR : 0) <= room.width && !(isWhole && isHigh);
+  };
+  if (state.fit === "all" && fits(LEAST, true)) return findLargest(LEAST, MOST, (size) => fits(size, true));
+  const [low, high] = state.fit === "all" ? [LEAST, USUAL] : [MIN_SIZE, MAX_SIZE];
+  return findLargest(low, high, (size) => fits(size, false));
 }
 
 /**
- * Cells are as wide as the state says, and their height follows the shape of the first picture.
- * @param {State} state @param {Dataset} dataset
+ * The largest integer of a range that passes a test, which all smaller ones pass too; `low` if none does.
+ * @param {number} low @param {number} high @param {(value: number) => boolean} test
  */
-function computeCells(state, dataset) {
-  const sample = dataset.fileList.findSized();
-  const ratio = sample ? Math.min(2, Math.max(0.5, sample.height / sample.width)) : 1;
-  const caption = state.captions ? 20 : 0;
-  const height = Math.round(state.size * ratio);
-  // A line has 15 pixels, as in css/grid.css; the rest of the cell shows the status.
-  const reasonLines = Math.max(1, Math.floor((height * 0.6) / 15));
-  return { cellWidth: state.size, cellHeight: height + caption, caption, reasonLines };
+function findLargest(low, high, test) {
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (test(middle)) low = middle;
+    else high = middle - 1;
+  }
+  return low;
 }
 
 /**
  * Labels are as large as their words need, within limits.
- * @param {Arrangement} arrangement @param {State} state @param {boolean} isNarrow
+ * @param {Arrangement} arrangement @param {Float64Array} widths of the columns @param {boolean} isNarrow @param {boolean} hasSummary
  */
-function computeLabels({ axis, heads }, state, isNarrow) {
+function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
+  if (!axis.x && !axis.y && !axis.xx && !axis.yy) return { side: MARGIN, outer: 0, head: MARGIN, names: { x: "", y: "" } };
   /** @param {"x" | "y"} direction */
   const longest = (direction) => axis[direction]?.order.reduce((most, code) => Math.max(most, heads[direction]?.labelOf(code).length ?? 0), 0) ?? 0;
-  const wanted = Math.max(
-    isNarrow ? 64 : 84,
-    longest("y") * 9.3 + 20, // bold digits, so that a seed fits on one line
-    isNarrow ? 0 : (heads.y?.name.length ?? 0) * 7.5 + 30,
-  );
-  const lineCount = Math.min(3, Math.max(1, Math.ceil((longest("x") * 10.5) / (state.size - 8)))); // bold letters, and lines break before they are full
-  const outer = axis.xx ? 28 : 0;
-  if (!axis.x && !axis.y) return { side: 8, outer, head: 8 };
-  return {
-    side: Math.round(Math.min(isNarrow ? 114 : 220, wanted)),
-    outer,
-    head: Math.max(axis.x && axis.y ? 44 : 28, lineCount * 17 + 10) + outer,
+  /** @param {"x" | "y"} direction @param {number} room pixels */
+  const chooseName = (direction, room) => {
+    const name = heads[direction]?.name ?? "";
+    const isOne = name !== "" && name === axis[direction]?.name; // the names of several would not stand before their values
+    return isOne && name.length * 7 + 8 + longest(direction) * 9.3 <= room ? `${name} ` : "";
   };
+  const [mostSide, column] = [isNarrow ? 114 : 220, widths.reduce((least, width) => Math.min(least, width), MAX_PIXELS)];
+  const names = { x: chooseName("x", column - 8), y: chooseName("y", mostSide - 20) };
+  const wanted = Math.max(
+    isNarrow ? 64 : hasSummary && axis.y ? 120 : 84,
+    names.y.length * 7 + longest("y") * 9.3 + 20, // bold digits, so that a seed fits on one line
+    isNarrow ? 0 : (heads.y?.name.length ?? 0) * 7.5 + 50,
+  );
+  const lineCount = names.x ? 1 : Math.min(3, Math.max(1, Math.ceil((longest("x") * 10.5) / (column - 8)))); // bold letters, and lines break before they are full
+  const outer = axis.xx ? OUTER : 0;
+  return { names, side: Math.round(Math.min(mostSide, wanted)), outer, head: Math.max(axis.x && axis.y ? 36 : 28, lineCount * 17 + 10) + (hasSummary && axis.x ? SUMMARY : 0) + outer };
 }
 
 /**
  * Where each line starts, in pixels.
  * @param {Line[]} lines
- * @param {number} step from one line to the next
+ * @param {Float64Array} lengths of the lines
  * @param {number} titleHeight kept free before each group with one outer value
  * @param {number} groupGap between these groups
+ * @param {Opening} [opening]
  */
-function computeOffsets(lines, step, titleHeight, groupGap) {
+function computeOffsets(lines, lengths, titleHeight, groupGap, opening = null) {
   const starts = new Float64Array(lines.length);
   let offset = 0;
   lines.forEach((line, index) => {
     if (index === 0 || line.outer !== lines[index - 1].outer) offset += titleHeight + (index === 0 ? 0 : groupGap);
     starts[index] = offset;
-    offset += step;
+    offset += lengths[index] + GAP + (opening?.r === index ? opening.height : 0);
   });
-  return { starts, end: offset + GAP };
+  return { starts, lengths, end: offset };
 }
 
 /**
- * The lines of `length` pixels that reach into [from, to], and `extra` more on each side.
- * @param {Float64Array} starts @param {number} from @param {number} to @param {number} length @param {number} extra
+ * The lines that reach into [from, to], and `extra` more on each side.
+ * @param {Lines} lines @param {number} from @param {number} to @param {number} extra
  * @returns {LineRange}
  */
-export function findRange(starts, from, to, length, extra) {
+export function findRange({ starts, lengths }, from, to, extra) {
   let low = 0;
   let high = starts.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (starts[middle] + length < from) low = middle + 1;
+    if (starts[middle] + lengths[middle] < from) low = middle + 1;
     else high = middle;
   }
   let last = low;
   while (last < starts.length && starts[last] <= to) last += 1;
   return [Math.max(0, low - extra), Math.min(starts.length, last + extra)];
+}
+
+/**
+ * Where to scroll so that a cell is in view.
+ * @param {Geometry} geometry @param {{top: number, left: number, height: number, width: number}} viewport pixels
+ * @param {number} r @param {number} c
+ */
+export function findScroll({ rows, columns, head, side, band, gap }, { top, left, height, width }, r, c) {
+  const [y, x] = [rows.starts[r], columns.starts[c]];
+  const [roomY, roomX] = [height - head - rows.lengths[r], width - side - columns.lengths[c]];
+  const isBelow = y > top + roomY;
+  return {
+    top: y - band < top ? y - band : isBelow ? (y < top + band ? y - band : y - roomY + gap) : top,
+    left: x < left ? x : x > left + roomX ? x - roomX + gap : left,
+  };
 }
 
 /**

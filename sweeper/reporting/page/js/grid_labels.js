@@ -2,29 +2,26 @@
 // The labels of the grid, which stay in view: column labels, row labels, titles of the outer axes.
 
 import { el } from "./dom.js";
-import * as Drag from "./drag.js";
 import * as Layout from "./layout.js";
 import * as Recycle from "./recycle.js";
 /** @import { Geometry, LineRange } from "./grid_geometry.js" */
-/** @import { Arrangement, Direction, Head } from "./layout.js" */
+/** @import { Arrangement, Head } from "./layout.js" */
 
 /**
  * Make the labels of a grid. All row labels share one sticky element, and so do all column labels: a browser keeps a
  * layer for each sticky element and splits what is between them into more layers.
  * @param {Arrangement} arrangement @param {Geometry} geometry
- * @param {(direction: Direction) => (name: string) => void} takeAxis what happens when an axis is dropped there
+ * @param {() => void} openAxes what a press on the corner does
  * @param {(direction: 0 | 1, line: number) => string} [summarize] a line below the label of a row (0) or column (1)
  */
-export function create(arrangement, geometry, takeAxis, summarize = () => "") {
+export function create(arrangement, geometry, openAxes, summarize = () => "") {
   const { axis, heads: names, rows } = arrangement;
   const heads = el("div", { class: "heads", role: names.x || names.xx ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
-  const sides = el("div", { class: "sides", role: "presentation" });
+  const sides = el("div", { class: "sides", "aria-hidden": "true" }); // each row has its label as a name
   const bands = el("div", { class: "bands", role: "presentation" });
   heads.style.height = `${geometry.head}px`;
   sides.style.cssText = `width:${geometry.side}px;height:${geometry.height}px`;
-  Drag.acceptAxis(heads, takeAxis("x"));
-  Drag.acceptAxis(sides, takeAxis("y"));
-  heads.append(makeCorner(arrangement, geometry.side), ...makeOuterHeads(arrangement, geometry));
+  heads.append(makeCorner(arrangement, geometry.side, openAxes), ...makeOuterHeads(arrangement, geometry));
   const groups = axis.yy ? Layout.groupByOuter(rows) : [];
   /** @type {Record<"columns" | "rows" | "bands", Map<number, HTMLElement>>} */
   const shown = { columns: new Map(), rows: new Map(), bands: new Map() };
@@ -51,32 +48,33 @@ export function create(arrangement, geometry, takeAxis, summarize = () => "") {
     for (const part of /** @type {const} */ (["rows", "columns"])) for (const [line, node] of shown[part]) actions[part].put(node, line);
   }
 
-  return { nodes: [heads, sides, bands], draw, write };
+  const describeRow = (/** @type {number} */ r) =>
+    names.y ? [`${names.y.name} ${names.y.labelOf(rows[r].inner)}`, summarize(0, r)].filter(Boolean).join(", ") : null;
+  return { nodes: [heads, sides, bands], draw, write, describeRow };
 }
 
 const drop = (/** @type {HTMLElement} */ node) => node.remove();
 
 /** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(c: number) => string} summarize */
-function makeColumnActions({ heads, columns }, { side, lefts, cellWidth, head, outer }, host, summarize) {
+function makeColumnActions({ heads, columns }, { side, columns: { starts, lengths }, head, outer, names }, host, summarize) {
   return {
-    make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""), el("small", {}))),
+    make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, makeLabel(names.x), el("small", {}))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ c) {
-      writeLabel(node, heads.x, columns[c].inner, cellWidth, summarize(c));
+      writeLabel(node, heads.x, columns[c].inner, names.x ? Infinity : lengths[c], summarize(c));
       node.ariaColIndex = String(c + 2);
-      node.style.cssText = `left:${side + lefts[c]}px;width:${cellWidth}px;height:${head - outer}px`;
+      node.style.cssText = `left:${side + starts[c]}px;width:${lengths[c]}px;height:${head - outer}px`;
     },
     drop,
   };
 }
 
 /** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(r: number) => string} summarize */
-function makeRowActions({ heads, rows }, { side, tops, cellHeight }, host, summarize) {
+function makeRowActions({ heads, rows }, { side, rows: { starts, lengths }, names }, host, summarize) {
   return {
-    make: () => host.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""), el("small", {}))),
+    make: () => host.appendChild(el("div", { class: "side" }, makeLabel(names.y), el("small", {}))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
-      writeLabel(node, heads.y, rows[r].inner, side, summarize(r));
-      node.id = `side-${r}`;
-      node.style.cssText = `top:${tops[r]}px;height:${cellHeight}px`;
+      writeLabel(node, heads.y, rows[r].inner, names.y ? Infinity : side, summarize(r));
+      node.style.cssText = `top:${starts[r]}px;height:${lengths[r]}px`;
     },
     drop,
   };
@@ -86,7 +84,7 @@ function makeRowActions({ heads, rows }, { side, tops, cellHeight }, host, summa
  * @param {ReturnType<typeof Layout.groupByOuter>} groups of rows
  * @param {Head | undefined} names @param {Geometry} geometry @param {HTMLElement} host
  */
-function makeBandActions(groups, names, { head, band, tops, cellHeight }, host) {
+function makeBandActions(groups, names, { head, band, rows: { starts, lengths } }, host) {
   return {
     make: () => host.appendChild(el("div", { class: "band" }, el("div", { class: "band-title" }))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ index) {
@@ -95,7 +93,7 @@ function makeBandActions(groups, names, { head, band, tops, cellHeight }, host) 
       title.replaceChildren(el("b", {}, names?.name), ` ${names?.labelOf(outer)}`);
       title.title = names?.fullOf(outer) ?? "";
       title.style.top = `${head}px`;
-      const [top, end] = [tops[from] - band, tops[to - 1] + cellHeight];
+      const [top, end] = [starts[from] - band, starts[to - 1] + lengths[to - 1]];
       node.style.cssText = `top:${head + top}px;height:${end - top}px`;
     },
     drop,
@@ -103,9 +101,15 @@ function makeBandActions(groups, names, { head, band, tops, cellHeight }, host) 
 }
 
 /**
+ * The element of a label: the name of its axis, if there is room for it, and a value.
+ * @param {string} name
+ */
+const makeLabel = (name) => el("span", {}, name && el("b", {}, name), document.createTextNode(""));
+
+/**
  * Write a label. Only a text that may not fit on one line is clipped, because a clip costs several layouts.
  * @param {HTMLElement} node @param {Head | undefined} head @param {number} code
- * @param {number} width pixels
+ * @param {number} width pixels; Infinity if there is room for the text
  * @param {string} summary what stands below it
  */
 function writeLabel(node, head, code, width, summary) {
@@ -113,34 +117,34 @@ function writeLabel(node, head, code, width, summary) {
   const span = /** @type {HTMLElement} */ (node.firstElementChild);
   const below = /** @type {HTMLElement} */ (node.lastElementChild);
   if (below.textContent !== summary) below.textContent = summary;
-  if (span.textContent === text && node.title === full) return;
+  const value = /** @type {Text} */ (span.lastChild);
+  if (value.data === text && node.title === full) return;
   node.title = full;
   const classes = text.length * 9 > width - 12 ? "long" : "";
   if (span.className !== classes) span.className = classes;
-  /** @type {Text} */ (span.firstChild).data = text;
+  value.data = text;
 }
 
-/** @param {Arrangement} arrangement @param {number} width */
-function makeCorner({ axis, heads }, width) {
+/** @param {Arrangement} arrangement @param {number} width @param {() => void} openAxes */
+function makeCorner({ heads }, width, openAxes) {
   /** @param {"x" | "y"} direction @param {string} arrow */
-  const makeName = (direction, arrow) => {
-    const [one, head] = [axis[direction], heads[direction]];
-    return one && el("span", {}, Drag.makeChip(one), head?.name.slice(one.name.length), ` ${arrow}`);
-  };
-  const node = el("div", { class: "corner" }, makeName("x", "→"), makeName("y", "↓"));
+  const makeName = (direction, arrow) => heads[direction] && el("span", {}, `${heads[direction].name} ${arrow}`);
+  const title = "Choose the axes; hide, sort and move their values";
+  const button = el("button", { type: "button", "aria-label": "Axes", title, "data-keep": "axes" }, "▾");
+  const node = el("div", { class: "corner", role: "columnheader", title, onclick: openAxes }, makeName("x", "→"), makeName("y", "↓"), button);
   node.style.width = `${width}px`;
   return node;
 }
 
 /** @param {Arrangement} arrangement @param {Geometry} geometry */
-function makeOuterHeads({ heads: { xx }, columns }, { side, lefts, cellWidth }) {
+function makeOuterHeads({ heads: { xx }, columns }, { side, columns: { starts, lengths } }) {
   if (!xx) return [];
   return Layout.groupByOuter(columns).map(({ from, to, outer }) => {
     const title = el("span", { title: xx.fullOf(outer) }, el("b", {}, xx.name), ` ${xx.labelOf(outer)}`);
     const node = el("div", { class: "outer-head" }, title);
     title.style.left = `${side + 4}px`;
-    node.style.left = `${side + lefts[from]}px`;
-    node.style.width = `${lefts[to - 1] + cellWidth - lefts[from]}px`;
+    node.style.left = `${side + starts[from]}px`;
+    node.style.width = `${starts[to - 1] + lengths[to - 1] - starts[from]}px`;
     return node;
   });
 }

@@ -8,7 +8,7 @@ const GROUPS = [
   ["Everywhere", [["/", "filter"], ["?", "these keys"]]],
   [
     "In the grid, the gallery and the table",
-    [["arrows", "move"], ["Enter", "open the trial"], ["K R", "keep, reject"], ["1 to 5, 0", "rate, not rated"], ["F", "fit the columns into the window"], ["E", "show all trials of a cell"]],
+    [["arrows", "move"], ["Enter", "open the trial"], ["K R", "keep, reject"], ["1 to 5, 0", "rate, not rated"], ["F", "fit: all in view, as wide as the window, 1:1"], ["E", "open a cell that several trials share; Esc closes it"]],
   ],
   [
     "In a chart of a search",

@@ -67,8 +67,7 @@ function listFirstAxes(dataset) {
   return few.length > 0 ? few : varying;
 }
 
-/** @param {{name: string}} axis */
-export const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
+export const isSeed = Columns.isSeed;
 
 /** @param {Axis} axis */
 const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));
@@ -201,9 +200,21 @@ export function makeHead(dataset, axis, placed = []) {
   const makeJoin = (kind) => (code) => {
     const row = rowOf.get(code) ?? -1;
     const present = axes.filter((other) => other.codes[row] >= 0);
-    return present.map((other) => other[kind](other.codes[row])).join(" · ") || axis[kind](code);
+    return joinWords(present, (other) => other[kind](other.codes[row])) || axis[kind](code);
   };
-  return { name: axes.map(({ name }) => name).join(" · "), labelOf: makeJoin("labelOf"), fullOf: makeJoin("fullOf") };
+  return { name: joinWords(axes, ({ name }) => name), labelOf: makeJoin("labelOf"), fullOf: makeJoin("fullOf") };
+}
+
+/**
+ * What is said of several axes as one text. A width and the height that follows it are one size: `192 x 192`.
+ * @param {Axis[]} axes @param {(axis: Axis) => string} write
+ * @param {(axis: Axis) => string} [writePart] the same for a width or a height
+ */
+export function joinWords(axes, write, writePart = write) {
+  const width = axes.findIndex(({ name }, index) => /width$/i.test(name) && /height$/i.test(axes[index + 1]?.name ?? ""));
+  const words = axes.map(width < 0 ? write : (axis, index) => (index === width || index === width + 1 ? writePart(axis) : write(axis)));
+  if (width >= 0) words.splice(width, 2, words.slice(width, width + 2).join(" x "));
+  return words.join(" · ");
 }
 
 /**
@@ -411,33 +422,4 @@ function findPossibleCodes(dataset, axis, pins) {
   for (let row = 0; row < dataset.size; row++)
     {if (others.every(([other, code]) => other.codes[row] === code)) possible.add(axis.codes[row]);}
   return axis.order.filter((code) => possible.has(code));
-}
-
-/**
- * Why a view shows no trial: the smallest combination of its filter, pins and hidden values that leaves none.
- * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} holds
- */
-export function explainEmpty(dataset, view, holds) {
-  const pins = listPins(dataset, view);
-  const hiding = listHidingAxes(dataset, pins).filter((axis) => view.hidden[axis.name]?.length > 0);
-  const join = (/** @type {string[]} */ words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
-  /** @type {[string, (row: number) => boolean][]} */
-  const reasons = [
-    ["the filter", holds],
-    [
-      `choosing ${join(pins.map(([axis, code]) => `${axis.name} ${axis.labelOf(code)}`))}`,
-      (row) => pins.every(([axis, code]) => axis.codes[row] === code),
-    ],
-    [
-      `hiding values of ${join(hiding.map(({ name }) => name))}`,
-      makeVisibleTest(hiding, view),
-    ],
-  ];
-  const rows = dataset.filterRows(() => true);
-  for (const combination of [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) {
-    if (rows.some((row) => combination.every((index) => reasons[index][1](row)))) continue;
-    const words = join(combination.map((index) => reasons[index][0]));
-    return combination.length === 1 ? `${words} leaves none` : `${words} leave none together`;
-  }
-  return "there are none";
 }

@@ -25,6 +25,7 @@ export function follow(dataset, listeners) {
   let pauseTimer = 0;
   function end() {
     live.running = false;
+    dataset.raw.ended = Date.now() / 1000;
     Dom.announce(`the ${dataset.raw.search ? "search" : "run"} has ended`);
     onChange(new Set(), false);
   }
@@ -88,9 +89,11 @@ export function describe(dataset) {
   if (live.hasEnded) return "sweeper view has ended";
   if (live.isAway) return "sweeper view does not respond; reconnecting";
   if (live.problem) return live.problem;
-  if (live.running && dataset.raw.search) return `● searching, ${live.done} done, ${dataset.size - live.done} asked for`;
-  if (live.running) return ["● running", `${live.done} of ${dataset.size} done`, describeLeft(live)].filter(Boolean).join(", ");
-  return live.stopped_by ? `stopped: ${live.stopped_by}` : "not running";
+  if (live.running && dataset.raw.search) return `searching: ${live.done} done, ${dataset.size - live.done} asked for`;
+  if (live.running) return [`running: ${live.done} of ${dataset.size} done`, describeLeft(live)].filter(Boolean).join(", ");
+  const { ended } = dataset.raw;
+  const time = ended ? `finished ${new Date(ended * 1000).toLocaleTimeString("en-GB", { timeStyle: "short" })}` : "not running";
+  return live.stopped_by ? `stopped: ${live.stopped_by}` : time;
 }
 
 /**

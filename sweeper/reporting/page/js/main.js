@@ -9,7 +9,6 @@ import * as Decide from "./decide.js";
 import * as Dom from "./dom.js";
 import * as Expression from "./expression.js";
 import { GridView } from "./grid.js";
-import * as GridGeometry from "./grid_geometry.js";
 import * as Keys from "./keys.js";
 import * as Layout from "./layout.js";
 import * as Live from "./live.js";
@@ -20,6 +19,7 @@ import * as PrintSheet from "./print_sheet.js";
 import { SearchView } from "./search_view.js";
 import * as Sprites from "./sprites.js";
 import * as ViewState from "./state.js";
+import * as ValuesDialog from "./values_dialog.js";
 import { TableView } from "./table.js";
 import { Zoom } from "./zoom.js";
 /** @import { Axis, Column } from "./columns.js" */
@@ -44,7 +44,9 @@ import { Zoom } from "./zoom.js";
  * @property {() => Arrangement} getArrangement
  * @property {() => boolean} isBusy whether the view is still being filled
  * @property {(row: number) => void} open opens a trial in the dialog
- * @property {() => void} fit makes the columns of the grid fit into the window
+ * @property {() => void} focusView
+ * @property {() => void} openAxes opens the dialog of the axes and their values
+ * @property {() => void} fit chooses the next way in which the grid fits into the window
  * @property {(key: string, row: number) => boolean} markByKey marks a row, if the key means a mark
  */
 /**
@@ -53,6 +55,7 @@ import { Zoom } from "./zoom.js";
  * @property {{width: number, height: number}} room pixels
  * @property {Column | undefined} colour the column that colours the cells
  * @property {(rows: number[]) => string} tint the colour of the mean of some rows
+ * @property {Map<number, number>} ranks of the three best rows by what colours the cells, from 0 on
  * @property {(row: number) => boolean} holds whether a row passes the filter
  * @property {Axis[]} free the axes whose values a cell's caption has to name
  */
@@ -68,17 +71,21 @@ import { Zoom } from "./zoom.js";
  * @property {() => boolean} [isBusy]
  * @property {() => void} [close]
  * @property {Arrangement} [arrangement]
+ * @property {number} [size] pixels of its cells' width
  */
+
+const RANKED = 3; // of the rows, which get a number in the grid
 
 class App {
   static MARK_DELAY = 400; // milliseconds after which marks are applied to a filter by marks
+  static RESIZE_DELAY = 150;
   static OUTCOME_DELAY = 1000; // the same for outcomes of a run that is still going
   /** @type {(keyof State)[]} settings that the grid depends on */
-  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view"];
+  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "fit", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view", "open"];
   /** @type {(keyof State)[]} the same for the table and the plots */
   static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y", "by", "choice"];
   /** @type {(keyof State)[]} settings that change the layout, so that the scroll position loses its meaning */
-  static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size"];
+  static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size", "fit"];
 
   /** @param {any} raw the data as `data.js` has it */
   constructor(raw) {
@@ -99,6 +106,7 @@ class App {
     /** @type {ReturnType<Page["getScale"]>} */
     this.scale = null;
     this.rebuildTimer = 0;
+    this.room = { width: 0, height: 0 }; // that the view was built for
     this.marks = new Marks(this.dataset, (rows) => this.showMarks(rows));
     this.page = this.makePage();
     this.bar = Bar.create(Dom.byId("bar"), this.page);
@@ -132,6 +140,8 @@ class App {
       getArrangement: () => this.view?.arrangement ?? Layout.arrange(dataset, this.state, this.filter.holds),
       isBusy: () => this.view?.isBusy?.() ?? false,
       fit: () => this.fit(),
+      focusView: () => this.view?.focus(),
+      openAxes: () => ValuesDialog.open(this.page),
       open: (row) => this.update({ trial: String(dataset.trial(row)) }),
       markByKey: (key, row) => markByKey(marks, key, row),
     };
@@ -163,13 +173,17 @@ class App {
   }
 
   fit() {
-    this.update({ size: GridGeometry.fitSize(this.dataset, this.state, this.host.clientWidth, this.filter.holds) });
+    const [names, words] = [Object.keys(ViewState.FITS), Object.values(ViewState.FITS)];
+    const next = (names.indexOf(this.state.fit) + 1) % names.length;
+    this.update({ fit: names[next] });
+    Dom.announce(`size: ${words[next]}`);
   }
 
   /** @param {State} next */
   apply(next) {
     const before = this.state;
     this.state = next;
+    if (next.fit !== "" && next.fit === before.fit) next.size = before.size; // chosen by the grid
     const isChanged = (/** @type {(keyof State)[]} */ keys) => keys.some((key) => before[key] !== next[key]);
     if (isChanged(["where"])) this.compileFilter();
     if (isChanged(next.view === "grid" ? App.GRID_KEYS : App.OTHER_KEYS)) this.build(!isChanged(App.LAYOUT_KEYS));
@@ -200,13 +214,16 @@ class App {
   build(stay) {
     const scroll = stay ? this.view?.getScroll() : undefined;
     const row = stay ? (this.view?.getCurrentRow?.() ?? -1) : -1;
-    // Read the size before anything changes: afterwards the browser would have to lay out the page for it.
+    this.bar.show(this.state, this.view?.arrangement); // it may get another height
+    // Read the size before the view changes: afterwards the browser would have to lay out the page for it.
     const room = { height: this.host.clientHeight, width: this.host.clientWidth };
     Dom.redrawKeepingFocus(this.host, () => {
       this.view?.close?.();
       this.view = this.createView({ ...this.page, ...this.makeViewContext(room) }, scroll);
       if (row >= 0) this.view.show?.(row, true);
     });
+    if (this.state.fit !== "") this.state.size = this.view?.size ?? this.state.size;
+    this.room = room;
   }
 
   /** @param {Context} context @param {any} scroll @returns {View} */
@@ -235,18 +252,19 @@ class App {
         const value = colour && PlotData.computeMean(rows.map((row) => colour.value(row)));
         return extent && typeof value === "number" ? Colours.pick(Colours.toShare(value, extent)) : "transparent";
       },
+      ranks: colour ? rankRows(this.getRows(), colour, state.stack === "lowest") : new Map(),
       holds: this.filter.holds,
       free: this.listCaptionAxes(),
     };
   }
 
-  /** The axes whose values a cell's caption has to name: in the gallery those in which the trials in view differ. */
+  /** The axes whose values a cell's caption has to name: those in which the trials in view differ and no line says it. */
   listCaptionAxes() {
     const { dataset, state } = this;
     const isGallery = state.view === "gallery";
     const rows = this.getRows();
     const isNamed = (/** @type {Axis} */ axis) =>
-      isGallery ? rows.length < 2 || rows.some((row) => axis.codes[row] !== axis.codes[rows[0]]) : state.pins[axis.name] === undefined;
+      rows.length < 2 ? isGallery : rows.some((row) => axis.codes[row] !== axis.codes[rows[0]]);
     return Layout.listFreeAxes(dataset, isGallery ? { ...state, ...Layout.NO_DIRECTIONS } : state).filter(isNamed);
   }
 
@@ -307,16 +325,34 @@ class App {
       this.address = location.hash;
       this.apply(ViewState.read(this.address, this.initial, this.dataset));
     });
+    addEventListener("resize", () => {
+      const isFitted = this.state.fit !== "" && ["grid", "gallery"].includes(this.state.view);
+      const { clientWidth: width, clientHeight: height } = this.host;
+      // The bars of a phone's browser come and go while one scrolls.
+      if (isFitted && (width !== this.room.width || Math.abs(height - this.room.height) > 120)) this.rebuildSoon(App.RESIZE_DELAY);
+    });
     addEventListener("keydown", (event) => {
       const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select");
       if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       if (event.key === "/") this.bar.focusFilter();
       else if (event.key === "?") Keys.open();
-      else if (event.key === "f" && this.state.view === "grid") this.fit();
+      else if (event.key === "f" && ["grid", "gallery"].includes(this.state.view)) this.fit();
       else return;
       event.preventDefault();
     });
   }
+}
+
+/**
+ * The ranks of the three best rows by a number. None has the rank that it would share with others.
+ * @param {number[]} rows @param {Column} column @param {boolean} isLowestBest
+ */
+function rankRows(rows, column, isLowestBest) {
+  const sign = isLowestBest ? 1 : -1;
+  const sorted = rows.filter((row) => typeof column.value(row) === "number").sort((a, b) => sign * (column.value(a) - column.value(b)));
+  const isAlone = (/** @type {number} */ rank) => column.value(sorted[rank]) !== column.value(sorted[rank + 1]);
+  const count = sorted.slice(0, RANKED).findIndex((_, rank) => !isAlone(rank));
+  return new Map(sorted.slice(0, count < 0 ? RANKED : count).map((row, rank) => [row, rank]));
 }
 
 /**

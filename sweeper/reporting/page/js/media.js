@@ -22,6 +22,12 @@ export function pickThumbnail(file, size, sides) {
 }
 
 /**
+ * Whether a browser shows the file itself as a picture.
+ * @param {PageFile} file
+ */
+export const canShow = ({ kind, path }) => kind === "image" && /\.(png|jpe?g|webp|gif|avif|bmp)$/i.test(path ?? "");
+
+/**
  * @typedef {object} MediaOptions
  * @property {boolean} [full] show the file itself, with controls, and not its thumbnail
  * @property {string} [src] the URL of another thumbnail

@@ -3,7 +3,6 @@
 
 import * as Address from "./address.js";
 import * as DecideData from "./decide_data.js";
-import * as GridGeometry from "./grid_geometry.js";
 import * as Layout from "./layout.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
@@ -20,12 +19,14 @@ import * as Layout from "./layout.js";
  * @property {string} sort the column that sorts the table and the gallery; `-` before it sorts descending
  * @property {string} stack which trial a cell shows that several share: one of STACKS
  * @property {string} columns of the table, as JSON; "" for the usual ones
+ * @property {string} open a trial whose cell is open as a strip; "" for none
  * @property {string} trial the trial that is open in the dialog; "" for none
  * @property {string} with the trial beside it, "accepted", or ""
  * @property {string} by what Decide judges by: a metric, `-` before it if less is better, or the marks; "" for the usual one
  * @property {string} choice the trial that Decide shows; "" for the best
  * @property {string} file index of the file shown
  * @property {string} mode how two files are compared: one of MODES
+ * @property {string} fit how the size of cells is chosen: one of FITS, or "" for the size that follows
  * @property {number} size pixels of a cell's width
  * @property {boolean} captions
  * @property {string} x the axis in each direction; "" for none
@@ -37,6 +38,8 @@ import * as Layout from "./layout.js";
  * @property {Record<string, number[]>} order by axis the codes in the wanted order
  */
 
+/** @type {Record<string, string>} what pictures fit into */
+export const FITS = { all: "all in view", width: "as wide as the window", pixels: "1:1, each pixel" };
 const DEFAULTS = {
   view: "grid",
   where: "",
@@ -47,15 +50,18 @@ const DEFAULTS = {
   sort: "trial",
   stack: "first",
   columns: "",
+  open: "",
   trial: "",
   with: "",
   by: "",
   choice: "",
   file: "0",
   mode: "single",
+  fit: "all",
 };
 const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
-const TRIAL_KEYS = /** @type {const} */ (["trial", "with", "choice"]); // trial numbers, which change when the sweep grows
+const TRIAL_KEYS = /** @type {const} */ (["trial", "with", "choice", "open"]); // trial numbers, which change when the sweep grows
+const USUAL_SIZE = 160; // pixels
 const VIEWS = ["decide", "grid", "gallery", "table", "plots"];
 const STACKS = ["first", "highest", "lowest"];
 const MODES = ["single", "side", "blink", "slider", "difference"];
@@ -79,10 +85,9 @@ export function withEntry(settings, name, value) {
  * @param {Dataset} dataset @returns {State}
  */
 export function makeInitial(dataset) {
-  const size = GridGeometry.isSmallWindow() ? 112 : 160;
   const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
   const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
-  const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
+  const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size: USUAL_SIZE, captions: true, ...makeAxisSettings(), ...review };
   const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
   const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
   return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? (DecideData.canDecide(dataset) && !dataset.raw.live?.running ? "decide" : state.view) };
@@ -123,9 +128,10 @@ export function write(state, initial, dataset) {
   for (const key of TEXT_KEYS) {
     const text = TRIAL_KEYS.some((name) => name === key) ? Address.writeTrial(dataset, state[key]) : state[key];
     // An address without a view is older than Decide: see `read`.
-    if (text !== initial[key] || (key === "view" && text === "decide")) params.set(key, text);
+    const isSaid = text !== initial[key] || (key === "view" && text === "decide");
+    if (isSaid && !(key === "fit" && text === "")) params.set(key, text);
   }
-  if (state.size !== initial.size) params.set("size", String(state.size));
+  if (state.fit === "") params.set("size", String(state.size));
   if (state.captions !== initial.captions) params.set("captions", String(state.captions));
   for (const axis of dataset.axes) {
     const pin = state.pins[axis.name];
@@ -167,8 +173,9 @@ export function read(text, initial, dataset) {
   if (!MODES.includes(state.mode)) state.mode = initial.mode;
   if (!STACKS.includes(state.stack)) state.stack = initial.stack;
   if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
+  if (!(state.fit in FITS)) state.fit = initial.fit;
   const size = Number(params.get("size"));
-  if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
+  if (Number.isInteger(size) && size >= 48 && size <= 512) Object.assign(state, { size, fit: "" });
   if (params.has("captions")) state.captions = params.get("captions") === "true";
   for (const key of TRIAL_KEYS) state[key] = Address.readTrial(dataset, state[key]);
   /** @param {string} name */

@@ -41,31 +41,7 @@ export function shorten(text, room) {
   for (const letter of text) {
     used += measureLetter(letter);
     if (used + ellipsis <= room) count += 1;
-    if (used > room) return shortenNumbers(text, room) ?? `${text.slice(0, count).trimEnd()}…`;
+    if (used > room) return `${text.slice(0, count).trimEnd()}…`;
   }
   return text;
-}
-
-const LONG_NUMBER = /\d{8,}/g;
-const MIN_DIGITS = 6; // that are left of a number
-const MAX_SEARCHED = 80; // letters of a text that is searched for numbers
-
-/**
- * Shorten a text by the middle digits of its long numbers, because the ends of two seeds tell them apart. Undefined if
- * that is not enough.
- * @param {string} text
- * @param {number} room pixels
- */
-function shortenNumbers(text, room) {
-  const numbers = text.length > MAX_SEARCHED ? null : text.match(LONG_NUMBER);
-  if (numbers === null) return undefined;
-  let width = 0;
-  for (const letter of text) width += measureLetter(letter);
-  const excess = Math.ceil((width + numbers.length * measureLetter("…") - room) / measureLetter("0")); // digits
-  const perNumber = Math.ceil(excess / numbers.length);
-  if (numbers.some((number) => number.length - perNumber < MIN_DIGITS)) return undefined;
-  return text.replace(LONG_NUMBER, (number) => {
-    const tail = Math.ceil((number.length - perNumber) / 2);
-    return `${number.slice(0, number.length - perNumber - tail)}…${number.slice(-tail)}`;
-  });
 }

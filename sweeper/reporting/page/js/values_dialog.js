@@ -1,13 +1,22 @@
 // @ts-check
-// The dialog that shows, hides and reorders the values of the axes.
+// The dialog that chooses the axes of the grid, and shows, hides and reorders their values.
 
 import { byId, el, makeField, makeMenu, redrawKeepingFocus } from "./dom.js";
 import * as Layout from "./layout.js";
 import * as PlotData from "./plot_data.js";
 import * as ViewState from "./state.js";
 /** @import { Axis, Column } from "./columns.js" */
+/** @import { Direction } from "./layout.js" */
 /** @import { Page } from "./main.js" */
+/** @import { State } from "./state.js" */
 
+/** @type {[Direction, string][]} */
+const LABELS = [
+  ["x", "X axis"],
+  ["y", "Y axis"],
+  ["xx", "Outer columns"],
+  ["yy", "Outer rows"],
+];
 const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for those
 
 /**
@@ -17,17 +26,18 @@ const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for t
 export function open(page) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("values"));
   const { axes } = page.dataset;
-  let axis = axes.find((one) => one.name === page.getState().x) ?? axes[0];
+  let axis = axes.find(({ name }) => name === page.getState().x) ?? axes[0];
 
   let drawn = page.getState();
 
   function draw() {
     drawn = page.getState();
     const chooser = makeMenu(axes.map(({ name }) => [name, name]), axis.name, (name) => {
-      axis = axes.find((one) => one.name === name) ?? axis;
+      axis = axes.find((other) => other.name === name) ?? axis;
       draw();
     });
     const parts = [
+      ...(drawn.view === "grid" ? makeAxisMenus(page, draw) : []),
       el("h2", {}, "Values shown, in this order"),
       makeField("Axis", chooser),
       makeField("Sort by", makeSortMenu(page, axis, draw)),
@@ -51,6 +61,28 @@ export function open(page) {
   addEventListener("hashchange", onHashChange);
   dialog.addEventListener("close", () => removeEventListener("hashchange", onHashChange), { once: true });
   dialog.showModal();
+}
+
+/**
+ * A menu of the axes for each direction, and a button that swaps rows and columns.
+ * @param {Page} page @param {() => void} redraw
+ */
+function makeAxisMenus({ dataset, getState, update }, redraw) {
+  const options = [["", "(none)"], ...dataset.axes.map(({ name, order }) => [name, `${name} (${order.length})`])];
+  const state = getState();
+  /** @param {Partial<State>} change */
+  const change = (change) => {
+    update(change);
+    redraw();
+  };
+  const { x, y, xx, yy } = state;
+  return [
+    el("h2", {}, "Axes"),
+    el("div", { class: "axes" }, LABELS.map(([direction, label]) =>
+      makeField(label, makeMenu(options, state[direction], (name) => change(ViewState.withAxis(getState(), direction, name)))),
+    )),
+    el("button", { type: "button", "data-keep": "swap", onclick: () => change({ x: y, y: x, xx: yy, yy: xx }) }, "Swap rows and columns"),
+  ];
 }
 
 /** @param {Page} page @param {Axis} axis @param {number[]} codes @param {() => void} redraw */
@@ -98,7 +130,7 @@ function makeValues(page, axis, redraw) {
   };
   /** @param {number} code @param {number} index */
   const makeItem = (code, index) => {
-    const onchange = () => hideCodes(page, axis, box.checked ? [...hidden].filter((one) => one !== code) : [...hidden, code], redraw);
+    const onchange = () => hideCodes(page, axis, box.checked ? [...hidden].filter((other) => other !== code) : [...hidden, code], redraw);
     const box = el("input", { type: "checkbox", "data-keep": `show ${code}`, onchange });
     box.checked = !hidden.has(code);
     /** @param {string} sign @param {number} by @param {string} name */

@@ -92,7 +92,7 @@ function isEqualInJinja(a, b) {
  */
 export function explainNoCommand(dataset, row) {
   if (!isKnown(dataset, row)) return explainMissing(dataset);
-  if (dataset.raw.search) return "a search chooses its trials itself; mark this one `keep`, and Marks > Export marks makes an experiment of it";
+  if (dataset.raw.search) return "a search chooses its trials itself; mark this one `keep`, and Marks > New experiment from the kept makes one of it";
   if (dataset.raw.asked.options === null) return "a value that --set gave this run cannot be written in a command";
   const columns = listUsableSlots(dataset, row);
   for (let other = 0; other < dataset.size; other++) {
@@ -107,10 +107,26 @@ export function explainNoCommand(dataset, row) {
  * The command that runs this trial again with the run's own options; null if there is none.
  * @param {Dataset} dataset @param {number} row
  */
-export function makeCommand(dataset, row) {
-  if (explainNoCommand(dataset, row) !== "") return null;
-  const where = makeCondition(dataset, row);
-  const { file, results, asked } = dataset.raw;
-  const words = [file, ...asked.options, "--out", results, "--fresh", ...(where ? ["--where", where] : [])];
-  return `sweeper run ${words.map(quoteWord).join(" ")}`;
+export const makeCommand = (dataset, row) => (explainNoCommand(dataset, row) === "" ? makeFreshCommand(dataset, [row]) : null);
+
+const MAX_FRESH = 40; // trials that a condition names
+
+/**
+ * The command that runs some trials again; null if no condition selects them.
+ * @param {Dataset} dataset @param {number[]} rows
+ */
+export function makeFreshCommand(dataset, rows) {
+  if (rows.length > MAX_FRESH || dataset.raw.search) return null;
+  const conditions = rows.map((row) => makeCondition(dataset, row));
+  if (rows.length > 1 && conditions.includes("")) return null;
+  return makeRunCommand(dataset, ["--fresh", ...(conditions[0] ? ["--where", conditions.join(" or ")] : [])]);
+}
+
+/**
+ * The command that goes on with this run, with its own options and some more; null if a command cannot express them.
+ * @param {Dataset} dataset @param {string[]} options
+ */
+export function makeRunCommand({ raw: { file, results, asked, search } }, options) {
+  if (asked.options === null || (search && options.includes("--remake"))) return null;
+  return `sweeper ${search ? "search" : "run"} ${[file, ...asked.options, "--out", results, ...options].map(quoteWord).join(" ")}`;
 }

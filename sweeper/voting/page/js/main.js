@@ -2,7 +2,7 @@
 // The vote page: shows a pair, takes the answer by key, mouse or touch, and asks for the next pair.
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
-import { createSwitch } from "../../../serving/page/js/theme.js";
+import { createSwitch } from "../../../serving/page/js/segment.js";
 import * as VoteRequest from "./vote_request.js";
 /** @import { Ranking, VotePair, VoteStart, VoteState } from "./vote_request.js" */
 

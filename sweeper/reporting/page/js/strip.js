@@ -1,0 +1,65 @@
+// @ts-check
+// All trials of a cell that several share, as a strip below its row.
+
+import * as Cell from "./cell.js";
+import { el } from "./dom.js";
+import * as Layout from "./layout.js";
+/** @import { CellContext } from "./cell.js" */
+/** @import { GridView } from "./grid.js" */
+
+const GAP = 4; // pixels between cells, as in css/grid.css
+const TITLE = 38; // pixels
+const MARGIN = 12;
+const MAX_SHOWN = 200;
+const MAX_WIDTH = 200; // pixels of a cell
+
+/**
+ * Make the strip of the cell that the address names; null if none is open, or it has a single trial.
+ * @param {GridView} grid
+ */
+export function create(grid) {
+  const { arrangement, context, geometry } = grid;
+  const { dataset, state, room, free, update } = context;
+  const opened = state.open === "" ? undefined : dataset.row(Number(state.open));
+  const position = opened === undefined || arrangement.exists ? null : arrangement.locate(opened);
+  const rows = position === null ? [] : arrangement.trials(...position).slice(0, MAX_SHOWN);
+  if (position === null || rows.length < 2) return null;
+  const { box } = grid.contextAt(...position);
+  const scale = Math.min(1, MAX_WIDTH / box[0]);
+  /** @type {CellContext} */
+  const cellContext = { ...grid.contextAt(...position), box: [Math.round(box[0] * scale), Math.round(box[1] * scale)] };
+  const [width, height] = [cellContext.box[0], cellContext.box[1] + geometry.caption];
+  const cells = rows.map((row) => {
+    const node = el("div", { class: "cell", role: "gridcell", tabindex: 0 });
+    node.style.cssText = `width:${width}px;height:${height}px`;
+    Cell.showTrial(node, row, null, cellContext);
+    return node;
+  });
+  const codes = new Map(arrangement.values(...position));
+  const common = Layout.joinWords([...codes.keys()], (axis) => `${axis.name} ${axis.labelOf(codes.get(axis) ?? -1)}`);
+  const title = [`${arrangement.trials(...position).length} trials`, common, `differ in ${free.map(({ name }) => name).join(", ")}`].filter(Boolean).join(" · ");
+  const close = el("button", { type: "button", onclick: () => update({ open: "" }) }, "Close (Esc)");
+  const line = el("div", { class: "opened-line", role: "row", "aria-label": title }, el("div", { class: "opened-title", role: "gridcell" }, close, title), cells);
+  const lineWidth = room.width - 3 * MARGIN;
+  line.style.width = `${lineWidth}px`;
+  const perLine = Math.max(1, Math.floor((lineWidth + GAP) / (width + GAP)));
+  const node = el("div", { class: "opened", role: "presentation" }, line);
+  return {
+    opening: { r: position[0], height: TITLE + Math.ceil(rows.length / perLine) * (height + GAP) + MARGIN },
+    mount() {
+      const { rows: lines, head, gap } = grid.geometry;
+      node.style.top = `${head + lines.starts[position[0]] + lines.lengths[position[0]] + gap}px`;
+      grid.canvas.append(node);
+      cells.forEach(Cell.sharpen);
+      node.scrollIntoView({ block: "nearest" });
+    },
+    /**
+     * Show a trial again, if it is in the strip.
+     * @param {number} row
+     */
+    refresh(row) {
+      const index = rows.indexOf(row);
+      if (index >= 0) Cell.showTrial(cells[index], row, null, cellContext);
+    },
+  };
+}

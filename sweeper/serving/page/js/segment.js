@@ -1,0 +1,55 @@
+// @ts-check
+// Buttons of which one is pressed, and the theme of a page, chosen by them. Every page of an address has the same theme.
+
+/** @type {Record<string, string>} */
+const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
+const KEY = "sweeper:theme";
+
+/**
+ * Make buttons of which one is pressed.
+ * @param {string} label @param {Record<string, string>} options the text of each button by its name
+ * @param {(name: string) => void} onChoose
+ */
+export function createSegment(label, options, onChoose) {
+  const node = document.createElement("div");
+  node.className = "segment";
+  node.setAttribute("role", "group");
+  node.setAttribute("aria-label", label);
+  const buttons = Object.entries(options).map(([name, text]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.addEventListener("click", () => onChoose(name));
+    return button;
+  });
+  node.append(...buttons);
+  /** @param {string} chosen */
+  const choose = (chosen) => Object.keys(options).forEach((name, index) => buttons[index].setAttribute("aria-pressed", String(name === chosen)));
+  return { node, choose };
+}
+
+/** The choice of the theme, which applies at once, and is remembered if the browser allows it. */
+export function createSwitch() {
+  const { node, choose } = createSegment("Theme", THEMES, (name) => apply(name, true));
+
+  /** @param {string} chosen @param {boolean} isKept */
+  function apply(chosen, isKept) {
+    if (chosen === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = chosen;
+    choose(chosen);
+    try {
+      if (isKept) localStorage.setItem(KEY, chosen);
+    } catch {
+      /* then it lasts as long as the page */
+    }
+  }
+
+  let saved = null;
+  try {
+    saved = localStorage.getItem(KEY);
+  } catch {
+    /* then it follows the system */
+  }
+  apply(saved !== null && saved in THEMES ? saved : "auto", false);
+  return node;
+}
