@@ -34,8 +34,8 @@ _LITERAL: Final = 100_000  # letters of a string in the script
 _BATCH: Final = 2000  # rows or items that are converted at once
 # The parts of a file's entry, in the order of the page's data.
 _FILE_FIELDS: Final = (
-    "kind", "sha256", "was", "path", "bytes", "thumb", "width", "height", "colour", "frames", "workflow", "sprite",
-    "accepted",
+    "kind", "sha256", "was", "path", "bytes", "thumb", "width", "height", "colour", "frames", "workflow", "look",
+    "sprite", "accepted",
 )  # fmt: skip
 
 

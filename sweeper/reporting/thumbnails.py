@@ -24,7 +24,7 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, ImageStat
 
 from sweeper.errors import ImageError, ResultsError
 from sweeper.files import atomic_write
@@ -45,6 +45,8 @@ _SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a fu
 _SPRITES_PER_SHEET: Final = _SPRITES_PER_LINE * _SPRITES_PER_LINE
 THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")  # also of a sheet of sprites
 _INDEX_NAME: Final = "index.json"
+_MAX_BLACK: Final = 6.0  # of 255: the mean and the deviation of the light in a picture that is nearly black
+_MAX_FLAT: Final = 8  # of 255: the range of each channel in a picture of one colour; its thumbnail is compressed
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # What Pillow and the film reader raise for files that are broken, unknown or far too large.
 UNREADABLE: Final = (
@@ -55,7 +57,8 @@ UNREADABLE: Final = (
 class Thumbnail(NamedTuple):
     """Facts of a picture: its own size in pixels, number of frames, mean colour as `#rrggbb`.
 
-    `workflow`: whether it is a PNG that contains its workflow, as ComfyUI writes them. The index stores these fields.
+    `workflow`: whether it is a PNG that contains its workflow, as ComfyUI writes them. `look`: `nearly black` or `flat`
+    if a still picture shows nothing, else empty. The index stores these fields.
     """
 
     width: int
@@ -63,6 +66,7 @@ class Thumbnail(NamedTuple):
     frames: int
     colour: str
     workflow: bool
+    look: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +197,8 @@ class Thumbnails:
             return sha, None, None
         assert isinstance(colour, tuple)
         mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
-        return sha, Thumbnail(width, height, frames, mean, workflow), _make_sprite(small, sprite_side)
+        look = "" if is_film(path) or frames > 1 else _judge_look(small)
+        return sha, Thumbnail(width, height, frames, mean, workflow, look), _make_sprite(small, sprite_side)
 
     def _save(self, image: Any, name: str) -> None:
         with atomic_write(self._folder / name) as file:
@@ -203,7 +208,7 @@ class Thumbnails:
         try:
             index: dict[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
             for sha, fields in index.items():  # in place, because a second mapping takes 10 MB
-                index[sha] = None if fields is None else _read_thumbnail(*fields)
+                index[sha] = None if fields is None else _read_thumbnail(fields)
         except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return {}  # make all thumbnails again
         return index
@@ -213,9 +218,18 @@ class Thumbnails:
             file.write(json.dumps(self.known).encode())
 
 
-def _read_thumbnail(width: int, height: int, frames: int, colour: str, workflow: bool) -> Thumbnail:
+def _read_thumbnail(fields: Sequence[Any]) -> Thumbnail:
     """Raises TypeError or ValueError, because somebody else may have written the index."""
-    return Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow))
+    width, height, frames, colour, workflow, look = fields
+    return Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow), str(look))
+
+
+def _judge_look(image: Any) -> str:
+    """Whether a thumbnail shows nothing, as after an overflow in a VAE or with a missing model."""
+    light = ImageStat.Stat(image.convert("L"))
+    if light.mean[0] < _MAX_BLACK and light.stddev[0] < _MAX_BLACK:
+        return "nearly black"
+    return "flat" if all(most - least <= _MAX_FLAT for least, most in image.convert("RGB").getextrema()) else ""
 
 
 def _make_sprite(image: Any, side: int) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from sweeper.cli import main
+from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import choose_axis, open_menu, read_axes
 
@@ -73,6 +75,32 @@ def test_parts_of_a_filter_are_removed_one_by_one(made, opened):
     page.get_by_label("Filter").fill("steps == 8 or cfg == 3")
     page.wait_for_function("() => document.querySelector('.chips').textContent.includes(' or ')")
     assert chips.all_inner_texts() == ["steps == 8 or cfg == 3"]
+
+
+OOM = ("torch.OutOfMemoryError", "node 3 (KSampler): CUDA out of memory")
+
+
+def test_accidents_are_counted_shown_and_run_again(tmp_path, opened):
+    black, grey = (Image.new("RGB", (64, 48), colour) for colour in ((2, 1, 3), (120, 120, 120)))
+    out = Sweep({"steps": [1, 2, 3, 4, 5, 6]}, ends={4: ("failed", OOM), 5: ("failed", OOM)}).write(tmp_path / "r")
+    for number, image in enumerate((black, grey)):
+        image.save(out / "artifacts" / f"picture-{number}.png")
+    (out / "artifacts" / "picture-2.png").unlink()
+    page = opened(write_report(out).page.parent)
+    lines = page.locator(".accidents p").evaluate_all("all => all.map(one => one.firstChild.data)")
+    assert lines == [
+        "2 failed: OutOfMemoryError in KSampler (2)", "1 nearly black", "1 flat", "1 with a missing file",
+    ]  # fmt: skip
+    assert page.locator('[data-trial="4"] .why').inner_text() == "OutOfMemoryError in KSampler"  # the rest on hover
+    assert page.locator('[data-trial="2"]').inner_text() == "file is gone"
+    page.evaluate("() => document.addEventListener('copy', () => (window.copied = String(getSelection())))")
+    page.get_by_role("button", name="Copy command: runs them again: 2 failed").click()
+    page.wait_for_selector("#message.shown")
+    assert page.evaluate("window.copied").startswith("sweeper run gone.yaml ")
+    assert page.evaluate("window.copied").endswith(" --retry-failed")
+    page.get_by_role("button", name="Show: 1 nearly black").click()
+    assert page.get_by_label("Filter").input_value() == "picture == 'nearly black'"
+    assert page.locator(".cell[data-trial]").evaluate_all("all => all.map(one => one.dataset.trial)") == ["0"]
 
 
 def test_menus_fit_into_a_narrow_window(made, opened):
