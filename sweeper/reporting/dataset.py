@@ -99,7 +99,8 @@ def build_dataset(table: TrialTable) -> dict[str, Any]:
     places = [origins.setdefault(origin, len(origins)) for origin in table.origins]
     texts = [name for name, cells in table.metrics.items() if str in map(type, cells)]
     columns = [_build_axis_column(name, table, cells) for name, cells in table.axes.items()]
-    columns += [build_column(name, "slot", cells) for name, cells in table.slots.items() if name not in table.axes]
+    slots = [build_column(name, "slot", cells) for name, cells in table.slots.items() if name not in table.axes]
+    columns += [_add_names(slot, ()) for slot in slots]
     return {
         "format": FORMAT,
         "sides": sorted(SMALLER_SIDES),
@@ -166,12 +167,14 @@ def _build_axis_column(name: str, table: TrialTable, cells: Sequence[Any]) -> di
     column: dict[str, Any] = {"name": name, "role": _find_role(name, table.axes), "values": values, "of": of}
     if none is not None and none != len(values):
         column["none"] = none
-    if column["role"] == "axis":
-        texts, labels = label_axis(values, of, table.axes.get(f"{name}.label", ()))
-        names = [label if label != text and label.strip() else None for text, label in zip(texts, labels, strict=True)]
-        if any(names):
-            column["names"] = names
-    return column
+    return _add_names(column, table.axes.get(f"{name}.label", ())) if column["role"] == "axis" else column
+
+
+def _add_names(column: dict[str, Any], words: Sequence[Any]) -> dict[str, Any]:
+    """Add short names of values whose texts are long; see `label_axis`."""
+    texts, labels = label_axis(column["values"], column["of"], words)
+    names = [label if label != text and label.strip() else None for text, label in zip(texts, labels, strict=True)]
+    return column | ({"names": names} if any(names) else {})
 
 
 def label_axis(values: Sequence[Any], of: Sequence[int], words: Sequence[Any]) -> tuple[list[str], list[str]]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell, format_rounded
-from sweeper.answers.parts import Facts, Line, Part, shorten_cell
+from sweeper.answers.cells import format_rounded
+from sweeper.answers.parts import Facts, Line, Part
 from sweeper.answers.render import INLINE, NOT_IN_JSON
 from sweeper.comfy.target import Target
 from sweeper.errors import UsageError
@@ -41,6 +41,7 @@ from sweeper.store import Store
 from sweeper.store.remote_artifacts import is_url
 from sweeper.tables.effect_axes import find_kind
 from sweeper.tables.effect_words import describe_estimate
+from sweeper.tables.searched_points import describe_values
 from sweeper.wording import count_things
 
 CONFIRM: Final = "confirm"  # the results folder of a search, with this at the end of its name
@@ -206,7 +207,7 @@ class ConfirmAnswer:
         """A sentence for each point, what is missing, and where the results are."""
         run = self.run
         for point in self.points:
-            yield Line(_describe_point(point, self.scope))
+            yield Line(_describe_point(point, self.points, self.scope))
         if run.failed:
             these = "this again" if run.failed == 1 else "these again"
             yield Line(
@@ -217,10 +218,10 @@ class ConfirmAnswer:
         yield Facts(list(list_run_facts(run, self.cost, self.report, self.report_command)))
 
 
-def _describe_point(point: ConfirmedPoint, scope: str) -> str:
+def _describe_point(point: ConfirmedPoint, among: Sequence[ConfirmedPoint], scope: str) -> str:
     """`sharpness 331 (318 to 344) on 8 fresh seeds and these 2 prompts, at cfg 5.51, steps 20`."""
     means = " and ".join(f"{name} {_describe_mean(mean)}" for name, mean in point.objectives.items())
-    values = ", ".join(f"{name} {shorten_cell(format_cell(cell))}" for name, cell in point.values.items())
+    values = describe_values(point.values, [other.values for other in among])
     return f"{means} on {count_things(point.seeds, 'fresh seed')}{scope}, at {values}"
 
 

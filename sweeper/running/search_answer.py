@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import prod
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.answers.cells import format_cell
-from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn, shorten_cell
+from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.experiment import Search
 from sweeper.model.money import Amount
@@ -22,7 +22,7 @@ from sweeper.running.count_plan import answer_plan
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost
 from sweeper.store import Store
-from sweeper.tables.searched_points import BestPoints
+from sweeper.tables.searched_points import BestPoints, describe_values
 from sweeper.wording import count_things, join_names
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class PreviewAnswer:
         if state.points:
             yield Fact("so far", f"{len(state.points)} points, {self.asked} trials asked for")
         for best in self.best.points[:1]:
-            yield Fact("best", describe_point(best))
+            yield Fact("best", describe_point(best, self.best.points))
         if preview.unmeasured:
             yield Fact("unmeasured", f"the pictures of {preview.unmeasured} trials of other runs are measured first")
         if preview.unfinished:
@@ -204,10 +204,10 @@ def answer_preview(prepared: Prepared, out: Path, preview: SearchPreview, left: 
     )
 
 
-def describe_point(point: SearchedPoint) -> str:
-    """`sharpness 344.7 at cfg 5.51, steps 20`."""
+def describe_point(point: SearchedPoint, among: Iterable[SearchedPoint] = ()) -> str:
+    """`sharpness 344.7 at cfg 5.51, steps 20`. A long text has the words that tell it from those of other points."""
     found = " and ".join(f"{name} {format_cell(value, rounded=True)}" for name, value in point.objectives.items())
-    return f"{found} at {', '.join(f'{name} {shorten_cell(format_cell(cell))}' for name, cell in point.values.items())}"
+    return f"{found} at {describe_values(point.values, [other.values for other in among])}"
 
 
 def _describe_end(result: SearchResult) -> str:

@@ -93,7 +93,7 @@ class Session:
         (self.out, self.artifact_url), self.is_selected = output, is_selected
         self.report = LiveFeed(LiveFolder(self.out), report)
         self.target_names, self.control = tuple(target.name for target in targets), control
-        self.naming = FileNaming.for_plan(plan.axis_sizes, len(plan))
+        self.naming = FileNaming.for_plan(plan.axis_sizes, len(plan), plan.axis_cells)
         self.metrics: dict[str, Any] = {}
         self.server_infos: dict[str, dict[str, Any]] = {}  # by target: versions and devices
         self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once

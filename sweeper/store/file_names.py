@@ -1,8 +1,8 @@
 """The names of artifacts, by which a person finds them: `0003_seed-247078804_steps-8_a-red-fox.png`.
 
-A name begins with the trial's number. Then come the axes that vary: short values with the name of their axis, long
-texts without it, the longest cut. Letters of every script stay. A name has at most 120 bytes in UTF-8, and no character
-that a file system, a shell or a URL interprets.
+A name begins with the trial's number. Then come the axes that vary: short values with the name of their axis, texts
+without it, a long one by the words that tell it from the others, the longest cut. Letters of every script stay. A name
+has at most 120 bytes in UTF-8, and no character that a file system, a shell or a URL interprets.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sweeper.answers.value_labels import map_labels
 from sweeper.model.trial import Trial
 
 # Bytes of the parts of a name, 120 in all: 71 + "_node-" and 12 + "_" and 4 digits + "_" and 8 of the job's id +
@@ -36,21 +37,29 @@ _FILE_SUFFIX: Final = re.compile(r"\.(?:safetensors|ckpt|pth?|gguf|sft|png|jpe?g
 
 @dataclass(frozen=True, slots=True)
 class FileNaming:
-    """How the files of one run are named: by the `axes` that vary, with at least `digits` digits for the trial."""
+    """How the files of one run are named: by the `axes` that vary, with at least `digits` digits for the trial.
+
+    `labels`: by axis, the short label of each of its texts.
+    """
 
     axes: tuple[str, ...] = ()
     digits: int = 4
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def for_plan(cls, axis_sizes: Mapping[str, int], trials: int) -> FileNaming:
-        """The naming for a plan of so many trials, by the number of values of each axis."""
-        return cls(tuple(axis for axis, size in axis_sizes.items() if size > 1), max(4, len(str(trials - 1))))
+    def for_plan(
+        cls, axis_sizes: Mapping[str, int], trials: int, get_cells: Callable[[str], Iterable[Any]] = lambda _: ()
+    ) -> FileNaming:
+        """The naming for a plan of so many trials, by the number of values of each axis and these values."""
+        axes = tuple(axis for axis, size in axis_sizes.items() if size > 1)
+        labels = {axis: map_labels(cell for cell in get_cells(axis) if isinstance(cell, str)) for axis in axes}
+        return cls(axes, max(4, len(str(trials - 1))), labels)
 
     def build_stem(self, trial: Trial) -> str:
         """The part of the name that all files of a trial share. Empty cells are left out."""
         cells = [(axis, value) for axis in self.axes if (value := trial.axes.get(axis)) is not None]
         cells.sort(key=lambda cell: not isinstance(cell[1], int | float))  # numbers first
-        words = [_to_word(axis, value) for axis, value in cells]
+        words = [_to_word(axis, value, self.labels.get(axis, {})) for axis, value in cells]
         stem = f"{trial.index:0{self.digits}}"
         for word in (word for word, is_short in words if is_short):
             if _count_bytes(f"{stem}_{word}") <= _MAX_STEM:
@@ -97,7 +106,7 @@ def is_file_of(stem: str, name: str) -> bool:
     return name.startswith(stem) and _TAIL.fullmatch(name, len(stem)) is not None
 
 
-def _to_word(axis: str, value: Any) -> tuple[str, bool]:
+def _to_word(axis: str, value: Any, labels: Mapping[str, str]) -> tuple[str, bool]:
     """A value as a part of a name, and whether it is short: then it has the name of its axis."""
     name = _cut(_to_slug(axis), _MAX_AXIS)
     if isinstance(value, int | float):  # with its sign and its dot
@@ -109,7 +118,7 @@ def _to_word(axis: str, value: Any) -> tuple[str, bool]:
     word = f"{name}-{slug}"
     if slug and (is_file or not re.search(r"\s", text.strip())) and _count_bytes(word) <= _MAX_SHORT:
         return word, True
-    return slug, False
+    return _to_slug(labels.get(text, text)) or slug, False
 
 
 def _to_slug(text: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sweeper.answers.parts import Line, Note, Part, Table
+from sweeper.answers.cells import format_cell
+from sweeper.answers.parts import Line, Note, Part, Table, shorten_cell
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, PointKey, SearchColumns, SearchedPoint, sort_points
@@ -47,6 +49,14 @@ def _format_rows(trials: Sequence[int]) -> str:
     if len(trials) > 2 and list(trials) == list(range(trials[0], trials[-1] + 1)):
         return f"{trials[0]}-{trials[-1]}"
     return ", ".join(map(str, trials))
+
+
+def describe_values(values: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
+    """`cfg 5.51, steps 20`. A long text has the words that tell it from the values of the points `among` it."""
+    labels = {name: label_column([cell, *(other.get(name) for other in among)]) for name, cell in values.items()}
+    return ", ".join(
+        f"{name} {shorten_cell(format_cell(to_label(cell, labels[name])))}" for name, cell in values.items()
+    )
 
 
 def find_search_run(store: Store) -> int | None:

@@ -45,6 +45,13 @@ def test_captions_titles_and_tables_of_long_prompts_differ(folder, opened):
     assert cells.first.get_attribute("title") == PROMPTS[0]
 
 
+def test_slot_that_is_no_axis_has_short_labels_in_the_table(made, opened):
+    page = opened(made(Sweep({"steps": [4, 8]}, slots={"prompt": PROMPTS[0]})), '#view=table&columns=["prompt"]')
+    cell = page.get_by_role("gridcell").filter(has_text="A cinematic").first
+    assert len(cell.inner_text()) <= 40
+    assert cell.get_attribute("title") == PROMPTS[0]
+
+
 def test_plots_of_long_prompts_name_the_words_that_differ(folder, opened):
     page = opened(folder, "#view=plots&x=steps&y=prompt")
     assert list_texts(page, ".heat tbody th") == LABELS

@@ -16,6 +16,7 @@ from sweeper.store.file_names import (
     is_artifact_name,
     is_file_of,
 )
+from tests.long_prompts import PROMPTS
 
 JOB = "0123456789abcdef"
 
@@ -46,6 +47,13 @@ def test_stem_has_the_number_then_short_values_then_texts(axes, stem):
 def test_only_axes_that_vary_are_named_and_large_plans_have_longer_numbers():
     naming = FileNaming.for_plan({"steps": 2, "cfg": 1}, 20_000)
     assert naming.build_stem(Trial(7, {}, {"steps": 8, "cfg": 1}, "", {})) == "00007_steps-8"
+
+
+def test_long_prompts_are_named_by_the_words_that_differ():
+    naming = FileNaming.for_plan({"prompt": 2, "style": 2}, 4, {"prompt": PROMPTS, "style": ["oil", 7]}.__getitem__)
+    stems = [naming.build_stem(Trial(0, {}, {"prompt": prompt, "style": "oil"}, "", {})) for prompt in PROMPTS]
+    words = ["drawn-in-charcoal-in-soft", "drawn-in-watercolour-in-soft"]
+    assert stems == [f"0000_style-oil_{text}" for text in words]
 
 
 def test_several_files_of_a_trial_have_node_and_number():

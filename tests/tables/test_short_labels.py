@@ -7,6 +7,8 @@ import json
 import pytest
 
 from sweeper.cli import main
+from sweeper.model.search_columns import SearchedPoint
+from sweeper.running.search_answer import describe_point
 from tests.long_prompts import BEFORE, LABELS, PROMPTS
 from tests.tables.written_results import make_grid, write_results
 
@@ -47,3 +49,8 @@ def test_a_verdict_on_prompts_shows_the_words_that_differ(folder, capsys):
     old, new = (prompt.replace(",", "") for prompt in PROMPTS)
     main(["compare", str(file), "--axis", f"text={old},{new}", "--verdict"])
     assert f"text {LABELS[1]} against {LABELS[0]}" in capsys.readouterr().out
+
+
+def test_best_point_names_the_words_that_differ():
+    points = [SearchedPoint({"prompt": prompt, "cfg": 7}, {"sharpness": 344.7}, 1, (0,), 1) for prompt in PROMPTS]
+    assert describe_point(points[0], points) == f"sharpness 344.7 at prompt {LABELS[0]}, cfg 7"

@@ -59,7 +59,7 @@ def _list_search(result: SearchResult) -> Iterator[Part]:
         best = answer.best.points[:_MAX_PICTURES]
         pictures = dict(_iter_pictures(result.run.out, {trial for point in best for trial in point.trials}))
         shown = [(point, read) for point in best if (read := next(filter(None, map(pictures.get, point.trials)), None))]
-        yield Pictures([ShownPicture(describe_point(point), read) for point, read in shown])
+        yield Pictures([ShownPicture(describe_point(point, best), read) for point, read in shown])
 
 
 def _iter_pictures(folder: Path, trials: Collection[int] | None = None) -> Iterator[tuple[int, Callable[[], str]]]:
