@@ -215,9 +215,9 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 590, "cli": 6_220, "cluster": 2_700, "comfy": 4_920, "embedded": 9_860, "images": 1_880,
-    "loading": 5_170, "model": 5_600, "planning": 3_260, "pytest_plugin": 350, "regression": 3_610,
-    "reporting": 3_490, "running": 9_460, "schemas": 510, "serving": 640, "statistics": 1_080, "store": 3_230,
+    "answers": 590, "cli": 6_220, "cluster": 2_700, "comfy": 4_920, "embedded": 9_860, "images": 1_910,
+    "loading": 5_170, "model": 5_600, "planning": 3_260, "pytest_plugin": 350, "regression": 3_630,
+    "reporting": 3_550, "running": 9_460, "schemas": 510, "serving": 640, "statistics": 1_080, "store": 3_230,
     "tables": 4_480, "voting": 940,
 }  # fmt: skip
 

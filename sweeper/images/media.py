@@ -20,6 +20,7 @@ import math
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path, PurePath
 from typing import Any, Final, Literal
 
@@ -28,9 +29,11 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
-from sweeper.images.file_types import FILM_TYPES
+from sweeper.images.file_types import FILM_TYPES, SOUND_TYPES
 from sweeper.model.picture_size import FILM_OPTIONS, check_pixels
 from sweeper.wording import format_install
+
+_PEAK_SAMPLES: Final = 64  # of which `read_peaks` keeps one
 
 
 def load_av(path: Path) -> Any:
@@ -52,6 +55,10 @@ class Sound:
 
 def is_film(path: PurePath) -> bool:
     return path.suffix[1:].lower() in FILM_TYPES
+
+
+def is_sound(path: PurePath) -> bool:
+    return path.suffix[1:].lower() in SOUND_TYPES
 
 
 def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
@@ -102,6 +109,30 @@ def read_sound(path: Path) -> Sound | None:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read as sound: {error}") from error
     return Sound(int(stream.rate), np.concatenate(planes, axis=1).T if planes else np.zeros((0, channels)))
+
+
+def read_peaks(path: Path, count: int) -> list[float]:
+    """The loudest sample, from 0 to 1, in each of `count` equal parts of a sound. Raises ImageError.
+
+    The samples are not kept, because an hour of them takes gigabytes.
+    """
+    av = load_av(path)
+    try:
+        with av.open(str(path), options=FILM_OPTIONS) as container:
+            if not container.streams.audio:
+                raise ImageError(f"{path}: has no sound")
+            stream = container.streams.audio[0]
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
+            peaks: list[float] = []
+            for frame in chain(container.decode(stream), [None]):
+                for samples in (np.abs(part.to_ndarray()[0]) for part in resampler.resample(frame) if part.samples):
+                    peaks += np.maximum.reduceat(samples, np.arange(0, len(samples), _PEAK_SAMPLES)).tolist()
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as sound: {error}") from error
+    if not peaks:
+        raise ImageError(f"{path}: the sound has no sample")
+    edges = [len(peaks) * index // count for index in range(count + 1)]
+    return [max(peaks[start : max(end, start + 1)]) for start, end in pairwise(edges)]
 
 
 SOUND_METRICS: Final = ("sound_snr", "sound_mae", "sound_max")

@@ -1,7 +1,7 @@
 """Thumbnails for the page: small WebP pictures, made once for each content and kept beside the page.
 
-The thumbnail of a film is its first frame, if PyAV (the extra `media`) is installed. Other files, and files that cannot
-be read, have none; the page then shows the file itself if a browser can.
+With PyAV (the extra `media`), the thumbnail of a film is its first frame, that of a sound its waveform. Other files,
+and files that cannot be read, have none; the page then shows the file itself if a browser can.
 
 Sprite sheets have all of these pictures again, very small, hundreds of them in one file. A browser spends a third of a
 millisecond on each file it requests, so ten thousand files cannot keep up with a scroll. The page loads a few sheets
@@ -24,12 +24,12 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from PIL import ExifTags, Image, ImageOps, ImageStat
+from PIL import ExifTags, Image, ImageDraw, ImageOps, ImageStat
 
 from sweeper.errors import ImageError, ResultsError
 from sweeper.files import atomic_write
 from sweeper.images.file_types import PICTURE_SUFFIXES
-from sweeper.images.media import is_film, iter_film_frames
+from sweeper.images.media import is_film, is_sound, iter_film_frames, read_peaks
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 THUMBS_FOLDER: Final = "thumbs"
@@ -37,6 +37,7 @@ THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels o
 SPRITE_SIDE: Final = 24  # pixels of a sprite's square; ten thousand decoded sprites take 23 MB
 _MANY_SPRITES: Final = 30_000  # more have half that side, so that a browser keeps a hundred thousand decoded, in 58 MB
 SMALLER_SIDES: Final = (160, 80)  # pixels, for smaller cells, so that hundreds of them load and fit in memory
+_WAVE_COLOUR: Final = "#7d8fa8"  # to be seen on light and on dark grounds
 _QUALITY: Final = 80
 _METHOD: Final = 1  # takes a third of the time of method 3, for files that are 5% larger
 _SPRITE_QUALITY: Final = 75
@@ -181,8 +182,8 @@ class Thumbnails:
         """Make the thumbnails of a file; returns its SHA-256, its facts and its sprite, None if it cannot be read."""
         sha, path = item[0], Path(item[1])
         try:
-            if is_film(path):
-                small = read_first_frame(path)
+            if is_film(path) or is_sound(path):
+                small = read_first_frame(path) if is_film(path) else draw_waveform(path)
                 (width, height), frames, workflow = small.size, 1, False
             else:
                 small, (width, height), frames, workflow = open_picture(path, (THUMB_SIDE * 2, THUMB_SIDE * 2))
@@ -272,6 +273,17 @@ def read_first_frame(path: Path) -> Any:
         return Image.fromarray(next(frames))
 
 
+def draw_waveform(path: Path) -> Any:
+    """The peaks of a sound on a transparent ground, as a Pillow image. Raises ImageError if it cannot be read."""
+    width, middle = THUMB_SIDE, THUMB_SIDE // 4
+    image = Image.new("RGBA", (width, 2 * middle))
+    pen = ImageDraw.Draw(image)
+    for x, peak in enumerate(read_peaks(path, width)):
+        height = max(1, round(min(1.0, peak) * (middle - 2)))
+        pen.line([(x, middle - height), (x, middle + height)], fill=_WAVE_COLOUR)
+    return image
+
+
 def _to_eight_bit(image: Any) -> Any:
     """Convert to RGB or RGBA. Greys of 16 bits or floats are scaled, because Pillow would clip them to white."""
     if image.mode.startswith("I;16"):
@@ -288,4 +300,4 @@ def can_show(name: str) -> bool:
     """Whether a file can have a thumbnail, by the suffix of its name."""
     if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122 - of many
         return True
-    return is_film(PurePosixPath(name)) and find_spec("av") is not None
+    return (is_film(PurePosixPath(name)) or is_sound(PurePosixPath(name))) and find_spec("av") is not None

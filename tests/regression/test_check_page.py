@@ -48,7 +48,7 @@ def test_accept_takes_what_was_kept_on_the_page(shop, command, open_page):
     )
     assert severities == sorted(severities, reverse=True)
     page.locator("#view .cell").first.click()
-    assert page.locator("#zoom figcaption").all_inner_texts()[1] == "B accepted"
+    assert page.locator("#zoom figcaption").all_inner_texts()[0] == "Accepted"
     assert "cfg 7 -> 2 in node 3 (KSampler)" in page.locator("#zoom .outcome").inner_text()
     kept = list_trials(page)[:2]
     page.keyboard.press("k")

@@ -139,7 +139,7 @@ def test_question_mark_lists_the_keys(made, opened):
     page = opened(made(Sweep(GRID)), "#trial=0")
     page.keyboard.press("?")
     assert "side by side, blink" in page.get_by_role("dialog", name="Keys").inner_text()
-    page.get_by_role("button", name="Done").click()
+    page.get_by_role("dialog", name="Keys").get_by_role("button", name="Close").click()
     assert page.get_by_role("dialog", name="One trial").is_visible()
 
 
@@ -147,11 +147,11 @@ def test_comparison_is_announced_in_the_dialog_and_ends(made, opened):
     page = opened(made(Sweep(GRID)), "#trial=0")
     page.keyboard.press("h")
     said = page.locator("dialog #message")
-    assert said.inner_text() == "Comparing with trial 0. Move to another trial."
+    assert said.inner_text() == "Trial 0 is the reference. Move to another trial."
     page.keyboard.press("ArrowRight")
     page.keyboard.press("s")
     assert page.locator("#zoom figure").count() == 2
-    page.get_by_role("button", name="B: trial 0").click()
+    page.get_by_role("button", name="Reference: trial 0").click()
     assert page.locator("#zoom figure").count() == 0
     assert "with" not in page.url.partition("#")[2]
 

@@ -119,16 +119,16 @@ def test_check_shows_how_texts_differ(tmp_path, opened):
 
 def test_trial_is_shown_beside_its_accepted_picture(checked, opened):
     page = opened(checked, "#trial=1")
-    page.get_by_role("button", name="Accepted as B").click()
+    page.get_by_role("button", name="Beside the accepted").click()
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
     sources = page.locator(".stage figure img").evaluate_all("images => images.map(i => i.getAttribute('src'))")
-    assert sources[0].startswith("files/")
-    assert sources[1].startswith("accepted/")
+    assert sources[1].startswith("files/")
+    assert sources[0].startswith("accepted/")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
     page.keyboard.press("d")
     page.wait_for_selector("canvas[data-done]")
     page.keyboard.press("ArrowRight")  # this trial has no accepted picture
-    assert page.get_by_role("button", name="Accepted as B").count() == 0
+    assert page.get_by_role("button", name="Beside the accepted").count() == 0
 
 
 def test_check_state_can_be_filtered_and_sorted(checked, opened):

@@ -14,8 +14,8 @@ TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
 
 def params(page):
     """The texts of each line of the params table, by name."""
-    lines = """rows => rows.map(row => [row.children[0].innerText,
-        [...row.querySelectorAll('td')].map(cell => cell.innerText)])"""
+    lines = """rows => rows.map(row => [row.children[0].textContent,
+        [...row.querySelectorAll('td')].map(cell => cell.textContent)])"""
     return dict(page.locator("dialog[open] .params tbody tr").evaluate_all(lines))
 
 
@@ -24,8 +24,8 @@ def list_highlighted(page):
 
 
 def test_different_numbers_look_different(made, opened):
-    page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=2&with=4")
-    values = "all => all.map(one => one.lastElementChild.lastChild.data)"
+    page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=4&with=2")
+    values = "all => all.map(one => one.firstElementChild.lastChild.data)"
     assert page.locator(".head").evaluate_all(values) == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
     assert params(page)["cfg"] == ["0.1234567", "0.1234568"]
     assert "cfg" in list_highlighted(page)
@@ -50,7 +50,7 @@ def test_only_fractions_of_metrics_are_rounded(made, opened, number, exact, roun
 def test_different_metrics_are_shown_in_full_when_rounding_hides_it(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]})))
     page.evaluate("""() => { const { numbers } = sweeper.page.dataset.column('brightness');
-        [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=0&with=1'; }""")
+        [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=1&with=0'; }""")
     page.wait_for_selector("dialog[open]")
     assert params(page)["brightness"] == ["41.00000001", "41.00000002"]
     assert "brightness" in list_highlighted(page)
@@ -85,9 +85,9 @@ def labelled(made):
 
 
 def test_label_is_shown_with_its_value(labelled, opened):
-    page = opened(labelled, "#trial=0&with=1")
+    page = opened(labelled, "#trial=1&with=0")
     assert params(page) == {
-        "prompt": [f"fox: {FOX}".strip(), "norm"],
+        "prompt": [f"fox: {FOX}", "norm"],
         "scheduler": ["norm: normal", "norm: normal"],
         "brightness": ["10", "11"],
         "ran_s": ["0.5", "0.5"],
@@ -118,11 +118,11 @@ def test_filter_accepts_labels(labelled, opened):
 
 def test_missing_empty_and_blank_texts_look_different(made, opened):
     folder = made(Sweep({"style": [None, "", " "], "seed": [1, "1"]}, slots={"negative": ""}))
-    page = opened(folder, "#trial=0&with=2")
+    page = opened(folder, "#trial=2&with=0")
     assert params(page)["style"] == ["(none)", "(empty)"]
     assert params(page)["negative"] == ["(empty)", "(empty)"]
     assert list_highlighted(page)[0] == "style"
-    page = opened(folder, "#trial=0&with=1")
+    page = opened(folder, "#trial=1&with=0")
     assert params(page)["seed"] == ["1", '"1"']
     page = opened(folder, '#view=table&columns=["style","negative"]')
     cells = page.locator(".tbody .trow").evaluate_all(
@@ -134,16 +134,16 @@ def test_missing_empty_and_blank_texts_look_different(made, opened):
 
 
 def test_params_omit_missing_metrics(made, opened):
-    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("pending", None), 1: ("pending", None)})), "#trial=0&with=1")
+    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("pending", None), 1: ("pending", None)})), "#trial=1&with=0")
     assert list(params(page)) == ["steps"]
 
 
 def test_duration_does_not_count_as_a_difference(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]}, slots={"cfg": 7})))
     page.evaluate(
-        """() => { sweeper.page.dataset.column('ran_s').numbers[0] = 3.25; location.hash = '#trial=0&with=1'; }"""
+        """() => { sweeper.page.dataset.column('ran_s').numbers[0] = 3.25; location.hash = '#trial=1&with=0'; }"""
     )
     page.wait_for_selector("dialog[open]")
-    assert list(params(page)) == ["steps", "brightness", "cfg", "ran_s"]
+    assert list(params(page)) == ["steps", "brightness", "ran_s", "cfg"]
     assert params(page)["ran_s"] == ["3.25", "0.5"]
     assert list_highlighted(page) == ["steps", "brightness"]

@@ -36,7 +36,7 @@ def test_buttons_lead_to_neighbours_or_are_disabled(made, opened, options):
         "below": False,
     }
     assert all(button.is_visible() for button in ways.values())
-    assert page.evaluate("document.activeElement.ariaLabel") == "Close"
+    assert page.evaluate("document.activeElement.ariaLabel") == "One trial"
     ways["to the right"].click()
     ways["to the right"].press("Enter")
     assert read_shown_trial(page) == "2"
@@ -82,4 +82,4 @@ def test_finger_on_the_slider_moves_only_the_slider(made, opened):
     middle = picture["y"] + picture["height"] / 2
     swipe(page, (300, middle), (40, middle))
     assert read_shown_trial(page) == "0"
-    assert float(page.get_by_label("How much of A is visible").input_value()) < 30
+    assert float(page.get_by_label("How much of the left picture is visible").input_value()) < 30

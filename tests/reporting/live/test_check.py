@@ -107,7 +107,7 @@ def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     page.get_by_label("Show", exact=True).select_option("check != 'same'")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     page.locator('[data-trial="1"]').click()
-    page.get_by_role("button", name="Accepted as B").click()
+    page.get_by_role("button", name="Beside the accepted").click()
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
     assert "mae" in page.locator("dialog[open]").inner_text()

@@ -10,10 +10,12 @@ import * as GridControls from "./grid_controls.js";
 import { PendingInput } from "./grid_controls.js";
 import * as Keys from "./keys.js";
 import * as MarkExport from "./mark_export.js";
+import * as Review from "./review.js";
 import * as Share from "./share.js";
 import * as ViewState from "./state.js";
 import * as Suggest from "./suggest.js";
 import { createSwitch } from "../../../serving/page/js/segment.js";
+import * as Transport from "./transport.js";
 import * as ValueText from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Filter } from "./expression.js" */
@@ -46,6 +48,7 @@ export function create(host, page) {
   const sort = makeSortMenu(page);
   const pins = GridControls.createPins(page);
   const colour = makeColourMenu(page);
+  const time = makeTimeMenu(page);
   const legend = makeLegend(page);
   const marks = makeMarkMenu(page);
   const { experiment, description } = dataset.raw;
@@ -61,9 +64,9 @@ export function create(host, page) {
       tabs.nodes,
       filter.nodes,
       legend.nodes,
-      el("div", { class: "menus" }, marks.nodes, makePanel("View", colour.nodes, looks.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
+      el("div", { class: "menus" }, marks.nodes, makePanel("View", colour.nodes, looks.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    el("div", { class: "under" }, sort.nodes, pins.nodes, filter.chips, filter.status),
+    el("div", { class: "under" }, sort.nodes, pins.nodes, filter.chips, filter.status, Review.makeCauses(page)),
     counts.notices,
     counts.progress,
   );
@@ -74,7 +77,7 @@ export function create(host, page) {
    * @param {Arrangement | undefined} arrangement of the grid, if that is the view
    */
   function show(state, arrangement) {
-    for (const part of [tabs, sort, pins, filter, legend, looks, colour, marks]) part.show(state);
+    for (const part of [tabs, sort, pins, filter, legend, looks, colour, time, marks]) part.show(state);
     counts.show(state, arrangement ? arrangement.shown : page.getRows().length);
   }
 
@@ -122,6 +125,17 @@ function makeColourMenu(page) {
       stacks.value = stack;
     },
   };
+}
+
+/**
+ * The axis that plays.
+ * @param {Page} page @returns {BarPart}
+ */
+function makeTimeMenu({ dataset, getState, update }) {
+  const axes = dataset.axes.filter((axis) => axis.order.length > 1);
+  const options = [["", "(nothing)"], ...axes.map(({ name }) => [name, name])];
+  const menu = makeMenu(options, "", (name) => update(Transport.setTime(getState(), axes.find((axis) => axis.name === name))));
+  return { nodes: axes.length > 0 ? [makeField("Play along", menu)] : [], show: ({ time }) => (menu.value = time) };
 }
 
 /**

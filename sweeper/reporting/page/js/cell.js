@@ -310,7 +310,7 @@ export function showMark(node, row, marks) {
   node.classList.toggle("keep", verdict === "keep");
   node.classList.toggle("reject", verdict === "reject");
   node.querySelector(".stars")?.remove();
-  const text = STARS[stars] + (comment ? " ✎" : "");
+  const text = (marks.picked.has(row) ? "☑ " : "") + STARS[stars] + (comment ? " ✎" : "");
   if (text) node.append(el("span", { class: "stars" }, text));
 }
 
@@ -347,6 +347,7 @@ export function describe(node, row, { dataset, marks, free }, summary = null) {
     verdict,
     stars ? `${stars} stars` : "",
     comment,
+    marks.picked.has(row) ? "in the tray" : "",
     summary?.words,
   ];
   node.setAttribute("aria-label", words.filter(Boolean).join(", "));

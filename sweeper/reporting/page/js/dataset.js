@@ -10,6 +10,7 @@ import * as Exclusions from "./exclusions.js";
  * @property {"image" | "video" | "audio" | "other" | "missing" | "outside"} kind
  * @property {string} was its path on record
  * @property {string} path relative to the page; absent if the file is missing
+ * @property {string} sha256 of its content
  * @property {number} [bytes]
  * @property {string} [thumb] path of its largest thumbnail
  * @property {number} width in pixels, like `height`; absent without a thumbnail
@@ -94,6 +95,15 @@ class PageFiles {
     const file = this.decoded[index];
     if (file !== undefined) return file[name];
     return this.columns[name] && this.valueAt(this.columns[name], index);
+  }
+
+  /**
+   * Whether there is a file of a kind.
+   * @param {PageFile["kind"]} kind
+   */
+  has(kind) {
+    const column = this.columns.kind;
+    return column?.each === kind || (Array.isArray(column) && column.includes(kind)) || this.decoded.some((file) => file?.kind === kind);
   }
 
   /** The first file of known size in pixels. */

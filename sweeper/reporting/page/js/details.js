@@ -28,16 +28,15 @@ export function makeOutcome(dataset, row) {
 /** @param {Dataset} dataset @param {number} row @param {PageFile | undefined} file */
 export function makeFacts(dataset, row, file) {
   const facts = [
-    file?.width && `${file.width} × ${file.height}`,
+    file?.kind !== "audio" && file?.width && `${file.width} × ${file.height}`,
     file?.bytes && `${Math.ceil(file.bytes / 1024)} kB`,
     dataset.outcomeColumn("target").label(row),
-    `digest ${dataset.digest(row).slice(0, 12)}…`,
   ];
-  return el("p", { class: "dim" }, facts.filter(Boolean).join(" · "));
+  return el("p", { class: "dim", title: `digest ${dataset.digest(row)}` }, facts.filter(Boolean).join(" · "));
 }
 
-/** @param {string} text @param {() => void} onclick */
-const makeButton = (text, onclick) => el("button", { type: "button", "data-keep": text, onclick }, text);
+/** @param {string} text @param {() => void} onclick @param {string} [look] */
+const makeButton = (text, onclick, look = "quiet") => el("button", { type: "button", class: look, "data-keep": text, onclick }, text);
 
 /** @param {Dataset} dataset @param {number} row @param {PageFile | undefined} file */
 export function makeActions(dataset, row, file) {
@@ -46,7 +45,7 @@ export function makeActions(dataset, row, file) {
     workflow === null
       ? [el("p", { class: "dim" }, `No workflow and no rerun command: ${Workflow.explainMissing(dataset)}.`)]
       : [
-          makeButton("Copy workflow", () => copyText(workflow, "workflow")),
+          makeButton("Copy workflow", () => copyText(workflow, "workflow"), "primary"),
           makeButton("Save workflow", () => saveFile(name, "application/json", workflow)),
         ];
   const isInline = /** @type {any} */ (globalThis).sweeper?.inline !== undefined; // browsers open no data URL by a link

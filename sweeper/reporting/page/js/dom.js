@@ -122,6 +122,7 @@ export function makePanel(text, ...content) {
   });
   node.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || panel.hidden) return;
+    event.preventDefault(); // it means nothing else then
     toggle(false);
     button.focus();
   });

@@ -61,7 +61,8 @@ export function listen(grid) {
     if (cell instanceof HTMLElement && cell.matches(".none") && cell.title !== "") return Dom.announce(cell.title);
     if (row < 0 || (event.target instanceof Element && event.target.closest("audio"))) return;
     grid.show(row);
-    context.open(row);
+    if (event.shiftKey) context.markByKey("x", row);
+    else context.open(row);
   });
   // A drag takes the trial's file and its workflow. The browser's own drag of a picture would take the thumbnail.
   scroller.addEventListener("dragstart", (event) => {

@@ -18,6 +18,7 @@ import * as Plots from "./plots.js";
 import * as PrintSheet from "./print_sheet.js";
 import { SearchView } from "./search_view.js";
 import * as Sprites from "./sprites.js";
+import * as Tray from "./tray.js";
 import * as ViewState from "./state.js";
 import * as ValuesDialog from "./values_dialog.js";
 import { TableView } from "./table.js";
@@ -110,6 +111,8 @@ class App {
     this.marks = new Marks(this.dataset, (rows) => this.showMarks(rows));
     this.page = this.makePage();
     this.bar = Bar.create(Dom.byId("bar"), this.page);
+    this.tray = Tray.create(this.page);
+    this.host.after(this.tray.node);
     this.zoom = new Zoom(/** @type {HTMLDialogElement} */ (Dom.byId("zoom")), this.page);
     this.listen();
     PrintSheet.listen(this.page);
@@ -143,7 +146,7 @@ class App {
       focusView: () => this.view?.focus(),
       openAxes: () => ValuesDialog.open(this.page),
       open: (row) => this.update({ trial: String(dataset.trial(row)) }),
-      markByKey: (key, row) => markByKey(marks, key, row),
+      markByKey: (key, row) => markByKey(this.page, key, row),
     };
   }
 
@@ -197,6 +200,11 @@ class App {
 
   /** Show the state in the bar and in the dialog. */
   showState() {
+    const before = this.marks.picked;
+    this.marks.picked = new Set(this.state.picks.flatMap((trial) => this.dataset.row(trial) ?? []));
+    const { picked } = this.marks;
+    for (const row of [...before, ...picked]) if (before.has(row) !== picked.has(row)) this.view?.refreshMark?.(row);
+    this.tray.show(this.state);
     this.bar.show(this.state, this.view?.arrangement);
     this.zoom.show(this.state);
   }
@@ -214,7 +222,8 @@ class App {
   build(stay) {
     const scroll = stay ? this.view?.getScroll() : undefined;
     const row = stay ? (this.view?.getCurrentRow?.() ?? -1) : -1;
-    this.bar.show(this.state, this.view?.arrangement); // it may get another height
+    this.bar.show(this.state, this.view?.arrangement); // the bars may get another height
+    this.tray.show(this.state);
     // Read the size before the view changes: afterwards the browser would have to lay out the page for it.
     const room = { height: this.host.clientHeight, width: this.host.clientWidth };
     Dom.redrawKeepingFocus(this.host, () => {
@@ -239,7 +248,7 @@ class App {
   makeViewContext(room) {
     const { dataset, state } = this;
     const sorted = state.view === "gallery" ? dataset.column(state.sort.replace(/^-/, "")) : undefined;
-    const column = dataset.column(state.colour) ?? (["metric", "outcome", "check"].includes(sorted?.role ?? "") ? sorted : undefined);
+    const column = dataset.column(state.colour) ?? (["metric", "outcome"].includes(sorted?.role ?? "") ? sorted : undefined);
     const colour = column?.numeric ? column : undefined;
     const values = colour ? this.getRows().map((row) => colour.value(row)) : [];
     const [extent, range] = [Colours.findRobustExtent(values), Colours.findExtent(values)];
@@ -337,6 +346,12 @@ class App {
       if (event.key === "/") this.bar.focusFilter();
       else if (event.key === "?") Keys.open();
       else if (event.key === "f" && ["grid", "gallery"].includes(this.state.view)) this.fit();
+      else if (event.key === "Escape" && !event.defaultPrevented && this.state.picks.length > 0) this.update({ picks: [] });
+      else if ([" ", ",", "."].includes(event.key) && !(event.target instanceof HTMLButtonElement)) {
+        const button = this.tray.node.querySelector(`.transport:not([hidden]) [data-key="${event.key}"]`);
+        if (!(button instanceof HTMLElement)) return;
+        button.click();
+      }
       else return;
       event.preventDefault();
     });
@@ -357,14 +372,16 @@ function rankRows(rows, column, isLowestBest) {
 
 /**
  * Change the mark of a row by a key; false if the key has no meaning.
- * @param {Marks} marks @param {string} key @param {number} row
+ * @param {Page} page @param {string} key @param {number} row
  */
-function markByKey(marks, key, row) {
+function markByKey(page, key, row) {
+  const { marks } = page;
   /** @param {"keep" | "reject"} verdict */
   const toggle = (verdict) => marks.set(row, { verdict: marks.get(row).verdict === verdict ? "" : verdict });
   if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
   else if (key === "k") toggle("keep");
   else if (key === "r") toggle("reject");
+  else if (key === "x") Tray.toggle(page, row);
   else return false;
   return true;
 }

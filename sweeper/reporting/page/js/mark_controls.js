@@ -1,26 +1,26 @@
 // @ts-check
-// The controls for the mark of the open trial: keep, reject, a rating, a comment. They are never rebuilt, because a run
+// The controls for the mark of a trial: keep, reject, a rating, a comment. They are never rebuilt, because a run
 // that is still going updates the dialog often, and a half-written comment must not get lost.
 
-import * as Cell from "./cell.js";
-import { el, makeField, makeMenu } from "./dom.js";
+import { el } from "./dom.js";
 import { Marks } from "./marks.js";
+/** @import { Page } from "./main.js" */
 
 /**
- * @param {Marks} marks
+ * @param {Page} page
+ * @param {boolean} isShort without words and without a comment, for the room under a picture
  * @returns {{node: HTMLElement, show: (row: number) => void}} `show` shows the mark of a row
  */
-export function create(marks) {
+export function create({ marks, markByKey }, isShort) {
   let current = -1; // row
-  /** @param {"keep" | "reject"} name */
-  const toggle = (name) => marks.set(current, { verdict: marks.get(current).verdict === name ? "" : name });
-  /** @param {string} text @param {string} key @param {"keep" | "reject"} name */
-  const makeButton = (text, key, name) =>
-    el("button", { type: "button", "data-keep": key, title: `key ${key}`, onclick: () => toggle(name) }, text);
-  const [keep, reject] = [makeButton("✓ Keep", "k", "keep"), makeButton("✕ Reject", "r", "reject")];
-  const ratings = [["0", "not rated"], ...[1, 2, 3, 4, 5].map((n) => [String(n), Cell.STARS[n]])];
-  const stars = makeMenu(ratings, "0", (value) => marks.set(current, { stars: Number(value) }));
-  stars.dataset.keep = "stars";
+  /** @param {string} key @param {string} text @param {string} name */
+  const makeButton = (key, text, name) => {
+    // A press of the rating that a trial has removes it.
+    const onclick = () => markByKey(String(marks.get(current).stars) === key ? "0" : key, current);
+    return el("button", { type: "button", "data-keep": key, title: `${name}: key ${key.toUpperCase()}`, "aria-label": name, onclick }, text);
+  };
+  const [keep, reject] = [makeButton("k", isShort ? "✓" : "✓ Keep", "Keep"), makeButton("r", isShort ? "✕" : "✕ Reject", "Reject")];
+  const stars = [1, 2, 3, 4, 5].map((count) => makeButton(String(count), "★", `${count} of 5`));
   const comment = el("textarea", {
     rows: 2,
     maxlength: Marks.MAX_COMMENT,
@@ -38,9 +38,13 @@ export function create(marks) {
     const mark = marks.get(row);
     keep.setAttribute("aria-pressed", String(mark.verdict === "keep"));
     reject.setAttribute("aria-pressed", String(mark.verdict === "reject"));
-    stars.value = String(mark.stars);
+    stars.forEach((star, index) => {
+      star.setAttribute("aria-pressed", String(mark.stars === index + 1));
+      star.classList.toggle("lit", index < mark.stars);
+    });
     if (!isSame || document.activeElement !== comment) comment.value = mark.comment;
   }
 
-  return { node: el("section", { class: "opinion" }, keep, reject, makeField("Rating", stars), comment), show };
+  const rating = el("span", { class: "rating", role: "group", "aria-label": "Rating" }, stars);
+  return { node: el("section", { class: "opinion" }, keep, reject, rating, !isShort && comment), show };
 }

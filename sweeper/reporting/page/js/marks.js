@@ -30,6 +30,8 @@ export class Marks {
     this.readRows();
     /** @type {Map<string, DatedMark>} by digest, also of trials that are not in the sweep now but may return */
     this.byDigest = new Map();
+    /** @type {Set<number>} */
+    this.picked = new Set(); // the rows in the tray, which cells show like a mark
     /** @type {Set<string>} digests of marks that the server does not have yet */
     this.unsent = new Set();
     this.retryTimer = 0;
@@ -221,7 +223,7 @@ export class Marks {
 
   /** @param {number} row */
   has(row) {
-    return this.byDigest.size > 0 && !isEmpty(this.byDigest.get(this.dataset.digest(row)) ?? Marks.NONE);
+    return this.picked.has(row) || (this.byDigest.size > 0 && !isEmpty(this.byDigest.get(this.dataset.digest(row)) ?? Marks.NONE));
   }
 
   /**

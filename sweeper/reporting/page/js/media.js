@@ -48,18 +48,28 @@ export function create(file, options = {}) {
   if (file.kind === "video") {
     return el("video", {
       src: Dom.toUrl(file.path),
-      controls: full,
       muted: true,
-      loop: true,
+      loop: !full, // the bar of the dialog plays it otherwise
       playsinline: true,
       // With a thumbnail as poster, nothing of the film is loaded before it is played.
       poster: !full && file.thumb ? (src ?? Dom.toUrl(file.thumb)) : undefined,
       preload: full ? "auto" : file.thumb ? "none" : "metadata",
     });
   }
-  if (file.kind === "audio") return el("audio", { src: Dom.toUrl(file.path), controls: true, preload: "none" });
+  if (file.kind === "audio") return createSound(file, options);
   const suffix = /\.\w+$/.exec(file.was)?.[0] ?? "file";
   return el("span", { class: "word" }, full ? el("a", { href: Dom.toUrl(file.path), download: "" }, file.was) : suffix);
+}
+
+/**
+ * A sound by its waveform, which is its thumbnail; without one, by the browser's player.
+ * @param {PageFile} file @param {MediaOptions} options
+ */
+function createSound(file, options) {
+  const { full = false } = options;
+  const wave = file.thumb ? createImage(file, { ...options, full: false }) : full && el("span", { class: "word" }, "♪");
+  const player = (full || !wave) && el("audio", { src: Dom.toUrl(file.path), controls: !full, preload: full ? "auto" : "none" });
+  return el("span", { class: "sound" }, wave, player, full && el("span", { class: "playhead" }));
 }
 
 /** @param {PageFile} file @param {MediaOptions} options */
@@ -106,7 +116,7 @@ export const getSign = ({ kind, frames = 1 }) => (kind === "video" || frames > 1
 export function addSign(file, node, width) {
   const sign = getSign(file);
   if (!sign) return node;
-  const player = width < MIN_PLAYER && file.kind === "audio" ? null : node;
+  const player = width < MIN_PLAYER && file.kind === "audio" && !file.thumb ? null : node;
   return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, sign));
 }
 

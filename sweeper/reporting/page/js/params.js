@@ -27,12 +27,12 @@ function isDifferent(column, row, other) {
 }
 
 /**
- * A trial by its values. Those that differ from `other` come first, because the rest may be cut off.
- * @param {Dataset} dataset @param {number} row @param {number} [other]
+ * A trial by its values. Those that differ from `others` come first, because the rest may be cut off.
+ * @param {Dataset} dataset @param {number} row @param {number[]} [others]
  */
-export function makeTitle(dataset, row, other = -1) {
+export function makeTitle(dataset, row, others = []) {
   const axes = dataset.axes.filter((axis) => axis.order.length > 1);
-  const differs = (/** @type {Axis} */ axis) => isDifferent(axis, row, other);
+  const differs = (/** @type {Axis} */ axis) => others.some((other) => isDifferent(axis, row, other));
   const ordered = [...axes.filter(differs), ...axes.filter((axis) => !differs(axis) && axis.codes[row] >= 0)];
   return ordered.map((axis) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`).join(" · ") || `trial ${dataset.trial(row)}`;
 }
@@ -70,19 +70,22 @@ function formatRows(column, rows) {
   return isAmbiguous ? rows.map((row) => toJson(column.value(row) ?? null)) : texts;
 }
 
+let showsFixed = false; // whether a reader unfolded what is the same in all trials
+
 /**
- * The table of a trial, with differences to the trial `other` on top; -1 stands for no other trial.
+ * The tables of a trial: what the sweep varies, what was measured, and folded what is the same in all trials. In each,
+ * differences to the reference `other` stand on top; -1 stands for none.
  * @param {Dataset} dataset @param {number} row @param {number} other
  */
-export function makeTable(dataset, row, other) {
-  const rows = other < 0 ? [row] : [row, other];
+export function makeTables(dataset, row, other) {
+  const rows = other < 0 ? [row] : [other, row];
   const differs = (/** @type {Column} */ column) => isDifferent(column, row, other);
   /** @param {Column} column */
   const makeLine = (column) => {
     const texts = formatRows(column, rows);
     if (!isParam(column) && texts.every((text) => text === NONE)) return null;
     if (isParam(column) && differs(column) && texts.every((text) => text.length > MIN_DIFF)) {
-      const title = "Struck out: only in A. Underlined: only in B.";
+      const title = "Struck out: only in the reference. Underlined: only in this trial.";
       return el("tr", { class: "differs whole" }, el("th", { scope: "row" }, column.name), el("td", { title, colspan: 2 }, TextDiff.create(texts[0], texts[1])));
     }
     return el(
@@ -92,11 +95,19 @@ export function makeTable(dataset, row, other) {
       texts.map((text) => el("td", {}, text)),
     );
   };
-  const columns = dataset.columns.filter((column) => isParam(column) || isMetric(column));
+  const isVaried = (/** @type {Column} */ column) => isParam(column) && (differs(column) || (column.codes?.some((code, _, codes) => code !== codes[0]) ?? false));
   // The duration and the cost come last: they differ every time and were not asked for.
   const last = ["models", "ran_s", "cost", "cost_kind"].flatMap((name) => dataset.column(name) ?? []);
-  const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column)), ...last.filter(({ role }) => role === "outcome")];
-  const names = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
-  const head = other >= 0 && el("thead", {}, el("tr", {}, el("td", {}), names));
-  return el("table", { class: "params" }, head, el("tbody", {}, sorted.map(makeLine)));
+  const makeHead = () => other >= 0 && el("thead", {}, el("tr", {}, el("td", {}), ["Reference", "This"].map((name) => el("th", { scope: "col" }, name))));
+  /** @param {Column[]} columns */
+  const makeTable = (columns) => el("table", { class: "params" }, makeHead(), el("tbody", {}, [...columns.filter(differs), ...columns.filter((column) => !differs(column))].map(makeLine)));
+  const fixed = dataset.columns.filter((column) => isParam(column) && !isVaried(column));
+  const ontoggle = (/** @type {Event} */ { target }) => (showsFixed = target instanceof HTMLDetailsElement && target.open);
+  return el(
+    "section",
+    { class: "tables" },
+    makeTable(dataset.columns.filter(isVaried)),
+    makeTable([...dataset.columns.filter(isMetric), ...last.filter(({ role }) => role === "outcome")]),
+    fixed.length > 0 && el("details", { open: showsFixed, ontoggle }, el("summary", {}, `${fixed.length} the same in all trials`), makeTable(fixed)),
+  );
 }

@@ -33,6 +33,9 @@ import * as Layout from "./layout.js";
  * @property {string} y
  * @property {string} xx
  * @property {string} yy
+ * @property {string} time the axis that plays, one value of it in all cells; "" for none
+ * @property {string} play "on" while it plays
+ * @property {number[]} picks the trials in the tray
  * @property {Record<string, number>} pins by axis the code that is chosen
  * @property {Record<string, number[]>} hidden by axis the codes that are hidden
  * @property {Record<string, number[]>} order by axis the codes in the wanted order
@@ -58,13 +61,16 @@ const DEFAULTS = {
   file: "0",
   mode: "single",
   fit: "all",
+  time: "",
+  play: "",
 };
 const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
 const TRIAL_KEYS = /** @type {const} */ (["trial", "with", "choice", "open"]); // trial numbers, which change when the sweep grows
+export const MAX_PICKS = 9;
 const USUAL_SIZE = 160; // pixels
 const VIEWS = ["decide", "grid", "gallery", "table", "plots"];
 const STACKS = ["first", "highest", "lowest"];
-const MODES = ["single", "side", "blink", "slider", "difference"];
+const MODES = ["picked", "single", "side", "blink", "slider", "difference"];
 
 /** The settings by axis. They have no prototype, since an axis may be called `__proto__` or `constructor`. */
 const makeAxisSettings = () => ({ pins: Object.create(null), hidden: Object.create(null), order: Object.create(null) });
@@ -87,7 +93,7 @@ export function withEntry(settings, name, value) {
 export function makeInitial(dataset) {
   const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
   const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
-  const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size: USUAL_SIZE, captions: true, ...makeAxisSettings(), ...review };
+  const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size: USUAL_SIZE, captions: true, picks: /** @type {number[]} */ ([]), ...makeAxisSettings(), ...review };
   const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
   const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
   return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? (DecideData.canDecide(dataset) && !dataset.raw.live?.running ? "decide" : state.view) };
@@ -131,6 +137,7 @@ export function write(state, initial, dataset) {
     const isSaid = text !== initial[key] || (key === "view" && text === "decide");
     if (isSaid && !(key === "fit" && text === "")) params.set(key, text);
   }
+  for (const trial of state.picks) params.append("pick", Address.writeTrial(dataset, String(trial)));
   if (state.fit === "") params.set("size", String(state.size));
   if (state.captions !== initial.captions) params.set("captions", String(state.captions));
   for (const axis of dataset.axes) {
@@ -164,6 +171,8 @@ export function read(text, initial, dataset) {
   const params = new URLSearchParams(text.replace(/^#/, ""));
   const state = { ...initial, ...makeAxisSettings() };
   if (initial.view === "decide" && params.size > 0) state.view = dataset.raw.search ? "search" : "grid";
+  const picks = params.getAll("pick").map((trial) => dataset.row(Number(Address.readTrial(dataset, trial) || NaN)));
+  state.picks = [...new Set(picks)].flatMap((row) => (row === undefined ? [] : dataset.trial(row))).slice(0, MAX_PICKS);
   for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
   for (const direction of Layout.DIRECTIONS) {
     const name = params.get(direction);

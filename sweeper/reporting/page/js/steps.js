@@ -67,6 +67,7 @@ export function makeButtons(find, go, isList) {
       // Not `disabled`, because that would take the focus from a button that is being pressed.
       "aria-disabled": find(down, across) === undefined && "true",
       "data-keep": name,
+      class: name,
       onclick: () => go(down, across),
     };
     return el("button", attributes, sign);

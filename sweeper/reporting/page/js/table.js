@@ -184,13 +184,15 @@ export class TableView {
       if (step !== undefined) this.setCurrent((this.current < 0 ? this.findFirstVisible() : this.current) + step);
       else if (row < 0) return;
       else if (event.key === "Enter") context.open(row);
-      else if (context.markByKey(event.key, row)) Dom.announce(`trial ${context.dataset.trial(row)} marked`);
+      else if (context.markByKey(event.key, row)) event.key === "x" || Dom.announce(`trial ${context.dataset.trial(row)} marked`);
       else return;
       event.preventDefault();
     });
     this.body.addEventListener("click", (event) => {
       const node = event.target instanceof Element ? event.target.closest(".trow") : null;
-      if (node instanceof HTMLElement && String(getSelection()) === "") context.open(Number(node.dataset.row));
+      if (!(node instanceof HTMLElement)) return;
+      if (event.shiftKey) context.markByKey("x", Number(node.dataset.row));
+      else if (String(getSelection()) === "") context.open(Number(node.dataset.row));
     });
   }
 

@@ -1,5 +1,5 @@
 // @ts-check
-// The dialog with one trial: its pictures, beside another trial's if wanted, its params, its workflow and its mark.
+// The dialog with one trial: its pictures, beside those of other trials if wanted, its params, its workflow, its mark.
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import * as Comparison from "./comparison.js";
@@ -9,34 +9,37 @@ import * as Drag from "./drag.js";
 import * as Keys from "./keys.js";
 import * as MarkControls from "./mark_controls.js";
 import * as Params from "./params.js";
+import * as Review from "./review.js";
 import * as Steps from "./steps.js";
+import * as Tray from "./tray.js";
 import * as Workflow from "./workflow.js";
+/** @import { Pane } from "./comparison.js" */
 /** @import { CheckFinding, PageFile } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
 /**
  * @typedef {object} Shown  what the dialog shows
- * @property {number} row A
- * @property {number} previous the row that was A before; -1: none
- * @property {number} other B; -1: none
- * @property {boolean} wantsAccepted whether B is to be the accepted file
+ * @property {number} row the open trial
+ * @property {number} previous the row that was open before; -1: none
+ * @property {number} other the reference, which stands on the left; -1: none
+ * @property {boolean} wantsAccepted whether the reference is to be the accepted file
  * @property {string} mode
- * @property {number} output index of A's file
+ * @property {number} output index of the open trial's file
  */
 
 /** The elements of the dialog. Each is replaced only when it changes. */
 class ZoomParts {
-  static NAMES = ["head", "modes", "stage", "outputs", "outcome", "params", "facts", "actions"];
+  static NAMES = ["head", "modes", "stage", "steps", "outputs", "outcome", "answers", "params", "facts", "actions"];
 
   /** @param {HTMLDialogElement} dialog @param {HTMLElement} markControls */
   constructor(dialog, markControls) {
     /** @type {Record<string, HTMLElement>} */
     this.nodes = Object.fromEntries(ZoomParts.NAMES.map((name) => [name, ZoomParts.makeEmpty()]));
     this.stageKey = "";
-    const { head, modes, stage, outputs, outcome, params, facts, actions } = this.nodes;
-    this.left = Dom.el("div", { class: "zoom-left" }, modes, stage, outputs);
-    const panel = Dom.el("aside", { class: "panel" }, outcome, markControls, params, facts, actions);
+    const { head, modes, stage, steps, outputs, outcome, answers, params, facts, actions } = this.nodes;
+    this.left = Dom.el("div", { class: "zoom-left" }, modes, stage, steps, outputs);
+    const panel = Dom.el("aside", { class: "panel" }, outcome, answers, markControls, params, facts, actions);
     dialog.tabIndex = -1; // it receives the focus of elements that are removed
     this.status = Dom.el("p", { class: "offscreen", role: "status" }); // read aloud when another trial is shown
     dialog.replaceChildren(head, Dom.el("div", { class: "zoom-body" }, this.left, panel), this.status);
@@ -75,7 +78,7 @@ class ZoomParts {
 }
 
 export class Zoom {
-  static ACCEPTED = "accepted"; // in place of B's trial number
+  static ACCEPTED = "accepted"; // in place of the reference's trial number
   /** @type {Record<string, string>} */
   static MODE_KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
   static MODE_LABELS = { single: "One picture", side: "Side by side", blink: "Blink", slider: "Slider", difference: "Difference" };
@@ -89,7 +92,9 @@ export class Zoom {
     this.dataset = page.dataset;
     /** @type {Shown} */
     this.shown = { row: -1, previous: -1, other: -1, wantsAccepted: false, mode: "", output: 0 };
-    this.markControls = MarkControls.create(page.marks);
+    this.markControls = MarkControls.create(page, false);
+    /** @type {ReturnType<typeof MarkControls.create>[]} of the pictures that are compared */
+    this.paneControls = [];
     this.parts = new ZoomParts(dialog, this.markControls.node);
     this.panZoom = new PanZoom(this.parts.left);
     Steps.listenForSwipes(this.parts.left, (down, across) => {
@@ -103,6 +108,8 @@ export class Zoom {
     });
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) this.close(); // beside its content
+      const figure = event.target instanceof Element && this.listPicked().length > 0 ? event.target.closest("figure") : null;
+      if (figure && !this.panZoom.isMagnified()) this.replaceState({ trial: String(this.dataset.trial(Number(figure.dataset.row))) });
     });
   }
 
@@ -137,7 +144,9 @@ export class Zoom {
       output: Math.min(Number(state.file), Math.max(0, this.dataset.files(row).length - 1)),
     };
     this.render(true);
-    if (!this.dialog.open) this.dialog.showModal();
+    if (this.dialog.open) return;
+    this.dialog.showModal();
+    this.dialog.focus(); // not a button, which would take the space bar from a film
   }
 
   /**
@@ -145,7 +154,7 @@ export class Zoom {
    * @param {number} row
    */
   refresh(row) {
-    if (this.dialog.open && row === this.shown.row) this.render(false);
+    if (this.dialog.open && (row === this.shown.row || this.listPicked().includes(row) || row === this.shown.other)) this.render(false);
   }
 
   /**
@@ -161,46 +170,62 @@ export class Zoom {
     parts.replace("modes", this.makeModes(), isNewTrial);
     parts.replace("outputs", this.makeOutputs(), isNewTrial);
     parts.replace("outcome", Details.makeOutcome(dataset, row), isNewTrial);
-    parts.replace("params", Params.makeTable(dataset, row, other), isNewTrial);
+    parts.replace("steps", this.makeSteps(), isNewTrial);
+    parts.replace("answers", Review.makeAnswers(this.page, row), isNewTrial);
+    parts.replace("params", Params.makeTables(dataset, row, other), isNewTrial);
     parts.replace("facts", Details.makeFacts(dataset, row, file), isNewTrial);
     parts.replace("actions", Details.makeActions(dataset, row, file), isNewTrial);
-    const comparison = this.getComparison();
-    parts.replaceStage(JSON.stringify(comparison), () => Comparison.create(...comparison));
+    const [mode, panes] = [this.shown.mode, this.getPanes()];
+    parts.replaceStage(JSON.stringify([mode, panes]), () => {
+      this.paneControls = panes.map(() => MarkControls.create(this.page, true));
+      return Comparison.create(mode, panes, this.paneControls.map(({ node }, index) => (panes[index].row < 0 ? Dom.el("section", { class: "opinion" }) : node)));
+    });
+    panes.forEach((pane, index) => pane.row >= 0 && this.paneControls[index].show(pane.row));
+    for (const figure of this.parts.nodes.stage.querySelectorAll("figure")) figure.classList.toggle("current", panes.length > 2 && figure.dataset.row === String(row));
     this.markControls.show(row);
     if (!this.dialog.contains(document.activeElement)) this.dialog.focus();
   }
 
-  /** Whether B is the accepted file, because it was asked for and exists. */
+  /** Whether the reference is the accepted file, because it was asked for and exists. */
   isAgainstAccepted() {
     return this.shown.wantsAccepted && (this.dataset.finding(this.shown.row)?.accepted.length ?? 0) > 0;
   }
 
-  /** @returns {Parameters<typeof Comparison.create>} */
-  getComparison() {
-    const { dataset } = this;
-    const { row, other, mode, output } = this.shown;
-    const isAccepted = this.isAgainstAccepted();
-    const b = isAccepted ? this.findAcceptedFile() : other < 0 ? undefined : this.findCounterpart();
-    const names = {
-      a: Params.makeTitle(dataset, row, other),
-      b: isAccepted ? "accepted" : other < 0 ? "" : Params.makeTitle(dataset, other, row),
-      none: dataset.reason(row),
-    };
-    return [mode, dataset.files(row)[output], b, names];
+  /** The rows in the tray while all of them are compared, else none. */
+  listPicked() {
+    const rows = [...this.page.marks.picked];
+    return this.shown.mode === "picked" && rows.length > 1 ? rows : [];
   }
 
-  /** B's file of the same kind, node and position as A's. */
-  findCounterpart() {
-    const { row, other, output } = this.shown;
+  /** @returns {Pane[]} the reference first */
+  getPanes() {
+    const { dataset } = this;
+    const { row, other, mode } = this.shown;
+    const picked = this.listPicked();
+    const isAccepted = this.isAgainstAccepted() && mode !== "single";
+    const rows = picked.length > 0 ? picked : other < 0 || isAccepted || mode === "single" ? [row] : [other, row];
+    const panes = rows.map((shown, index) => {
+      const label = picked.length > 0 || index === 1 ? `trial ${dataset.trial(shown)}` : isAccepted ? "Now" : "Reference";
+      return { row: shown, file: this.findCounterpart(shown), label, name: Params.makeTitle(dataset, shown, rows), none: dataset.reason(shown) };
+    });
+    return isAccepted ? [{ row: -1, file: this.findAcceptedFile(), label: "Accepted", name: "", none: "" }, ...panes] : panes;
+  }
+
+  /**
+   * The file of a row of the same kind, node and position as that of the open trial.
+   * @param {number} other
+   */
+  findCounterpart(other) {
+    const { row, output } = this.shown;
     const [files, origins] = [this.dataset.files(other), this.dataset.origins(other)];
     const file = this.dataset.files(row)[output];
-    if (file === undefined) return files[0];
+    if (file === undefined || other === row) return file ?? files[0];
     const origin = String(this.dataset.origins(row)[output]);
     const isSameKind = (/** @type {PageFile} */ { kind }) => kind === file.kind || kind === "missing" || file.kind === "missing";
     return files.find((one, index) => isSameKind(one) && String(origins[index]) === origin);
   }
 
-  /** The accepted file of the same node and position as A's. */
+  /** The accepted file of the same node and position as that of the open trial. */
   findAcceptedFile() {
     const { row, output } = this.shown;
     const { accepted, origins } = /** @type {CheckFinding} */ (this.dataset.finding(row));
@@ -219,38 +244,61 @@ export class Zoom {
   }
 
   makeHead() {
-    const { dataset, page } = this;
+    const { dataset } = this;
     const { row, other } = this.shown;
     return Dom.el(
       "header",
       { class: "zoom-head" },
-      Dom.el("h2", { title: dataset.title(row) }, Params.makeTitle(dataset, row, other)),
+      Dom.el("h2", { title: dataset.title(row) }, Params.makeTitle(dataset, row, other < 0 ? [] : [other])),
       Dom.el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
-      Steps.makeButtons(
-        (down, across) => this.findNeighbour(down, across),
-        (down, across) => this.go(down, across),
-        page.getTableRows() !== null,
-      ),
-      Zoom.makeButton("close", { "aria-label": "Close", autofocus: true, onclick: () => this.close() }, "✕"),
+      Zoom.makeButton("close", { "aria-label": "Close", onclick: () => this.close() }, "✕"),
+    );
+  }
+
+  makeSteps() {
+    const isList = this.page.getTableRows() !== null;
+    return Steps.makeButtons(
+      (down, across) => this.findNeighbour(down, across),
+      (down, across) => this.go(down, across),
+      isList,
     );
   }
 
   makeModes() {
+    const { dataset, page } = this;
     const { row, other, mode } = this.shown;
-    const buttons = Object.entries(Zoom.MODE_LABELS).map(([name, label]) =>
+    const buttons = this.listModes().map(([name, label]) =>
       Zoom.makeButton(name, { "aria-pressed": String(mode === name), onclick: () => this.setMode(name) }, label),
     );
     const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
-    const hasAccepted = (this.dataset.finding(row)?.accepted.length ?? 0) > 0;
+    const hasAccepted = (dataset.finding(row)?.accepted.length ?? 0) > 0;
+    const pinned = other < 0 ? undefined : dataset.files(other).find(({ thumb }) => thumb);
+    const thumb = pinned && Dom.el("img", { class: "pinned", src: Dom.toUrl(pinned.thumb ?? ""), alt: "" });
+    const isCollected = page.marks.picked.has(row);
     return Dom.el(
       "div",
       { class: "strip", role: "group", "aria-label": "How to compare" },
       buttons,
-      Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
-      Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Compare with this"),
-      hasAccepted && Zoom.makeButton("accepted", accepted, "Accepted as B"),
-      other >= 0 && Zoom.makeButton("release", { onclick: () => this.release(), title: "Stop comparing" }, `B: trial ${this.dataset.trial(other)} ✕`),
+      this.showsPicture() &&
+        Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
+      hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
+      Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
+      other >= 0 && Dom.el("button", { type: "button", "data-keep": "release", title: "Stop comparing", onclick: () => this.release() }, thumb ?? "", `Reference: trial ${dataset.trial(other)} ✕`),
+      Zoom.makeButton("collect", { onclick: () => Tray.toggle(page, row), "aria-pressed": String(isCollected), title: "Into the tray, to compare several: key X" }, "Collect"),
     );
+  }
+
+  /** Whether the open file is a picture, which has pixels to magnify. */
+  showsPicture() {
+    const file = this.dataset.files(this.shown.row)[this.shown.output];
+    return Comparison.isPicture(file) || file === undefined;
+  }
+
+  /** @returns {[string, string][]} the names and labels of the modes that do something for the open file */
+  listModes() {
+    const { size } = this.page.marks.picked;
+    const modes = Object.entries(Zoom.MODE_LABELS).filter(([name]) => ["single", "side"].includes(name) || this.showsPicture());
+    return size > 1 ? [...modes, ["picked", `All ${size} collected`]] : modes;
   }
 
   makeOutputs() {
@@ -277,6 +325,8 @@ export class Zoom {
 
   /** @param {number} down @param {number} across */
   findNeighbour(down, across) {
+    const picked = this.listPicked();
+    if (picked.length > 0) return picked[picked.indexOf(this.shown.row) + down + across];
     return Steps.findNeighbour(this.page, this.shown.row, down, across);
   }
 
@@ -286,12 +336,12 @@ export class Zoom {
     if (row !== undefined) this.replaceState({ trial: String(this.dataset.trial(row)) });
   }
 
-  /** Make this trial B, for comparison with others; if it is B, stop comparing. */
+  /** Pin this trial as the reference of others; if it is the reference, stop comparing. */
   hold() {
     if (this.shown.other === this.shown.row) return this.release();
     const trial = String(this.dataset.trial(this.shown.row));
     this.replaceState({ with: trial });
-    Dom.announce(`Comparing with trial ${trial}. Move to another trial.`);
+    Dom.announce(`Trial ${trial} is the reference. Move to another trial.`);
   }
 
   release() {
@@ -310,7 +360,8 @@ export class Zoom {
    */
   setMode(mode) {
     const { previous, other } = this.shown;
-    if (mode === "single" || other >= 0 || this.isAgainstAccepted()) return this.replaceState({ mode });
+    if (!this.listModes().some(([name]) => name === mode)) return Dom.announce("only pictures can be compared like that");
+    if (mode === "single" || mode === "picked" || other >= 0 || this.isAgainstAccepted()) return this.replaceState({ mode });
     const findBeside = () =>
       this.findNeighbour(0, -1) ?? this.findNeighbour(0, 1) ?? this.findNeighbour(-1, 0) ?? this.findNeighbour(1, 0);
     const second = previous >= 0 ? previous : findBeside();
@@ -320,7 +371,8 @@ export class Zoom {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select, audio, video");
+    const ownKeys = `input, textarea, select${event.key === " " ? ", button, summary, a" : ""}`;
+    const isTyping = event.target instanceof Element && event.target.matches(ownKeys);
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
     const key = event.key.toLowerCase();
     const arrow = Zoom.ARROWS[event.key];
@@ -329,8 +381,18 @@ export class Zoom {
     else if (key === "h") this.hold();
     else if (key === "c") this.dialog.querySelector("textarea")?.focus();
     else if (key === "?") Keys.open();
-    else if (!this.panZoom.onKey(key) && !this.page.markByKey(event.key, this.shown.row)) return;
+    else if (!this.pressOwnButton(key) && !this.panZoom.onKey(key) && !this.page.markByKey(event.key, this.shown.row)) return;
     event.preventDefault();
+  }
+
+  /**
+   * Press the button of the stage that a key stands for; false if it has none.
+   * @param {string} key
+   */
+  pressOwnButton(key) {
+    const button = this.parts.nodes.stage.querySelector(`[data-key="${CSS.escape(key)}"]`);
+    if (button instanceof HTMLElement) button.click();
+    return button !== null;
   }
 
   /**
@@ -339,14 +401,15 @@ export class Zoom {
    */
   fillDrag(event) {
     const { dataset } = this;
-    const { row, other, output } = this.shown;
+    const { row, output } = this.shown;
     const target = event.target instanceof Element ? event.target : null;
     if (target?.closest(".actions a")) {
       Drag.fillWithFile(event, dataset.files(row)[output], ...Workflow.getFile(dataset, row));
       return;
     }
     const src = target?.closest(".stage img")?.getAttribute("src");
-    const files = [...dataset.files(row), ...(other < 0 ? [] : dataset.files(other)), ...(dataset.finding(row)?.accepted ?? [])];
+    const rows = [row, ...this.getPanes().map((pane) => pane.row)].filter((shown) => shown >= 0);
+    const files = [...rows.flatMap((shown) => dataset.files(shown)), ...(dataset.finding(row)?.accepted ?? [])];
     Drag.fillWithFile(event, files.find((file) => file.path && Dom.toUrl(file.path) === src));
   }
 }

@@ -1,0 +1,179 @@
+// @ts-check
+// Bars that play: films and sounds by one clock for all of them, and the values of an axis in all cells.
+
+import { el } from "./dom.js";
+import * as Layout from "./layout.js";
+import * as ViewState from "./state.js";
+/** @import { Axis } from "./columns.js" */
+/** @import { Page } from "./main.js" */
+/** @import { State } from "./state.js" */
+
+/**
+ * @typedef {object} Bar
+ * @property {HTMLElement} node
+ * @property {() => void} toggle plays or stops
+ * @property {(value: number) => void} seek
+ * @property {(sign: number) => void} step
+ * @property {(value: number, max: number, words: string, isPlaying: boolean) => void} show
+ */
+/** @typedef {HTMLVideoElement | HTMLAudioElement} Player */
+
+const FRAME = 1 / 24; // seconds of a step: a browser does not know how long the frames of a film are
+const MAX_DRIFT = 0.08; // seconds that a film may be away from the clock while it plays
+const VALUE_PERIOD = 700; // milliseconds that each value of an axis is shown
+
+/**
+ * @param {string} label @param {number} step
+ * @param {() => void} toggle @param {(value: number) => void} seek
+ * @param {(Node | string)[]} more controls
+ * @returns {Bar}
+ */
+function createBar(label, step, toggle, seek, ...more) {
+  const range = el("input", { type: "range", min: 0, step, "aria-label": label, oninput: () => seek(Number(range.value)) });
+  /** @param {string} text @param {string} name @param {string} key @param {() => void} onclick */
+  const makeButton = (text, name, key, onclick) => el("button", { type: "button", "aria-label": name, title: `${name}: key ${key === " " ? "space" : key}`, "data-key": key, onclick }, text);
+  const move = (/** @type {number} */ sign) => seek(Number(range.value) + sign * step);
+  const play = makeButton("▶", "Play", " ", toggle);
+  const words = el("output");
+  const node = el("div", { class: "transport", role: "group", "aria-label": label }, play, makeButton("‹", "One step back", ",", () => move(-1)), makeButton("›", "One step on", ".", () => move(1)), range, words, more);
+  /** @type {Bar["show"]} */
+  function show(value, max, text, isPlaying) {
+    range.max = String(max);
+    range.value = String(value);
+    words.textContent = text;
+    play.textContent = isPlaying ? "❚❚" : "▶";
+    play.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
+  }
+  return { node, toggle, seek, step: move, show };
+}
+
+/**
+ * One clock for all players: the longest one sets the time, and the others follow it.
+ * @param {() => Player[]} listPlayers those in view now
+ * @param {boolean} hasSound whether one of them can be heard
+ */
+export function createClock(listPlayers, hasSound) {
+  let [time, isPlaying, loops, frame] = [0, false, true, 0];
+  let heard = hasSound ? listPlayers().findLastIndex((player) => player instanceof HTMLAudioElement) : -1;
+  /** @type {Player | undefined} */
+  let leader;
+  const loop = el("button", { type: "button", "aria-pressed": "true", onclick: toggleLoop }, "Loop");
+  const sound = el("button", { type: "button", title: "Which one is heard: key M", "data-key": "m", onclick: switchSound });
+  const bar = createBar("Time of all films and sounds", FRAME, toggle, seek, loop, ...(hasSound ? [sound] : []));
+
+  function toggle() {
+    isPlaying = !isPlaying;
+    if (isPlaying && leader?.ended) leader.currentTime = time = 0;
+    sync();
+  }
+
+  /** @param {number} seconds */
+  function seek(seconds) {
+    time = Math.min(Math.max(0, seconds), leader?.duration || 0);
+    if (leader) leader.currentTime = time;
+    sync();
+  }
+
+  function toggleLoop() {
+    loops = !loops;
+    loop.setAttribute("aria-pressed", String(loops));
+    sync();
+  }
+
+  function switchSound() {
+    heard = heard < 0 ? listPlayers().length - 1 : heard - 1;
+    sync();
+  }
+
+  /** Bring all players to the time of the clock; while they play, again with each frame of the screen. */
+  function sync() {
+    cancelAnimationFrame(frame);
+    const players = listPlayers().filter((player) => player.error === null);
+    const longest = players.reduce((/** @type {Player | undefined} */ best, player) => ((player.duration || 0) > (best?.duration || 0) ? player : (best ?? player)), undefined);
+    if (longest !== leader && longest) longest.currentTime = time; // a view was scrolled, or its length became known
+    leader = longest;
+    if (leader && isPlaying) time = leader.currentTime;
+    if (!loops && leader?.ended) isPlaying = false;
+    players.forEach((player, index) => follow(player, index === heard));
+    const length = leader?.duration || 0;
+    sound.textContent = heard < 0 ? "Sound: off" : players.length > 1 ? `Sound: ${heard + 1} of ${players.length}` : "Sound: on";
+    bar.show(time, length, `${time.toFixed(2)} of ${length.toFixed(2)} s`, isPlaying);
+    if (isPlaying) frame = requestAnimationFrame(sync);
+  }
+
+  /** @param {Player} player @param {boolean} isHeard */
+  function follow(player, isHeard) {
+    player.loop = loops && player === leader;
+    player.muted = !isHeard;
+    player.parentElement?.style.setProperty("--at", `${(100 * time) / (player.duration || 1)}%`);
+    const isOver = time >= player.duration; // it waits at its end for the longer ones
+    if (player !== leader && !isOver && Math.abs(player.currentTime - time) > (isPlaying ? MAX_DRIFT : 0.001)) player.currentTime = time;
+    if (isPlaying && player.paused && !isOver) player.play().catch(() => {});
+    else if (!isPlaying && !player.paused) player.pause();
+  }
+
+  for (const player of listPlayers()) player.addEventListener("loadedmetadata", sync);
+  sync();
+  return { ...bar, switchSound, stop: () => isPlaying && toggle() };
+}
+
+/**
+ * An axis as time: all cells of the grid show the same value of it, and another one when the bar plays or moves.
+ * @param {Page} page
+ */
+export function createScrubber(page) {
+  let timer = 0;
+  const close = el("button", { type: "button", "aria-label": "Do not play an axis", onclick: () => page.update(setTime(page.getState(), undefined)) }, "✕");
+  const bar = createBar("Value of the axis that plays", 1, () => page.update({ play: page.getState().play ? "" : "on" }, { replace: true }), seek, close);
+  const findAxis = ({ time } = page.getState()) => page.dataset.axes.find(({ name }) => name === time);
+  /** @param {Axis} axis */
+  const listCodes = (axis) => Layout.orderCodes(axis, page.getState()).filter((code) => !page.getState().hidden[axis.name]?.includes(code));
+
+  /** @param {number} index beyond the last value it begins again */
+  function seek(index) {
+    const axis = findAxis();
+    const codes = axis ? listCodes(axis) : [];
+    if (axis && codes.length > 0) page.update({ pins: ViewState.withEntry(page.getState().pins, axis.name, codes[(index + codes.length) % codes.length]) }, { replace: true });
+  }
+
+  /** @param {State} state */
+  function show(state) {
+    const axis = state.view === "grid" ? findAxis(state) : undefined;
+    bar.node.hidden = axis === undefined;
+    const isPlaying = axis !== undefined && state.play !== "" && state.trial === "";
+    if (isPlaying) timer ||= setInterval(() => bar.step(1), VALUE_PERIOD);
+    else {
+      clearInterval(timer);
+      timer = 0;
+    }
+    if (axis === undefined) return;
+    const [codes, code] = [listCodes(axis), state.pins[axis.name]];
+    bar.show(codes.indexOf(code), codes.length - 1, `${axis.name}: ${code === undefined ? "" : axis.labelOf(code)}`, isPlaying);
+  }
+
+  return { ...bar, show };
+}
+
+/**
+ * The change that makes an axis the time, or none. It leaves its rows or columns, because a cell shows one value of it.
+ * @param {State} state @param {Axis | undefined} axis @returns {Partial<State>}
+ */
+export function setTime(state, axis) {
+  const free = ViewState.withEntry(state.pins, state.time, undefined);
+  if (axis === undefined) return { time: "", play: "", pins: free };
+  const directions = Object.fromEntries(Layout.DIRECTIONS.filter((direction) => state[direction] === axis.name).map((direction) => [direction, ""]));
+  const play = matchMedia("(prefers-reduced-motion: reduce)").matches ? "" : "on";
+  return { ...directions, time: axis.name, play, view: "grid", pins: ViewState.withEntry(free, axis.name, Layout.orderCodes(axis, state)[0]) };
+}
+
+/** The films of the grid, which play all together. @param {Page} page */
+export function createGridClock(page) {
+  const clock = createClock(() => [...document.querySelectorAll("#view video")].filter((node) => node instanceof HTMLVideoElement), false);
+  clock.node.prepend(el("span", { class: "dim" }, "All films"));
+  /** @param {State} state */
+  function show({ view, trial }) {
+    clock.node.hidden = !["grid", "gallery"].includes(view) || !page.dataset.fileList.has("video");
+    if (clock.node.hidden || trial !== "") clock.stop();
+  }
+  return { ...clock, show };
+}

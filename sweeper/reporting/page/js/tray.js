@@ -1,0 +1,70 @@
+// @ts-check
+// The bars below the view: an axis that plays, films that play together, and the tray with collected trials.
+
+import * as Dom from "./dom.js";
+import { el } from "./dom.js";
+import * as Params from "./params.js";
+import { MAX_PICKS } from "./state.js";
+import * as Transport from "./transport.js";
+/** @import { Page } from "./main.js" */
+/** @import { State } from "./state.js" */
+
+/**
+ * Collect a trial, or take it out again.
+ * @param {Page} page @param {number} row
+ */
+export function toggle({ dataset, getState, update }, row) {
+  const { picks } = getState();
+  const trial = dataset.trial(row);
+  const isIn = picks.includes(trial);
+  if (!isIn && picks.length >= MAX_PICKS) return Dom.announce(`at most ${MAX_PICKS} trials can be collected; X on one of them takes it out`);
+  update({ picks: isIn ? picks.filter((other) => other !== trial) : [...picks, trial] }, { replace: true });
+  Dom.announce(`trial ${trial} ${isIn ? "taken out" : `collected, ${picks.length + 1} in the tray`}`);
+}
+
+/**
+ * The state that compares the collected trials: two of them as a pair, more of them side by side.
+ * @param {number[]} picks @returns {Partial<State>}
+ */
+export const comparePicks = (picks) =>
+  picks.length === 2 ? { with: String(picks[0]), trial: String(picks[1]), mode: "side" } : { trial: String(picks[0]), mode: "picked" };
+
+/** @param {Page} page */
+export function create(page) {
+  const { dataset, update } = page;
+  const [scrubber, films] = [Transport.createScrubber(page), Transport.createGridClock(page)];
+  const picked = el("div", { class: "tray", role: "group", "aria-label": "Collected trials" });
+  const node = el("footer", { class: "below" }, scrubber.node, films.node, picked);
+
+  /** @param {number} trial @param {string} word @param {() => void} remove */
+  function makeItem(trial, word, remove) {
+    const row = dataset.row(trial) ?? -1;
+    const title = Params.makeTitle(dataset, row);
+    const file = dataset.files(row).find(({ thumb }) => thumb);
+    const image = file && el("img", { src: Dom.toUrl(file.thumb ?? ""), alt: "", draggable: "false" });
+    return el("span", { class: "item" }, el("button", { type: "button", title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, image, `${word} ${trial}`), el("button", { type: "button", "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
+  }
+
+  const makeAction = (/** @type {string} */ text, /** @type {Partial<State>} */ change, more = {}) =>
+    el("button", { type: "button", "data-keep": text, onclick: () => update(change), ...more }, text);
+
+  /** @param {State} state */
+  function show(state) {
+    scrubber.show(state);
+    films.show(state);
+    const { picks } = state;
+    const pinned = dataset.row(Number(state.with || NaN));
+    picked.hidden = picks.length === 0 && pinned === undefined;
+    if (picked.hidden) return picked.replaceChildren();
+    Dom.redrawKeepingFocus(picked, () =>
+      picked.replaceChildren(
+        ...(pinned === undefined ? [] : [makeItem(Number(state.with), "reference", () => update({ with: "" }))]),
+        ...picks.map((trial) => makeItem(trial, "trial", () => toggle(page, dataset.row(trial) ?? -1))),
+        picks.length > 1 ? makeAction(`Compare ${picks.length}`, comparePicks(picks), { class: "primary" }) : el("span", { class: "dim" }, "X or shift-click collects more to compare"),
+        makeAction("Empty", { picks: [], with: "" }, { title: "Key Esc" }),
+      ),
+    );
+  }
+
+  return { node, show };
+}
