@@ -82,3 +82,29 @@ def test_check_without_a_baseline_says_so_on_the_page(shop, command, open_page):
     assert command("check", "shop.yaml", "--html", "page", "-q").code == 1
     page = open_page(Path("page/index.html"))
     assert "There is no baseline: nothing was compared." in page.locator("#bar .counts").inner_text()
+
+
+def test_answers_become_a_command_and_causes_group_the_cases(shop, command, open_page):
+    shop.write(steps=(3, 5, 7))
+    assert command("run", "shop.yaml", "-q").code == 0
+    assert command("accept", "results/shop").code == 0
+    shop.rewire(cfg=2.0)
+    assert command("check", "shop.yaml", "--html", "page", "-q").code == 1
+    page = open_page(Path("page/index.html"))
+    assert all("steps" in caption or caption in "357" for caption in page.locator("#view .caption").all_inner_texts())
+    page.get_by_text("causes").click()
+    causes = page.locator(".causes button").all_inner_texts()
+    counts = [int(text.split()[0]) for text in causes]
+    assert sum(counts) == 3
+    assert all("pixels differ" in text for text in causes)
+    page.locator(".causes button").first.click()
+    assert len(list_trials(page)) == counts[0]
+    page.evaluate("location.hash = '#trial=0&with=accepted&mode=side'")
+    page.get_by_role("button", name="Accept change").click()
+    page.evaluate("location.hash = '#trial=1&with=accepted&mode=side'")
+    page.get_by_role("button", name="It is a bug").click()
+    answers = page.locator("#zoom .answers")
+    assert answers.inner_text().split("\n")[-1] == "1 to accept, 1 bug"
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    answers.get_by_role("button", name="Copy the command that accepts 1").click()
+    assert page.evaluate("window.copied") == "sweeper accept results/shop-check --where 'steps == 3'"

@@ -79,6 +79,7 @@ def visit(browser):
         page.wait_for_selector("#view > *")
         return page
 
+    go.trouble = trouble
     yield go
     for context in contexts:
         context.close()
@@ -273,3 +274,35 @@ def test_accept_notices_a_baseline_that_changed_in_the_meantime(live):
     assert post(2).status_code == 204
     with pytest.raises(ResultsError, match="has changed in the meantime"):
         planned.apply()
+
+
+def test_the_page_accepts_a_change_and_keeps_a_bug(live, visit):
+    url, _ = live
+    page = visit(url)
+    page.locator('[data-trial="1"]').click()
+    page.keyboard.press("s")
+    page.get_by_role("button", name="Beside the accepted").click()
+    assert page.locator("#zoom figcaption b").all_inner_texts() == ["Accepted", "Now"]
+    page.get_by_role("button", name="Accept change").click()
+    page.wait_for_function("() => document.querySelector('#message').innerText === 'trial 1 is accepted'")
+    page.wait_for_function("() => document.querySelector('#zoom .answers') === null")  # it is the same now
+    assert "check: same" in page.locator("#zoom .outcome").inner_text()
+    page.keyboard.press("Escape")
+    page.locator('[data-trial="2"]').click()
+    page.get_by_role("button", name="It is a bug").click()
+    assert page.locator("#zoom .answers").inner_text().split("\n")[-1] == "1 bug"
+    assert [len(json.loads(read_manifest())["cases"]), page.evaluate("sweeper.page.marks.get(2).verdict")] == [
+        2,
+        "reject",
+    ]
+    page.wait_for_function("() => sweeper.page.marks.unsent.size === 0")
+
+
+def test_the_page_says_why_a_change_is_not_accepted(live, visit):
+    url, _ = live
+    page = visit(url)
+    page.locator('[data-trial="1"]').click()
+    page.evaluate("sweeper.page.dataset.files(1)[0].sha256 = 'another'")
+    page.get_by_role("button", name="Accept change").click()
+    page.wait_for_function("() => document.querySelector('#message').innerText.startsWith('not accepted: this trial')")
+    visit.trouble.remove("Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)")
