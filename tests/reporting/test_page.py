@@ -389,7 +389,7 @@ def scroll(opened, folder, address, **options):
 @pytest.mark.parametrize(
     ("address", "options"),
     [
-        ("#size=160", {}),
+        ("#size=192", {}),
         ("#view=table", {}),
         ("#size=112", {"viewport": {"width": 390, "height": 844}, "has_touch": True}),
     ],

@@ -4,26 +4,26 @@
 
 import * as Counts from "./counts.js";
 import * as DecideData from "./decide_data.js";
-import { announce, copyText, el, makeField, makeMenu, makePanel, saveFile } from "./dom.js";
+import { announce, copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "./dom.js";
 import * as Expression from "./expression.js";
-import * as GridControls from "./grid_controls.js";
-import { PendingInput } from "./grid_controls.js";
 import * as Keys from "./keys.js";
+import * as Layout from "./layout.js";
 import * as MarkExport from "./mark_export.js";
 import * as Review from "./review.js";
 import * as Share from "./share.js";
 import * as ViewState from "./state.js";
 import * as Suggest from "./suggest.js";
-import { createSwitch } from "../../../serving/page/js/segment.js";
+import { createSegment, createSwitch } from "../../../serving/page/js/segment.js";
 import * as Transport from "./transport.js";
 import * as ValueText from "./value_text.js";
+/** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Filter } from "./expression.js" */
 /** @import { Arrangement } from "./layout.js" */
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
-/** @typedef {{nodes: Node[], show: (state: State) => void}} BarPart */
+/** @typedef {{nodes: Node[], show: (state: State, count: number) => void}} BarPart `count`: of the trials shown */
 
 const VIEWS = [
   ["decide", "Decide"], // only if there is something to judge by
@@ -33,6 +33,62 @@ const VIEWS = [
   ["table", "Table"],
   ["plots", "Plots"],
 ];
+
+/**
+ * Applies what a user types or drags in a control, shortly after the last change.
+ *
+ * Changes without a pause are one step of Back: the first is a step, the others replace it. Another change in between,
+ * or Back itself, begins a new step.
+ */
+class PendingInput {
+  static STEP_PAUSE = 1500; // milliseconds without a change after which the next one is another step of Back
+  static DELAY = 120; // milliseconds
+
+  /** @param {Page} page */
+  constructor(page) {
+    this.page = page;
+    /** @type {Partial<State> | null} */
+    this.change = null;
+    this.name = "";
+    this.timer = 0;
+    this.lastTime = 0;
+    /** @type {State | null} */
+    this.lastState = null; // that the last change led to; null when the next change is a new step
+  }
+
+  /**
+   * Apply a change of one setting soon.
+   * @param {Partial<State>} change
+   */
+  schedule(change) {
+    const [name] = Object.keys(change);
+    const now = performance.now();
+    if (this.name !== name || now - this.lastTime > PendingInput.STEP_PAUSE) this.lastState = null;
+    clearTimeout(this.timer);
+    this.change = change;
+    this.name = name;
+    this.lastTime = now;
+    this.timer = setTimeout(() => this.apply(), PendingInput.DELAY);
+  }
+
+  /** Apply a waiting change now, because its time has come or its control loses the focus. */
+  apply() {
+    clearTimeout(this.timer);
+    const { change } = this;
+    if (change === null) return;
+    this.change = null;
+    this.page.update(change, { replace: this.lastState === this.page.getState() });
+    this.lastState = this.page.getState();
+  }
+
+  /**
+   * Whether a control has a value that the page does not have yet.
+   * @param {keyof State} name
+   */
+  isPending(name) {
+    return this.change?.[name] !== undefined;
+  }
+}
 
 /** @param {HTMLElement} host @param {Page} page */
 export function create(host, page) {
@@ -44,9 +100,9 @@ export function create(host, page) {
   const views = VIEWS.filter(([name]) => isOffered[name] ?? true);
   const tabs = makeTabs(views, (view) => page.update({ view }));
   const filter = makeFilter(page, input);
-  const looks = GridControls.createLooks(page, input);
+  const looks = createLooks(page, input);
   const sort = makeSortMenu(page);
-  const pins = GridControls.createPins(page);
+  const pins = createPins(page);
   const colour = makeColourMenu(page);
   const time = makeTimeMenu(page);
   const legend = makeLegend(page);
@@ -77,11 +133,64 @@ export function create(host, page) {
    * @param {Arrangement | undefined} arrangement of the grid, if that is the view
    */
   function show(state, arrangement) {
-    for (const part of [tabs, sort, pins, filter, legend, looks, colour, time, marks]) part.show(state);
-    counts.show(state, arrangement ? arrangement.shown : page.getRows().length);
+    const count = arrangement ? arrangement.shown : page.getRows().length;
+    for (const part of [tabs, sort, pins, filter, legend, looks, colour, time, marks]) part.show(state, count);
+    counts.show(state.where);
   }
 
   return { show, updateCounts: counts.update, focusFilter: filter.focus };
+}
+
+/**
+ * How the cells look: their size and their captions.
+ * @param {Page} page @param {PendingInput} input @returns {BarPart}
+ */
+function createLooks(page, input) {
+  const { update } = page;
+  const size = el("input", {
+    type: "range",
+    min: 48,
+    max: 512,
+    step: 16,
+    oninput: () => input.schedule({ size: Number(size.value), fit: "" }),
+    onchange: () => input.apply(),
+  });
+  const fit = createSegment("Fit", { all: "All", width: "Width", pixels: "1:1" }, (name) => update({ fit: name }));
+  fit.node.title = "Make the pictures fit into the window: key F";
+  const captions = el("button", { type: "button", onclick: () => update({ captions: !page.getState().captions }) }, "Captions");
+  const axes = page.dataset.axes.length > 0 && el("button", { type: "button", onclick: page.openAxes }, "Axes and values…");
+  const node = el("div", { class: "tools" }, makeField("Size", size), el("div", { class: "field" }, "Fit", fit.node), captions, axes);
+  return {
+    nodes: [node],
+    show(state) {
+      node.hidden = !["grid", "gallery"].includes(state.view);
+      fit.choose(state.fit);
+      if (!input.isPending("size")) size.value = String(state.size);
+      captions.setAttribute("aria-pressed", String(state.captions));
+    },
+  };
+}
+
+/**
+ * Menus for axes without a direction: all their trials share a cell until a value is chosen.
+ * @param {Page} page @returns {BarPart}
+ */
+function createPins({ dataset, getState, update }) {
+  const node = el("div", { class: "pins" });
+  /** @param {[Axis, number[]]} choice @param {State} state */
+  const makePin = ([axis, codes], state) => {
+    const setPin = (/** @type {string} */ value) =>
+      update({ pins: ViewState.withEntry(getState().pins, axis.name, value === "" ? undefined : Number(value)) });
+    const options = [["", "all"], ...codes.map((code) => [String(code), axis.labelOf(code)])];
+    return makeField(axis.name, makeMenu(options, String(state.pins[axis.name] ?? ""), setPin));
+  };
+  return {
+    nodes: [node],
+    show(state) {
+      node.hidden = state.view !== "grid";
+      redrawKeepingFocus(node, () => node.replaceChildren(...Layout.listPinChoices(dataset, state).map((choice) => makePin(choice, state))));
+    },
+  };
 }
 
 /**
@@ -186,8 +295,8 @@ function makeFilter(page, input) {
   /** @param {string} words @param {Partial<State>} change */
   const makeChip = (words, change) => el("button", { type: "button", title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
 
-  /** @param {State} state */
-  function show({ where, hidden }) {
+  /** @param {State} state @param {number} count */
+  function show({ where, hidden }, count) {
     if (!input.isPending("where") && text.value !== where) text.value = where;
     const { broken } = page.getFilter();
     const parts = Expression.splitParts(where, dataset);
@@ -197,7 +306,6 @@ function makeFilter(page, input) {
         .filter((name) => hidden[name].length > 0)
         .map((name) => makeChip(`${name}: ${hidden[name].length} hidden`, { hidden: ViewState.withEntry(hidden, name, undefined) })),
     );
-    const count = page.getRows().length;
     status.textContent = describeFilter(where, page.getFilter(), count, dataset.size);
     status.className = count > 0 && !broken ? "filter-status" : "filter-status error";
   }
@@ -222,7 +330,7 @@ const listFilters = (dataset) => [
  */
 function describeFilter(source, { search, error, broken, condition }, found, size) {
   const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
-  if (source.trim() === "") return "";
+  if (source.trim() === "") return found === size ? "" : count;
   const shown = condition === "" ? "Showing all trials." : `Still showing ${count} of the filter before.`;
   if (broken) return `The filter cannot be read: ${error}${error.endsWith("?") ? "" : "."} ${shown}`;
   return search ? `${count} contain ${source.trim()}` : count;

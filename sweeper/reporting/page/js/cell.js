@@ -3,6 +3,7 @@
 
 import * as Dom from "./dom.js";
 import { el } from "./dom.js";
+import * as GridGeometry from "./grid_geometry.js";
 import * as Layout from "./layout.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
@@ -24,6 +25,7 @@ import * as ValueText from "./value_text.js";
  * @typedef {object} CellOptions
  * @property {(image: HTMLImageElement, url: string) => void} load decides when a picture is loaded
  * @property {Box} box pixels of the picture
+ * @property {Axis[][]} groups the axes of each line of a caption
  * @property {boolean} hasCaptions
  * @property {boolean} skipsCaptions whether the grid scrolls too fast for captions to be read
  */
@@ -277,14 +279,15 @@ function makeStatusFrame(row, { dataset, box }, preview) {
  * @param {CellContext} context
  */
 function makeCaption(row, stack, context) {
-  const { dataset, colour, free, box } = context;
+  const { dataset, colour, groups, box } = context;
   const isNamed = box[0] >= NAMED;
   const getLabel = (/** @type {Axis} */ axis) => axis.labelOf(axis.codes[row]);
   // A value in brackets, such as "(none)", always needs the name of its axis.
-  const describe = (/** @type {Axis} */ axis) => (isNamed || getLabel(axis).startsWith("(") ? `${axis.name} ${getLabel(axis)}` : getLabel(axis));
+  const needsName = (/** @type {string} */ label) => label.startsWith("(") || (isNamed && label.length <= GridGeometry.LONG);
+  const describe = (/** @type {Axis} */ axis) => (needsName(getLabel(axis)) ? `${axis.name} ${getLabel(axis)}` : getLabel(axis));
   const lines = [];
   if (colour) lines.push(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
-  if (free.length > 0) lines.push(Layout.joinWords(free, describe, getLabel));
+  for (const axes of groups) lines.push(Layout.joinWords(axes, describe, getLabel));
   return lines.length > 0 ? lines : [isNamed ? `trial ${dataset.trial(row)}` : String(dataset.trial(row))];
 }
 

@@ -7,9 +7,8 @@ import * as Live from "./live.js";
 import * as Workflow from "./workflow.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
-/** @import { State } from "./state.js" */
 
-/** @typedef {{words: string, where?: string, command?: string | null}} Notice */
+/** @typedef {{words: string, where?: string, command?: string | null, names?: string[]}} Notice */
 
 const CHECK_STATES = ["same", "changed", "failed", "new", "not compared", "gone"]; // in the order of showing
 /** @type {Record<string, string>} */
@@ -22,10 +21,8 @@ export function create({ dataset, update: updatePage }) {
   const live = el("span", { class: "alive", role: "status" });
   const statuses = el("span", { class: "numbers", role: "group", "aria-label": "Status of the trials" });
   const states = el("span", { class: "numbers", role: "group", "aria-label": "Result of the check" });
-  const shown = el("span", {});
   const rehearsal = el("span", { title: "sweeper's own server made these results, without a model" });
   const spending = el("span", { title: "The cost of the results here, of what all runs of the folder cost" });
-  const missing = makeMissingList();
   const notes = (dataset.raw.check?.notes ?? []).map((/** @type {string} */ note) => el("p", {}, note));
   const accidents = el("div", { class: "accidents" });
   const progress = el("progress", { "aria-label": "Trials done" });
@@ -44,7 +41,6 @@ export function create({ dataset, update: updatePage }) {
       const words = [...new Set([...CHECK_STATES, ...byState.keys()])].filter((word) => byState.has(word));
       replaceIfChanged(states, ["check:", ...words.map((word) => filters.makeCount("check", word, byState.get(word) ?? 0))]);
     }
-    missing.show(raw.check?.gone ?? []);
     showNotices(accidents, listNotices(dataset), updatePage);
     spending.textContent = raw.spending;
     const targets = dataset.outcome.find(({ name }) => name === "target")?.values ?? [];
@@ -55,17 +51,8 @@ export function create({ dataset, update: updatePage }) {
     filters.show();
   }
 
-  /**
-   * @param {State} state
-   * @param {number} count of the trials shown
-   */
-  function show(state, count) {
-    filters.show(state.where);
-    shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
-  }
-
-  const node = el("div", { class: "counts" }, live, statuses, states, shown, rehearsal, spending);
-  return { node, notices: el("div", { class: "notices" }, accidents, missing.node, notes), progress, update, show };
+  const node = el("div", { class: "counts" }, live, statuses, states, rehearsal, spending);
+  return { node, notices: el("div", { class: "notices" }, accidents, notes), progress, update, show: filters.show };
 }
 
 /**
@@ -130,6 +117,8 @@ function listNotices(dataset) {
   }));
   const failures = { words: `${failed.toLocaleString("en")} failed: ${named.join(", ")}${more}`, where: "status == 'failed'" };
   if (failed > 0) notices.unshift({ ...failures, command: Workflow.makeRunCommand(dataset, ["--retry-failed"]) });
+  const names = dataset.raw.check?.gone ?? []; // accepted cases that no trial makes any more; they have no cell in the grid
+  if (names.length > 0) notices.push({ words: `${names.length.toLocaleString("en")} missing: accepted, but no trial of this run makes them`, names });
   return [...notices, ...dataset.raw.equal.map((/** @type {string} */ words) => ({ words }))];
 }
 
@@ -144,8 +133,11 @@ function showNotices(host, notices, update) {
   /** @param {string} text @param {string} words @param {() => void} onclick */
   const makeButton = (text, words, onclick) => el("button", { type: "button", "aria-label": `${text}: ${words}`, onclick }, text);
   /** @param {Notice} notice */
-  const makeNotice = ({ words, where, command }) =>
-    el("p", {}, words, where && makeButton("Show", words, () => update({ where })), command && makeButton("Copy command", `runs them again: ${words}`, () => copyText(command, "command")));
+  const makeNotice = ({ words, where, command, names }) => {
+    if (names) return el("details", { class: "missing" }, el("summary", {}, words), el("ul", {}, names.slice(0, MAX_NAMES).map((name) => el("li", {}, name))));
+    const show = where && makeButton("Show", words, () => update({ where }));
+    return el("p", {}, words, show, command && makeButton("Copy command", `runs them again: ${words}`, () => copyText(command, "command")));
+  };
   host.replaceChildren(...notices.map(makeNotice));
 }
 
@@ -157,23 +149,4 @@ function replaceIfChanged(host, parts) {
   const hadFocus = host.contains(focused);
   host.replaceChildren(...parts);
   if (hadFocus && focused instanceof HTMLElement) focused.focus();
-}
-
-/** The names of accepted cases that no trial makes any more; they have no cell in the grid. */
-function makeMissingList() {
-  const [summary, list] = [el("summary", {}), el("ul", {})];
-  const node = el("details", { class: "missing" }, summary, el("div", {}, el("p", {}, "Accepted, but no trial of this run makes them:"), list));
-  let current = "";
-
-  /** @param {string[]} names */
-  function show(names) {
-    node.hidden = names.length === 0;
-    if (names.join("\n") === current) return;
-    current = names.join("\n");
-    summary.textContent = `${names.length.toLocaleString("en")} missing`;
-    const more = names.length > MAX_NAMES ? [`and ${(names.length - MAX_NAMES).toLocaleString("en")} more`] : [];
-    list.replaceChildren(...[...names.slice(0, MAX_NAMES), ...more].map((name) => el("li", {}, name)));
-  }
-
-  return { node, show };
 }

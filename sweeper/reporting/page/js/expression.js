@@ -169,35 +169,14 @@ function makeSearch(words, dataset) {
 }
 
 const FALLBACK = "status == 'failed'";
-const MAX_QUOTED = 24; // letters
 
 /**
- * An example for the empty filter field: an expression over this sweep's own axes that finds at least one trial.
+ * An example for the empty filter field: an expression over an axis of this sweep that finds at least one trial.
  * @param {Dataset} dataset @returns {string}
  */
 export function makeExample(dataset) {
-  const usable = dataset.axes.filter(({ name, values }) => values.length > 1 && /^[A-Za-z_]\w*$/.test(name));
-  const number = usable.find((axis) => axis.numeric && !Layout.isSeed(axis)) ?? usable.find((axis) => axis.numeric);
-  const word = usable.find((axis) => axis.values.every((value) => typeof value === "string"));
-  const least = number?.values.reduce((a, b) => (b < a ? b : a));
-  const rows = dataset.filterRows((row) => [number, word].every((axis) => axis === undefined || axis.codes[row] >= 0));
-  const row = rows.find((candidate) => number === undefined || number.value(candidate) > least) ?? rows[0];
-  if (row === undefined) return FALLBACK;
-  const conditions = [number && `${number.name} >= ${number.value(row)}`, word && quoteCondition(word.name, word.value(row))];
-  const text = conditions.filter(Boolean).join(" and ");
-  // Check it: an axis may be called `in`, or a text contain what quotes cannot hold.
-  const { holds, error } = compile(text, dataset);
-  return text !== "" && error === "" && holds(row) ? text : FALLBACK;
-}
-
-/**
- * The condition that a column has a text, or if the text is long, that it contains the text's beginning.
- * @param {string} name @param {string} text
- */
-function quoteCondition(name, text) {
-  const letters = [...text.split("\n")[0]];
-  const quoted = quoteText(letters.slice(0, MAX_QUOTED).join(""));
-  return letters.length <= MAX_QUOTED && !text.includes("\n") ? `${name} == ${quoted}` : `${quoted} in ${name}`;
+  const axis = dataset.axes.find((each) => each.numeric && each.values.length > 1 && !Layout.isSeed(each));
+  return axis ? `${quoteName(axis.name)} >= ${toText(axis.values.at(-1))}` : FALLBACK;
 }
 
 /**

@@ -75,6 +75,7 @@ export class GridView {
     /** @type {CellContext} */
     this.cellContext = {
       ...context,
+      groups: GridGeometry.groupForCaption(wrapped ? [wrapped, ...context.free] : context.free),
       free: wrapped ? [wrapped, ...context.free] : context.free,
       load: (image, url) => this.queueLoad(image, url),
       box: [size, size],
@@ -125,7 +126,7 @@ export class GridView {
 
   makeScroller() {
     const attributes = {
-      class: this.arrangement.exists ? "scroller flow" : "scroller",
+      class: Object.values(this.arrangement.heads).some(Boolean) ? "scroller" : "scroller flow",
       role: "grid",
       tabindex: 0,
       "aria-label": "Trials",

@@ -2,6 +2,7 @@
 // Positions and sizes of the grid's lines in pixels, and which lines are in view. Nothing here reads the document.
 
 import * as Layout from "./layout.js";
+/** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Arrangement, Line } from "./layout.js" */
 /** @import { Context } from "./main.js" */
@@ -37,6 +38,7 @@ const MARGIN = 8; // around a list
 const LINE = 17; // of a caption, as in css/grid.css
 const TINT = 3; // below it
 const SUMMARY = 15; // of the line below a label, as in css/grid.css
+export const LONG = 16; // letters of a value from which on it is a text
 const [MIN_SIZE, MAX_SIZE] = [48, 512]; // of a cell that fits a width
 const [LEAST, USUAL, MOST] = [112, 160, 320]; // of a cell when the whole grid shall be in view
 const MAX_PIXELS = 2048; // of a cell that shows each pixel
@@ -58,15 +60,28 @@ export function arrange(room, context) {
   const arrangement = isGallery ? Layout.arrangeList(rows, rows.length) : Layout.arrange(dataset, state, holds);
   const { x, y, xx, yy } = arrangement.axis;
   const shapes = measureShapes(arrangement, dataset);
-  const countLines = (/** @type {boolean} */ hasValues) => (state.captions ? Number(colour !== undefined) + Number(hasValues) : 0); // of a caption
-  const lineCount = countLines(isGallery || free.length > 0);
-  const texts = { lineCount, hasSummary: !isGallery && (colour !== undefined || marks.count() > 0) };
+  /** @param {boolean} isWrapped */
+  const countLines = (isWrapped) => {
+    const axes = groupForCaption(isWrapped && x ? [x, ...free] : free).length;
+    return state.captions ? Number(colour !== undefined) + (isGallery && !colour ? Math.max(1, axes) : axes) : 0;
+  };
+  const texts = { lineCount: countLines(false), hasSummary: !isGallery && (colour !== undefined || marks.count() > 0) };
   const size = chooseSize(arrangement, shapes, context, room, texts);
   const isAlone = x !== undefined && !y && !xx && !yy;
   if (!isGallery && !(isAlone && arrangement.columns.length * (size + GAP) > room.width)) return { arrangement, shapes, size, texts, wrapped: undefined };
   const perLine = choosePerLine(arrangement.columns.length, shapes, state, room, countLines(true));
   const list = isGallery ? Layout.arrangeList(rows, perLine) : Layout.wrap(arrangement, perLine);
   return { arrangement: list, shapes: measureShapes(list, dataset), size: computeListSize(room.width, perLine), texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
+}
+
+/**
+ * The axes of each line of a caption: short values share one, and a long text has its own, where it needs no name.
+ * @param {Axis[]} axes
+ */
+export function groupForCaption(axes) {
+  const isLong = (/** @type {Axis} */ axis) => axis.order.some((code) => axis.labelOf(code).length > LONG);
+  const long = axes.filter(isLong);
+  return [axes.filter((axis) => !long.includes(axis)), ...long.map((axis) => [axis])].filter((group) => group.length > 0);
 }
 
 /** @param {number} width @param {number} perLine */

@@ -114,5 +114,5 @@ export function makeCauses({ dataset, update }) {
   const makeButton = ({ text, where }) => el("button", { type: "button", onclick: () => update({ view: "gallery", where, sort: "-check_severity" }) }, text);
   // The run may go on, so the list is made when it is opened.
   const open = () => list.replaceChildren(...listCauses(dataset).map(makeButton), ...(dataset.raw.check.notes ?? []).map((/** @type {string} */ note) => el("p", { class: "dim" }, note)));
-  return el("details", { class: "missing causes", ontoggle: open }, el("summary", {}, "causes"), list);
+  return el("details", { class: "causes", ontoggle: open }, el("summary", {}, "causes"), list);
 }
