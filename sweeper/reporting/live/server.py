@@ -235,7 +235,7 @@ async def _respond_when_written(write: Callable[..., None], *arguments: Any) -> 
         await asyncio.to_thread(write, *arguments)
     except UsageError as problem:
         return PlainTextResponse(str(problem), 422)
-    except SweeperError as problem:
+    except (SweeperError, OSError) as problem:
         return PlainTextResponse(str(problem), 503)
     return Response(status_code=204)
 

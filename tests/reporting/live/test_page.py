@@ -284,7 +284,7 @@ def test_reload_waits_until_the_user_leaves_the_field(painter, visit, start, tmp
         assert page.evaluate("window.stillThere")
         page.locator("#zoom textarea").blur()
         page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
-        assert "a hut" in page.locator("#zoom .params").inner_text()
+        assert "a hut" in page.locator("#zoom .tables").inner_text()
 
 
 def test_view_stays_when_the_experiment_grows(painter, visit, start, tmp_path):
@@ -299,7 +299,7 @@ def test_view_stays_when_the_experiment_grows(painter, visit, start, tmp_path):
         start(grown, out, painter.server).communicate(timeout=60)
         page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
         assert page.locator("#zoom .zoom-head .dim").inner_text() == "trial 1"
-        assert "a hut" in page.locator("#zoom .params").inner_text()
+        assert "a hut" in page.locator("#zoom .tables").inner_text()
 
 
 def test_table_keeps_row_and_focus_during_a_run(painter, visit, start, tmp_path):

@@ -35,7 +35,7 @@ export function create(mode, panes, controls) {
 }
 
 /** Whether two files can be laid over each other. @param {PageFile | undefined} file */
-export const isPicture = (file) => file?.kind === "image";
+export const isPicture = (file) => file === undefined || file.kind === "image";
 
 /** @param {string} mode @param {Pane[]} panes @param {(HTMLElement | undefined)[]} controls */
 function makeStage(mode, panes, controls) {

@@ -97,15 +97,6 @@ class PageFiles {
     return this.columns[name] && this.valueAt(this.columns[name], index);
   }
 
-  /**
-   * Whether there is a file of a kind.
-   * @param {PageFile["kind"]} kind
-   */
-  has(kind) {
-    const column = this.columns.kind;
-    return column?.each === kind || (Array.isArray(column) && column.includes(kind)) || this.decoded.some((file) => file?.kind === kind);
-  }
-
   /** The first file of known size in pixels. */
   findSized() {
     for (let index = 0; index < this.decoded.length; index++) if (this.get(index).width > 0) return this.get(index);

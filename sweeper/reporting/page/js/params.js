@@ -95,12 +95,12 @@ export function makeTables(dataset, row, other) {
       texts.map((text) => el("td", {}, text)),
     );
   };
-  const isVaried = (/** @type {Column} */ column) => isParam(column) && (differs(column) || (column.codes?.some((code, _, codes) => code !== codes[0]) ?? false));
+  const isVaried = (/** @type {Column} */ column) => isParam(column) && (dataset.size === 1 || differs(column) || (column.codes?.some((code, _, codes) => code !== codes[0]) ?? false));
   // The duration and the cost come last: they differ every time and were not asked for.
   const last = ["models", "ran_s", "cost", "cost_kind"].flatMap((name) => dataset.column(name) ?? []);
   const makeHead = () => other >= 0 && el("thead", {}, el("tr", {}, el("td", {}), ["Reference", "This"].map((name) => el("th", { scope: "col" }, name))));
   /** @param {Column[]} columns */
-  const makeTable = (columns) => el("table", { class: "params" }, makeHead(), el("tbody", {}, [...columns.filter(differs), ...columns.filter((column) => !differs(column))].map(makeLine)));
+  const makeTable = (columns) => columns.length > 0 && el("table", { class: "params" }, makeHead(), el("tbody", {}, [...columns.filter(differs), ...columns.filter((column) => !differs(column))].map(makeLine)));
   const fixed = dataset.columns.filter((column) => isParam(column) && !isVaried(column));
   const ontoggle = (/** @type {Event} */ { target }) => (showsFixed = target instanceof HTMLDetailsElement && target.open);
   return el(

@@ -36,7 +36,7 @@ export function makeAnswers({ dataset, marks }, row) {
     makeButton("Accept change", "keep", { class: "primary", ...accept }),
     makeButton("It is a bug", "reject", {}),
     !isLive && kept > 0 && el("button", { type: "button", "data-keep": "copy", onclick: copy }, `Copy the command that accepts ${kept}`),
-    kept + bugs > 0 && el("span", { class: "dim" }, [!isLive && kept > 0 && `${kept} to accept`, bugs > 0 && `${bugs} ${bugs > 1 ? "bugs" : "bug"}`].filter(Boolean).join(", ")),
+    bugs > 0 && el("span", { class: "dim" }, `${bugs} ${bugs > 1 ? "bugs" : "bug"}`),
   );
 }
 

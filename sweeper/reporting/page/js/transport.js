@@ -8,14 +8,6 @@ import * as ViewState from "./state.js";
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
-/**
- * @typedef {object} Bar
- * @property {HTMLElement} node
- * @property {() => void} toggle plays or stops
- * @property {(value: number) => void} seek
- * @property {(sign: number) => void} step
- * @property {(value: number, max: number, words: string, isPlaying: boolean) => void} show
- */
 /** @typedef {HTMLVideoElement | HTMLAudioElement} Player */
 
 const FRAME = 1 / 24; // seconds of a step: a browser does not know how long the frames of a film are
@@ -26,7 +18,6 @@ const VALUE_PERIOD = 700; // milliseconds that each value of an axis is shown
  * @param {string} label @param {number} step
  * @param {() => void} toggle @param {(value: number) => void} seek
  * @param {(Node | string)[]} more controls
- * @returns {Bar}
  */
 function createBar(label, step, toggle, seek, ...more) {
   const range = el("input", { type: "range", min: 0, step, "aria-label": label, oninput: () => seek(Number(range.value)) });
@@ -36,7 +27,7 @@ function createBar(label, step, toggle, seek, ...more) {
   const play = makeButton("▶", "Play", " ", toggle);
   const words = el("output");
   const node = el("div", { class: "transport", role: "group", "aria-label": label }, play, makeButton("‹", "One step back", ",", () => move(-1)), makeButton("›", "One step on", ".", () => move(1)), range, words, more);
-  /** @type {Bar["show"]} */
+  /** @param {number} value @param {number} max @param {string} text @param {boolean} isPlaying */
   function show(value, max, text, isPlaying) {
     range.max = String(max);
     range.value = String(value);
@@ -44,7 +35,7 @@ function createBar(label, step, toggle, seek, ...more) {
     play.textContent = isPlaying ? "❚❚" : "▶";
     play.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
   }
-  return { node, toggle, seek, step: move, show };
+  return { node, move, show };
 }
 
 /**
@@ -114,7 +105,7 @@ export function createClock(listPlayers, hasSound) {
 
   for (const player of listPlayers()) player.addEventListener("loadedmetadata", sync);
   sync();
-  return { ...bar, switchSound, stop: () => isPlaying && toggle() };
+  return { node: bar.node, stop: () => isPlaying && toggle() };
 }
 
 /**
@@ -141,7 +132,7 @@ export function createScrubber(page) {
     const axis = state.view === "grid" ? findAxis(state) : undefined;
     bar.node.hidden = axis === undefined;
     const isPlaying = axis !== undefined && state.play !== "" && state.trial === "";
-    if (isPlaying) timer ||= setInterval(() => bar.step(1), VALUE_PERIOD);
+    if (isPlaying) timer ||= setInterval(() => bar.move(1), VALUE_PERIOD);
     else {
       clearInterval(timer);
       timer = 0;
@@ -151,7 +142,7 @@ export function createScrubber(page) {
     bar.show(codes.indexOf(code), codes.length - 1, `${axis.name}: ${code === undefined ? "" : axis.labelOf(code)}`, isPlaying);
   }
 
-  return { ...bar, show };
+  return { node: bar.node, show };
 }
 
 /**
@@ -169,11 +160,14 @@ export function setTime(state, axis) {
 /** The films of the grid, which play all together. @param {Page} page */
 export function createGridClock(page) {
   const clock = createClock(() => [...document.querySelectorAll("#view video")].filter((node) => node instanceof HTMLVideoElement), false);
+  let hasFilms = false;
   clock.node.prepend(el("span", { class: "dim" }, "All films"));
   /** @param {State} state */
   function show({ view, trial }) {
-    clock.node.hidden = !["grid", "gallery"].includes(view) || !page.dataset.fileList.has("video");
+    const { columns, decoded } = page.dataset.fileList; // a run may still add some
+    hasFilms ||= JSON.stringify([columns.kind, decoded.map((file) => file?.kind)]).includes('"video"');
+    clock.node.hidden = !["grid", "gallery"].includes(view) || !hasFilms;
     if (clock.node.hidden || trial !== "") clock.stop();
   }
-  return { ...clock, show };
+  return { node: clock.node, show };
 }

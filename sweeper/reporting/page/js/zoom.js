@@ -267,7 +267,8 @@ export class Zoom {
   makeModes() {
     const { dataset, page } = this;
     const { row, other, mode } = this.shown;
-    const buttons = this.listModes().map(([name, label]) =>
+    const modes = this.listModes();
+    const buttons = modes.map(([name, label]) =>
       Zoom.makeButton(name, { "aria-pressed": String(mode === name), onclick: () => this.setMode(name) }, label),
     );
     const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
@@ -279,7 +280,7 @@ export class Zoom {
       "div",
       { class: "strip", role: "group", "aria-label": "How to compare" },
       buttons,
-      this.showsPicture() &&
+      modes.some(([name]) => name === "slider") &&
         Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
       hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
       Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
@@ -288,16 +289,11 @@ export class Zoom {
     );
   }
 
-  /** Whether the open file is a picture, which has pixels to magnify. */
-  showsPicture() {
-    const file = this.dataset.files(this.shown.row)[this.shown.output];
-    return Comparison.isPicture(file) || file === undefined;
-  }
-
   /** @returns {[string, string][]} the names and labels of the modes that do something for the open file */
   listModes() {
     const { size } = this.page.marks.picked;
-    const modes = Object.entries(Zoom.MODE_LABELS).filter(([name]) => ["single", "side"].includes(name) || this.showsPicture());
+    const isPicture = Comparison.isPicture(this.dataset.files(this.shown.row)[this.shown.output]);
+    const modes = Object.entries(Zoom.MODE_LABELS).filter(([name]) => ["single", "side"].includes(name) || isPicture);
     return size > 1 ? [...modes, ["picked", `All ${size} collected`]] : modes;
   }
 
