@@ -9,7 +9,6 @@ import * as Expression from "./expression.js";
 import * as Keys from "./keys.js";
 import * as Layout from "./layout.js";
 import * as MarkExport from "./mark_export.js";
-import * as Review from "./review.js";
 import * as Share from "./share.js";
 import * as ViewState from "./state.js";
 import * as Suggest from "./suggest.js";
@@ -122,7 +121,7 @@ export function create(host, page) {
       legend.nodes,
       el("div", { class: "menus" }, marks.nodes, makePanel("View", colour.nodes, looks.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    el("div", { class: "under" }, sort.nodes, pins.nodes, filter.chips, filter.status, Review.makeCauses(page)),
+    el("div", { class: "under" }, sort.nodes, pins.nodes, filter.chips, filter.status),
     counts.notices,
     counts.progress,
   );

@@ -4,6 +4,7 @@
 
 import { copyText, el } from "./dom.js";
 import * as Live from "./live.js";
+import * as Review from "./review.js";
 import * as Workflow from "./workflow.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
@@ -17,7 +18,8 @@ const MAX_NAMES = 300; // of missing cases
 const MAX_CAUSES = 3; // of failures that are named
 
 /** @param {Page} page */
-export function create({ dataset, update: updatePage }) {
+export function create(page) {
+  const { dataset, update: updatePage } = page;
   const live = el("span", { class: "alive", role: "status" });
   const statuses = el("span", { class: "numbers", role: "group", "aria-label": "Status of the trials" });
   const states = el("span", { class: "numbers", role: "group", "aria-label": "Result of the check" });
@@ -52,7 +54,7 @@ export function create({ dataset, update: updatePage }) {
   }
 
   const node = el("div", { class: "counts" }, live, statuses, states, rehearsal, spending);
-  return { node, notices: el("div", { class: "notices" }, accidents, notes), progress, update, show: filters.show };
+  return { node, notices: el("div", { class: "notices" }, accidents, Review.makeCauses(page), notes), progress, update, show: filters.show };
 }
 
 /**

@@ -37,7 +37,7 @@ const SCROLLBAR = 18;
 const MARGIN = 8; // around a list
 const LINE = 17; // of a caption, as in css/grid.css
 const TINT = 3; // below it
-const SUMMARY = 15; // of the line below a label, as in css/grid.css
+const SUMMARY = 14; // of the line below a label, as in css/grid.css
 export const LONG = 16; // letters of a value from which on it is a text
 const [MIN_SIZE, MAX_SIZE] = [48, 512]; // of a cell that fits a width
 const [LEAST, USUAL, MOST] = [112, 160, 320]; // of a cell when the whole grid shall be in view
@@ -71,7 +71,9 @@ export function arrange(room, context) {
   if (!isGallery && !(isAlone && arrangement.columns.length * (size + GAP) > room.width)) return { arrangement, shapes, size, texts, wrapped: undefined };
   const perLine = choosePerLine(arrangement.columns.length, shapes, state, room, countLines(true));
   const list = isGallery ? Layout.arrangeList(rows, perLine) : Layout.wrap(arrangement, perLine);
-  return { arrangement: list, shapes: measureShapes(list, dataset), size: computeListSize(room.width, perLine), texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
+  const { heights } = measureShapes(list, dataset);
+  const widths = new Float64Array(list.columns.length).fill(1); // by chance, a column of a list may have narrow pictures only
+  return { arrangement: list, shapes: { widths, heights }, size: computeListSize(room.width, perLine), texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
 }
 
 /**
@@ -197,7 +199,7 @@ function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
   );
   const lineCount = names.x ? 1 : Math.min(3, Math.max(1, Math.ceil((longest("x") * 10.5) / (column - 8)))); // bold letters, and lines break before they are full
   const outer = axis.xx ? OUTER : 0;
-  return { names, side: Math.round(Math.min(mostSide, wanted)), outer, head: Math.max(axis.x && axis.y ? 36 : 28, lineCount * 17 + 10) + (hasSummary && axis.x ? SUMMARY : 0) + outer };
+  return { names, side: Math.round(Math.min(mostSide, wanted)), outer, head: Math.max(axis.x && axis.y ? 36 : 28, lineCount * 17 + 10 + (hasSummary && axis.x ? SUMMARY : 0)) + outer };
 }
 
 /**
