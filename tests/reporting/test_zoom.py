@@ -266,7 +266,7 @@ def test_ticks_are_existing_values_and_do_not_overlap(made, opened):
     boxes = along.locator("text[text-anchor=middle]").evaluate_all(
         "all => all.map(t => [t.textContent, t.getBoundingClientRect().left, t.getBoundingClientRect().right])"
     )[:-1]
-    assert {text for text, _, _ in boxes} <= set("ABCDEF")  # letters stand for long seeds
+    assert {text for text, _, _ in boxes} <= {*"ABCDEF"}  # letters stand for long seeds
     assert len(boxes) >= 2
     assert all(one[2] < other[1] for one, other in itertools.pairwise(boxes))
     plot = along.bounding_box()

@@ -108,6 +108,7 @@ class App {
     this.scale = null;
     this.rebuildTimer = 0;
     this.room = { width: 0, height: 0 }; // that the view was built for
+    this.hasShapes = false; // whether it knew the shape of a picture
     this.marks = new Marks(this.dataset, (rows) => this.showMarks(rows));
     this.page = this.makePage();
     this.bar = Bar.create(Dom.byId("bar"), this.page);
@@ -233,6 +234,7 @@ class App {
     });
     if (this.state.fit !== "") this.state.size = this.view?.size ?? this.state.size;
     this.room = room;
+    this.hasShapes = this.dataset.fileList.findSized() !== undefined;
   }
 
   /** @param {Context} context @param {any} scroll @returns {View} */
@@ -261,7 +263,7 @@ class App {
         const value = colour && PlotData.computeMean(rows.map((row) => colour.value(row)));
         return extent && typeof value === "number" ? Colours.pick(Colours.toShare(value, extent)) : "transparent";
       },
-      ranks: colour ? rankRows(this.getRows(), colour, state.stack === "lowest") : new Map(),
+      ranks: colour && colour.role !== "check" ? rankRows(this.getRows(), colour, state.stack === "lowest") : new Map(),
       holds: this.filter.holds,
       free: this.listCaptionAxes(),
     };
@@ -298,7 +300,8 @@ class App {
     this.view?.refresh?.(rows);
     this.bar.updateCounts();
     const { where, colour, view } = this.state;
-    if (hasOutcomes && (where !== "" || colour !== "" || view !== "grid")) this.rebuildSoon(App.OUTCOME_DELAY);
+    const hasFirst = !this.hasShapes && this.dataset.fileList.findSized() !== undefined;
+    if (hasOutcomes && (where !== "" || colour !== "" || view !== "grid" || hasFirst)) this.rebuildSoon(App.OUTCOME_DELAY);
   }
 
   /**
