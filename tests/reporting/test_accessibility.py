@@ -17,6 +17,7 @@ VIEWS = {
     "decide": "#view=decide",
     "grid": "#x=steps&y=prompt&xx=cfg&yy=seed",
     "shared cells": "#x=steps&y=prompt&xx=&yy=&colour=brightness",
+    "opened cell": "#x=steps&y=prompt&xx=&yy=&open=0",
     "gallery": "#view=gallery&sort=-brightness",
     "table": "#view=table",
     "plots": "#view=plots&metric=brightness",

@@ -442,7 +442,12 @@ def test_hostile_names_labels_and_errors_stay_text(made, opened, view):
 
 
 @pytest.mark.parametrize(
-    "address", ["#x=%00&size=1e9&view=__proto__&mode=x&hide=[1]&order=[%22__proto__%22,1]&pin={", "#trial=99&with=-1"]
+    "address",
+    [
+        "#x=%00&size=1e9&view=__proto__&mode=x&hide=[1]&order=[%22__proto__%22,1]&pin={",
+        "#trial=99&with=-1",
+        "#fit=constructor&open=-1",
+    ],
 )
 def test_invalid_address_shows_the_first_view(made, opened, address):
     page = opened(made(Sweep(AXES)), address)

@@ -114,7 +114,7 @@ function listNotices(dataset) {
   /** @type {Notice[]} */
   const notices = [...rowsByLook].map(([look, rows]) => ({
     words: `${rows.length.toLocaleString("en")} ${look === "missing" ? "with a missing file" : look}`,
-    where: `picture == '${look}'`,
+    where: dataset.column("picture")?.role === "outcome" ? `picture == '${look}'` : "", // an axis may have that name
     command: look === "missing" ? Workflow.makeRunCommand(dataset, ["--remake"]) : Workflow.makeFreshCommand(dataset, rows),
   }));
   const failures = { words: `${failed.toLocaleString("en")} failed: ${named.join(", ")}${more}`, where: "status == 'failed'" };

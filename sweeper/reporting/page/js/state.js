@@ -182,7 +182,7 @@ export function read(text, initial, dataset) {
   if (!MODES.includes(state.mode)) state.mode = initial.mode;
   if (!STACKS.includes(state.stack)) state.stack = initial.stack;
   if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
-  if (!(state.fit in FITS)) state.fit = initial.fit;
+  if (!Object.hasOwn(FITS, state.fit)) state.fit = initial.fit;
   const size = Number(params.get("size"));
   if (Number.isInteger(size) && size >= 48 && size <= 512) Object.assign(state, { size, fit: "" });
   if (params.has("captions")) state.captions = params.get("captions") === "true";

@@ -50,6 +50,6 @@ export function createSwitch() {
   } catch {
     /* then it follows the system */
   }
-  apply(saved !== null && saved in THEMES ? saved : "auto", false);
+  apply(saved !== null && Object.hasOwn(THEMES, saved) ? saved : "auto", false);
   return node;
 }
