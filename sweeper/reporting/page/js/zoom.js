@@ -21,7 +21,6 @@ import * as Workflow from "./workflow.js";
 /**
  * @typedef {object} Shown  what the dialog shows
  * @property {number} row the open trial
- * @property {number} previous the row that was open before; -1: none
  * @property {number} other the reference, which stands on the left; -1: none
  * @property {boolean} wantsAccepted whether the reference is to be the accepted file
  * @property {string} mode
@@ -91,7 +90,7 @@ export class Zoom {
     this.page = page;
     this.dataset = page.dataset;
     /** @type {Shown} */
-    this.shown = { row: -1, previous: -1, other: -1, wantsAccepted: false, mode: "", output: 0 };
+    this.shown = { row: -1, other: -1, wantsAccepted: false, mode: "", output: 0 };
     this.markControls = MarkControls.create(page, false);
     /** @type {ReturnType<typeof MarkControls.create>[]} of the pictures that are compared */
     this.paneControls = [];
@@ -137,7 +136,6 @@ export class Zoom {
     }
     this.shown = {
       row,
-      previous: row === this.shown.row ? this.shown.previous : this.shown.row,
       other: this.findRow(state.with),
       wantsAccepted: state.with === Zoom.ACCEPTED,
       mode: state.mode,
@@ -266,9 +264,8 @@ export class Zoom {
 
   makeModes() {
     const { dataset, page } = this;
-    const { row, other, mode } = this.shown;
-    const modes = this.listModes();
-    const buttons = modes.map(([name, label]) =>
+    const { row, other, mode, output } = this.shown;
+    const buttons = this.listModes().map(([name, label]) =>
       Zoom.makeButton(name, { "aria-pressed": String(mode === name), onclick: () => this.setMode(name) }, label),
     );
     const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
@@ -280,7 +277,7 @@ export class Zoom {
       "div",
       { class: "strip", role: "group", "aria-label": "How to compare" },
       buttons,
-      modes.some(([name]) => name === "slider") &&
+      Comparison.isPicture(dataset.files(row)[output]) &&
         Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
       hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
       Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
@@ -293,7 +290,8 @@ export class Zoom {
   listModes() {
     const { size } = this.page.marks.picked;
     const isPicture = Comparison.isPicture(this.dataset.files(this.shown.row)[this.shown.output]);
-    const modes = Object.entries(Zoom.MODE_LABELS).filter(([name]) => ["single", "side"].includes(name) || isPicture);
+    const hasSecond = this.dataset.size > 1 || this.dataset.raw.check;
+    const modes = Object.entries(Zoom.MODE_LABELS).filter(([name]) => name === "single" || (hasSecond && (name === "side" || isPicture)));
     return size > 1 ? [...modes, ["picked", `All ${size} collected`]] : modes;
   }
 
@@ -351,16 +349,14 @@ export class Zoom {
   }
 
   /**
-   * Set the mode. If it needs a second trial and none is held, take the one shown before, or a neighbour.
+   * Set the mode. If it needs a second trial and none is held, take a neighbour, if possible on the left.
    * @param {string} mode
    */
   setMode(mode) {
-    const { previous, other } = this.shown;
+    const { other } = this.shown;
     if (!this.listModes().some(([name]) => name === mode)) return Dom.announce("only pictures can be compared like that");
     if (mode === "single" || mode === "picked" || other >= 0 || this.isAgainstAccepted()) return this.replaceState({ mode });
-    const findBeside = () =>
-      this.findNeighbour(0, -1) ?? this.findNeighbour(0, 1) ?? this.findNeighbour(-1, 0) ?? this.findNeighbour(1, 0);
-    const second = previous >= 0 ? previous : findBeside();
+    const second = this.findNeighbour(0, -1) ?? this.findNeighbour(0, 1) ?? this.findNeighbour(-1, 0) ?? this.findNeighbour(1, 0);
     if (second === undefined) return Dom.announce("there is no second trial in view to compare with");
     this.replaceState({ mode, with: String(this.dataset.trial(second)) });
   }
