@@ -24,6 +24,8 @@ VIEWS = {
     "trial": "#trial=0&with=3&mode=side",
     "slider": "#trial=0&with=3&mode=slider",
     "difference": "#trial=0&with=3&mode=difference",
+    "tray and axis": "#x=&y=prompt&xx=&yy=&time=steps&pin=steps:4&pick=0&pick=3&with=5",
+    "collected": "#pick=0&pick=1&pick=3&trial=1&mode=picked",
 }
 
 FIND = """async () => {
