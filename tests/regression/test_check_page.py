@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sweeper
+from tests.reporting.page_actions import press_in_menu
 
 
 @pytest.fixture
@@ -55,9 +56,8 @@ def test_accept_takes_what_was_kept_on_the_page(shop, command, open_page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("k")
     page.keyboard.press("Escape")
-    page.locator(".menu > button", has_text="Marks").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export kept cases").click()
+        press_in_menu(page, "Marks", "Accept the kept (file of cases)")
     download.value.save_as("accepted.txt")
     assert command("accept", "results/shop-check", "--cases", "accepted.txt", "--yes").code == 0
     states = {one.trial: one.state for one in sweeper.check("results/shop-check", "baselines/shop")}

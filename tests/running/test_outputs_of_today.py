@@ -71,7 +71,7 @@ def test_page_shows_what_a_browser_can_and_links_the_rest(run, browser):
     _, _, folder = run
     assert main(["report", str(folder)]) == 0
     page = browser.new_page()
-    page.goto((folder / "report" / "index.html").as_uri())
+    page.goto((folder / "report" / "index.html").as_uri() + "#view=grid")
     page.wait_for_selector("[data-trial]")
     for index, name in enumerate(FILES):
         page.locator(f'[data-trial="{index}"]').first.click()
