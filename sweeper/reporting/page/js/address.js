@@ -1,4 +1,3 @@
-// @ts-check
 // Values and trials as words of the page's address: `steps:4`, `seed:5,"a fox, far away"`. They are written by value and
 // not by index, so that an address keeps its meaning when the sweep grows. No DOM.
 

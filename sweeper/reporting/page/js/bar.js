@@ -1,4 +1,3 @@
-// @ts-check
 // The bar above the views, of one line: name, views, filter, and three menus. A second line appears when there is something
 // to say: filters that can be removed, values chosen for axes, the order of the gallery.
 

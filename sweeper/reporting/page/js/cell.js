@@ -1,4 +1,3 @@
-// @ts-check
 // One cell of the grid: its pictures, or the reason why there are none, and the texts about it.
 
 import * as Dom from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // What all charts share: a frame in SVG units with rules, values at its edges and names, and marks that a pointer and the
 // arrow keys read.
 

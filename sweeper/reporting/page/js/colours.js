@@ -1,4 +1,3 @@
-// @ts-check
 // Numbers as colours: one scale for cells, heat maps and lines.
 
 /** @import { Value } from "./value_text.js" */

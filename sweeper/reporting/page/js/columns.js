@@ -1,4 +1,3 @@
-// @ts-check
 // The columns of the table: values with one code per trial, or plain numbers. No DOM.
 
 import * as ValueText from "./value_text.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Compares pictures: side by side, or two of them blinking, under a slider, or as their difference. A canvas subtracts
 // them, because a page that is opened from a disk may not read pixels.
 

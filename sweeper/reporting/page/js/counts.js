@@ -1,4 +1,3 @@
-// @ts-check
 // What happened: how many trials have which status, and which state of the check, as buttons that filter by it. A notice
 // for each kind of accident says how many there are, shows them, and has the command that runs them again.
 

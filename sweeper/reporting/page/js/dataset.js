@@ -1,4 +1,3 @@
-// @ts-check
 // The data of the page, decoded: columns, outcomes and files of all trials. A row is the index of a trial. No DOM.
 
 import * as Columns from "./columns.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The view Decide: the values of each axis as pictures with everything else held, and what the current choice is worth.
 
 import * as Colours from "./colours.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // What the view Decide shows: what one can judge by, the values of each axis, and the trials that show them. What is known
 // of a value comes from the answers of `sweeper effects` and `sweeper votes` in the data. No DOM.
 

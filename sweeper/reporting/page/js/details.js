@@ -1,4 +1,3 @@
-// @ts-check
 // The text beside the pictures of the open trial: its outcome, the facts of its file, its workflow and command.
 
 import * as Dom from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Helpers that make DOM elements. Text is always inserted as text: this page never parses markup.
 
 /** @typedef {Node | string | null | undefined | false} Child what `el` takes as a child; nothing is shown for null, undefined and false */

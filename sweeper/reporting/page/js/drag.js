@@ -1,4 +1,3 @@
-// @ts-check
 // Dragging a cell's file out of the page.
 
 import * as Dom from "./dom.js";

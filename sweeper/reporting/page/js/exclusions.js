@@ -1,4 +1,3 @@
-// @ts-check
 // Explains why a combination of values is not a trial: finds the rules of the sweep that excluded it. No DOM.
 
 /**

@@ -1,4 +1,3 @@
-// @ts-check
 // The filter: tests rows by an expression over the columns, or searches for words. No code of the user is ever run.
 //
 // A label may be written in place of its value, unless it is itself a value of the column. A text that compares nothing is

@@ -1,4 +1,3 @@
-// @ts-check
 // Parses the filter's expressions into trees. No DOM.
 //
 // Numbers, 'texts', true, false, none; names, `a name with spaces` in backticks; + - * / %; == != < <= > >=; in, not in;

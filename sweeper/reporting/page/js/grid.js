@@ -1,4 +1,3 @@
-// @ts-check
 // The grid. Only the cells in view, and a few around them, are in the document, however many trials there are.
 // `GridGeometry` knows where each line is, `GridLabels` shows the labels, `Cell` fills a cell.
 

@@ -1,4 +1,3 @@
-// @ts-check
 // Keys, clicks, drags, and pointers over a film in the grid.
 
 import * as Dom from "./dom.js";

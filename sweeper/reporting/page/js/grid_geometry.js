@@ -1,4 +1,3 @@
-// @ts-check
 // Positions and sizes of the grid's lines in pixels, and which lines are in view. Nothing here reads the document.
 
 import * as Layout from "./layout.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The labels of the grid, which stay in view: column labels, row labels, titles of the outer axes.
 
 import { el } from "./dom.js";

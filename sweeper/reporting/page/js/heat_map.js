@@ -1,4 +1,3 @@
-// @ts-check
 // Draws a heat map that has too many cells for a table. Some of its values are written at the edges; the pointer and the
 // arrow keys read out single cells.
 

@@ -1,4 +1,3 @@
-// @ts-check
 // The dialog that lists all keys.
 
 import { byId, el } from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Arranges the trials in rows, columns and cells along the axes that the view chooses. No DOM.
 
 import * as Columns from "./columns.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Follows a run on a page that `sweeper view` serves: server-sent events bring the changes.
 
 import * as Dom from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Starts the page: one state, the view and the dialog that show it, and the address that stores it.
 
 import * as Bar from "./bar.js";

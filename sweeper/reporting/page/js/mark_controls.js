@@ -1,4 +1,3 @@
-// @ts-check
 // The controls for the mark of a trial: keep, reject, a rating, a comment. They are never rebuilt, because a run
 // that is still going updates the dialog often, and a half-written comment must not get lost.
 

@@ -1,4 +1,3 @@
-// @ts-check
 // Exports the kept trials: as an experiment, as a command that accepts them, and as names of cases. No DOM.
 
 import { toJson } from "./value_text.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Marks: what people think of the trials (keep, reject, stars, a comment). A page that `sweeper view` serves sends them to
 // the results folder; otherwise this browser keeps them. Of two marks of a trial, the newer one counts, so marks from
 // files, browsers and folders can be merged in any order.

@@ -1,4 +1,3 @@
-// @ts-check
 // Elements that show a file: a picture, a player, or a word for what a browser cannot show.
 
 import * as Dom from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The params and metrics of a trial as a person reads them, and the differences between two trials.
 
 import { el } from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The numbers behind the plots: which values are present, and the mean and range of each group of trials. No DOM.
 
 import * as Colours from "./colours.js";

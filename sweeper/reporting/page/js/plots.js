@@ -1,4 +1,3 @@
-// @ts-check
 // Plots of one number: a heat map over X and Y, lines along a numeric axis, its distribution, and another number against
 // it. What one presses opens its trials in the gallery. Four small kinds of plots need no library of 490 kB.
 

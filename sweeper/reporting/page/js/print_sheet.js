@@ -1,4 +1,3 @@
-// @ts-check
 // The whole arrangement of the grid as tables, for paper: the grid itself has only the cells that are in view.
 
 import { el, toUrl } from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Elements for the visible part of a list: those that scroll out of view are moved to what comes into view.
 
 /** @import { LineRange } from "./grid_geometry.js" */

@@ -1,4 +1,3 @@
-// @ts-check
 // The answers to a check: a change is accepted, or it is a bug. Where a server can accept, it does so at once; otherwise
 // the answers are marks, from which the page makes one command. Also the causes that changed cases have in common.
 

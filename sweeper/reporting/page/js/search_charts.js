@@ -1,4 +1,3 @@
-// @ts-check
 // The charts of a search: its history, the Pareto front, a slice along each axis, parallel coordinates. Each mark is a point.
 
 import * as Chart from "./chart.js";

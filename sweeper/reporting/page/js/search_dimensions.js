@@ -1,4 +1,3 @@
-// @ts-check
 // The axes of the charts of a search: where a point lies on each, and the filter of a range that one drags there. No DOM.
 
 import * as Colours from "./colours.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The points of a search: one for each choice of values for the axes of its space, with all trials that tried it. No DOM.
 
 /** @import { Axis, Column } from "./columns.js" */

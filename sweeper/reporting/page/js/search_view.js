@@ -1,4 +1,3 @@
-// @ts-check
 // The view of a search: its best points, its history or Pareto front, parallel coordinates, slices. All of them lead to
 // the pictures: pointing at a point shows a card, a press opens its trials in the gallery.
 

@@ -1,4 +1,3 @@
-// @ts-check
 // What one can give to others of the page: one file, a picture or a PDF of what is shown, and the address.
 
 import { announce, copyText, el, makePanel } from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Sprites: every picture very small, on a few sheets that are loaded once. A cell shows its sprite until its picture is
 // loaded.
 

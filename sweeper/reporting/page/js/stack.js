@@ -1,4 +1,3 @@
-// @ts-check
 // Summarises a cell that several trials share, because its picture shows only the first of them. No DOM.
 
 /** @import { Dataset } from "./dataset.js" */

@@ -1,4 +1,3 @@
-// @ts-check
 // The view as a value, and as the part of the address behind `#`: everybody who opens the address sees the same view.
 
 import * as Address from "./address.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Moves from the open trial to its neighbours: finds them, and provides buttons and swipes. `Zoom` handles the keys.
 
 import * as Columns from "./columns.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // All trials of a cell that several share, as a strip below its row.
 
 import * as Cell from "./cell.js";

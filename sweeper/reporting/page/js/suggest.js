@@ -1,4 +1,3 @@
-// @ts-check
 // Suggests what may follow in a filter. No DOM.
 
 import * as Expression from "./expression.js";

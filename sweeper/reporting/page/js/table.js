@@ -1,4 +1,3 @@
-// @ts-check
 // The trials as a table: sorted, filtered, with chosen columns. Only the rows in view are in the document.
 
 import * as Columns from "./columns.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The columns of the table: which are shown, how wide they are, and how they sort the rows.
 
 import * as Colours from "./colours.js";

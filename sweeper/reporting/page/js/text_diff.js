@@ -1,4 +1,3 @@
-// @ts-check
 // Two long texts as one, with the words that only one of them has marked.
 
 import { el } from "./dom.js";

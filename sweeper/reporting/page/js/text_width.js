@@ -1,4 +1,3 @@
-// @ts-check
 // Shortens captions to the room they have. A canvas measures each letter once, so that no layout of the page is needed.
 
 const FONT_SIZE = 12; // pixels, as in `.caption`

@@ -1,4 +1,3 @@
-// @ts-check
 // Bars that play: films and sounds by one clock for all of them, and the values of an axis in all cells.
 
 import { el } from "./dom.js";

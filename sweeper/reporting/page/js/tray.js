@@ -1,4 +1,3 @@
-// @ts-check
 // The bars below the view: an axis that plays, films that play together, and the tray with collected trials.
 
 import * as Dom from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Values of the data and the texts that show them. No DOM.
 
 /** @typedef {any} Value a JSON value in which a large integer is a BigInt */

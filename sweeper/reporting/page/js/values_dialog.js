@@ -1,4 +1,3 @@
-// @ts-check
 // The dialog that chooses the axes of the grid, and shows, hides and reorders their values.
 
 import { byId, el, makeField, makeMenu, redrawKeepingFocus } from "./dom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The workflow of a trial, and the command that runs the trial again. No DOM.
 
 import { decodeValue, isNumber, toJson } from "./value_text.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The dialog with one trial: its pictures, beside those of other trials if wanted, its params, its workflow, its mark.
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // The login page. The token comes from the address, behind `#`, or the user types it.
 
 const form = /** @type {HTMLFormElement} */ (document.getElementById("enter"));

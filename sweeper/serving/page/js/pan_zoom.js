@@ -1,4 +1,3 @@
-// @ts-check
 // Magnifies the pictures of an element by wheel, pinch, drag and keys: all pictures in a `.lens` move together.
 
 export class PanZoom {

@@ -1,4 +1,3 @@
-// @ts-check
 // Buttons of which one is pressed, and the theme of a page, chosen by them. Every page of an address has the same theme.
 
 /** @type {Record<string, string>} */

@@ -1,4 +1,3 @@
-// @ts-check
 // The vote page: shows a pair, takes the answer by key, mouse or touch, and asks for the next pair.
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";

@@ -1,4 +1,3 @@
-// @ts-check
 // Requests to the server. An answer stays in the browser until the server has stored it, also over a reload.
 
 /** @typedef {{id: string, prompts: [string, string][]}} VotePair */
