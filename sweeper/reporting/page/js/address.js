@@ -27,16 +27,10 @@ function checksum(letters) {
   return sum.toString(36);
 }
 
-/**
- * The words of a text, each as `toWord` writes it.
- * @param {string} text
- */
+/** The words of a text, each as `toWord` writes it. @param {string} text */
 const splitWords = (text) => (text.match(WORD) ?? []).map(normalizeWord);
 
-/**
- * A word as `toWord` writes it; a person may have written it differently.
- * @param {string} word
- */
+/** A word as `toWord` writes it; a person may have written it differently. @param {string} word */
 function normalizeWord(word) {
   if (/^(true|false|null|-?\d[\w.+-]*)$/.test(word)) return word;
   try {
@@ -49,19 +43,13 @@ function normalizeWord(word) {
 /** @param {Dataset} dataset @param {string} word */
 const findAxis = (dataset, word) => dataset.axes.find((axis) => toWord(axis.name) === word);
 
-/**
- * A trial without a value has the word `null`, which no value has.
- * @param {Axis} axis @param {number} code
- */
+/** A trial without a value has the word `null`, which no value has. @param {Axis} axis @param {number} code */
 const codeWord = (axis, code) => toWord(code < 0 ? null : axis.values[code]);
 
 /** @param {Axis} axis */
 const codesByWord = (axis) => new Map(axis.order.map((code) => [codeWord(axis, code), code]));
 
-/**
- * Write an axis and some of its values, given by their codes.
- * @param {Axis} axis @param {number[]} codes
- */
+/** Write an axis and some of its values, given by their codes. @param {Axis} axis @param {number[]} codes */
 export const writeValues = (axis, codes) => `${toWord(axis.name)}:${codes.map((code) => codeWord(axis, code)).join()}`;
 
 /**

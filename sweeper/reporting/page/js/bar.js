@@ -54,10 +54,7 @@ class PendingInput {
     this.lastState = null; // that the last change led to; null when the next change is a new step
   }
 
-  /**
-   * Apply a change of one setting soon.
-   * @param {Partial<State>} change
-   */
+  /** Apply a change of one setting soon. @param {Partial<State>} change */
   schedule(change) {
     const [name] = Object.keys(change);
     const now = performance.now();
@@ -79,10 +76,7 @@ class PendingInput {
     this.lastState = this.page.getState();
   }
 
-  /**
-   * Whether a control has a value that the page does not have yet.
-   * @param {keyof State} name
-   */
+  /** Whether a control has a value that the page does not have yet. @param {keyof State} name */
   isPending(name) {
     return this.change?.[name] !== undefined;
   }
@@ -126,10 +120,7 @@ export function create(host, page) {
   );
   counts.update();
 
-  /**
-   * @param {State} state
-   * @param {Arrangement | undefined} arrangement of the grid, if that is the view
-   */
+  /** @param {State} state @param {Arrangement | undefined} arrangement of the grid, if that is the view */
   function show(state, arrangement) {
     const count = arrangement ? arrangement.shown : page.getRows().length;
     for (const part of [tabs, sort, pins, filter, legend, looks, colour, time, marks]) part.show(state, count);
@@ -139,10 +130,7 @@ export function create(host, page) {
   return { show, updateCounts: counts.update, focusFilter: filter.focus };
 }
 
-/**
- * How the cells look: their size and their captions.
- * @param {Page} page @param {PendingInput} input @returns {BarPart}
- */
+/** How the cells look: their size and their captions. @param {Page} page @param {PendingInput} input @returns {BarPart} */
 function createLooks(page, input) {
   const { update } = page;
   const size = el("input", {
@@ -169,10 +157,7 @@ function createLooks(page, input) {
   };
 }
 
-/**
- * Menus for axes without a direction: all their trials share a cell until a value is chosen.
- * @param {Page} page @returns {BarPart}
- */
+/** Menus for axes without a direction: all their trials share a cell until a value is chosen. @param {Page} page @returns {BarPart} */
 function createPins({ dataset, getState, update }) {
   const node = el("div", { class: "pins" });
   /** @param {[Axis, number[]]} choice @param {State} state */
@@ -191,10 +176,7 @@ function createPins({ dataset, getState, update }) {
   };
 }
 
-/**
- * The order of the gallery.
- * @param {Page} page @returns {BarPart}
- */
+/** The order of the gallery. @param {Page} page @returns {BarPart} */
 function makeSortMenu({ dataset, getState, update }) {
   const columns = dataset.columns.filter(({ role }) => role !== "slot" && role !== "label");
   const menu = makeMenu(columns.map(({ name }) => [name, name]), "trial", (name) => update({ sort: name }));
@@ -212,10 +194,7 @@ function makeSortMenu({ dataset, getState, update }) {
   };
 }
 
-/**
- * What colours the cells, and which trial is on top where several share one.
- * @param {Page} page @returns {BarPart}
- */
+/** What colours the cells, and which trial is on top where several share one. @param {Page} page @returns {BarPart} */
 function makeColourMenu(page) {
   const options = [["", "(nothing)"], ...page.getNumberColumns().map((column) => [column.name, column.name])];
   const menu = makeMenu(options, "", (name) => page.update({ colour: name }));
@@ -234,10 +213,7 @@ function makeColourMenu(page) {
   };
 }
 
-/**
- * The axis that plays.
- * @param {Page} page @returns {BarPart}
- */
+/** The axis that plays. @param {Page} page @returns {BarPart} */
 function makeTimeMenu({ dataset, getState, update }) {
   const axes = dataset.axes.filter((axis) => axis.order.length > 1);
   const options = [["", "(nothing)"], ...axes.map(({ name }) => [name, name])];
@@ -245,10 +221,7 @@ function makeTimeMenu({ dataset, getState, update }) {
   return { nodes: axes.length > 0 ? [makeField("Play along", menu)] : [], show: ({ time }) => (menu.value = time) };
 }
 
-/**
- * The scale of the colours. A sign at an end says that numbers lie beyond it.
- * @param {Page} page @returns {BarPart}
- */
+/** The scale of the colours. A sign at an end says that numbers lie beyond it. @param {Page} page @returns {BarPart} */
 function makeLegend(page) {
   const node = el("span", { class: "scale", role: "img" });
   return {
@@ -266,10 +239,7 @@ function makeLegend(page) {
   };
 }
 
-/**
- * The filter as text, its parts as chips that a press removes, and a line about the result.
- * @param {Page} page @param {PendingInput} input
- */
+/** The filter as text, its parts as chips that a press removes, and a line about the result. @param {Page} page @param {PendingInput} input */
 function makeFilter(page, input) {
   const { dataset, update } = page;
   const options = el("datalist", { id: "filter-options" });
@@ -334,10 +304,7 @@ function describeFilter(source, { search, error, broken, condition }, found, siz
   return search ? `${count} contain ${source.trim()}` : count;
 }
 
-/**
- * How many trials are judged, and what can be done with that.
- * @param {Page} page @returns {BarPart}
- */
+/** How many trials are judged, and what can be done with that. @param {Page} page @returns {BarPart} */
 function makeMarkMenu({ dataset, marks, update }) {
   const fileName = dataset.raw.experiment.replace(/[^\w-]+/g, "-");
   /** @param {string} text @param {() => void} onclick */

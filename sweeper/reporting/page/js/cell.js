@@ -53,10 +53,7 @@ const spare = [];
 
 export const create = () => spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
 
-/**
- * Remove a cell and keep it for the next grid.
- * @param {HTMLElement} node
- */
+/** Remove a cell and keep it for the next grid. @param {HTMLElement} node */
 export function release(node) {
   node.remove();
   for (const name of ["aria-label", "title"]) node.removeAttribute(name); // they describe a trial that the next grid may not show
@@ -154,10 +151,7 @@ function showSimple(node, row, context) {
   if (marks.has(row)) showMark(node, row, marks);
 }
 
-/**
- * Load the pictures of a cell that still shows sprites. Returns how many.
- * @param {HTMLElement} node
- */
+/** Load the pictures of a cell that still shows sprites. Returns how many. @param {HTMLElement} node */
 export const sharpen = (node) => [...node.getElementsByClassName("sprite")].filter(Sprites.sharpen).length;
 
 /**
@@ -179,10 +173,7 @@ function fillCaption(node, lines, width, tint) {
   if (node.style.getPropertyValue("--tint") !== colour) node.style.setProperty("--tint", colour);
 }
 
-/**
- * Mark an empty cell whose trials are in the plan, but not in this view.
- * @param {HTMLElement} node
- */
+/** Mark an empty cell whose trials are in the plan, but not in this view. @param {HTMLElement} node */
 export function markFiltered(node) {
   node.classList.add("filtered");
   node.setAttribute("aria-label", "left out by the filter");
@@ -198,10 +189,7 @@ export function markExcluded(node, values, dataset) {
   node.setAttribute("aria-label", node.title);
 }
 
-/**
- * How many trials lie below the one that is shown, and the most urgent state among them.
- * @param {StackSummary} summary @param {number} size
- */
+/** How many trials lie below the one that is shown, and the most urgent state among them. @param {StackSummary} summary @param {number} size */
 function makeStackBadge({ more, kind, count }, size) {
   const title = `${more + 1} trials share this cell: show them all`;
   if (!kind) return el("span", { class: "badge stacked", title }, `+${more}`);
@@ -220,16 +208,10 @@ function makeCheckLabel({ state }, node, size) {
   return el("span", { class: "verdict" }, size >= LARGE ? `${sign} ${state}` : sign);
 }
 
-/**
- * How many files of a trial its cell shows.
- * @param {Box} box
- */
+/** How many files of a trial its cell shows. @param {Box} box */
 const countShown = ([width]) => (width >= LARGE ? 4 : 1);
 
-/**
- * The path of the picture that a cell shows: the file itself if each pixel shall be seen.
- * @param {PageFile} file @param {CellContext} context
- */
+/** The path of the picture that a cell shows: the file itself if each pixel shall be seen. @param {PageFile} file @param {CellContext} context */
 const pickPicture = (file, { state, box, dataset }) =>
   state.fit === "pixels" && Media.canShow(file) ? file.path : Media.pickThumbnail(file, Math.max(...box), dataset.raw.sides);
 
@@ -303,10 +285,7 @@ function describeNumber(row, stack, colour, name, { state, ranks }) {
   return `${rank === undefined ? "" : `${RANKS[rank]} `}${name}${number}`;
 }
 
-/**
- * Show keep or reject, stars and whether there is a comment.
- * @param {HTMLElement} node @param {number} row @param {Marks} marks
- */
+/** Show keep or reject, stars and whether there is a comment. @param {HTMLElement} node @param {number} row @param {Marks} marks */
 export function showMark(node, row, marks) {
   const { verdict, stars, comment } = marks.get(row);
   node.classList.toggle("keep", verdict === "keep");
@@ -316,10 +295,7 @@ export function showMark(node, row, marks) {
   if (text) node.append(el("span", { class: "stars" }, text));
 }
 
-/**
- * Write the texts that a brief `showTrial` left out.
- * @param {HTMLElement} node @param {number} row @param {CellContext} context
- */
+/** Write the texts that a brief `showTrial` left out. @param {HTMLElement} node @param {number} row @param {CellContext} context */
 export function completeTexts(node, row, context) {
   const parts = simpleParts.get(node);
   if (context.hasCaptions && parts) fillCaption(parts.caption, makeCaption(row, null, context), context.box[0], context.tint([row]));

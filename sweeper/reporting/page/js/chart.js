@@ -29,10 +29,7 @@ export const makeScale = ({ width, height, left, right, top, bottom }) => ({
 export const makeSvg = ({ width, height }, attributes, ...content) =>
   /** @type {SVGSVGElement} */ (svg("svg", { viewBox: `0 0 ${width} ${height}`, ...attributes }, ...content));
 
-/**
- * Rules with the values at the left, and what the vertical direction means.
- * @param {Frame} frame @param {Tick[]} ticks @param {string} title
- */
+/** Rules with the values at the left, and what the vertical direction means. @param {Frame} frame @param {Tick[]} ticks @param {string} title */
 export function makeRules(frame, ticks, title) {
   const { toX, toY } = makeScale(frame);
   return [
@@ -84,10 +81,7 @@ export const makeFind = (marks, reach) => (x, y) => {
   return best;
 };
 
-/**
- * Convert a place in the window to SVG units of a chart.
- * @param {SVGSVGElement} node @param {MouseEvent} event
- */
+/** Convert a place in the window to SVG units of a chart. @param {SVGSVGElement} node @param {MouseEvent} event */
 export function toUnits(node, event) {
   const box = node.getBoundingClientRect();
   const scale = node.viewBox.baseVal.width / box.width;

@@ -12,32 +12,20 @@ const STOPS = [
 ];
 export const LINES = ["#3b78c4", "#d9822b", "#3f9b57", "#b5459e", "#8a6d3b", "#2aa3a3", "#c4453b", "#7a7f87"];
 
-/**
- * Red, green and blue of a share from 0 to 1, each from 0 to 255.
- * @param {number} share
- */
+/** Red, green and blue of a share from 0 to 1, each from 0 to 255. @param {number} share */
 function mix(share) {
   const position = Math.min(1, Math.max(0, share)) * (STOPS.length - 1);
   const low = Math.min(STOPS.length - 2, Math.floor(position));
   return STOPS[low].map((part, i) => Math.round(part + (STOPS[low + 1][i] - part) * (position - low)));
 }
 
-/**
- * The colour of a share from 0 to 1.
- * @param {number} share
- */
+/** The colour of a share from 0 to 1. @param {number} share */
 export const pick = (share) => `rgb(${mix(share).join(", ")})`;
 
-/**
- * The colour of a share as a thin line or a small mark: the larger the share, the more it stands out from the page.
- * @param {number} share
- */
+/** The colour of a share as a thin line or a small mark: the larger the share, the more it stands out from the page. @param {number} share */
 export const pickVivid = (share) => `light-dark(${pick(0.85 * (1 - share))}, ${pick(0.12 + 0.88 * share)})`;
 
-/**
- * A text colour that is readable on `pick(share)`: black, unless white has more contrast (WCAG 2.2, contrast ratio).
- * @param {number} share
- */
+/** A text colour that is readable on `pick(share)`: black, unless white has more contrast (WCAG 2.2, contrast ratio). @param {number} share */
 export function pickText(share) {
   const [red, green, blue] = mix(share).map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
   const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
@@ -74,8 +62,5 @@ export function findRobustExtent(numbers) {
   return low < high ? [low, high] : findExtent(sorted);
 }
 
-/**
- * Where a number lies in its extent, from 0 to 1; 0.5 if the extent is one number.
- * @param {number} value @param {[number, number]} extent
- */
+/** Where a number lies in its extent, from 0 to 1; 0.5 if the extent is one number. @param {number} value @param {[number, number]} extent */
 export const toShare = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);

@@ -50,19 +50,13 @@ export function makeCoded(name, role, values, codes) {
   };
 }
 
-/**
- * Decode a column of the data.
- * @param {{name: string, role: string, values: any[], of: number[]}} raw
- */
+/** Decode a column of the data. @param {{name: string, role: string, values: any[], of: number[]}} raw */
 export const decode = (raw) => makeCoded(raw.name, raw.role, raw.values.map(ValueText.decodeValue), Int32Array.from(raw.of));
 
 /** @param {{name: string}} column */
 export const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
 
-/**
- * A code as letters, as spreadsheets name their columns: A to Z, AA, AB.
- * @param {number} code @returns {string}
- */
+/** A code as letters, as spreadsheets name their columns: A to Z, AA, AB. @param {number} code @returns {string} */
 const toLetters = (code) => (code < 26 ? "" : toLetters(Math.floor(code / 26) - 1)) + String.fromCharCode(65 + (code % 26));
 
 /**
@@ -113,10 +107,7 @@ export function setValue(column, row, value) {
   column.codes[row] = code;
 }
 
-/**
- * Show the values of `style` by the words of the column `style.label`, where it has any.
- * @param {CodedColumn} column @param {CodedColumn} words
- */
+/** Show the values of `style` by the words of the column `style.label`, where it has any. @param {CodedColumn} column @param {CodedColumn} words */
 export function applyLabels(column, words) {
   column.texts = [...column.labels];
   words.codes.forEach((code, row) => {

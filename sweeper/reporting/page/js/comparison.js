@@ -53,10 +53,7 @@ function makeStage(mode, panes, controls) {
 /** @param {PageFile} file */
 const showFull = (file) => Media.create(file, { full: true });
 
-/**
- * A file in a box that `PanZoom` magnifies.
- * @param {PageFile} file
- */
+/** A file in a box that `PanZoom` magnifies. @param {PageFile} file */
 function makeLens(file) {
   if (file.kind !== "image") return showFull(file);
   const lens = el("div", { class: "lens" }, showFull(file));

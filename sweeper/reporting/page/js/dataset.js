@@ -32,19 +32,13 @@ import * as Exclusions from "./exclusions.js";
  * @property {Origin[]} origins of the accepted files
  */
 
-/**
- * A list of the data, which may store equal values or consecutive numbers in short.
- * @param {any} list @returns {any[]}
- */
+/** A list of the data, which may store equal values or consecutive numbers in short. @param {any} list @returns {any[]} */
 function toList(list) {
   if (Array.isArray(list)) return list;
   return "each" in list ? new Array(list.count).fill(list.each) : Array.from({ length: list.count }, (_, index) => list.from + index);
 }
 
-/**
- * One of many values, which the data may store as hashes joined to one text.
- * @param {any[] | {joined: string}} values @param {number} index
- */
+/** One of many values, which the data may store as hashes joined to one text. @param {any[] | {joined: string}} values @param {number} index */
 const getHash = (values, index) => (Array.isArray(values) ? values[index] : values.joined.slice(index * 64, (index + 1) * 64));
 
 /** The files of the page. The data stores them in columns; each file is decoded when it is first used. */
@@ -78,18 +72,12 @@ class PageFiles {
     return "each" in column ? column.each : getHash(column, index);
   }
 
-  /**
-   * Add a file and return its index.
-   * @param {PageFile} file
-   */
+  /** Add a file and return its index. @param {PageFile} file */
   add(file) {
     return this.decoded.push(file) - 1;
   }
 
-  /**
-   * One fact of a file, without decoding the others.
-   * @param {number} index @param {keyof PageFile} name @returns {any}
-   */
+  /** One fact of a file, without decoding the others. @param {number} index @param {keyof PageFile} name @returns {any} */
   read(index, name) {
     const file = this.decoded[index];
     if (file !== undefined) return file[name];
@@ -166,18 +154,12 @@ export class Dataset {
     return this.byName.get(name);
   }
 
-  /**
-   * A column that every dataset has.
-   * @param {string} name @returns {Column}
-   */
+  /** A column that every dataset has. @param {string} name @returns {Column} */
   outcomeColumn(name) {
     return /** @type {Column} */ (this.byName.get(name));
   }
 
-  /**
-   * Add a column unless there is one of that name.
-   * @param {Column} column
-   */
+  /** Add a column unless there is one of that name. @param {Column} column */
   addColumn(column) {
     if (this.byName.has(column.name)) return;
     this.byName.set(column.name, column);
@@ -186,18 +168,12 @@ export class Dataset {
 
   // --- one trial
 
-  /**
-   * The number of a row's trial.
-   * @param {number} row @returns {number}
-   */
+  /** The number of a row's trial. @param {number} row @returns {number} */
   trial(row) {
     return this.raw.trials[row];
   }
 
-  /**
-   * The row of a trial number.
-   * @param {number} trial @returns {number | undefined}
-   */
+  /** The row of a trial number. @param {number} trial @returns {number | undefined} */
   row(trial) {
     if (this.raw.trials[trial] === trial) return trial;
     this.rowByTrial ??= new Map(this.raw.trials.map((/** @type {number} */ other, /** @type {number} */ row) => [other, row]));
@@ -209,10 +185,7 @@ export class Dataset {
     return getHash(this.raw.digest, row);
   }
 
-  /**
-   * The status in the table, or "running" while a server has the trial's job.
-   * @param {number} row @returns {string}
-   */
+  /** The status in the table, or "running" while a server has the trial's job. @param {number} row @returns {string} */
   status(row) {
     return this.running.has(row) ? "running" : this.raw.statuses[this.raw.status[row]];
   }
@@ -233,10 +206,7 @@ export class Dataset {
     return Float64Array.from(this.raw.outputs, ([index]) => (index === undefined ? NaN : fileList.read(index, "height") / fileList.read(index, "width")));
   }
 
-  /**
-   * What is wrong with the files of a row: "missing", "nearly black" or "flat"; else "".
-   * @param {number} row @returns {string}
-   */
+  /** What is wrong with the files of a row: "missing", "nearly black" or "flat"; else "". @param {number} row @returns {string} */
   look(row) {
     for (const index of this.raw.outputs[row]) {
       const look = this.fileList.read(index, "kind") === "missing" ? "missing" : this.fileList.read(index, "look");
@@ -245,37 +215,25 @@ export class Dataset {
     return "";
   }
 
-  /**
-   * Whether another row failed with the same words, which need not be said in each cell.
-   * @param {number} row
-   */
+  /** Whether another row failed with the same words, which need not be said in each cell. @param {number} row */
   isCommon(row) {
     const { codes } = /** @type {CodedColumn} */ (this.outcomeColumn("error"));
     return codes.indexOf(codes[row]) !== codes.lastIndexOf(codes[row]);
   }
 
-  /**
-   * Why a row failed in a few words, such as `OOMError in KSampler`.
-   * @param {number} row
-   */
+  /** Why a row failed in a few words, such as `OOMError in KSampler`. @param {number} row */
   cause(row) {
     const [type, error] = ["error_type", "error"].map((name) => this.outcomeColumn(name).label(row));
     const node = /^node \S+ \(([^)]+)\)/.exec(error)?.[1];
     return `${type.split(".").at(-1) || error.slice(0, 40) || "no reason"}${node ? ` in ${node}` : ""}`;
   }
 
-  /**
-   * The origin of each file of a row, in the order of `files`.
-   * @param {number} row @returns {Origin[]}
-   */
+  /** The origin of each file of a row, in the order of `files`. @param {number} row @returns {Origin[]} */
   origins(row) {
     return this.raw.places.values[this.raw.places.of[row]] ?? [];
   }
 
-  /**
-   * What a check found of a row; undefined if there was no check.
-   * @param {number} row @returns {CheckFinding | undefined}
-   */
+  /** What a check found of a row; undefined if there was no check. @param {number} row @returns {CheckFinding | undefined} */
   finding(row) {
     if (!this.raw.check) return undefined;
     /** @type {{file: number, at: Origin}[]} */
@@ -290,19 +248,13 @@ export class Dataset {
     };
   }
 
-  /**
-   * Its values on all axes that vary, in full.
-   * @param {number} row
-   */
+  /** Its values on all axes that vary, in full. @param {number} row */
   title(row) {
     const varying = this.axes.filter((axis) => axis.codes[row] >= 0 && axis.order.length > 1);
     return varying.map((axis) => `${axis.name}: ${axis.fullOf(axis.codes[row])}`).join(" · ") || `trial ${this.trial(row)}`;
   }
 
-  /**
-   * Why a trial shows no picture, or what its job does now; "" if it succeeded and made a file.
-   * @param {number} row @returns {string}
-   */
+  /** Why a trial shows no picture, or what its job does now; "" if it succeeded and made a file. @param {number} row @returns {string} */
   reason(row) {
     const progress = this.running.get(row);
     if (progress !== undefined) return describeProgress(progress);
@@ -318,10 +270,7 @@ export class Dataset {
     }
   }
 
-  /**
-   * Why the plan has no trial with these codes, by axis name.
-   * @param {Map<string, number>} wanted
-   */
+  /** Why the plan has no trial with these codes, by axis name. @param {Map<string, number>} wanted */
   explainExclusion(wanted) {
     this.explainer ??= this.raw.search ? () => Exclusions.NOT_CHOSEN : Exclusions.createExplainer(this.raw.left_out);
     return this.explainer(wanted);
@@ -329,10 +278,7 @@ export class Dataset {
 
   // --- all trials
 
-  /**
-   * How many rows have which status, in the order of their first row.
-   * @returns {Map<string, number>}
-   */
+  /** How many rows have which status, in the order of their first row. @returns {Map<string, number>} */
   countStatuses() {
     const codes = new Map();
     for (const code of this.statusColumn.codes) codes.set(code, (codes.get(code) ?? 0) + 1);
@@ -346,10 +292,7 @@ export class Dataset {
     return counts;
   }
 
-  /**
-   * How many rows have which state of the check.
-   * @returns {Map<string, number>}
-   */
+  /** How many rows have which state of the check. @returns {Map<string, number>} */
   countCheckStates() {
     const counts = new Map();
     for (let row = 0; row < this.size; row++) {
@@ -359,20 +302,14 @@ export class Dataset {
     return counts;
   }
 
-  /**
-   * The rows that pass a test.
-   * @param {(row: number) => boolean} test
-   */
+  /** The rows that pass a test. @param {(row: number) => boolean} test */
   filterRows(test) {
     return Array.from({ length: this.size }, (_, row) => row).filter(test);
   }
 
   // --- changes of a run that is still going
 
-  /**
-   * Apply an update of one row.
-   * @param {any} update as `/events` sends it
-   */
+  /** Apply an update of one row. @param {any} update as `/events` sends it */
   updateRow(update) {
     const { row } = update;
     this.raw.status[row] = this.statusColumn.codes[row] = update.status;

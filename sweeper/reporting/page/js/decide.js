@@ -84,10 +84,7 @@ function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name,
   return el("section", {}, el("h3", {}, name, el("span", { class: "dim" }, words.filter(Boolean).map((word) => ` · ${word}`).join(""))), el("ol", { class: "values" }, items));
 }
 
-/**
- * Make a function that draws an estimate between the ends of all bars, and writes its number.
- * @param {MetricChoice | null} choice
- */
+/** Make a function that draws an estimate between the ends of all bars, and writes its number. @param {MetricChoice | null} choice */
 function makePainter(choice) {
   const values = (choice?.axes ?? []).flatMap((axis) => axis.values);
   const extent = Colours.findExtent(values.flatMap(({ mean, low, high }) => [mean, low ?? mean, high ?? mean])) ?? [0, 1];
@@ -102,10 +99,7 @@ function makePainter(choice) {
   };
 }
 
-/**
- * What is known of the values of each axis, without pictures.
- * @param {Dataset} dataset @param {MetricChoice[]} choices
- */
+/** What is known of the values of each axis, without pictures. @param {Dataset} dataset @param {MetricChoice[]} choices */
 export function makeRanking(dataset, [choice, opposite]) {
   const draw = makePainter(choice ?? null);
   const words = opposite ? { best: "highest", equal: "as high", worse: "lower", undecided: "undecided" } : null; // nobody knows what is better

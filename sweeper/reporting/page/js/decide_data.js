@@ -33,10 +33,7 @@ const listVarying = ({ axes }) => axes.filter((axis) => axis.order.length > 1);
 /** @param {Dataset} dataset @returns {[string, {lines: string[], shares: [string, number][], choices: MetricChoice[]}][]} */
 export const listAnswers = ({ raw }) => Object.entries(raw.answers?.by_metric ?? {});
 
-/**
- * Whether there is something to choose, and something to judge it by.
- * @param {Dataset} dataset @param {boolean} [hasMarks]
- */
+/** Whether there is something to choose, and something to judge it by. @param {Dataset} dataset @param {boolean} [hasMarks] */
 export const canDecide = (dataset, hasMarks = Object.keys(dataset.raw.marks ?? {}).length > 0) =>
   listVarying(dataset).length > 0 &&
   (hasMarks || listAnswers(dataset).some(([, { choices }]) => choices.some(({ axes }) => axes.some(({ values }) => values.length > 0 || dataset.raw.search)))) &&
@@ -154,20 +151,14 @@ function sortEntries(entries, axes, state) {
   return entries.sort((a, b) => rankOf(a) - rankOf(b));
 }
 
-/**
- * A trial's settings as options of `sweeper run`, and as YAML.
- * @param {Axis[]} settings @param {number} row
- */
+/** A trial's settings as options of `sweeper run`, and as YAML. @param {Axis[]} settings @param {number} row */
 export function writeSettings(settings, row) {
   const values = settings.map((axis) => [axis.name, ValueText.toJson(axis.value(row))]);
   const options = values.flatMap(([name, value]) => ["--set", `${name}=${value}`]).map(Workflow.quoteWord).join(" ");
   return { options, yaml: ["params:", ...values.map(([name, value]) => `  ${ValueText.toJson(name)}: ${value}`), ""].join("\n") };
 }
 
-/**
- * The command that runs more seeds; "" if there is no axis or slot of seeds.
- * @param {Dataset} dataset @param {number} count
- */
+/** The command that runs more seeds; "" if there is no axis or slot of seeds. @param {Dataset} dataset @param {number} count */
 export function makeMoreSeeds(dataset, count) {
   const { file, results, asked, slots, search } = dataset.raw;
   const seed = dataset.columns.find((column) => column.codes !== null && (column.role === "axis" || slots.includes(column.name)) && Layout.isSeed(column) && column.numeric);

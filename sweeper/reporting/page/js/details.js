@@ -5,10 +5,7 @@ import { copyText, el, saveFile } from "./dom.js";
 import * as Workflow from "./workflow.js";
 /** @import { Dataset, PageFile } from "./dataset.js" */
 
-/**
- * Why there is no picture, and what a check found; null if there is nothing to say.
- * @param {Dataset} dataset @param {number} row
- */
+/** Why there is no picture, and what a check found; null if there is nothing to say. @param {Dataset} dataset @param {number} row */
 export function makeOutcome(dataset, row) {
   const reason = dataset.reason(row);
   const finding = dataset.finding(row);

@@ -37,10 +37,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/**
- * The element of index.html with this id.
- * @param {string} id @returns {HTMLElement}
- */
+/** The element of index.html with this id. @param {string} id @returns {HTMLElement} */
 export function byId(id) {
   const node = document.getElementById(id);
   if (node === null) throw new Error(`index.html has no element #${id}`);
@@ -57,10 +54,7 @@ export function redrawKeepingFocus(host, redraw) {
   focusByKey(host, key);
 }
 
-/**
- * The `data-keep` of the focused element inside `host`.
- * @param {Node} host @returns {string | undefined}
- */
+/** The `data-keep` of the focused element inside `host`. @param {Node} host @returns {string | undefined} */
 export function focusKey(host) {
   const focused = document.activeElement;
   return isFocusable(focused) && host.contains(focused) ? focused.dataset.keep : undefined;
@@ -88,10 +82,7 @@ export function makeField(label, control, classes = "") {
   return el("div", { class: `field ${classes}` }, el("label", { for: control.id }, label), control);
 }
 
-/**
- * @param {string[][]} options [value, text] of each
- * @param {string} selected @param {(value: string) => void} onChange
- */
+/** @param {string[][]} options [value, text] of each @param {string} selected @param {(value: string) => void} onChange */
 export function makeMenu(options, selected, onChange) {
   const select = el("select", { onchange: () => onChange(select.value) });
   for (const [value, text] of options) select.append(el("option", { value }, text));
@@ -145,20 +136,14 @@ export function announce(text) {
   hideTimer = setTimeout(() => message.classList.remove("shown"), Math.max(3000, text.length * 60)); // long enough to read it
 }
 
-/**
- * Offer a text as a download; this also works from file://.
- * @param {string} name @param {string} type @param {string} text
- */
+/** Offer a text as a download; this also works from file://. @param {string} name @param {string} type @param {string} text */
 export function saveFile(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/**
- * Copy a text to the clipboard and announce it as `what`.
- * @param {string} text @param {string} what
- */
+/** Copy a text to the clipboard and announce it as `what`. @param {string} text @param {string} what */
 export async function copyText(text, what) {
   try {
     await navigator.clipboard.writeText(text);
@@ -173,8 +158,5 @@ export async function copyText(text, what) {
   announce(`${what} copied`);
 }
 
-/**
- * The URL of a file of the report; its path may contain any character. A page in a notebook has the files inside.
- * @param {string} path
- */
+/** The URL of a file of the report; its path may contain any character. A page in a notebook has the files inside. @param {string} path */
 export const toUrl = (path) => /** @type {any} */ (globalThis).sweeper?.inline?.[path] ?? path.split("/").map(encodeURIComponent).join("/");

@@ -36,10 +36,7 @@ export function createExplainer(excluded) {
   };
 }
 
-/**
- * @param {{sizes: number[], axes: AxisOfBlock[], by: [number, number][]}} block `by`: run-length coded rules
- * @returns {Block}
- */
+/** @param {{sizes: number[], axes: AxisOfBlock[], by: [number, number][]}} block `by`: run-length coded rules @returns {Block} */
 function decodeBlock({ sizes, axes, by }) {
   const rules = new Int16Array(sizes.reduce((product, size) => product * size, 1));
   let from = 0;
@@ -62,10 +59,7 @@ function collectRules({ sizes, rules, axes }, wanted, found) {
   const point = new Array(sizes.length).fill(0);
   /** @param {{over: number[], of: number[], code: number}} test */
   const holds = ({ over, of, code }) => of[over.reduce((sum, dimension) => sum * sizes[dimension] + point[dimension], 0)] === code;
-  /**
-   * @param {number} depth
-   * @param {number} position of the point, as far as it is fixed, among the rules
-   */
+  /** @param {number} depth @param {number} position of the point, as far as it is fixed, among the rules */
   const visit = (depth, position) => {
     if (!tests[depth].every(holds)) return;
     if (depth === sizes.length) {

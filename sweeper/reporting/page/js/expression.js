@@ -80,10 +80,7 @@ function evaluate(tree, dataset, row) {
 /** @type {Record<string, string>} how the test of a value and the test of its label are joined */
 const JOINS = { "==": "or", in: "or", "!=": "and", "not in": "and" };
 
-/**
- * A tree in which a label also matches its value, as in `exclude` of an experiment.
- * @param {Tree} tree @param {Dataset} dataset @returns {Tree}
- */
+/** A tree in which a label also matches its value, as in `exclude` of an experiment. @param {Tree} tree @param {Dataset} dataset @returns {Tree} */
 function acceptLabels(tree, dataset) {
   const [operator, ...operands] = tree;
   if (["value", "name", "search"].includes(operator)) return tree;
@@ -119,10 +116,7 @@ function acceptWords(tree, dataset) {
   return ["and", "or", "not"].includes(operator) ? [operator, ...operands.map((operand) => acceptWords(operand, dataset))] : tree;
 }
 
-/**
- * Compile a filter; a text that is not a condition is searched for.
- * @param {string} source @param {Dataset} dataset @returns {Filter}
- */
+/** Compile a filter; a text that is not a condition is searched for. @param {string} source @param {Dataset} dataset @returns {Filter} */
 export function compile(source, dataset) {
   const trimmed = source.trim();
   if (trimmed === "") return { holds: () => true, search: false, error: "", broken: false, condition: "" };
@@ -151,10 +145,7 @@ export function compile(source, dataset) {
 function makeSearch(words, dataset) {
   const wanted = words.toLowerCase();
   const number = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(words) ? ExpressionParser.toNumber(words) : null;
-  /**
-   * @param {Value} value @param {string} label
-   * @param {string} [text] the value behind the label
-   */
+  /** @param {Value} value @param {string} label @param {string} [text] the value behind the label */
   const matches = (value, label, text = label) => {
     if (isNumber(value) && number !== null && isEqual(value, number)) return true;
     const isPlain = isNumber(value) && [toText(value), toRounded(value)].includes(label);
@@ -178,10 +169,7 @@ export function makeExample(dataset) {
   return axis ? `${quoteName(axis.name)} >= ${toText(axis.values.at(-1))}` : FALLBACK;
 }
 
-/**
- * A name as a filter takes it: in backticks, each in the name written twice, unless it is a plain word.
- * @param {string} name
- */
+/** A name as a filter takes it: in backticks, each in the name written twice, unless it is a plain word. @param {string} name */
 export const quoteName = (name) =>
   /^[A-Za-z_][\w.]*$/.test(name) && !ExpressionParser.KEYWORD.test(name) ? name : `\`${name.replaceAll("`", "``")}\``;
 
@@ -195,31 +183,19 @@ export function toLiteral(value) {
   return Number.isInteger(value) && !Number.isSafeInteger(value) ? value.toExponential() : toText(value); // digits alone are a BigInt
 }
 
-/**
- * The condition that a column has the value of a code.
- * @param {CodedColumn} column @param {number} code
- */
+/** The condition that a column has the value of a code. @param {CodedColumn} column @param {number} code */
 export const makeCondition = ({ name, values }, code) => `${quoteName(name)} == ${toLiteral(code < 0 ? null : values[code])}`;
 
-/**
- * The conditions that axes have none of their hidden values.
- * @param {Axis[]} axes @param {State} state
- */
+/** The conditions that axes have none of their hidden values. @param {Axis[]} axes @param {State} state */
 export const excludeHidden = (axes, { hidden }) =>
   axes.flatMap((axis) => (hidden[axis.name] ?? []).map((code) => `not ${makeCondition(axis, code)}`));
 
-/**
- * The conditions that `and` joins in a filter; the whole if it is not made of such parts.
- * @param {string} source @param {Dataset} dataset
- */
+/** The conditions that `and` joins in a filter; the whole if it is not made of such parts. @param {string} source @param {Dataset} dataset */
 export function splitParts(source, dataset) {
   const parts = source.split(/\s+and\s+/i);
   const isPart = (/** @type {string} */ part) => /^'[^']*'$/.test(part) || (!/\sor\s/i.test(part) && compile(part, dataset).error === "");
   return (parts.every(isPart) ? parts : [source]).map((part) => part.trim()).filter(Boolean);
 }
 
-/**
- * A filter and more conditions.
- * @param {Filter} filter @param {string[]} conditions
- */
+/** A filter and more conditions. @param {Filter} filter @param {string[]} conditions */
 export const narrow = ({ condition }, conditions) => [condition, ...conditions].filter(Boolean).join(" and ");

@@ -27,10 +27,7 @@ function countEdits(a, b) {
   return lines[a.length][b.length];
 }
 
-/**
- * The name most like a word; undefined if none is similar.
- * @param {string} word @param {Iterable<string>} names
- */
+/** The name most like a word; undefined if none is similar. @param {string} word @param {Iterable<string>} names */
 function findNearest(word, names) {
   const limit = Math.max(1, Math.floor(word.length / 3));
   const ranked = [...names].map((name) => ({ name, edits: countEdits(word.toLowerCase(), name.toLowerCase()) }));
@@ -63,10 +60,7 @@ export class ExpressionParser {
     return tree;
   }
 
-  /**
-   * A number; a large integer is a BigInt.
-   * @param {string} text
-   */
+  /** A number; a large integer is a BigInt. @param {string} text */
   static toNumber(text) {
     const value = Number(text);
     return Number.isInteger(value) && !Number.isSafeInteger(value) && /^\d+$/.test(text) ? BigInt(text) : value;
@@ -102,19 +96,13 @@ export class ExpressionParser {
     this.depth = 0;
   }
 
-  /**
-   * Whether the next token is this keyword or sign.
-   * @param {string} text @param {number} [ahead]
-   */
+  /** Whether the next token is this keyword or sign. @param {string} text @param {number} [ahead] */
   isNext(text, ahead = 0) {
     const token = this.tokens[this.next + ahead];
     return token !== undefined && (token.kind === "keyword" || token.kind === "sign") && token.text === text;
   }
 
-  /**
-   * Read this keyword or sign if it is next.
-   * @param {string} text
-   */
+  /** Read this keyword or sign if it is next. @param {string} text */
   accept(text) {
     if (!this.isNext(text)) return false;
     this.next += 1;
@@ -176,10 +164,7 @@ export class ExpressionParser {
     return ["name", this.findColumn(token.text)];
   }
 
-  /**
-   * The column of a name, whose case does not matter if only one column fits.
-   * @param {string} name
-   */
+  /** The column of a name, whose case does not matter if only one column fits. @param {string} name */
   findColumn(name) {
     if (this.columns.has(name)) return name;
     const same = [...this.columns].filter((column) => column.toLowerCase() === name.toLowerCase());

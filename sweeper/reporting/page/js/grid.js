@@ -38,10 +38,7 @@ export class GridView {
   static PAUSE_AFTER_BUILD = 20; // the same after a change: its first frame does not wait for pictures
   static NOT_SHOWN_YET = -1; // in place of a timer, until the first frame
 
-  /**
-   * @param {HTMLElement} host @param {Context} context
-   * @param {[top: number, left: number]} [offset] pixels that it is scrolled to
-   */
+  /** @param {HTMLElement} host @param {Context} context @param {[top: number, left: number]} [offset] pixels that it is scrolled to */
   constructor(host, context, [top, left] = [0, 0]) {
     const { room } = context;
     this.context = context;
@@ -184,10 +181,7 @@ export class GridView {
     if (!complete || this.waiting.length > 0 || (this.pauseTimer === 0 && this.sharpen(...this.findVisible(viewport, 0)))) this.schedule();
   }
 
-  /**
-   * The rows and columns to keep in the document.
-   * @param {Viewport} viewport
-   */
+  /** The rows and columns to keep in the document. @param {Viewport} viewport */
   findKept(viewport) {
     const counts = [this.arrangement.rows.length, this.arrangement.columns.length];
     return this.findVisible(viewport, GridView.OVERSCAN).map((range, way) => {
@@ -263,10 +257,7 @@ export class GridView {
     this.incomplete.clear();
   }
 
-  /**
-   * Treat the grid as moving until nothing has scrolled for a while; moving cells show only sprites.
-   * @param {number} pause milliseconds
-   */
+  /** Treat the grid as moving until nothing has scrolled for a while; moving cells show only sprites. @param {number} pause milliseconds */
   waitForPause(pause) {
     clearTimeout(this.pauseTimer);
     if (this.isClosed) return;
@@ -341,10 +332,7 @@ export class GridView {
     node.style.cssText = `left:${left};${shape}`;
   }
 
-  /**
-   * The context of a cell; cells of one shape share it.
-   * @param {number} r @param {number} c
-   */
+  /** The context of a cell; cells of one shape share it. @param {number} r @param {number} c */
   contextAt(r, c) {
     const { columns, rows, caption } = this.geometry;
     const [width, height] = [columns.lengths[c], rows.lengths[r] - caption];
@@ -354,11 +342,7 @@ export class GridView {
     return context;
   }
 
-  /**
-   * All trials of a cell if there are several, else null.
-   * @param {number} row the first of them
-   * @param {number} r @param {number} c
-   */
+  /** All trials of a cell if there are several, else null. @param {number} row the first of them @param {number} r @param {number} c */
   getStack(row, r, c) {
     return row >= 0 && this.arrangement.hasMore(row) ? this.arrangement.trials(r, c) : null;
   }
@@ -384,19 +368,13 @@ export class GridView {
 
   // --- the current cell, which the keyboard moves
 
-  /**
-   * Only the current cell has an id, which tells a screen reader where it is.
-   * @param {HTMLElement} node
-   */
+  /** Only the current cell has an id, which tells a screen reader where it is. @param {HTMLElement} node */
   markCurrent(node) {
     node.classList.add("current");
     node.id = `cell-${this.current?.join("-")}`;
   }
 
-  /**
-   * The first cell that is fully in view, or else partly.
-   * @returns {[number, number]}
-   */
+  /** The first cell that is fully in view, or else partly. @returns {[number, number]} */
   findFirstVisible() {
     const viewport = this.getViewport();
     const [[r, rowsEnd], [c, columnsEnd]] = this.findVisible(viewport, 0);
@@ -442,10 +420,7 @@ export class GridView {
     if (node) act(node, ...position);
   }
 
-  /**
-   * Show these rows of the data again, where they are in view.
-   * @param {Iterable<number>} rows
-   */
+  /** Show these rows of the data again, where they are in view. @param {Iterable<number>} rows */
   refresh(rows) {
     for (const row of rows) {
       this.strip?.refresh(row);
@@ -454,10 +429,7 @@ export class GridView {
     this.schedule();
   }
 
-  /**
-   * Show a changed mark.
-   * @param {number} row
-   */
+  /** Show a changed mark. @param {number} row */
   refreshMark(row) {
     this.summary?.reset();
     this.labels.write();
@@ -471,10 +443,7 @@ export class GridView {
     });
   }
 
-  /**
-   * Make a trial the current one; see `setCurrent`.
-   * @param {number} row @param {boolean} [stay]
-   */
+  /** Make a trial the current one; see `setCurrent`. @param {number} row @param {boolean} [stay] */
   show(row, stay = false) {
     const position = this.arrangement.locate(row);
     if (position) this.setCurrent(...position, stay);

@@ -17,10 +17,7 @@ const STEPS = {
   End: [0, 1e9],
 };
 
-/**
- * React to keys, clicks, drags, and pointers over a film.
- * @param {GridView} grid
- */
+/** React to keys, clicks, drags, and pointers over a film. @param {GridView} grid */
 export function listen(grid) {
   const { scroller, context } = grid;
   /** @param {Event} event */
@@ -76,10 +73,7 @@ export function listen(grid) {
   });
 }
 
-/**
- * Say why the current cell has no trial, for users without a pointer.
- * @param {GridView} grid
- */
+/** Say why the current cell has no trial, for users without a pointer. @param {GridView} grid */
 function explainEmpty(grid) {
   if (grid.arrangement.rows.length === 0) return;
   const [r, c] = grid.current ?? grid.findFirstVisible();
@@ -88,11 +82,7 @@ function explainEmpty(grid) {
   if (reason) Dom.announce(reason);
 }
 
-/**
- * Open a cell that several trials share as a strip, or close it.
- * @param {GridView} grid
- * @param {number} row of one of them
- */
+/** Open a cell that several trials share as a strip, or close it. @param {GridView} grid @param {number} row of one of them */
 function toggleStrip({ arrangement, context }, row) {
   const isOpen = arrangement.locate(context.dataset.row(Number(context.state.open)) ?? -1)?.join() === arrangement.locate(row)?.join();
   context.update({ open: context.state.open !== "" && isOpen ? "" : String(context.dataset.trial(row)) });

@@ -75,10 +75,7 @@ export function arrange(room, context) {
   return { arrangement: list, shapes: { widths, heights }, size: computeListSize(room.width, perLine), texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
 }
 
-/**
- * The axes of each line of a caption: short values share one, and a long text has its own, where it needs no name.
- * @param {Axis[]} axes
- */
+/** The axes of each line of a caption: short values share one, and a long text has its own, where it needs no name. @param {Axis[]} axes */
 export function groupForCaption(axes) {
   const isLong = (/** @type {Axis} */ axis) => axis.order.some((code) => axis.labelOf(code).length > LONG);
   const long = axes.filter(isLong);

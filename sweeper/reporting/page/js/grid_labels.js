@@ -30,10 +30,7 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
     bands: makeBandActions(groups, names.yy, geometry, bands),
   };
 
-  /**
-   * Show the labels of these lines.
-   * @param {LineRange} rowRange @param {LineRange} columnRange
-   */
+  /** Show the labels of these lines. @param {LineRange} rowRange @param {LineRange} columnRange */
   function draw(rowRange, columnRange) {
     if (names.x) Recycle.cover(shown.columns, columnRange, actions.columns);
     if (names.y) Recycle.cover(shown.rows, rowRange, actions.rows);
@@ -99,10 +96,7 @@ function makeBandActions(groups, names, { head, band, rows: { starts, lengths } 
   };
 }
 
-/**
- * The element of a label: the name of its axis, if there is room for it, and a value.
- * @param {string} name
- */
+/** The element of a label: the name of its axis, if there is room for it, and a value. @param {string} name */
 const makeLabel = (name) => el("span", {}, name && el("b", {}, name), document.createTextNode(""));
 
 /**

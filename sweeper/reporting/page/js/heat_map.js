@@ -73,9 +73,7 @@ export function create(map) {
   return [el("div", { class: "wide" }, node), status];
 }
 
-/**
- * @param {HeatMapData} map @param {(r: number, c: number) => {x: number, y: number}} place @param {number} width @param {number} height
- */
+/** @param {HeatMapData} map @param {(r: number, c: number) => {x: number, y: number}} place @param {number} width @param {number} height */
 function paint({ rows, columns, getGroup, extent }, place, width, height) {
   /** @type {Map<number, string>} */
   const paths = new Map();

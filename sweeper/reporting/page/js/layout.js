@@ -87,20 +87,14 @@ function isDetermined(dataset, axis, others) {
   return true;
 }
 
-/**
- * The codes of an axis in the order of the view, hidden ones included.
- * @param {Axis} axis @param {State} view
- */
+/** The codes of an axis in the order of the view, hidden ones included. @param {Axis} axis @param {State} view */
 export function orderCodes(axis, view) {
   const known = new Set(axis.order);
   const wanted = (view.order[axis.name] ?? []).filter((code) => known.has(code));
   return [...new Set([...wanted, ...axis.order])];
 }
 
-/**
- * The codes of an axis that are not hidden, in the order of the view; [-1] without an axis.
- * @param {Axis | undefined} axis @param {State} view
- */
+/** The codes of an axis that are not hidden, in the order of the view; [-1] without an axis. @param {Axis | undefined} axis @param {State} view */
 export function shownCodes(axis, view) {
   if (axis === undefined) return [-1];
   const hidden = new Set(view.hidden[axis.name] ?? []);
@@ -110,10 +104,7 @@ export function shownCodes(axis, view) {
 /** @param {Dataset} dataset @param {State} view @param {Direction} direction */
 const axisAlong = (dataset, view, direction) => dataset.axes.find((axis) => axis.name === view[direction]);
 
-/**
- * The values that are pinned for axes without a direction.
- * @param {Dataset} dataset @param {State} view @returns {AxisValue[]}
- */
+/** The values that are pinned for axes without a direction. @param {Dataset} dataset @param {State} view @returns {AxisValue[]} */
 function listPins(dataset, view) {
   return dataset.axes
     .filter((axis) => view.pins[axis.name] !== undefined && !DIRECTIONS.some((direction) => view[direction] === axis.name))
@@ -126,10 +117,7 @@ function listPins(dataset, view) {
  */
 const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
 
-/**
- * Make a test whether no value of a row is hidden.
- * @param {Axis[]} axes @param {State} view @returns {(row: number) => boolean}
- */
+/** Make a test whether no value of a row is hidden. @param {Axis[]} axes @param {State} view @returns {(row: number) => boolean} */
 export function makeVisibleTest(axes, view) {
   const hiding = axes.filter((axis) => view.hidden[axis.name]?.length > 0).map((axis) => ({ axis, codes: new Set(view.hidden[axis.name]) }));
   return (row) => hiding.every(({ axis, codes }) => !codes.has(axis.codes[row]));
@@ -172,10 +160,7 @@ export function arrange(dataset, view, holds = () => true) {
   return compact(axis, makeHeads(dataset, axis), across, down, used, { cells, filtered, next, shown, pins });
 }
 
-/**
- * @param {Dataset} dataset @param {Record<Direction, Axis | undefined>} axis
- * @returns {Record<Direction, Head | undefined>}
- */
+/** @param {Dataset} dataset @param {Record<Direction, Axis | undefined>} axis @returns {Record<Direction, Head | undefined>} */
 function makeHeads(dataset, axis) {
   const placed = Object.values(axis).flatMap((one) => one ?? []);
   const [x, y, xx, yy] = DIRECTIONS.map((direction) => axis[direction] && makeHead(dataset, axis[direction], placed));
@@ -216,10 +201,7 @@ export function joinWords(axes, write, writePart = write) {
   return words.join(" · ");
 }
 
-/**
- * Whether two axes vary together in the plan.
- * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
- */
+/** Whether two axes vary together in the plan. @param {Dataset} dataset @param {Axis} axis @param {Axis} other */
 function isPartner(dataset, axis, other) {
   if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
   /** @type {[string, string][]} */
@@ -359,10 +341,7 @@ export function arrangeList(list, perLine) {
   };
 }
 
-/**
- * Group consecutive lines with one outer value; `to` is exclusive.
- * @param {Line[]} lines @returns {{outer: number, from: number, to: number}[]}
- */
+/** Group consecutive lines with one outer value; `to` is exclusive. @param {Line[]} lines @returns {{outer: number, from: number, to: number}[]} */
 export function groupByOuter(lines) {
   /** @type {{outer: number, from: number, to: number}[]} */
   const groups = [];
@@ -386,10 +365,7 @@ export function listFreeAxes(dataset, view) {
 /** @type {WeakMap<Axis, Map<Axis, boolean>>} */
 const pairs = new WeakMap();
 
-/**
- * Whether each value of an axis goes with exactly one of the other, as in a zip.
- * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
- */
+/** Whether each value of an axis goes with exactly one of the other, as in a zip. @param {Dataset} dataset @param {Axis} axis @param {Axis} other */
 function isPaired(dataset, axis, other) {
   const known = pairs.get(axis) ?? new Map();
   pairs.set(axis, known);

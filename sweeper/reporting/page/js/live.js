@@ -13,10 +13,7 @@ const MAX_PAUSE = 5000; // milliseconds between two rounds of a search, in which
  * @property {(raw: any) => boolean} onAnew gets the data of a search with other trials; false: the page must load again
  */
 
-/**
- * Follow the run.
- * @param {Dataset} dataset @param {Listeners} listeners
- */
+/** Follow the run. @param {Dataset} dataset @param {Listeners} listeners */
 export function follow(dataset, listeners) {
   const { live } = dataset.raw;
   if (live === undefined) return;
@@ -67,10 +64,7 @@ export function follow(dataset, listeners) {
   });
 }
 
-/**
- * Call `act` as soon as the user is not writing in a field.
- * @param {() => void} act
- */
+/** Call `act` as soon as the user is not writing in a field. @param {() => void} act */
 function whenNotTyping(act) {
   const field = document.activeElement;
   if (!field?.matches("textarea, input:not([type=range], [type=checkbox])")) return act();
@@ -78,10 +72,7 @@ function whenNotTyping(act) {
   field.addEventListener("blur", () => whenNotTyping(act), { once: true });
 }
 
-/**
- * The state of the run in one line.
- * @param {Dataset} dataset @returns {string}
- */
+/** The state of the run in one line. @param {Dataset} dataset @returns {string} */
 export function describe(dataset) {
   const { live } = dataset.raw;
   if (live === undefined) return "";

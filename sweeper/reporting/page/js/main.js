@@ -215,10 +215,7 @@ class App {
     this.rows = null;
   }
 
-  /**
-   * Build the view.
-   * @param {boolean} stay whether it keeps its scroll position and its current trial
-   */
+  /** Build the view. @param {boolean} stay whether it keeps its scroll position and its current trial */
   build(stay) {
     const scroll = stay ? this.view?.getScroll() : undefined;
     const row = stay ? (this.view?.getCurrentRow?.() ?? -1) : -1;
@@ -303,10 +300,7 @@ class App {
     if (hasOutcomes && (where !== "" || colour !== "" || view !== "grid" || hasFirst)) this.rebuildSoon(App.OUTCOME_DELAY);
   }
 
-  /**
-   * Show the data of a search that has asked for more trials; false if the page has to load again.
-   * @param {any} raw
-   */
+  /** Show the data of a search that has asked for more trials; false if the page has to load again. @param {any} raw */
   showMoreRows(raw) {
     const { sprites } = this.dataset.raw;
     if (!this.dataset.replace(raw)) return false;
@@ -372,10 +366,7 @@ function rankRows(rows, column, isLowestBest) {
   return new Map(sorted.slice(0, count < 0 ? RANKED : count).map((row, rank) => [row, rank]));
 }
 
-/**
- * Change the mark of a row by a key; false if the key has no meaning.
- * @param {Page} page @param {string} key @param {number} row
- */
+/** Change the mark of a row by a key; false if the key has no meaning. @param {Page} page @param {string} key @param {number} row */
 function markByKey(page, key, row) {
   const { marks } = page;
   /** @param {"keep" | "reject"} verdict */

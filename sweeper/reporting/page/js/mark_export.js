@@ -44,22 +44,13 @@ export function toYaml(dataset, marks) {
   return escapeUnsafe([...lines, ""].join("\n"));
 }
 
-/**
- * A list or a mapping needs the form with a label to be the value of an axis.
- * @param {Value} value
- */
+/** A list or a mapping needs the form with a label to be the value of an axis. @param {Value} value */
 const toAxisValue = (value) => (value !== null && typeof value === "object" ? { label: toJson(value).slice(0, 40), value } : value);
 
-/**
- * The command that accepts all trials.
- * @param {Dataset} dataset
- */
+/** The command that accepts all trials. @param {Dataset} dataset */
 export const getAcceptCommand = ({ raw }) => raw.check?.accept_command || `sweeper accept ${Workflow.quoteWord(raw.results)}`;
 
-/**
- * The command that accepts the kept trials, selected by their values.
- * @param {Dataset} dataset @param {Marks} marks
- */
+/** The command that accepts the kept trials, selected by their values. @param {Dataset} dataset @param {Marks} marks */
 export function makeAcceptCommand(dataset, marks) {
   const conditions = findKept(marks).map((row) => Workflow.makeCondition(dataset, row));
   const where = conditions.every((one) => one !== "") ? ` --where ${Workflow.quoteWord(conditions.join(" or "))}` : "";

@@ -14,10 +14,7 @@ export class Marks {
   /** @type {Mark} */
   static NONE = { verdict: "", stars: 0, comment: "" };
 
-  /**
-   * @param {Dataset} dataset
-   * @param {(rows: number[]) => void} onChange called after each change, also one that another tab or visitor made
-   */
+  /** @param {Dataset} dataset @param {(rows: number[]) => void} onChange called after each change, also one that another tab or visitor made */
   constructor(dataset, onChange) {
     this.dataset = dataset;
     this.onChange = onChange;
@@ -115,10 +112,7 @@ export class Marks {
     if (digests.length > 0) this.onChange(digests.flatMap((digest) => this.rowsByDigest.get(digest) ?? []));
   }
 
-  /**
-   * Change the mark of a trial and save it.
-   * @param {number} row @param {Partial<Mark>} change
-   */
+  /** Change the mark of a trial and save it. @param {number} row @param {Partial<Mark>} change */
   set(row, change) {
     const digest = this.dataset.digest(row);
     const changed = this.mergeSaved(); // the other marks may be another tab's, so only this one is overwritten
@@ -129,10 +123,7 @@ export class Marks {
     this.report([...new Set([...changed, digest])]);
   }
 
-  /**
-   * Keep all marks in this browser, and send some to the server.
-   * @param {string[]} digests those that the server does not know
-   */
+  /** Keep all marks in this browser, and send some to the server. @param {string[]} digests those that the server does not know */
   save(digests) {
     const isLive = this.dataset.raw.live !== undefined;
     if (isLive) for (const digest of digests) this.unsent.add(digest);
@@ -225,10 +216,7 @@ export class Marks {
     return this.picked.has(row) || (this.byDigest.size > 0 && !isEmpty(this.byDigest.get(this.dataset.digest(row)) ?? Marks.NONE));
   }
 
-  /**
-   * The rows whose marks pass a test, which an empty mark must not.
-   * @param {(mark: Mark) => boolean} test
-   */
+  /** The rows whose marks pass a test, which an empty mark must not. @param {(mark: Mark) => boolean} test */
   findRows(test) {
     return this.byDigest.size === 0 ? [] : this.dataset.filterRows((row) => test(this.get(row)));
   }
@@ -247,10 +235,7 @@ function parseMarks(text) {
 /** @param {Mark} mark */
 const isEmpty = ({ verdict, stars, comment }) => !(verdict || stars || comment);
 
-/**
- * A mark that has been stored, with everything unusable left out.
- * @param {any} mark @returns {DatedMark}
- */
+/** A mark that has been stored, with everything unusable left out. @param {any} mark @returns {DatedMark} */
 function cleanMark(mark) {
   return {
     verdict: ["keep", "reject"].includes(mark?.verdict) ? mark.verdict : "",

@@ -20,10 +20,7 @@ export function pickThumbnail(file, size, sides) {
   return side === undefined ? thumb : thumb.replace(/\.webp$/, `-${side}.webp`);
 }
 
-/**
- * Whether a browser shows the file itself as a picture.
- * @param {PageFile} file
- */
+/** Whether a browser shows the file itself as a picture. @param {PageFile} file */
 export const canShow = ({ kind, path }) => kind === "image" && /\.(png|jpe?g|webp|gif|avif|bmp)$/i.test(path ?? "");
 
 /**
@@ -35,10 +32,7 @@ export const canShow = ({ kind, path }) => kind === "image" && /\.(png|jpe?g|web
  * @property {boolean} [isFrame] whether the picture fills its cell
  */
 
-/**
- * Make the element that shows a file.
- * @param {PageFile} file @param {MediaOptions} [options] @returns {HTMLElement}
- */
+/** Make the element that shows a file. @param {PageFile} file @param {MediaOptions} [options] @returns {HTMLElement} */
 export function create(file, options = {}) {
   const { full = false, src } = options;
   if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
@@ -60,10 +54,7 @@ export function create(file, options = {}) {
   return el("span", { class: "word" }, full ? el("a", { href: Dom.toUrl(file.path), download: "" }, file.was) : suffix);
 }
 
-/**
- * A sound by its waveform, which is its thumbnail; without one, by the browser's player.
- * @param {PageFile} file @param {MediaOptions} options
- */
+/** A sound by its waveform, which is its thumbnail; without one, by the browser's player. @param {PageFile} file @param {MediaOptions} options */
 function createSound(file, options) {
   const { full = false } = options;
   const wave = file.thumb ? createImage(file, { ...options, full: false }) : full && el("span", { class: "word" }, "♪");
@@ -91,20 +82,14 @@ function createImage(file, { full = false, src, load = (image, url) => (image.sr
   return sprite ?? makeImage(load);
 }
 
-/**
- * Let a picture that cannot be loaded say so in its place.
- * @param {HTMLImageElement} image
- */
+/** Let a picture that cannot be loaded say so in its place. @param {HTMLImageElement} image */
 export function reportLoss(image) {
   image.addEventListener("error", () => (image.alt = "the picture cannot be loaded"));
   image.addEventListener("load", () => (image.alt = ""));
   return image;
 }
 
-/**
- * The sign that tells a film or a sound from a still picture, which has none.
- * @param {PageFile} file
- */
+/** The sign that tells a film or a sound from a still picture, which has none. @param {PageFile} file */
 export const getSign = ({ kind, frames = 1 }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
 
 /**
@@ -130,17 +115,11 @@ export function choose(files, count) {
   return files.filter((file) => wanted.includes(file)).slice(0, count); // a file may be listed twice
 }
 
-/**
- * How many files there are, and the signs of those that are not shown.
- * @param {PageFile[]} files @param {PageFile[]} shown
- */
+/** How many files there are, and the signs of those that are not shown. @param {PageFile[]} files @param {PageFile[]} shown */
 export const describeCount = (files, shown) =>
   [files.length, ...new Set(files.filter((file) => !shown.includes(file)).map(getSign).filter(Boolean))].join(" ");
 
-/**
- * For example "6 pictures, 1 film"; "" if all are pictures.
- * @param {PageFile[]} files
- */
+/** For example "6 pictures, 1 film"; "" if all are pictures. @param {PageFile[]} files */
 export function describeKinds(files) {
   if (!files.some(getSign)) return "";
   /** @param {PageFile} file */

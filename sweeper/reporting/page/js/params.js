@@ -47,10 +47,7 @@ export function makeFormatter(column) {
   return (row) => labels[column.codes[row]] ?? NONE;
 }
 
-/**
- * A row's value in full: its label, and the value itself if that is another text.
- * @param {Column} column @param {number} row
- */
+/** A row's value in full: its label, and the value itself if that is another text. @param {Column} column @param {number} row */
 export function formatFull(column, row) {
   if (column.codes === null) return toRounded(column.value(row)) || NONE;
   const code = column.codes[row];
@@ -59,10 +56,7 @@ export function formatFull(column, row) {
   return text === undefined || text === label ? toVisible(label) : `${label}: ${toVisible(text)}`;
 }
 
-/**
- * The texts of a column for some rows; as JSON if two different values would have the same text.
- * @param {Column} column @param {number[]} rows
- */
+/** The texts of a column for some rows; as JSON if two different values would have the same text. @param {Column} column @param {number[]} rows */
 function formatRows(column, rows) {
   const texts = rows.map((row) => formatFull(column, row));
   const isAmbiguous = rows.length === 2 && texts[0] === texts[1] && isDifferent(column, rows[0], rows[1]);

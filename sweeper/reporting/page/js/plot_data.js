@@ -103,19 +103,13 @@ export function computeMargins(rows, metric, along, per, dataset) {
 /** @param {number} count */
 export const countTrials = (count) => `${count} trial${count === 1 ? "" : "s"}`;
 
-/**
- * The mean of the numbers among some values; undefined if there is none.
- * @param {Value[]} values
- */
+/** The mean of the numbers among some values; undefined if there is none. @param {Value[]} values */
 export function computeMean(values) {
   const numbers = values.filter((value) => typeof value === "number");
   return numbers.length === 0 ? undefined : numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
 }
 
-/**
- * Round numbers that divide an extent into about `count` steps.
- * @param {[number, number]} extent @param {number} [count]
- */
+/** Round numbers that divide an extent into about `count` steps. @param {[number, number]} extent @param {number} [count] */
 export function makeTicks([low, high], count = 5) {
   if (low === high) return [low];
   const power = 10 ** Math.floor(Math.log10((high - low) / count));

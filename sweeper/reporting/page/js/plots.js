@@ -36,10 +36,7 @@ const SCATTER = { ...Chart.PLOT, height: 400 };
 const REACH = 12; // units from a dot within which a pointer means it
 const MAX_TABLE_CELLS = 1500; // a larger heat map is drawn
 
-/**
- * @param {HTMLElement} host @param {Context} context
- * @param {PlotsScroll} [last] of the plots that these replace
- */
+/** @param {HTMLElement} host @param {Context} context @param {PlotsScroll} [last] of the plots that these replace */
 export function create(host, context, last) {
   const { dataset, state } = context;
   const numbers = context.getNumberColumns();
@@ -105,9 +102,7 @@ function makeControls({ dataset, state, update }, { numbers, metric, against, pe
 /** @param {string} title @param {import("./dom.js").Children[]} content */
 const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
 
-/**
- * @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {Context} context
- */
+/** @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {Context} context */
 function makeHeatMap(rows, metric, x, y, context) {
   const { dataset, state } = context;
   const { findPresentCodes, groupRows } = PlotData;
@@ -325,10 +320,7 @@ function makeLegendItem({ colour, label, full }) {
   return el("li", { title: full }, box, label);
 }
 
-/**
- * The values of the lines at their right ends, apart from each other.
- * @param {Line[]} lines @param {Frame} frame
- */
+/** The values of the lines at their right ends, apart from each other. @param {Line[]} lines @param {Frame} frame */
 function nameLines(lines, { width, height, right, top, bottom }) {
   const ends = lines.flatMap((line) => line.points.slice(-1).map(({ mean }) => ({ ...line, y: mean }))).sort((a, b) => a.y - b.y);
   for (let i = ends.length - 1; i >= 0; i--) ends[i].y = Math.min(ends[i].y, (ends[i + 1]?.y ?? height - bottom + LINE_HEIGHT) - LINE_HEIGHT);

@@ -15,10 +15,7 @@ export function listen(page) {
   addEventListener("afterprint", () => document.getElementById(SHEET)?.remove());
 }
 
-/**
- * Print when all pictures are there.
- * @param {Page} page
- */
+/** Print when all pictures are there. @param {Page} page */
 export async function print(page) {
   const images = [...put(page).querySelectorAll("img")];
   await Promise.allSettled(images.map((image) => image.decode()));

@@ -12,10 +12,7 @@ const OPEN_STATES = ["changed", "new"]; // what can be accepted
 const MIN_GAIN = 4; // how many times less the changes must differ within the values of an axis, to be told apart by it
 const NUMBER = /\d+(?:\.\d+)?/g;
 
-/**
- * Buttons that answer the check of a row; null if there is nothing to answer.
- * @param {Page} page @param {number} row
- */
+/** Buttons that answer the check of a row; null if there is nothing to answer. @param {Page} page @param {number} row */
 export function makeAnswers({ dataset, marks }, row) {
   if (!OPEN_STATES.includes(dataset.finding(row)?.state ?? "")) return null;
   const { verdict } = marks.get(row);
@@ -39,10 +36,7 @@ export function makeAnswers({ dataset, marks }, row) {
   );
 }
 
-/**
- * Let the server accept what this page shows of a row; returns what happened in words.
- * @param {Dataset} dataset @param {number} row
- */
+/** Let the server accept what this page shows of a row; returns what happened in words. @param {Dataset} dataset @param {number} row */
 async function sendAcceptance(dataset, row) {
   const trial = dataset.trial(row);
   const seen = [...(dataset.finding(row)?.accepted ?? []).map(({ path }) => path), ...dataset.files(row).map(({ sha256 }) => sha256)];
@@ -80,10 +74,7 @@ export function listCauses(dataset) {
   });
 }
 
-/**
- * Split a group by the axis that separates small changes from large ones, if there is one.
- * @param {Dataset} dataset @param {number[]} group
- */
+/** Split a group by the axis that separates small changes from large ones, if there is one. @param {Dataset} dataset @param {number[]} group */
 function splitByAxis(dataset, group) {
   const severity = dataset.column("check_severity");
   const measureSpread = (/** @type {number[]} */ rows) => {
@@ -102,10 +93,7 @@ function describeRange(numbers) {
   return low === high ? String(low) : `${low} to ${high}`;
 }
 
-/**
- * The causes as buttons that show their cases; null without a check.
- * @param {Page} page
- */
+/** The causes as buttons that show their cases; null without a check. @param {Page} page */
 export function makeCauses({ dataset, update }) {
   if (!dataset.raw.check) return null;
   const list = el("div");

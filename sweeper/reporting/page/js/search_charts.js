@@ -167,10 +167,7 @@ export function createSlice(search, across, up, size) {
   return createPlane(search, `${up.name} along ${across.title}`, [inset, up], size, (placed) => placed.map((one) => makeMark(one, search.points.length > 1 ? (one.point.number - 1) / last : 1)));
 }
 
-/**
- * What the shapes mean, of the kinds that there are.
- * @param {SearchPoint[]} points
- */
+/** What the shapes mean, of the kinds that there are. @param {SearchPoint[]} points */
 export function makeLegend(points) {
   const kinds = /** @type {PointKind[]} */ (Object.keys(SearchPoints.KIND_WORDS)).filter((kind) => points.some((point) => point.kind === kind));
   const items = kinds.map((kind) => {

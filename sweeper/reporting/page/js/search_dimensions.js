@@ -96,10 +96,7 @@ function makeNumeric({ name }, title, getNumber, points, format) {
   };
 }
 
-/**
- * Powers of ten from below the lowest to above the highest number, as few as six.
- * @param {[number, number]} extent
- */
+/** Powers of ten from below the lowest to above the highest number, as few as six. @param {[number, number]} extent */
 function makeLogTicks([low, high]) {
   const [first, last] = [Math.floor(Math.log10(low) + 1e-9), Math.ceil(Math.log10(high) - 1e-9)];
   const step = Math.ceil((last - first) / 5);

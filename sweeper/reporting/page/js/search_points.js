@@ -38,10 +38,7 @@ export const KIND_WORDS = {
   pending: "without an objective yet",
 };
 
-/**
- * @param {Dataset} dataset @param {(row: number) => boolean} holds whether a row passes the filter
- * @returns {Search}
- */
+/** @param {Dataset} dataset @param {(row: number) => boolean} holds whether a row passes the filter @returns {Search} */
 export function collect(dataset, holds) {
   /** @type {{objectives: {metric: string, column: string, maximize: boolean}[], space: string[]}} */
   const { objectives, space } = dataset.raw.search;

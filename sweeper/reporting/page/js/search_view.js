@@ -189,10 +189,7 @@ export class SearchView {
 
   // --- one point
 
-  /**
-   * Let the pointer and the arrow keys choose a point of a chart.
-   * @param {PointChart} chart
-   */
+  /** Let the pointer and the arrow keys choose a point of a chart. @param {PointChart} chart */
   add({ node, order, find }) {
     const target = /** @type {SVGSVGElement} */ (node.closest(".parallel")?.querySelector(".overlay") ?? node); // it lies above the lines
     for (const element of new Set([node, target])) {
@@ -276,10 +273,7 @@ export class SearchView {
     }
   }
 
-  /**
-   * Show all trials of a point in the gallery, also those that the filter leaves out.
-   * @param {SearchPoint} point
-   */
+  /** Show all trials of a point in the gallery, also those that the filter leaves out. @param {SearchPoint} point */
   open({ rows }) {
     const { update } = this.context;
     update({ view: "gallery", where: this.search.space.map((axis) => Expression.makeCondition(axis, axis.codes[rows[0]])).join(" and ") });

@@ -7,10 +7,7 @@ import * as Workflow from "./workflow.js";
 
 const MAX_NAMED = 200; // trials in a command
 
-/**
- * The menu `Share`. A page that a server of sweeper shows makes the files itself; one from a disk knows the command.
- * @param {Page} page
- */
+/** The menu `Share`. A page that a server of sweeper shows makes the files itself; one from a disk knows the command. @param {Page} page */
 export function create(page) {
   const name = page.dataset.raw.experiment.replace(/[^\w-]+/g, "-");
   const isServed = location.protocol.startsWith("http") && page.dataset.raw.live !== undefined;
@@ -30,10 +27,7 @@ export function create(page) {
   );
 }
 
-/**
- * The trials that are shown, as ranges such as `0-99,120`; empty for all.
- * @param {Page} page
- */
+/** The trials that are shown, as ranges such as `0-99,120`; empty for all. @param {Page} page */
 function describeShown(page) {
   const rows = page.getRows();
   if (rows.length === page.dataset.size) return "";

@@ -61,19 +61,13 @@ export function create(file, box, makeImage) {
   return node;
 }
 
-/**
- * The style that scales a file to a box.
- * @param {PageFile} file @param {Box} box
- */
+/** The style that scales a file to a box. @param {PageFile} file @param {Box} box */
 function fitStyle(file, [width, height]) {
   const scale = Math.min(width / file.width, height / file.height);
   return `width:${file.width * scale}px;height:${file.height * scale}px`;
 }
 
-/**
- * The same with margins that centre the file, so that no layout has to.
- * @param {PageFile} file @param {Box} box
- */
+/** The same with margins that centre the file, so that no layout has to. @param {PageFile} file @param {Box} box */
 export function centreStyle(file, [width, height]) {
   const scale = Math.min(width / file.width, height / file.height);
   const [across, down] = [(width - file.width * scale) / 2, (height - file.height * scale) / 2];
@@ -104,10 +98,7 @@ export function show(node, file, style, makeImage) {
   loading.delete(node);
 }
 
-/**
- * Load the picture of a sprite; false if that was already requested.
- * @param {Element} node
- */
+/** Load the picture of a sprite; false if that was already requested. @param {Element} node */
 export function sharpen(node) {
   const makeImage = makers.get(node);
   if (makeImage === undefined) return false;

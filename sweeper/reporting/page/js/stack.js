@@ -25,11 +25,7 @@ function findKind(dataset, row) {
   return URGENCY.find((kind) => kind === status || kind === state) ?? state ?? status;
 }
 
-/**
- * @param {Dataset} dataset
- * @param {number[]} rows of one cell, the first on top
- * @returns {StackSummary}
- */
+/** @param {Dataset} dataset @param {number[]} rows of one cell, the first on top @returns {StackSummary} */
 export function summarize(dataset, rows) {
   const kinds = rows.map((row) => findKind(dataset, row));
   /** @type {Map<string, number>} */

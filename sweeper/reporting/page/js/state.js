@@ -85,10 +85,7 @@ export function withEntry(settings, name, value) {
   return copy;
 }
 
-/**
- * The state of an address without any setting.
- * @param {Dataset} dataset @returns {State}
- */
+/** The state of an address without any setting. @param {Dataset} dataset @returns {State} */
 export function makeInitial(dataset) {
   const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
   const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
@@ -109,20 +106,14 @@ const makeSearchStart = ({ column, maximize }) => ({
   stack: maximize ? "highest" : "lowest",
 });
 
-/**
- * What differs in the first view of a check: what is not the same comes first, each beside the accepted file.
- * @param {Dataset} dataset
- */
+/** What differs in the first view of a check: what is not the same comes first, each beside the accepted file. @param {Dataset} dataset */
 function makeReview(dataset) {
   const beside = { mode: "side", with: "accepted" };
   const isSame = dataset.filterRows((row) => dataset.finding(row)?.state !== "same").length === 0;
   return isSame ? beside : { ...beside, view: "gallery", where: "check != 'same'", sort: "-check_severity" };
 }
 
-/**
- * Write the settings that differ from the initial state.
- * @param {State} state @param {State} initial @param {Dataset} dataset
- */
+/** Write the settings that differ from the initial state. @param {State} state @param {State} initial @param {Dataset} dataset */
 export function write(state, initial, dataset) {
   const params = new URLSearchParams();
   const { DIRECTIONS } = Layout;
@@ -150,10 +141,7 @@ export function write(state, initial, dataset) {
   return params.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape and are easier to read
 }
 
-/**
- * The codes of an axis in their order, without those at the end that are in the usual order anyway.
- * @param {Axis} axis @param {State} state
- */
+/** The codes of an axis in their order, without those at the end that are in the usual order anyway. @param {Axis} axis @param {State} state */
 function trimOrder(axis, state) {
   const order = Layout.orderCodes(axis, state);
   const ranks = order.map((code) => axis.order.indexOf(code));

@@ -51,11 +51,7 @@ function stepInList(page, rows, row, step) {
   return rows[step > 0 ? index + step - 1 : index + step];
 }
 
-/**
- * Buttons to the neighbours.
- * @param {FindNeighbour} find @param {Go} go
- * @param {boolean} isList whether there are only rows, as in the table
- */
+/** Buttons to the neighbours. @param {FindNeighbour} find @param {Go} go @param {boolean} isList whether there are only rows, as in the table */
 export function makeButtons(find, go, isList) {
   const buttons = BUTTONS.slice(isList ? 2 : 0).map(({ name, sign, words, step: [down, across] }) => {
     const label = `The trial ${words}`;

@@ -12,10 +12,7 @@ const MARGIN = 12;
 const MAX_SHOWN = 200;
 const MAX_WIDTH = 200; // pixels of a cell
 
-/**
- * Make the strip of the cell that the address names; null if none is open, or it has a single trial.
- * @param {GridView} grid
- */
+/** Make the strip of the cell that the address names; null if none is open, or it has a single trial. @param {GridView} grid */
 export function create(grid) {
   const { arrangement, context, geometry } = grid;
   const { dataset, state, room, free, update } = context;
@@ -52,10 +49,7 @@ export function create(grid) {
       cells.forEach(Cell.sharpen);
       node.scrollIntoView({ block: "nearest" });
     },
-    /**
-     * Show a trial again, if it is in the strip.
-     * @param {number} row
-     */
+    /** Show a trial again, if it is in the strip. @param {number} row */
     refresh(row) {
       const index = rows.indexOf(row);
       if (index >= 0) Cell.showTrial(cells[index], row, null, cellContext);

@@ -15,10 +15,7 @@ export class TableView {
   /** @type {Record<string, number>} rows that a key moves */
   static STEPS = { ArrowUp: -1, ArrowDown: 1, PageUp: -15, PageDown: 15, Home: -1e9, End: 1e9 };
 
-  /**
-   * @param {HTMLElement} host @param {Context} context
-   * @param {[top: number, left: number]} [offset] pixels that it is scrolled to
-   */
+  /** @param {HTMLElement} host @param {Context} context @param {[top: number, left: number]} [offset] pixels that it is scrolled to */
   constructor(host, context, [top, left] = [0, 0]) {
     const { dataset, state } = context;
     this.context = context;
@@ -150,11 +147,7 @@ export class TableView {
     return Math.ceil(this.scroller.scrollTop / TableView.ROW_HEIGHT);
   }
 
-  /**
-   * Make a row the current one.
-   * @param {number} index
-   * @param {boolean} [stay] whether the view stays even if the row is outside of it
-   */
+  /** Make a row the current one. @param {number} index @param {boolean} [stay] whether the view stays even if the row is outside of it */
   setCurrent(index, stay = false) {
     if (this.rows.length === 0) return;
     const { scroller } = this;
@@ -197,10 +190,7 @@ export class TableView {
 
   // --- for the page
 
-  /**
-   * @param {number} row of the data
-   * @param {boolean} [stay]
-   */
+  /** @param {number} row of the data @param {boolean} [stay] */
   show(row, stay = false) {
     const index = this.rows.indexOf(row);
     if (index >= 0) this.setCurrent(index, stay);

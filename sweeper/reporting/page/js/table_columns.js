@@ -38,12 +38,7 @@ function parseNames(text) {
   }
 }
 
-/**
- * A list of all columns with check boxes.
- * @param {Dataset} dataset
- * @param {Column[]} columns those that are shown
- * @param {Page["update"]} update
- */
+/** A list of all columns with check boxes. @param {Dataset} dataset @param {Column[]} columns those that are shown @param {Page["update"]} update */
 export function makeChooser(dataset, columns, update) {
   const boxes = dataset.columns.map((column) => {
     const { name } = column;
@@ -62,10 +57,7 @@ export function makeChooser(dataset, columns, update) {
   );
 }
 
-/**
- * A small picture of how the numbers of a column are distributed; null if they are all the same.
- * @param {Column} column @param {number[]} rows
- */
+/** A small picture of how the numbers of a column are distributed; null if they are all the same. @param {Column} column @param {number[]} rows */
 export function makeDistribution(column, rows) {
   const values = rows.map((row) => column.value(row)).filter(ValueText.isNumber).map(Number);
   const extent = Colours.findExtent(values);
@@ -86,10 +78,7 @@ export function makeDistribution(column, rows) {
 /** @type {CanvasRenderingContext2D | null} */
 let pen = null;
 
-/**
- * The width of a column in pixels: that of its longest value, or its name with the arrow of a sorted column.
- * @param {Column} column
- */
+/** The width of a column in pixels: that of its longest value, or its name with the arrow of a sorted column. @param {Column} column */
 export function computeWidth(column) {
   pen ??= TextWidth.makePen("600 14px"); // as the head is set
   const head = pen.measureText(`${column.name} ▼`).width + 24;

@@ -7,10 +7,7 @@ import { el } from "./dom.js";
 const MAX_STEPS = 1_000_000; // words of one text times words of the other; above that, all between their ends differs
 const WORD = /\s*(?:[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]|[\p{L}\p{M}\p{N}_]+|\S)|\s+/gu; // with the space before it
 
-/**
- * Compare two texts word by word.
- * @param {string} first @param {string} second @returns {{kind: PartKind, text: string}[]}
- */
+/** Compare two texts word by word. @param {string} first @param {string} second @returns {{kind: PartKind, text: string}[]} */
 function compare(first, second) {
   const [a, b] = [first, second].map((text) => /** @type {string[]} */ (text.match(WORD) ?? []));
   const least = Math.min(a.length, b.length);
@@ -59,8 +56,5 @@ function compareMiddle(a, b, add) {
   add("ins", b.slice(j));
 }
 
-/**
- * Show both texts as one.
- * @param {string} first @param {string} second
- */
+/** Show both texts as one. @param {string} first @param {string} second */
 export const create = (first, second) => compare(first, second).map(({ kind, text }) => (kind === "same" ? text : el(kind, {}, text)));

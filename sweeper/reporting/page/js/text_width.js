@@ -7,10 +7,7 @@ const widths = new Map();
 /** @type {CanvasRenderingContext2D | null} */
 let pen = null;
 
-/**
- * @param {string} font in CSS, without the family
- * @returns {CanvasRenderingContext2D}
- */
+/** @param {string} font in CSS, without the family @returns {CanvasRenderingContext2D} */
 export function makePen(font) {
   const context = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
   context.font = `${font} ${getComputedStyle(document.body).fontFamily}`;

@@ -107,10 +107,7 @@ export function createClock(listPlayers, hasSound) {
   return { node: bar.node, stop: () => isPlaying && toggle() };
 }
 
-/**
- * An axis as time: all cells of the grid show the same value of it, and another one when the bar plays or moves.
- * @param {Page} page
- */
+/** An axis as time: all cells of the grid show the same value of it, and another one when the bar plays or moves. @param {Page} page */
 export function createScrubber(page) {
   let timer = 0;
   const close = el("button", { type: "button", "aria-label": "Do not play an axis", onclick: () => page.update(setTime(page.getState(), undefined)) }, "✕");

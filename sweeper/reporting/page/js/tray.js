@@ -8,10 +8,7 @@ import * as Transport from "./transport.js";
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
-/**
- * Collect a trial, or take it out again.
- * @param {Page} page @param {number} row
- */
+/** Collect a trial, or take it out again. @param {Page} page @param {number} row */
 export function toggle({ dataset, getState, update }, row) {
   const { picks } = getState();
   const trial = dataset.trial(row);

@@ -42,20 +42,14 @@ export function toJson(value, indent = "", step = "") {
   return JSON.stringify(value);
 }
 
-/**
- * The exact text of a value: two values that differ have two texts.
- * @param {Value} value @returns {string}
- */
+/** The exact text of a value: two values that differ have two texts. @param {Value} value @returns {string} */
 export function toText(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "string") return value;
   return typeof value === "number" ? String(value) : toJson(value);
 }
 
-/**
- * A measured number with six significant digits; a larger number keeps its whole part.
- * @param {Value} value @returns {string}
- */
+/** A measured number with six significant digits; a larger number keeps its whole part. @param {Value} value @returns {string} */
 export function toRounded(value) {
   if (typeof value !== "number" || Number.isInteger(value)) return toText(value);
   return String(Math.abs(value) < 1e6 ? Number(value.toPrecision(6)) : Math.round(value));
@@ -79,10 +73,7 @@ export function makeFormat(numbers) {
   return (value) => (typeof value === "number" ? value.toFixed(decimals) : toText(value));
 }
 
-/**
- * A label that can be seen even if the text is empty or blank.
- * @param {string} label
- */
+/** A label that can be seen even if the text is empty or blank. @param {string} label */
 export const toVisible = (label) => (/\S/.test(label) ? label : label === "" ? "(empty)" : JSON.stringify(label));
 
 /** @param {Value} value @returns {boolean} */

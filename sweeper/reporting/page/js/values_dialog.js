@@ -18,10 +18,7 @@ const LABELS = [
 ];
 const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for those
 
-/**
- * Open the dialog on the X axis, or else the first one. The view behind it shows every change at once.
- * @param {Page} page
- */
+/** Open the dialog on the X axis, or else the first one. The view behind it shows every change at once. @param {Page} page */
 export function open(page) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("values"));
   const { axes } = page.dataset;
@@ -62,10 +59,7 @@ export function open(page) {
   dialog.showModal();
 }
 
-/**
- * A menu of the axes for each direction, and a button that swaps rows and columns.
- * @param {Page} page @param {() => void} redraw
- */
+/** A menu of the axes for each direction, and a button that swaps rows and columns. @param {Page} page @param {() => void} redraw */
 function makeAxisMenus({ dataset, getState, update }, redraw) {
   const options = [["", "(none)"], ...dataset.axes.map(({ name, order }) => [name, `${name} (${order.length})`])];
   const state = getState();
@@ -112,10 +106,7 @@ function sortCodes(rows, axis, column) {
   return [...axis.order].sort((a, b) => getMean(b) - getMean(a));
 }
 
-/**
- * The values of an axis, each with a check box and two arrows.
- * @param {Page} page @param {Axis} axis @param {() => void} redraw
- */
+/** The values of an axis, each with a check box and two arrows. @param {Page} page @param {Axis} axis @param {() => void} redraw */
 function makeValues(page, axis, redraw) {
   const state = page.getState();
   const hidden = new Set(state.hidden[axis.name] ?? []);

@@ -21,10 +21,7 @@ export function toText(dataset, row) {
   return toJson(graph, "", "  ") + "\n";
 }
 
-/**
- * The workflow of a row and a name for its file.
- * @param {Dataset} dataset @param {number} row @returns {[text: string | null, name: string]}
- */
+/** The workflow of a row and a name for its file. @param {Dataset} dataset @param {number} row @returns {[text: string | null, name: string]} */
 export const getFile = (dataset, row) => [toText(dataset, row), `trial-${dataset.trial(row)}.json`];
 
 /** @param {Dataset} dataset @returns {string} */
@@ -33,35 +30,23 @@ export const explainMissing = (dataset) => dataset.raw.workflow_missing ?? "the 
 /** @param {Dataset} dataset @param {number} row */
 const isKnown = (dataset, row) => Boolean(dataset.raw.workflow?.known[row]);
 
-/**
- * Quote a word for a POSIX shell.
- * @param {string} word
- */
+/** Quote a word for a POSIX shell. @param {string} word */
 export const quoteWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`);
 
-/**
- * A value in the language of `--where`, which is Jinja2; null if it cannot be written.
- * @param {Value} value
- */
+/** A value in the language of `--where`, which is Jinja2; null if it cannot be written. @param {Value} value */
 function toLiteral(value) {
   if (typeof value === "string") return toJson(value);
   if (value === true || value === false) return String(value);
   return isNumber(value) ? String(value) : null;
 }
 
-/**
- * The columns that are slots of the template, also if they are axes.
- * @param {Dataset} dataset @returns {CodedColumn[]}
- */
+/** The columns that are slots of the template, also if they are axes. @param {Dataset} dataset @returns {CodedColumn[]} */
 export function listSlotColumns(dataset) {
   const names = new Set(dataset.raw.slots);
   return dataset.columns.filter((column) => column.codes !== null).filter((column) => names.has(column.name));
 }
 
-/**
- * The slots that vary and that an expression can compare with this trial's value.
- * @param {Dataset} dataset @param {number} row
- */
+/** The slots that vary and that an expression can compare with this trial's value. @param {Dataset} dataset @param {number} row */
 function listUsableSlots(dataset, row) {
   return listSlotColumns(dataset)
     .filter(({ codes, values }) => codes[row] >= 0 && values.length > 1)
@@ -69,26 +54,17 @@ function listUsableSlots(dataset, row) {
     .filter((column) => toLiteral(column.value(row)) !== null);
 }
 
-/**
- * The condition that every slot that varies has this trial's value; "" if none varies.
- * @param {Dataset} dataset @param {number} row
- */
+/** The condition that every slot that varies has this trial's value; "" if none varies. @param {Dataset} dataset @param {number} row */
 export const makeCondition = (dataset, row) =>
   listUsableSlots(dataset, row).map(({ name, value }) => `${name} == ${toLiteral(value(row))}`).join(" and ");
 
-/**
- * Whether Jinja2 takes two values for equal: true is 1 there, and 7 is 7.0.
- * @param {Value} a @param {Value} b
- */
+/** Whether Jinja2 takes two values for equal: true is 1 there, and 7 is 7.0. @param {Value} a @param {Value} b */
 function isEqualInJinja(a, b) {
   const [x, y] = [a, b].map((value) => (typeof value === "boolean" ? Number(value) : value));
   return x == y; // eslint-disable-line eqeqeq -- 5n == 5 but not 5n === 5
 }
 
-/**
- * Why there is no command that runs this trial and only this one; "" if there is one.
- * @param {Dataset} dataset @param {number} row
- */
+/** Why there is no command that runs this trial and only this one; "" if there is one. @param {Dataset} dataset @param {number} row */
 export function explainNoCommand(dataset, row) {
   if (!isKnown(dataset, row)) return explainMissing(dataset);
   if (dataset.raw.search) return "a search chooses its trials itself; mark this one `keep`, and Marks > New experiment from the kept makes one of it";
@@ -102,18 +78,12 @@ export function explainNoCommand(dataset, row) {
   return "";
 }
 
-/**
- * The command that runs this trial again with the run's own options; null if there is none.
- * @param {Dataset} dataset @param {number} row
- */
+/** The command that runs this trial again with the run's own options; null if there is none. @param {Dataset} dataset @param {number} row */
 export const makeCommand = (dataset, row) => (explainNoCommand(dataset, row) === "" ? makeFreshCommand(dataset, [row]) : null);
 
 const MAX_FRESH = 40; // trials that a condition names
 
-/**
- * The command that runs some trials again; null if no condition selects them.
- * @param {Dataset} dataset @param {number[]} rows
- */
+/** The command that runs some trials again; null if no condition selects them. @param {Dataset} dataset @param {number[]} rows */
 export function makeFreshCommand(dataset, rows) {
   if (rows.length > MAX_FRESH || dataset.raw.search) return null;
   const conditions = rows.map((row) => makeCondition(dataset, row));

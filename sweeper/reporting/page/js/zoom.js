@@ -63,10 +63,7 @@ class ZoomParts {
     Dom.focusByKey(next, focusKey);
   }
 
-  /**
-   * Replace the pictures if their key changed.
-   * @param {string} key @param {() => HTMLElement} make
-   */
+  /** Replace the pictures if their key changed. @param {string} key @param {() => HTMLElement} make */
   replaceStage(key, make) {
     if (key === this.stageKey) return;
     this.stageKey = key;
@@ -113,18 +110,12 @@ export class Zoom {
 
   // --- what it shows
 
-  /**
-   * @param {string} trial
-   * @returns {number} its row, or -1
-   */
+  /** @param {string} trial @returns {number} its row, or -1 */
   findRow(trial) {
     return trial === "" || trial === Zoom.ACCEPTED ? -1 : (this.dataset.row(Number(trial)) ?? -1);
   }
 
-  /**
-   * Show the trial of a state, or close the dialog if it has none.
-   * @param {State} state
-   */
+  /** Show the trial of a state, or close the dialog if it has none. @param {State} state */
   show(state) {
     const row = this.findRow(state.trial);
     if (row < 0) {
@@ -146,10 +137,7 @@ export class Zoom {
     this.dialog.focus(); // not a button, which would take the space bar from a film
   }
 
-  /**
-   * Show what a run or a mark changed, if this trial is open.
-   * @param {number} row
-   */
+  /** Show what a run or a mark changed, if this trial is open. @param {number} row */
   refresh(row) {
     if (this.dialog.open && (row === this.shown.row || this.listPicked().includes(row) || row === this.shown.other)) this.render(false);
   }
@@ -208,10 +196,7 @@ export class Zoom {
     return isAccepted ? [{ row: -1, file: this.findAcceptedFile(), label: "Accepted", name: "", none: "" }, ...panes] : panes;
   }
 
-  /**
-   * The file of a row of the same kind, node and position as that of the open trial.
-   * @param {number} other
-   */
+  /** The file of a row of the same kind, node and position as that of the open trial. @param {number} other */
   findCounterpart(other) {
     const { row, output } = this.shown;
     const [files, origins] = [this.dataset.files(other), this.dataset.origins(other)];
@@ -232,10 +217,7 @@ export class Zoom {
 
   // --- its parts
 
-  /**
-   * @param {string} key finds the button again when it is replaced
-   * @param {Record<string, any>} attributes @param {string} text
-   */
+  /** @param {string} key finds the button again when it is replaced @param {Record<string, any>} attributes @param {string} text */
   static makeButton(key, attributes, text) {
     return Dom.el("button", { type: "button", "data-keep": key, ...attributes }, text);
   }
@@ -347,10 +329,7 @@ export class Zoom {
     this.replaceState(this.isAgainstAccepted() ? { with: "" } : { with: Zoom.ACCEPTED, mode });
   }
 
-  /**
-   * Set the mode. If it needs a second trial and none is held, take a neighbour, if possible on the left.
-   * @param {string} mode
-   */
+  /** Set the mode. If it needs a second trial and none is held, take a neighbour, if possible on the left. @param {string} mode */
   setMode(mode) {
     const { other } = this.shown;
     if (!this.listModes().some(([name]) => name === mode)) return Dom.announce("only pictures can be compared like that");
@@ -376,20 +355,14 @@ export class Zoom {
     event.preventDefault();
   }
 
-  /**
-   * Press the button of the stage that a key stands for; false if it has none.
-   * @param {string} key
-   */
+  /** Press the button of the stage that a key stands for; false if it has none. @param {string} key */
   pressOwnButton(key) {
     const button = this.parts.nodes.stage.querySelector(`[data-key="${CSS.escape(key)}"]`);
     if (button instanceof HTMLElement) button.click();
     return button !== null;
   }
 
-  /**
-   * Make a dragged picture, or the link to a file, leave the page as the file itself.
-   * @param {DragEvent} event
-   */
+  /** Make a dragged picture, or the link to a file, leave the page as the file itself. @param {DragEvent} event */
   fillDrag(event) {
     const { dataset } = this;
     const { row, output } = this.shown;

@@ -80,10 +80,7 @@ export class PanZoom {
     this.apply();
   }
 
-  /**
-   * One pixel of the picture on one of the screen, or back to the whole picture.
-   * @param {{clientX: number, clientY: number}} [at]
-   */
+  /** One pixel of the picture on one of the screen, or back to the whole picture. @param {{clientX: number, clientY: number}} [at] */
   toggleActualSize(at) {
     if (this.isMagnified()) return this.reset();
     const picture = this.host.querySelector(".lens :is(img, canvas)");
@@ -125,10 +122,7 @@ export class PanZoom {
     }
   }
 
-  /**
-   * Act on a key; false if it has no meaning here.
-   * @param {string} key
-   */
+  /** Act on a key; false if it has no meaning here. @param {string} key */
   onKey(key) {
     if (key === "z") this.toggleActualSize();
     else if (key === "+" || key === "=") this.scaleTo(this.scale * PanZoom.STEP);

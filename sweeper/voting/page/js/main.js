@@ -47,10 +47,7 @@ function show(id) {
   for (const view of ["name-form", "voting", "done"]) byId(view).hidden = view !== id;
 }
 
-/**
- * Send a request and show the answer. One at a time.
- * @param {string} path @param {object} body
- */
+/** Send a request and show the answer. One at a time. @param {string} path @param {object} body */
 async function request(path, body) {
   busy = true;
   pictures.setAttribute("aria-busy", "true");

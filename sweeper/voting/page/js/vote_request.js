@@ -36,10 +36,7 @@ export async function send(path, body, report) {
   }
 }
 
-/**
- * Keep an answer until `forget`.
- * @param {{voter: string, vote: string, answer: string}} vote
- */
+/** Keep an answer until `forget`. @param {{voter: string, vote: string, answer: string}} vote */
 export function keep(vote) {
   localStorage.setItem(UNSENT, JSON.stringify(vote));
 }
