@@ -93,14 +93,14 @@ async function finish() {
   byId("thanks").textContent = `Thank you. You answered ${own === pairs ? `all ${pairs}` : `${own} of ${pairs}`} pairs.`;
   byId("again").textContent = own === pairs ? "Answer them again" : "Go on";
   const host = byId("ranking");
-  host.replaceChildren();
+  host.replaceChildren(...(about.hides_ranking ? [] : [make("p", "Ranking the values…")]));
   show("done");
   if (about.hides_ranking) return;
   /** @type {Ranking[]} */
   const rankings = await VoteRequest.send("ranking", null, report);
   const told = settled === 0 ? "too few to tell any two values apart" : `enough to tell ${settled} of ${comparisons} pairs of values apart`;
   const note = make("p", `All ${votes} votes so far: ${told}. The report has all pictures: sweeper view ${about.results}`);
-  host.append(...rankings.flatMap(makeRanking), note);
+  host.replaceChildren(...rankings.flatMap(makeRanking), note);
 }
 
 /** @param {Ranking} ranking */
