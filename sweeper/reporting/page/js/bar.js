@@ -101,8 +101,8 @@ export function create(host, page) {
   const marks = makeMarkMenu(page);
   const { experiment, description } = dataset.raw;
   const subtitle = description && el("p", { class: "subtitle", title: description }, description);
-  const skip = el("button", { type: "button", class: "skip", onclick: page.focusView }, "Skip to the trials");
-  const keys = el("button", { type: "button", title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
+  const skip = el("button", { class: "skip", onclick: page.focusView }, "Skip to the trials");
+  const keys = el("button", { title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
   host.append(
     el(
       "div",
@@ -143,8 +143,8 @@ function createLooks(page, input) {
   });
   const fit = createSegment("Fit", { all: "All", width: "Width", pixels: "1:1" }, (name) => update({ fit: name }));
   fit.node.title = "Make the pictures fit into the window: key F";
-  const captions = el("button", { type: "button", onclick: () => update({ captions: !page.getState().captions }) }, "Captions");
-  const axes = page.dataset.axes.length > 0 && el("button", { type: "button", onclick: page.openAxes }, "Axes and values…");
+  const captions = el("button", { onclick: () => update({ captions: !page.getState().captions }) }, "Captions");
+  const axes = page.dataset.axes.length > 0 && el("button", { onclick: page.openAxes }, "Axes and values…");
   const node = el("div", { class: "tools" }, makeField("Size", size), el("div", { class: "field" }, "Fit", fit.node), captions, axes);
   return {
     nodes: [node],
@@ -180,7 +180,7 @@ function createPins({ dataset, getState, update }) {
 function makeSortMenu({ dataset, getState, update }) {
   const columns = dataset.columns.filter(({ role }) => role !== "slot" && role !== "label");
   const menu = makeMenu(columns.map(({ name }) => [name, name]), "trial", (name) => update({ sort: name }));
-  const flip = el("button", { type: "button", "aria-label": "Descending", onclick: () => update({ sort: flipSort(getState().sort) }) });
+  const flip = el("button", { "aria-label": "Descending", onclick: () => update({ sort: flipSort(getState().sort) }) });
   const node = el("div", { class: "strip" }, makeField("Sort by", menu), flip);
   const flipSort = (/** @type {string} */ sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
   return {
@@ -261,7 +261,7 @@ function makeFilter(page, input) {
   const status = el("span", { role: "status" });
 
   /** @param {string} words @param {Partial<State>} change */
-  const makeChip = (words, change) => el("button", { type: "button", title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
+  const makeChip = (words, change) => el("button", { title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
 
   /** @param {State} state @param {number} count */
   function show({ where, hidden }, count) {
@@ -308,7 +308,7 @@ function describeFilter(source, { search, error, broken, condition }, found, siz
 function makeMarkMenu({ dataset, marks, update }) {
   const fileName = dataset.raw.experiment.replace(/[^\w-]+/g, "-");
   /** @param {string} text @param {() => void} onclick */
-  const makeButton = (text, onclick) => el("button", { type: "button", onclick }, text);
+  const makeButton = (text, onclick) => el("button", { onclick }, text);
   const send = makeButton("Send marks (file)", () => {
     saveFile(`${fileName}-marks.json`, "application/json", marks.toFile());
     announce("others open this file by Marks > Open marks, or with: sweeper report --marks FILE");
@@ -364,7 +364,7 @@ function makeMarkMenu({ dataset, marks, update }) {
  */
 function makeTabs(views, choose) {
   const tabs = views.map(([name, text]) =>
-    el("button", { type: "button", role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
+    el("button", { role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
   );
   /** @param {KeyboardEvent} event */
   function onKey(event) {

@@ -81,13 +81,13 @@ function makeBlink(a, b, left, right) {
   top.style.visibility = "hidden";
   const wantsRest = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let timer = wantsRest ? 0 : setInterval(flip, BLINK_PERIOD);
-  const pause = el("button", { type: "button", title: "key P", "data-key": "p", "aria-pressed": String(wantsRest), onclick: togglePause }, "Pause");
+  const pause = el("button", { title: "key P", "data-key": "p", "aria-pressed": String(wantsRest), onclick: togglePause }, "Pause");
   function togglePause() {
     clearInterval(timer);
     timer = timer ? 0 : setInterval(flip, BLINK_PERIOD);
     pause.setAttribute("aria-pressed", String(!timer));
   }
-  const controls = el("div", { class: "strip" }, pause, el("button", { type: "button", title: "key F", "data-key": "f", onclick: flip }, "Flip"), caption);
+  const controls = el("div", { class: "strip" }, pause, el("button", { title: "key F", "data-key": "f", onclick: flip }, "Flip"), caption);
   const stage = el("div", { class: "stage" }, el("div", { class: "stack lens" }, showFull(a), top), controls);
   stage.addEventListener("sweeper-gone", () => clearInterval(timer));
   return stage;

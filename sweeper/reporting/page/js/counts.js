@@ -4,6 +4,7 @@
 import { copyText, el } from "./dom.js";
 import * as Live from "./live.js";
 import * as Review from "./review.js";
+import * as ValueText from "./value_text.js";
 import * as Workflow from "./workflow.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
@@ -68,7 +69,7 @@ function makeFilters(update) {
   /** @param {string} filter @param {string} word */
   function makeButton(filter, word) {
     const onclick = () => update({ where: current === filter ? "" : filter });
-    const button = el("button", { type: "button", class: word.replace(" ", "-"), title: "show only these, or all again", onclick });
+    const button = el("button", { class: word.replace(" ", "-"), title: "show only these, or all again", onclick });
     buttons.set(filter, button);
     return button;
   }
@@ -96,18 +97,9 @@ function makeFilters(update) {
  * @param {Dataset} dataset @returns {Notice[]}
  */
 function listNotices(dataset) {
-  /** @type {Map<string, number>} */
-  const causes = new Map();
-  /** @type {Map<string, number[]>} */
-  const rowsByLook = new Map();
-  let failed = 0;
-  for (let row = 0; row < dataset.size; row++) {
-    const look = dataset.look(row);
-    if (look !== "") rowsByLook.set(look, [...(rowsByLook.get(look) ?? []), row]);
-    if (dataset.status(row) !== "failed") continue;
-    failed += 1;
-    causes.set(dataset.cause(row), (causes.get(dataset.cause(row)) ?? 0) + 1);
-  }
+  const rowsByLook = Map.groupBy(dataset.filterRows((row) => dataset.look(row) !== ""), (row) => dataset.look(row));
+  const failed = dataset.filterRows((row) => dataset.status(row) === "failed");
+  const causes = ValueText.countEach(failed.map((row) => dataset.cause(row)));
   const named = [...causes].sort((a, b) => b[1] - a[1]).slice(0, MAX_CAUSES).map(([cause, count]) => `${cause} (${count.toLocaleString("en")})`);
   const more = causes.size > MAX_CAUSES ? ", and other causes" : "";
   /** @type {Notice[]} */
@@ -116,8 +108,8 @@ function listNotices(dataset) {
     where: dataset.column("picture")?.role === "outcome" ? `picture == '${look}'` : "", // an axis may have that name
     command: look === "missing" ? Workflow.makeRunCommand(dataset, ["--remake"]) : Workflow.makeFreshCommand(dataset, rows),
   }));
-  const failures = { words: `${failed.toLocaleString("en")} failed: ${named.join(", ")}${more}`, where: "status == 'failed'" };
-  if (failed > 0) notices.unshift({ ...failures, command: Workflow.makeRunCommand(dataset, ["--retry-failed"]) });
+  const failures = { words: `${failed.length.toLocaleString("en")} failed: ${named.join(", ")}${more}`, where: "status == 'failed'" };
+  if (failed.length > 0) notices.unshift({ ...failures, command: Workflow.makeRunCommand(dataset, ["--retry-failed"]) });
   const names = dataset.raw.check?.gone ?? []; // accepted cases that no trial makes any more; they have no cell in the grid
   if (names.length > 0) notices.push({ words: `${names.length.toLocaleString("en")} missing: accepted, but no trial of this run makes them`, names });
   return [...notices, ...dataset.raw.equal.map((/** @type {string} */ words) => ({ words }))];
@@ -132,7 +124,7 @@ function showNotices(host, notices, update) {
   if (shownNotices.get(host) === key) return; // a press would be lost if its button were replaced
   shownNotices.set(host, key);
   /** @param {string} text @param {string} words @param {() => void} onclick */
-  const makeButton = (text, words, onclick) => el("button", { type: "button", "aria-label": `${text}: ${words}`, onclick }, text);
+  const makeButton = (text, words, onclick) => el("button", { "aria-label": `${text}: ${words}`, onclick }, text);
   /** @param {Notice} notice */
   const makeNotice = ({ words, where, command, names }) => {
     if (names) return el("details", { class: "missing" }, el("summary", {}, words), el("ul", {}, names.slice(0, MAX_NAMES).map((name) => el("li", {}, name))));

@@ -2,6 +2,7 @@
 
 import * as Columns from "./columns.js";
 import * as Exclusions from "./exclusions.js";
+import * as ValueText from "./value_text.js";
 /** @import { CodedColumn, Column } from "./columns.js" */
 
 /**
@@ -278,33 +279,24 @@ export class Dataset {
 
   // --- all trials
 
-  /** How many rows have which status, in the order of their first row. @returns {Map<string, number>} */
+  /** How many rows have which status, in the order of their first row. */
   countStatuses() {
-    const codes = new Map();
-    for (const code of this.statusColumn.codes) codes.set(code, (codes.get(code) ?? 0) + 1);
-    const counts = new Map([...codes].map(([code, count]) => [this.raw.statuses[code], count]));
-    for (const row of this.running.keys()) {
-      const status = this.raw.statuses[this.statusColumn.codes[row]];
-      counts.set(status, counts.get(status) - 1);
-      counts.set("running", (counts.get("running") ?? 0) + 1);
-    }
-    for (const [status, count] of counts) if (count === 0) counts.delete(status);
-    return counts;
+    return ValueText.countEach(this.listRows().map((row) => this.status(row)));
   }
 
-  /** How many rows have which state of the check. @returns {Map<string, number>} */
+  /** How many rows have which state of the check. */
   countCheckStates() {
-    const counts = new Map();
-    for (let row = 0; row < this.size; row++) {
-      const state = this.check[0].label(row);
-      counts.set(state, (counts.get(state) ?? 0) + 1);
-    }
-    return counts;
+    return ValueText.countEach(this.listRows().map((row) => this.check[0].label(row)));
+  }
+
+  /** All rows, in the order of the data. */
+  listRows() {
+    return Array.from({ length: this.size }, (_, row) => row);
   }
 
   /** The rows that pass a test. @param {(row: number) => boolean} test */
   filterRows(test) {
-    return Array.from({ length: this.size }, (_, row) => row).filter(test);
+    return this.listRows().filter(test);
   }
 
   // --- changes of a run that is still going

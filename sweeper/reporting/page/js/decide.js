@@ -78,7 +78,7 @@ function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name,
   const items = entries.map((entry) => {
     const { label, full, row, estimate } = entry;
     const { number, bar } = estimate ? draw(estimate) : { number: judge.choice === null && countKept(entry), bar: null };
-    const attributes = { type: "button", class: estimate ? `value is-${getVerdict(all, estimate)}` : "value", title: [full, estimate?.text].filter(Boolean).join("\n"), "aria-pressed": String(isAt(axes, current)(entry)), "data-keep": `${name} ${label}`, onclick: () => update({ choice: String(dataset.trial(row)) }) };
+    const attributes = { class: estimate ? `value is-${getVerdict(all, estimate)}` : "value", title: [full, estimate?.text].filter(Boolean).join("\n"), "aria-pressed": String(isAt(axes, current)(entry)), "data-keep": `${name} ${label}`, onclick: () => update({ choice: String(dataset.trial(row)) }) };
     return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "words" }, el("b", {}, label), el("span", { class: "dim" }, number, estimate && ` ${SIGNS[getVerdict(all, estimate)]}`)), bar));
   });
   return el("section", {}, el("h3", {}, name, el("span", { class: "dim" }, words.filter(Boolean).map((word) => ` · ${word}`).join(""))), el("ol", { class: "values" }, items));
@@ -141,7 +141,7 @@ function makeSide(context, { judge, current, ranked, strips }) {
   const others = DecideData.rank(dataset, judge, marks, holds, current).filter((row) => row !== current).slice(0, RUNNERS_UP);
   const describe = (/** @type {number} */ row) => dataset.axes.filter(({ codes }) => codes[row] !== codes[current]).map((axis) => `${axis.name} ${axis.labelOf(axis.codes[row])}`).join(" · ") || `trial ${dataset.trial(row)}`;
   const runners = others.map((row) => {
-    const attributes = { type: "button", class: "value", "data-keep": `runner ${row}`, title: dataset.title(row), onclick: () => update({ choice: String(dataset.trial(row)) }) };
+    const attributes = { class: "value", "data-keep": `runner ${row}`, title: dataset.title(row), onclick: () => update({ choice: String(dataset.trial(row)) }) };
     return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "dim" }, describe(row))));
   });
   const other = current === ranked[0] ? others[0] : ranked[0]; // none if one trial is all there is
@@ -149,7 +149,7 @@ function makeSide(context, { judge, current, ranked, strips }) {
   return el(
     "aside",
     {},
-    file.kind === "image" ? el("button", { type: "button", class: "large", "aria-label": `Open ${dataset.title(current)}`, "data-keep": "large", onclick: () => open(current) }, picture) : el("div", { class: "large" }, picture),
+    file.kind === "image" ? el("button", { class: "large", "aria-label": `Open ${dataset.title(current)}`, "data-keep": "large", onclick: () => open(current) }, picture) : el("div", { class: "large" }, picture),
     el("p", { class: "chips" }, chips),
     el("ul", { class: "facts", role: "list" }, own, facts, kept, judge.choice?.notes.map((note) => makeFact("note", note))),
     runners.length > 0 && el("h3", {}, "Runners-up"),
@@ -158,7 +158,7 @@ function makeSide(context, { judge, current, ranked, strips }) {
       "div",
       { class: "tools" },
       makeUsePanel(dataset, judge, current),
-      other !== undefined && el("button", { type: "button", "data-keep": "compare", onclick: compare }, `Compare with ${other === ranked[0] ? "the best" : describe(other).length < 24 ? describe(other) : "the next best"}`),
+      other !== undefined && el("button", { "data-keep": "compare", onclick: compare }, `Compare with ${other === ranked[0] ? "the best" : describe(other).length < 24 ? describe(other) : "the next best"}`),
       makeMoreButton(dataset, judge),
     ),
   );
@@ -172,7 +172,7 @@ function makeUsePanel(dataset, judge, current) {
   const { options, yaml } = DecideData.writeSettings(DecideData.splitAxes(dataset, judge).settings, current);
   const workflow = Workflow.toText(dataset, current);
   /** @param {string} text @param {string} content @param {string} what */
-  const makeCopy = (text, content, what) => el("button", { type: "button", onclick: () => Dom.copyText(content, what) }, text);
+  const makeCopy = (text, content, what) => el("button", { onclick: () => Dom.copyText(content, what) }, text);
   const last = workflow === null ? el("p", { class: "dim" }, `No workflow: ${Workflow.explainMissing(dataset)}.`) : makeCopy("Copy the workflow", workflow, "workflow");
   const panel = Dom.makePanel("Use these settings", makeCopy("Copy as options (--set)", options, "options"), makeCopy("Copy as params (YAML)", yaml, "params"), last);
   panel.classList.add("primary");
@@ -184,5 +184,5 @@ function makeMoreButton(dataset, { choice }) {
   const count = choice?.more_seeds ?? 0;
   const command = dataset.raw.search ? `sweeper search ${Workflow.quoteWord(dataset.raw.file)} --confirm` : DecideData.makeMoreSeeds(dataset, count);
   const text = dataset.raw.search ? "Measure the best again" : `Run ${count} more seed${count === 1 ? "" : "s"}`;
-  return command !== "" && el("button", { type: "button", title: `Copy: ${command}`, onclick: () => Dom.copyText(command, "command") }, text);
+  return command !== "" && el("button", { title: `Copy: ${command}`, onclick: () => Dom.copyText(command, "command") }, text);
 }

@@ -32,7 +32,7 @@ export function makeFacts(dataset, row, file) {
 }
 
 /** @param {string} text @param {() => void} onclick @param {string} [look] */
-const makeButton = (text, onclick, look = "quiet") => el("button", { type: "button", class: look, "data-keep": text, onclick }, text);
+const makeButton = (text, onclick, look = "quiet") => el("button", { class: look, "data-keep": text, onclick }, text);
 
 /** @param {Dataset} dataset @param {number} row @param {PageFile | undefined} file */
 export function makeActions(dataset, row, file) {

@@ -11,7 +11,7 @@
  * @param {Children[]} children @returns {HTMLElementTagNameMap[Tag]}
  */
 export function el(tag, attributes = {}, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+  return fill(document.createElement(tag), tag === "button" ? { type: "button", ...attributes } : attributes, children);
 }
 
 /**
@@ -96,7 +96,7 @@ export function makeMenu(options, selected, onChange) {
  */
 export function makePanel(text, ...content) {
   const panel = el("div", { class: "menu-panel", role: "group", "aria-label": text, hidden: true }, ...content);
-  const button = el("button", { type: "button", "aria-expanded": "false", "data-keep": text, onclick: () => toggle(panel.hidden === true) }, `${text} ▾`);
+  const button = el("button", { "aria-expanded": "false", "data-keep": text, onclick: () => toggle(panel.hidden === true) }, `${text} ▾`);
   const node = el("div", { class: "menu" }, button, panel);
 
   /** @param {boolean} isOpen */

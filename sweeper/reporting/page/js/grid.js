@@ -99,7 +99,7 @@ export class GridView {
     this.strip?.mount();
     this.schedule();
     if (this.arrangement.shown === 0) {
-      const clear = Dom.el("button", { type: "button", onclick: () => context.update({ where: "", pins: {}, hidden: {} }) }, "Clear filter");
+      const clear = Dom.el("button", { onclick: () => context.update({ where: "", pins: {}, hidden: {} }) }, "Clear filter");
       const words = context.dataset.size > 0 ? "No trial is left by the filter, the chosen values and the hidden ones. " : "There are no trials.";
       host.prepend(Dom.el("p", { class: "empty" }, words, context.dataset.size > 0 && clear));
       this.scroller.classList.add("flow");

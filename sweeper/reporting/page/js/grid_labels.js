@@ -123,7 +123,7 @@ function makeCorner({ heads }, width, openAxes) {
   /** @param {"x" | "y"} direction @param {string} arrow */
   const makeName = (direction, arrow) => heads[direction] && el("span", {}, `${heads[direction].name} ${arrow}`);
   const title = "Choose the axes; hide, sort and move their values";
-  const button = el("button", { type: "button", "aria-label": "Axes", title, "data-keep": "axes" }, "▾");
+  const button = el("button", { "aria-label": "Axes", title, "data-keep": "axes" }, "▾");
   const node = el("div", { class: "corner", role: "columnheader", title, onclick: openAxes }, makeName("x", "→"), makeName("y", "↓"), button);
   node.style.width = `${width}px`;
   return node;

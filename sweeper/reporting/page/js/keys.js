@@ -32,7 +32,7 @@ const GROUPS = [
 
 export function open() {
   const dialog = /** @type {HTMLDialogElement} */ (byId("keys"));
-  const close = el("button", { type: "button", "aria-label": "Close", class: "close", onclick: () => dialog.close() }, "✕");
+  const close = el("button", { "aria-label": "Close", class: "close", onclick: () => dialog.close() }, "✕");
   dialog.tabIndex = -1;
   dialog.replaceChildren(
     el("header", {}, el("h1", {}, "Keys"), close),

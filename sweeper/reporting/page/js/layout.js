@@ -217,7 +217,7 @@ function orderStacks(dataset, view) {
   const column = dataset.column(view.colour);
   if (view.stack === "first" || !column?.numeric) return null;
   const sort = view.stack === "highest" ? `-${column.name}` : column.name;
-  return Columns.sortRows(dataset, dataset.filterRows(() => true), sort);
+  return Columns.sortRows(dataset, dataset.listRows(), sort);
 }
 
 /**

@@ -16,7 +16,7 @@ export function create({ marks, markByKey }, isShort) {
   const makeButton = (key, text, name) => {
     // A press of the rating that a trial has removes it.
     const onclick = () => markByKey(String(marks.get(current).stars) === key ? "0" : key, current);
-    return el("button", { type: "button", "data-keep": key, title: `${name}: key ${key.toUpperCase()}`, "aria-label": name, onclick }, text);
+    return el("button", { "data-keep": key, title: `${name}: key ${key.toUpperCase()}`, "aria-label": name, onclick }, text);
   };
   const [keep, reject] = [makeButton("k", isShort ? "✓" : "✓ Keep", "Keep"), makeButton("r", isShort ? "✕" : "✕ Reject", "Reject")];
   const stars = [1, 2, 3, 4, 5].map((count) => makeButton(String(count), "★", `${count} of 5`));

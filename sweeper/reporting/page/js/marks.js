@@ -57,15 +57,7 @@ export class Marks {
 
   /** The rows of each digest. A page without marks never needs them. */
   get rowsByDigest() {
-    if (this.knownRows !== null) return this.knownRows;
-    this.knownRows = new Map();
-    for (let row = 0; row < this.dataset.size; row++) {
-      const digest = this.dataset.digest(row);
-      const rows = this.knownRows.get(digest);
-      if (rows) rows.push(row);
-      else this.knownRows.set(digest, [row]);
-    }
-    return this.knownRows;
+    return (this.knownRows ??= Map.groupBy(this.dataset.listRows(), (row) => this.dataset.digest(row)));
   }
 
   /**

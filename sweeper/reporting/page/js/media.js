@@ -3,6 +3,7 @@
 import * as Dom from "./dom.js";
 import { el } from "./dom.js";
 import * as Sprites from "./sprites.js";
+import { countEach } from "./value_text.js";
 /** @import { PageFile } from "./dataset.js" */
 /** @import { Box } from "./sprites.js" */
 
@@ -124,8 +125,5 @@ export function describeKinds(files) {
   if (!files.some(getSign)) return "";
   /** @param {PageFile} file */
   const getWord = (file) => (file.kind === "audio" ? "sound" : getSign(file) ? "film" : file.kind === "image" ? "picture" : "file");
-  /** @type {Map<string, number>} */
-  const counts = new Map();
-  for (const file of files) counts.set(getWord(file), (counts.get(getWord(file)) ?? 0) + 1);
-  return [...counts].map(([word, count]) => `${count} ${word}${count > 1 ? "s" : ""}`).join(", ");
+  return [...countEach(files.map(getWord))].map(([word, count]) => `${count} ${word}${count > 1 ? "s" : ""}`).join(", ");
 }

@@ -169,7 +169,7 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
     if (group === undefined) return el("td", { class: "nothing", "aria-label": "no value" });
     const title = `${PlotData.countTrials(group.count)}, ${format(group.low)} to ${format(group.high)}: show them`;
     const text = hasCounts ? `${format(group.mean)} (${group.count})` : format(group.mean);
-    const cell = el("td", { title }, el("button", { type: "button", onclick: () => open(r, c) }, text));
+    const cell = el("td", { title }, el("button", { onclick: () => open(r, c) }, text));
     cell.style.background = Colours.pick(Colours.toShare(group.mean, extent));
     cell.style.color = Colours.pickText(Colours.toShare(group.mean, extent));
     return cell;

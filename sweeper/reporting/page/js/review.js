@@ -20,7 +20,7 @@ export function makeAnswers({ dataset, marks }, row) {
   /** @param {string} text @param {"keep" | "reject"} word @param {Record<string, any>} more */
   const makeButton = (text, word, more) => {
     const onclick = () => marks.set(row, { verdict: verdict === word ? "" : word });
-    return el("button", { type: "button", "data-keep": text, "aria-pressed": String(verdict === word), onclick, ...more }, text);
+    return el("button", { "data-keep": text, "aria-pressed": String(verdict === word), onclick, ...more }, text);
   };
   const accept = isLive ? { onclick: async () => Dom.announce(await sendAcceptance(dataset, row)), "aria-pressed": null } : {};
   const count = (/** @type {string} */ word) => marks.findRows((mark) => mark.verdict === word).length;
@@ -31,7 +31,7 @@ export function makeAnswers({ dataset, marks }, row) {
     { class: "answers", "aria-label": "Answer" },
     makeButton("Accept change", "keep", { class: "primary", ...accept }),
     makeButton("It is a bug", "reject", {}),
-    !isLive && kept > 0 && el("button", { type: "button", "data-keep": "copy", onclick: copy }, `Copy the command that accepts ${kept}`),
+    !isLive && kept > 0 && el("button", { "data-keep": "copy", onclick: copy }, `Copy the command that accepts ${kept}`),
     bugs > 0 && el("span", { class: "dim" }, `${bugs} ${bugs > 1 ? "bugs" : "bug"}`),
   );
 }
@@ -52,14 +52,9 @@ async function sendAcceptance(dataset, row) {
  * @param {Dataset} dataset @returns {{text: string, where: string}[]} the most frequent first; `where` selects the cases
  */
 export function listCauses(dataset) {
-  /** @type {Map<string, number[]>} */
-  const rows = new Map();
-  for (let row = 0; row < dataset.size; row++) {
-    const [state, reason] = [dataset.check[0].label(row), dataset.check[1].label(row)];
-    if (state === "same") continue;
-    const key = `${state}\n${dataset.check[2]?.label(row) || reason.replace(NUMBER, "\n")}`;
-    rows.set(key, [...(rows.get(key) ?? []), row]);
-  }
+  const [state, reason, verdict] = dataset.check;
+  const open = dataset.filterRows((row) => state.label(row) !== "same");
+  const rows = Map.groupBy(open, (row) => `${state.label(row)}\n${verdict?.label(row) || reason.label(row).replace(NUMBER, "\n")}`);
   const groups = [...rows].flatMap(([key, group]) => splitByAxis(dataset, group).map((/** @type {number[]} */ part) => /** @type {const} */ ([key, part])));
   return groups.sort(([, a], [, b]) => b.length - a.length).map(([key, group]) => {
     const [state, ...pieces] = key.split("\n");
@@ -98,7 +93,7 @@ export function makeCauses({ dataset, update }) {
   if (!dataset.raw.check) return null;
   const list = el("div");
   /** @param {{text: string, where: string}} cause */
-  const makeButton = ({ text, where }) => el("button", { type: "button", onclick: () => update({ view: "gallery", where, sort: "-check_severity" }) }, text);
+  const makeButton = ({ text, where }) => el("button", { onclick: () => update({ view: "gallery", where, sort: "-check_severity" }) }, text);
   // The run may go on, so the list is made when it is opened.
   const open = () => list.replaceChildren(...listCauses(dataset).map(makeButton), ...(dataset.raw.check.notes ?? []).map((/** @type {string} */ note) => el("p", { class: "dim" }, note)));
   return el("details", { class: "causes", ontoggle: open }, el("summary", {}, "causes"), list);

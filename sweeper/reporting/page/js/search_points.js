@@ -50,14 +50,7 @@ export function collect(dataset, holds) {
     return { column: dataset.outcomeColumn(column), maximize, short: isOnly ? column : metric, direction, title: `${name}, ${direction}` };
   });
   const round = dataset.outcomeColumn("round");
-  /** @type {Map<string, number[]>} */
-  const groups = new Map();
-  for (let row = 0; row < dataset.size; row++) {
-    const key = axes.map((axis) => axis.codes[row]).join();
-    const rows = groups.get(key);
-    if (rows) rows.push(row);
-    else groups.set(key, [row]);
-  }
+  const groups = Map.groupBy(dataset.listRows(), (row) => axes.map((axis) => axis.codes[row]).join());
   const points = [...groups.values()].map((rows) => ({ rows, round: Math.min(...rows.map((row) => round.value(row) ?? 0)) }));
   const tried = points.filter((point) => point.round > 0);
   // If the experiment cannot be read any more, nobody knows which combinations its `where` leaves out.

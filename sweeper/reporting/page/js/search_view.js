@@ -123,7 +123,7 @@ export class SearchView {
     const thumbs = point.shown.flatMap((row) => this.makeThumb(row) ?? []).slice(0, SearchView.MAX_THUMBS);
     const button = Dom.el(
       "button",
-      { type: "button", onclick: () => this.open(point), title: "Show all pictures of this point", "data-keep": `best ${point.number}` },
+      { onclick: () => this.open(point), title: "Show all pictures of this point", "data-keep": `best ${point.number}` },
       Dom.el("span", { class: "thumbs" }, thumbs),
       Dom.el("span", { class: "words" }, Dom.el("b", {}, this.describeGoals(point)), Dom.el("span", {}, this.describeSpace(point)), Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point)}`)),
     );
@@ -172,7 +172,7 @@ export class SearchView {
     const isHigherBetter = this.search.objectives[this.index].maximize;
     const chart = SearchCharts.createParallel(this.search, dimensions, goals[this.index], isHigherBetter, brushes, { width: Math.min(full, 1400), height: room < 600 ? 300 : 360 });
     this.add(chart);
-    const clear = ranges.size > 0 && Dom.el("button", { type: "button", "data-keep": "clear", onclick: () => context.update({ where: rest }) }, "Remove the ranges");
+    const clear = ranges.size > 0 && Dom.el("button", { "data-keep": "clear", onclick: () => context.update({ where: rest }) }, "Remove the ranges");
     const words = "Each line is a point. Drag along an axis, or move its ends with the arrow keys, to choose a range: it becomes a part of the filter.";
     const legend = Dom.el("p", { class: "dim scale" }, goals[this.index].name, ": worst", Dom.el("span", { class: "ramp vivid" }), "best");
     return this.makeSection("Parallel coordinates", "full", Dom.el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Parallel coordinates" }, chart.group), legend, Dom.el("p", { class: "dim" }, words, " ", clear));

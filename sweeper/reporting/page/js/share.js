@@ -12,7 +12,7 @@ export function create(page) {
   const name = page.dataset.raw.experiment.replace(/[^\w-]+/g, "-");
   const isServed = location.protocol.startsWith("http") && page.dataset.raw.live !== undefined;
   /** @param {string} text @param {string} title @param {() => void} onclick */
-  const makeButton = (text, title, onclick) => el("button", { type: "button", title, onclick }, text);
+  const makeButton = (text, title, onclick) => el("button", { title, onclick }, text);
   /** @param {string} text @param {string} title @param {string} file @param {"--one-file" | "--sheet"} option */
   const makeExport = (text, title, file, option) =>
     isServed

@@ -1,5 +1,6 @@
 // Summarises a cell that several trials share, because its picture shows only the first of them. No DOM.
 
+import { countEach } from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
 
 /**
@@ -28,9 +29,7 @@ function findKind(dataset, row) {
 /** @param {Dataset} dataset @param {number[]} rows of one cell, the first on top @returns {StackSummary} */
 export function summarize(dataset, rows) {
   const kinds = rows.map((row) => findKind(dataset, row));
-  /** @type {Map<string, number>} */
-  const counts = new Map();
-  for (const kind of kinds) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  const counts = countEach(kinds);
   const parts = [...counts].map(([kind, count]) => `${count} ${describeKind(kind)}`).join(", ");
   const below = new Set(kinds.slice(1));
   const urgent = URGENCY.find((kind) => below.has(kind)) ?? "";

@@ -56,7 +56,6 @@ export function makeButtons(find, go, isList) {
   const buttons = BUTTONS.slice(isList ? 2 : 0).map(({ name, sign, words, step: [down, across] }) => {
     const label = `The trial ${words}`;
     const attributes = {
-      type: "button",
       "aria-label": label,
       title: `${label}: key ${sign}`,
       // Not `disabled`, because that would take the focus from a button that is being pressed.

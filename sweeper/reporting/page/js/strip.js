@@ -34,7 +34,7 @@ export function create(grid) {
   const codes = new Map(arrangement.values(...position));
   const common = Layout.joinWords([...codes.keys()], (axis) => `${axis.name} ${axis.labelOf(codes.get(axis) ?? -1)}`);
   const title = [`${arrangement.trials(...position).length} trials`, common, `differ in ${free.map(({ name }) => name).join(", ")}`].filter(Boolean).join(" · ");
-  const close = el("button", { type: "button", onclick: () => update({ open: "" }) }, "Close (Esc)");
+  const close = el("button", { onclick: () => update({ open: "" }) }, "Close (Esc)");
   const line = el("div", { class: "opened-line", role: "row", "aria-label": title }, el("div", { class: "opened-title", role: "gridcell" }, close, title), cells);
   const lineWidth = room.width - 3 * MARGIN;
   line.style.width = `${lineWidth}px`;

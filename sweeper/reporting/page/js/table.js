@@ -78,7 +78,7 @@ export class TableView {
       const onclick = () => this.context.update({ sort: isSorted && !isDescending ? `-${name}` : name });
       const button = Dom.el(
         "button",
-        { type: "button", onclick, title: `Sort by ${name}`, "data-keep": `sort ${name}` },
+        { onclick, title: `Sort by ${name}`, "data-keep": `sort ${name}` },
         name,
         isSorted ? (isDescending ? " ▼" : " ▲") : "",
       );

@@ -21,7 +21,7 @@ const VALUE_PERIOD = 700; // milliseconds that each value of an axis is shown
 function createBar(label, step, toggle, seek, ...more) {
   const range = el("input", { type: "range", min: 0, step, "aria-label": label, oninput: () => seek(Number(range.value)) });
   /** @param {string} text @param {string} name @param {string} key @param {() => void} onclick */
-  const makeButton = (text, name, key, onclick) => el("button", { type: "button", "aria-label": name, title: `${name}: key ${key === " " ? "space" : key}`, "data-key": key, onclick }, text);
+  const makeButton = (text, name, key, onclick) => el("button", { "aria-label": name, title: `${name}: key ${key === " " ? "space" : key}`, "data-key": key, onclick }, text);
   const move = (/** @type {number} */ sign) => seek(Number(range.value) + sign * step);
   const play = makeButton("▶", "Play", " ", toggle);
   const words = el("output");
@@ -47,8 +47,8 @@ export function createClock(listPlayers, hasSound) {
   let heard = hasSound ? listPlayers().findLastIndex((player) => player instanceof HTMLAudioElement) : -1;
   /** @type {Player | undefined} */
   let leader;
-  const loop = el("button", { type: "button", "aria-pressed": "true", onclick: toggleLoop }, "Loop");
-  const sound = el("button", { type: "button", title: "Which one is heard: key M", "data-key": "m", onclick: switchSound });
+  const loop = el("button", { "aria-pressed": "true", onclick: toggleLoop }, "Loop");
+  const sound = el("button", { title: "Which one is heard: key M", "data-key": "m", onclick: switchSound });
   const bar = createBar("Time of all films and sounds", FRAME, toggle, seek, loop, ...(hasSound ? [sound] : []));
 
   function toggle() {
@@ -110,7 +110,7 @@ export function createClock(listPlayers, hasSound) {
 /** An axis as time: all cells of the grid show the same value of it, and another one when the bar plays or moves. @param {Page} page */
 export function createScrubber(page) {
   let timer = 0;
-  const close = el("button", { type: "button", "aria-label": "Do not play an axis", onclick: () => page.update(setTime(page.getState(), undefined)) }, "✕");
+  const close = el("button", { "aria-label": "Do not play an axis", onclick: () => page.update(setTime(page.getState(), undefined)) }, "✕");
   const bar = createBar("Value of the axis that plays", 1, () => page.update({ play: page.getState().play ? "" : "on" }, { replace: true }), seek, close);
   const findAxis = ({ time } = page.getState()) => page.dataset.axes.find(({ name }) => name === time);
   /** @param {Axis} axis */

@@ -38,11 +38,11 @@ export function create(page) {
     const title = Params.makeTitle(dataset, row);
     const file = dataset.files(row).find(({ thumb }) => thumb);
     const image = file && el("img", { src: Dom.toUrl(file.thumb ?? ""), alt: "", draggable: "false" });
-    return el("span", { class: "item" }, el("button", { type: "button", title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, image, `${word} ${trial}`), el("button", { type: "button", "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
+    return el("span", { class: "item" }, el("button", { title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, image, `${word} ${trial}`), el("button", { "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
   }
 
   const makeAction = (/** @type {string} */ text, /** @type {Partial<State>} */ change, more = {}) =>
-    el("button", { type: "button", "data-keep": text, onclick: () => update(change), ...more }, text);
+    el("button", { "data-keep": text, onclick: () => update(change), ...more }, text);
 
   /** @param {State} state */
   function show(state) {

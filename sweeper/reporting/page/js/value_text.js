@@ -78,3 +78,11 @@ export const toVisible = (label) => (/\S/.test(label) ? label : label === "" ? "
 
 /** @param {Value} value @returns {boolean} */
 export const isNumber = (value) => typeof value === "number" || typeof value === "bigint";
+
+/** How often each word is there, in the order of their first. @param {string[]} words */
+export function countEach(words) {
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
+  return counts;
+}

@@ -41,8 +41,8 @@ export function open(page) {
       el(
         "div",
         { class: "strip" },
-        el("button", { type: "button", "data-keep": "all", onclick: () => hideCodes(page, axis, [], draw) }, "Show all"),
-        el("button", { type: "button", onclick: () => dialog.close() }, "Done"),
+        el("button", { "data-keep": "all", onclick: () => hideCodes(page, axis, [], draw) }, "Show all"),
+        el("button", { onclick: () => dialog.close() }, "Done"),
       ),
     ];
     redrawKeepingFocus(dialog, () => dialog.replaceChildren(...parts));
@@ -74,7 +74,7 @@ function makeAxisMenus({ dataset, getState, update }, redraw) {
     el("div", { class: "axes" }, LABELS.map(([direction, label]) =>
       makeField(label, makeMenu(options, state[direction], (name) => change(ViewState.withAxis(getState(), direction, name)))),
     )),
-    el("button", { type: "button", "data-keep": "swap", onclick: () => change({ x: y, y: x, xx: yy, yy: xx }) }, "Swap rows and columns"),
+    el("button", { "data-keep": "swap", onclick: () => change({ x: y, y: x, xx: yy, yy: xx }) }, "Swap rows and columns"),
   ];
 }
 
@@ -127,8 +127,7 @@ function makeValues(page, axis, redraw) {
     const makeArrow = (sign, by, name) => {
       const canMove = index + by in order;
       const attributes = {
-        type: "button",
-        "aria-label": `Move ${axis.labelOf(code)} ${name}`,
+          "aria-label": `Move ${axis.labelOf(code)} ${name}`,
         "data-keep": `${name} ${code}`,
         "aria-disabled": canMove ? null : "true", // not `disabled`, because that would lose the focus
         onclick: () => canMove && move(index, by),

@@ -219,7 +219,7 @@ export class Zoom {
 
   /** @param {string} key finds the button again when it is replaced @param {Record<string, any>} attributes @param {string} text */
   static makeButton(key, attributes, text) {
-    return Dom.el("button", { type: "button", "data-keep": key, ...attributes }, text);
+    return Dom.el("button", { "data-keep": key, ...attributes }, text);
   }
 
   makeHead() {
@@ -262,7 +262,7 @@ export class Zoom {
         Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
       hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
       Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
-      other >= 0 && Dom.el("button", { type: "button", "data-keep": "release", title: "Stop comparing", onclick: () => this.release() }, thumb ?? "", `Reference: trial ${dataset.trial(other)} ✕`),
+      other >= 0 && Dom.el("button", { "data-keep": "release", title: "Stop comparing", onclick: () => this.release() }, thumb ?? "", `Reference: trial ${dataset.trial(other)} ✕`),
       Zoom.makeButton("collect", { onclick: () => Tray.toggle(page, row), "aria-pressed": String(isCollected), title: "Into the tray, to compare several: key X" }, "Collect"),
     );
   }
