@@ -3,13 +3,7 @@
 /** @import { Value } from "./value_text.js" */
 
 // Five stops of viridis (Smith and van der Walt 2015), which is perceptually uniform and readable with colour blindness.
-const STOPS = [
-  [68, 1, 84],
-  [59, 82, 139],
-  [33, 145, 140],
-  [94, 201, 98],
-  [253, 231, 37],
-];
+const STOPS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 export const LINES = ["#3b78c4", "#d9822b", "#3f9b57", "#b5459e", "#8a6d3b", "#2aa3a3", "#c4453b", "#7a7f87"];
 
 /** Red, green and blue of a share from 0 to 1, each from 0 to 255. @param {number} share */

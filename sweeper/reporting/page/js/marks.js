@@ -186,11 +186,7 @@ export class Marks {
   /** Marks are also columns, to filter by, to sort by, and to show in the table. An axis of the same name comes first. */
   addColumns() {
     /** @type {Record<string, (row: number) => string | number>} */
-    const columns = {
-      mark: (row) => this.get(row).verdict,
-      stars: (row) => this.get(row).stars,
-      comment: (row) => this.get(row).comment,
-    };
+    const columns = { mark: (row) => this.get(row).verdict, stars: (row) => this.get(row).stars, comment: (row) => this.get(row).comment };
     for (const [name, value] of Object.entries(columns)) {
       const label = (/** @type {number} */ row) => String(value(row) || "");
       this.dataset.addColumn({ name, role: "mark", codes: null, numbers: [], numeric: name === "stars", value, label });

@@ -23,9 +23,7 @@ export function choose(dataset, state) {
   if (wanted.length > 0) return wanted;
   const hasFailed = dataset.countStatuses().has("failed");
   const usual = ["trial", "status", "ran_s", ...(dataset.raw.spending ? ["cost"] : []), ...(hasFailed ? ["error"] : [])];
-  return dataset.columns.filter(
-    ({ name, role }) => ["axis", "metric", "mark"].includes(role) || name === "check" || usual.includes(name),
-  );
+  return dataset.columns.filter(({ name, role }) => ["axis", "metric", "mark"].includes(role) || name === "check" || usual.includes(name));
 }
 
 /** @param {string} text @returns {string[]} */

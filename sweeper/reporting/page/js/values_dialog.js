@@ -10,12 +10,7 @@ import * as ViewState from "./state.js";
 /** @import { State } from "./state.js" */
 
 /** @type {[Direction, string][]} */
-const LABELS = [
-  ["x", "X axis"],
-  ["y", "Y axis"],
-  ["xx", "Outer columns"],
-  ["yy", "Outer rows"],
-];
+const LABELS = [["x", "X axis"], ["y", "Y axis"], ["xx", "Outer columns"], ["yy", "Outer rows"]];
 const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for those
 
 /** Open the dialog on the X axis, or else the first one. The view behind it shows every change at once. @param {Page} page */

@@ -236,11 +236,7 @@ export class Zoom {
 
   makeSteps() {
     const isList = this.page.getTableRows() !== null;
-    return Steps.makeButtons(
-      (down, across) => this.findNeighbour(down, across),
-      (down, across) => this.go(down, across),
-      isList,
-    );
+    return Steps.makeButtons((down, across) => this.findNeighbour(down, across), (down, across) => this.go(down, across), isList);
   }
 
   makeModes() {
