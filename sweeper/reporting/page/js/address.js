@@ -4,14 +4,13 @@
 import * as ValueText from "./value_text.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Value } from "./value_text.js" */
 
 const WORD = /"(?:[^"\\]|\\.)*"|[^,:"]+/g; // `:` and `,` are there for readers
 const MAX_LETTERS = 48; // of a value that is written in full
 
 /**
  * A value as one word. A short identifier stands as it is; a long text is cut and ends with a checksum of all of it.
- * @param {Value} value @returns {string}
+ * @param {ValueText.Value} value @returns {string}
  */
 function toWord(value) {
   if (typeof value === "string" && /^[A-Za-z_][\w.-]*$/.test(value) && !/^(true|false|null)$/.test(value) && value.length <= MAX_LETTERS)

@@ -16,12 +16,9 @@ import * as Transport from "./transport.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Filter } from "./expression.js" */
-/** @import { Arrangement } from "./layout.js" */
 /** @import { Page } from "./main.js" */
-/** @import { State } from "./state.js" */
 
-/** @typedef {{nodes: Node[], show: (state: State, count: number) => void}} BarPart `count`: of the trials shown */
+/** @typedef {{nodes: Node[], show: (state: ViewState.State, count: number) => void}} BarPart `count`: of the trials shown */
 
 const VIEWS = [
   ["decide", "Decide"], // only if there is something to judge by
@@ -45,16 +42,16 @@ class PendingInput {
   /** @param {Page} page */
   constructor(page) {
     this.page = page;
-    /** @type {Partial<State> | null} */
+    /** @type {Partial<ViewState.State> | null} */
     this.change = null;
     this.name = "";
     this.timer = 0;
     this.lastTime = 0;
-    /** @type {State | null} */
+    /** @type {ViewState.State | null} */
     this.lastState = null; // that the last change led to; null when the next change is a new step
   }
 
-  /** Apply a change of one setting soon. @param {Partial<State>} change */
+  /** Apply a change of one setting soon. @param {Partial<ViewState.State>} change */
   schedule(change) {
     const [name] = Object.keys(change);
     const now = performance.now();
@@ -76,7 +73,7 @@ class PendingInput {
     this.lastState = this.page.getState();
   }
 
-  /** Whether a control has a value that the page does not have yet. @param {keyof State} name */
+  /** Whether a control has a value that the page does not have yet. @param {keyof ViewState.State} name */
   isPending(name) {
     return this.change?.[name] !== undefined;
   }
@@ -120,7 +117,7 @@ export function create(host, page) {
   );
   counts.update();
 
-  /** @param {State} state @param {Arrangement | undefined} arrangement of the grid, if that is the view */
+  /** @param {ViewState.State} state @param {Layout.Arrangement | undefined} arrangement of the grid, if that is the view */
   function show(state, arrangement) {
     const count = arrangement ? arrangement.shown : page.getRows().length;
     for (const part of [tabs, sort, pins, filter, legend, looks, colour, time, marks]) part.show(state, count);
@@ -160,7 +157,7 @@ function createLooks(page, input) {
 /** Menus for axes without a direction: all their trials share a cell until a value is chosen. @param {Page} page @returns {BarPart} */
 function createPins({ dataset, getState, update }) {
   const node = el("div", { class: "pins" });
-  /** @param {[Axis, number[]]} choice @param {State} state */
+  /** @param {[Axis, number[]]} choice @param {ViewState.State} state */
   const makePin = ([axis, codes], state) => {
     const setPin = (/** @type {string} */ value) =>
       update({ pins: ViewState.withEntry(getState().pins, axis.name, value === "" ? undefined : Number(value)) });
@@ -260,10 +257,10 @@ function makeFilter(page, input) {
   const chips = el("div", { class: "chips" });
   const status = el("span", { role: "status" });
 
-  /** @param {string} words @param {Partial<State>} change */
+  /** @param {string} words @param {Partial<ViewState.State>} change */
   const makeChip = (words, change) => el("button", { title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
 
-  /** @param {State} state @param {number} count */
+  /** @param {ViewState.State} state @param {number} count */
   function show({ where, hidden }, count) {
     if (!input.isPending("where") && text.value !== where) text.value = where;
     const { broken } = page.getFilter();
@@ -294,7 +291,7 @@ const listFilters = (dataset) => [
 
 /**
  * How many trials the filter leaves, and whether it is a search; or what is wrong with it.
- * @param {string} source @param {Filter} filter @param {number} found @param {number} size
+ * @param {string} source @param {Expression.Filter} filter @param {number} found @param {number} size
  */
 function describeFilter(source, { search, error, broken, condition }, found, size) {
   const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;

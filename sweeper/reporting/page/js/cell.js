@@ -13,17 +13,14 @@ import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { CheckFinding, Dataset, PageFile } from "./dataset.js" */
-/** @import { AxisValue } from "./layout.js" */
 /** @import { Context } from "./main.js" */
 /** @import { Marks } from "./marks.js" */
-/** @import { Box } from "./sprites.js" */
-/** @import { StackSummary } from "./stack.js" */
 
 /**
  * @typedef {Context & CellOptions} CellContext
  * @typedef {object} CellOptions
  * @property {(image: HTMLImageElement, url: string) => void} load decides when a picture is loaded
- * @property {Box} box pixels of the picture
+ * @property {Sprites.Box} box pixels of the picture
  * @property {Axis[][]} groups the axes of each line of a caption
  * @property {boolean} hasCaptions
  * @property {boolean} skipsCaptions whether the grid scrolls too fast for captions to be read
@@ -182,14 +179,14 @@ export function markFiltered(node) {
 
 /**
  * Explain in an empty cell which rule excludes its combination from the plan.
- * @param {HTMLElement} node @param {AxisValue[]} values @param {Dataset} dataset
+ * @param {HTMLElement} node @param {Layout.AxisValue[]} values @param {Dataset} dataset
  */
 export function markExcluded(node, values, dataset) {
   node.title = dataset.explainExclusion(new Map(values.map(([axis, code]) => [axis.name, code])));
   node.setAttribute("aria-label", node.title);
 }
 
-/** How many trials lie below the one that is shown, and the most urgent state among them. @param {StackSummary} summary @param {number} size */
+/** How many trials lie below the one that is shown, and the most urgent state among them. @param {Stack.StackSummary} summary @param {number} size */
 function makeStackBadge({ more, kind, count }, size) {
   const title = `${more + 1} trials share this cell: show them all`;
   if (!kind) return el("span", { class: "badge stacked", title }, `+${more}`);
@@ -208,7 +205,7 @@ function makeCheckLabel({ state }, node, size) {
   return el("span", { class: "verdict" }, size >= LARGE ? `${sign} ${state}` : sign);
 }
 
-/** How many files of a trial its cell shows. @param {Box} box */
+/** How many files of a trial its cell shows. @param {Sprites.Box} box */
 const countShown = ([width]) => (width >= LARGE ? 4 : 1);
 
 /** The path of the picture that a cell shows: the file itself if each pixel shall be seen. @param {PageFile} file @param {CellContext} context */
@@ -231,7 +228,7 @@ function makeFrame(row, context, preview) {
     return Media.create(first, { src: toSource(first), load, box, isFrame: true });
   }
   const shown = Media.choose(files, countShown(box));
-  /** @type {Box} */
+  /** @type {Sprites.Box} */
   const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
   const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part }), part[0]));
   return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, nodes);
@@ -305,7 +302,7 @@ export function completeTexts(node, row, context) {
 /**
  * Write the tooltip and the text for screen readers.
  * @param {HTMLElement} node @param {number} row @param {Context} context
- * @param {StackSummary | null} [summary] of the trials that share the cell
+ * @param {Stack.StackSummary | null} [summary] of the trials that share the cell
  */
 export function describe(node, row, { dataset, marks, free }, summary = null) {
   const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => `${axis.name}: ${axis.labelOf(-1)}`); // the caption has them too

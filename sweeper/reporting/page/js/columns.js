@@ -2,13 +2,12 @@
 
 import * as ValueText from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Value } from "./value_text.js" */
 
 /**
  * @typedef {object} CodedColumn  a column that stores each distinct value once
  * @property {string} name
  * @property {string} role "axis", "label", "slot", "outcome", "metric" or "check"
- * @property {Value[]} values
+ * @property {ValueText.Value[]} values
  * @property {Int32Array} codes for each row the index of its value, or -1 where it has none
  * @property {string[]} labels the text that shows each value
  * @property {string[]} [texts] the value itself as text, where `labels` has another word for it
@@ -16,7 +15,7 @@ import * as ValueText from "./value_text.js";
  * @property {boolean} numeric
  * @property {undefined} [format]
  * @property {number} [none] the code before which "no value" comes in the order of the axis; by default it comes last
- * @property {(row: number) => Value} value null where the row has none
+ * @property {(row: number) => ValueText.Value} value null where the row has none
  * @property {(row: number) => string} label
  */
 /** @typedef {CodedColumn & {order: number[], labelOf: (code: number) => string, fullOf: (code: number) => string}} Axis `order`: its codes as they are shown; `labelOf` is short */
@@ -27,15 +26,15 @@ import * as ValueText from "./value_text.js";
  * @property {null} codes
  * @property {boolean} numeric
  * @property {(number | null)[]} numbers
- * @property {(value: Value) => string} [format] writes a number with the decimals of the column
- * @property {(row: number) => Value} value
+ * @property {(value: ValueText.Value) => string} [format] writes a number with the decimals of the column
+ * @property {(row: number) => ValueText.Value} value
  * @property {(row: number) => string} label
  */
 /** @typedef {CodedColumn | NumberColumn} Column */
 
 const NO_VALUE = -1; // the code of a row without a value
 
-/** @param {string} name @param {string} role @param {Value[]} values @param {Int32Array} codes @returns {CodedColumn} */
+/** @param {string} name @param {string} role @param {ValueText.Value[]} values @param {Int32Array} codes @returns {CodedColumn} */
 export function makeCoded(name, role, values, codes) {
   const labels = values.map(ValueText.toText);
   return {
@@ -80,7 +79,7 @@ export function makeAxis(column) {
 
 /** @param {string} name @param {string} role @param {(number | null)[]} numbers @returns {NumberColumn} */
 export function makeNumbers(name, role, numbers) {
-  /** @type {((value: Value) => string) | undefined} */
+  /** @type {((value: ValueText.Value) => string) | undefined} */
   let format;
   return {
     name,
@@ -96,7 +95,7 @@ export function makeNumbers(name, role, numbers) {
 
 /**
  * Set a row of a coded column; a value that is new to the column gets the next code.
- * @param {CodedColumn} column @param {number} row @param {Value} value
+ * @param {CodedColumn} column @param {number} row @param {ValueText.Value} value
  */
 export function setValue(column, row, value) {
   let code = value === null ? NO_VALUE : column.values.indexOf(value);
@@ -125,7 +124,7 @@ export function sortRows(dataset, rows, sort) {
   if (column === undefined) return rows;
   const sign = sort.startsWith("-") ? -1 : 1;
   const [NUMBER, TEXT, MISSING] = [0, 1, 2];
-  /** @param {Value} value */
+  /** @param {ValueText.Value} value */
   const getRank = (value) => (value === null || value === undefined ? MISSING : ValueText.isNumber(value) ? NUMBER : TEXT);
   return [...rows].sort((left, right) => {
     const [a, b] = [column.value(left), column.value(right)];

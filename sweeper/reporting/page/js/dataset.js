@@ -3,7 +3,6 @@
 import * as Columns from "./columns.js";
 import * as Exclusions from "./exclusions.js";
 import * as ValueText from "./value_text.js";
-/** @import { CodedColumn, Column } from "./columns.js" */
 
 /**
  * @typedef {object} PageFile  one file of the report
@@ -107,20 +106,20 @@ export class Dataset {
     for (const [name, numbers] of Object.entries(raw.job_numbers)) raw.job_numbers[name] = toList(numbers);
     /** @type {number} */
     this.size = raw.trials.length;
-    const columns = /** @type {CodedColumn[]} */ (raw.columns.map(Columns.decode));
+    const columns = /** @type {Columns.CodedColumn[]} */ (raw.columns.map(Columns.decode));
     for (const [index, column] of columns.entries()) Object.assign(column, { none: raw.columns[index].none, names: raw.columns[index].names });
     this.axes = columns.filter((column) => column.role === "axis").map(Columns.makeAxis);
     for (const words of columns.filter((column) => column.role === "label")) {
       const labelled = columns.find((column) => column.name === words.name.slice(0, -".label".length));
       if (labelled) Columns.applyLabels(labelled, words);
     }
-    this.outcome = /** @type {CodedColumn[]} */ (raw.outcome.map(Columns.decode));
+    this.outcome = /** @type {Columns.CodedColumn[]} */ (raw.outcome.map(Columns.decode));
     this.metrics = makeMetrics(raw.metrics, "metric");
-    this.check = /** @type {CodedColumn[]} */ ((raw.check?.columns ?? []).map(Columns.decode)); // [state, reason], or empty
+    this.check = /** @type {Columns.CodedColumn[]} */ ((raw.check?.columns ?? []).map(Columns.decode)); // [state, reason], or empty
     this.statusColumn = Columns.makeCoded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
     this.trialColumn = Columns.makeNumbers("trial", "trial", raw.trials);
     this.jobNumbers = Object.entries(raw.job_numbers).map(([name, numbers]) => Columns.makeNumbers(name, "outcome", numbers));
-    /** @type {Column[]} */
+    /** @type {Columns.Column[]} */
     this.columns = [this.trialColumn, ...columns, this.statusColumn, ...this.outcome, ...this.jobNumbers, ...this.metrics, ...this.check];
     this.columns.push(...makeMetrics(raw.check?.measures ?? [], "check"));
     this.byName = new Map(this.columns.map((column) => [column.name, column]));
@@ -150,17 +149,17 @@ export class Dataset {
 
   // --- columns
 
-  /** @param {string} name @returns {Column | undefined} */
+  /** @param {string} name @returns {Columns.Column | undefined} */
   column(name) {
     return this.byName.get(name);
   }
 
-  /** A column that every dataset has. @param {string} name @returns {Column} */
+  /** A column that every dataset has. @param {string} name @returns {Columns.Column} */
   outcomeColumn(name) {
-    return /** @type {Column} */ (this.byName.get(name));
+    return /** @type {Columns.Column} */ (this.byName.get(name));
   }
 
-  /** Add a column unless there is one of that name. @param {Column} column */
+  /** Add a column unless there is one of that name. @param {Columns.Column} column */
   addColumn(column) {
     if (this.byName.has(column.name)) return;
     this.byName.set(column.name, column);
@@ -218,7 +217,7 @@ export class Dataset {
 
   /** Whether another row failed with the same words, which need not be said in each cell. @param {number} row */
   isCommon(row) {
-    const { codes } = /** @type {CodedColumn} */ (this.outcomeColumn("error"));
+    const { codes } = /** @type {Columns.CodedColumn} */ (this.outcomeColumn("error"));
     return codes.indexOf(codes[row]) !== codes.lastIndexOf(codes[row]);
   }
 

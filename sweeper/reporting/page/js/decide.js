@@ -9,14 +9,13 @@ import * as ValueText from "./value_text.js";
 import * as Workflow from "./workflow.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Entry, Estimate, Judge, MetricChoice, Strip } from "./decide_data.js" */
 /** @import { Context } from "./main.js" */
 
-/** @typedef {{judge: Judge, current: number, ranked: number[], strips: Strip[]}} Choice */
+/** @typedef {{judge: DecideData.Judge, current: number, ranked: number[], strips: DecideData.Strip[]}} Choice */
 
 const RUNNERS_UP = 4;
 const THUMB_WIDTH = 150; // pixels
-/** @type {Record<Estimate["verdict"] | "note", string>} */
+/** @type {Record<DecideData.Estimate["verdict"] | "note", string>} */
 const SIGNS = { best: "✓", equal: "=", worse: "−", undecided: "?", note: "↔" };
 
 /** @param {HTMLElement} host @param {Context} context @param {{top: number}} [last] */
@@ -57,21 +56,21 @@ function makeContent({ dataset, marks, state, holds, update, ...rest }) {
 export const toPercent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
 
 /** @param {Axis[]} axes @param {number} row */
-const isAt = (axes, row) => (/** @type {Entry} */ { codes }) => axes.every((axis, index) => axis.codes[row] === codes[index]);
+const isAt = (axes, row) => (/** @type {DecideData.Entry} */ { codes }) => axes.every((axis, index) => axis.codes[row] === codes[index]);
 
 /**
  * The verdict on a value among those of its axis: the best is undecided too, as long as another is not told apart from it.
- * @param {(Estimate | undefined)[]} all @param {Estimate} estimate
+ * @param {(DecideData.Estimate | undefined)[]} all @param {DecideData.Estimate} estimate
  */
 const getVerdict = (all, { verdict }) => (verdict === "best" && all.some((other) => other?.verdict === "undecided") ? "undecided" : verdict);
 
-/** @param {Context} context @param {Choice} all @param {Strip} strip */
+/** @param {Context} context @param {Choice} all @param {DecideData.Strip} strip */
 function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name, choice, entries, total }) {
   const draw = makePainter(judge.choice);
   const all = entries.map(({ estimate }) => estimate);
   const share = DecideData.listAnswers(dataset).find(([metric]) => metric === judge.choice?.metric)?.[1].shares.find(([axis]) => axis === name)?.[1];
   const words = [share !== undefined && `${toPercent(share)} of the differences`, choice?.text, entries.length < total && `the ${entries.length} best of ${total} values`];
-  const countKept = (/** @type {Entry} */ entry) => {
+  const countKept = (/** @type {DecideData.Entry} */ entry) => {
     const judged = dataset.filterRows((row) => isAt(axes, row)(entry)).map((row) => marks.get(row)).filter(({ verdict, stars }) => verdict !== "" || stars > 0);
     return judged.length > 0 && `kept ${judged.filter(({ verdict }) => verdict === "keep").length} of ${judged.length}`;
   };
@@ -84,13 +83,13 @@ function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name,
   return el("section", {}, el("h3", {}, name, el("span", { class: "dim" }, words.filter(Boolean).map((word) => ` · ${word}`).join(""))), el("ol", { class: "values" }, items));
 }
 
-/** Make a function that draws an estimate between the ends of all bars, and writes its number. @param {MetricChoice | null} choice */
+/** Make a function that draws an estimate between the ends of all bars, and writes its number. @param {DecideData.MetricChoice | null} choice */
 function makePainter(choice) {
   const values = (choice?.axes ?? []).flatMap((axis) => axis.values);
   const extent = Colours.findExtent(values.flatMap(({ mean, low, high }) => [mean, low ?? mean, high ?? mean])) ?? [0, 1];
   const format = choice?.metric === "votes" ? toPercent : ValueText.makeFormat(values.map(({ mean }) => mean));
   const toShare = (/** @type {number} */ value) => Colours.toShare(value, extent) * 100;
-  return (/** @type {Estimate} */ { mean, low, high, votes }) => {
+  return (/** @type {DecideData.Estimate} */ { mean, low, high, votes }) => {
     const [dot, reach] = [el("i", { class: "dot" }), el("i", { class: "reach" })];
     dot.style.left = `${toShare(mean)}%`;
     reach.style.left = `${toShare(low ?? mean)}%`;
@@ -99,7 +98,7 @@ function makePainter(choice) {
   };
 }
 
-/** What is known of the values of each axis, without pictures. @param {Dataset} dataset @param {MetricChoice[]} choices */
+/** What is known of the values of each axis, without pictures. @param {Dataset} dataset @param {DecideData.MetricChoice[]} choices */
 export function makeRanking(dataset, [choice, opposite]) {
   const draw = makePainter(choice ?? null);
   const words = opposite ? { best: "highest", equal: "as high", worse: "lower", undecided: "undecided" } : null; // nobody knows what is better
@@ -164,10 +163,10 @@ function makeSide(context, { judge, current, ranked, strips }) {
   );
 }
 
-/** @param {Estimate["verdict"] | "note"} verdict @param {string} text */
+/** @param {DecideData.Estimate["verdict"] | "note"} verdict @param {string} text */
 const makeFact = (verdict, text) => el("li", { class: `is-${verdict}` }, el("b", { "aria-hidden": "true" }, SIGNS[verdict]), el("span", {}, text));
 
-/** @param {Dataset} dataset @param {Judge} judge @param {number} current */
+/** @param {Dataset} dataset @param {DecideData.Judge} judge @param {number} current */
 function makeUsePanel(dataset, judge, current) {
   const { options, yaml } = DecideData.writeSettings(DecideData.splitAxes(dataset, judge).settings, current);
   const workflow = Workflow.toText(dataset, current);
@@ -179,7 +178,7 @@ function makeUsePanel(dataset, judge, current) {
   return panel;
 }
 
-/** @param {Dataset} dataset @param {Judge} judge */
+/** @param {Dataset} dataset @param {DecideData.Judge} judge */
 function makeMoreButton(dataset, { choice }) {
   const count = choice?.more_seeds ?? 0;
   const command = dataset.raw.search ? `sweeper search ${Workflow.quoteWord(dataset.raw.file)} --confirm` : DecideData.makeMoreSeeds(dataset, count);

@@ -10,8 +10,6 @@ import * as Recycle from "./recycle.js";
 import * as PlotData from "./plot_data.js";
 import * as Stack from "./stack.js";
 import * as Strip from "./strip.js";
-/** @import { CellContext } from "./cell.js" */
-/** @import { LineRange } from "./grid_geometry.js" */
 /** @import { Context } from "./main.js" */
 
 /**
@@ -19,7 +17,7 @@ import * as Strip from "./strip.js";
  * @property {HTMLElement} node
  * @property {Map<number, HTMLElement>} cells by column
  * @property {number} index of the row that it shows
- * @property {LineRange} columns that it covers
+ * @property {GridGeometry.LineRange} columns that it covers
  * @property {boolean} complete whether all of them have a cell
  */
 /** @typedef {{top: number, left: number, height: number, width: number}} Viewport pixels */
@@ -68,7 +66,7 @@ export class GridView {
     const { arrangement, shapes, size, texts, wrapped } = GridGeometry.arrange(room, context);
     this.arrangement = arrangement;
     this.size = size;
-    /** @type {CellContext} */
+    /** @type {Cell.CellContext} */
     this.cellContext = {
       ...context,
       groups: GridGeometry.groupForCaption(wrapped ? [wrapped, ...context.free] : context.free),
@@ -78,7 +76,7 @@ export class GridView {
       hasCaptions: texts.lineCount > 0,
       skipsCaptions: false,
     };
-    /** @type {Map<string, CellContext>} */
+    /** @type {Map<string, Cell.CellContext>} */
     this.contexts = new Map(); // by the shape of cells
     this.geometry = GridGeometry.compute(arrangement, shapes, size, texts, room);
     this.strip = Strip.create(this);
@@ -143,7 +141,7 @@ export class GridView {
 
   /**
    * The rows and columns in a viewport, and `extra` more on each side.
-   * @param {Viewport} viewport @param {number} extra @returns {[LineRange, LineRange]}
+   * @param {Viewport} viewport @param {number} extra @returns {[GridGeometry.LineRange, GridGeometry.LineRange]}
    */
   findVisible({ top, left, height, width }, extra) {
     const { rows, columns, head, side } = this.geometry;
@@ -191,7 +189,7 @@ export class GridView {
   }
 
   /**
-   * @param {LineRange[]} ranges of rows and columns
+   * @param {GridGeometry.LineRange[]} ranges of rows and columns
    * @param {boolean} brief @param {() => boolean} hasTime
    * @returns {boolean} whether all cells are filled
    */
@@ -232,7 +230,7 @@ export class GridView {
   /**
    * Load the pictures of cells in view that still show sprites, as many as one frame takes. Returns whether more are
    * left.
-   * @param {LineRange} rows @param {LineRange} columns
+   * @param {GridGeometry.LineRange} rows @param {GridGeometry.LineRange} columns
    */
   sharpen([top, bottom], [left, right]) {
     let count = 0;
@@ -290,7 +288,7 @@ export class GridView {
 
   /**
    * Move a row to another index, and show the trials there.
-   * @param {GridRow} row @param {number} r @param {LineRange} columns @param {boolean} brief
+   * @param {GridRow} row @param {number} r @param {GridGeometry.LineRange} columns @param {boolean} brief
    */
   putRow(row, r, columns, brief) {
     const { head, rows } = this.geometry;

@@ -3,7 +3,6 @@
 import * as Layout from "./layout.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Arrangement, Line } from "./layout.js" */
 /** @import { Context } from "./main.js" */
 /** @import { State } from "./state.js" */
 
@@ -104,7 +103,7 @@ function choosePerLine(count, { heights }, state, { width, height }, lineCount) 
 
 /**
  * The shapes of the lines: the pictures of one area each, in rows and columns that are as large as the largest in them.
- * @param {Arrangement} arrangement @param {Dataset} dataset @returns {Shapes}
+ * @param {Layout.Arrangement} arrangement @param {Dataset} dataset @returns {Shapes}
  */
 function measureShapes({ rows, columns, find }, dataset) {
   const ratios = dataset.listRatios().map((ratio) => Math.min(MAX_RATIO, Math.max(1 / MAX_RATIO, ratio)));
@@ -126,7 +125,7 @@ function measureShapes({ rows, columns, find }, dataset) {
 
 /**
  * Compute the geometry of a grid whose widest column has `size` pixels.
- * @param {Arrangement} arrangement @param {Shapes} shapes @param {number} size
+ * @param {Layout.Arrangement} arrangement @param {Shapes} shapes @param {number} size
  * @param {Texts} texts @param {Room} room @param {Opening} [opening] @returns {Geometry}
  */
 export function compute(arrangement, { widths, heights }, size, texts, room, opening = null) {
@@ -142,7 +141,7 @@ export function compute(arrangement, { widths, heights }, size, texts, room, ope
 
 /**
  * The size of cells that the state asks for, in pixels.
- * @param {Arrangement} arrangement @param {Shapes} shapes @param {Context} context @param {Room} room @param {Texts} texts
+ * @param {Layout.Arrangement} arrangement @param {Shapes} shapes @param {Context} context @param {Room} room @param {Texts} texts
  */
 function chooseSize(arrangement, shapes, { state, dataset }, room, texts) {
   if (state.fit === "") return state.size;
@@ -174,7 +173,7 @@ function findLargest(low, high, test) {
 
 /**
  * Labels are as large as their words need, within limits.
- * @param {Arrangement} arrangement @param {Float64Array} widths of the columns @param {boolean} isNarrow @param {boolean} hasSummary
+ * @param {Layout.Arrangement} arrangement @param {Float64Array} widths of the columns @param {boolean} isNarrow @param {boolean} hasSummary
  */
 function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
   if (!axis.x && !axis.y && !axis.xx && !axis.yy) return { side: MARGIN, outer: 0, head: MARGIN, names: { x: "", y: "" } };
@@ -200,7 +199,7 @@ function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
 
 /**
  * Where each line starts, in pixels.
- * @param {Line[]} lines
+ * @param {Layout.Line[]} lines
  * @param {Float64Array} lengths of the lines
  * @param {number} titleHeight kept free before each group with one outer value
  * @param {number} groupGap between these groups

@@ -4,12 +4,11 @@ import { el } from "./dom.js";
 import * as Layout from "./layout.js";
 import * as Recycle from "./recycle.js";
 /** @import { Geometry, LineRange } from "./grid_geometry.js" */
-/** @import { Arrangement, Head } from "./layout.js" */
 
 /**
  * Make the labels of a grid. All row labels share one sticky element, and so do all column labels: a browser keeps a
  * layer for each sticky element and splits what is between them into more layers.
- * @param {Arrangement} arrangement @param {Geometry} geometry
+ * @param {Layout.Arrangement} arrangement @param {Geometry} geometry
  * @param {() => void} openAxes what a press on the corner does
  * @param {(direction: 0 | 1, line: number) => string} [summarize] a line below the label of a row (0) or column (1)
  */
@@ -51,7 +50,7 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
 
 const drop = (/** @type {HTMLElement} */ node) => node.remove();
 
-/** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(c: number) => string} summarize */
+/** @param {Layout.Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(c: number) => string} summarize */
 function makeColumnActions({ heads, columns }, { side, columns: { starts, lengths }, head, outer, names }, host, summarize) {
   return {
     make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, makeLabel(names.x), el("small", {}))),
@@ -64,7 +63,7 @@ function makeColumnActions({ heads, columns }, { side, columns: { starts, length
   };
 }
 
-/** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(r: number) => string} summarize */
+/** @param {Layout.Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(r: number) => string} summarize */
 function makeRowActions({ heads, rows }, { side, rows: { starts, lengths }, names }, host, summarize) {
   return {
     make: () => host.appendChild(el("div", { class: "side" }, makeLabel(names.y), el("small", {}))),
@@ -78,7 +77,7 @@ function makeRowActions({ heads, rows }, { side, rows: { starts, lengths }, name
 
 /**
  * @param {ReturnType<typeof Layout.groupByOuter>} groups of rows
- * @param {Head | undefined} names @param {Geometry} geometry @param {HTMLElement} host
+ * @param {Layout.Head | undefined} names @param {Geometry} geometry @param {HTMLElement} host
  */
 function makeBandActions(groups, names, { head, band, rows: { starts, lengths } }, host) {
   return {
@@ -101,7 +100,7 @@ const makeLabel = (name) => el("span", {}, name && el("b", {}, name), document.c
 
 /**
  * Write a label. Only a text that may not fit on one line is clipped, because a clip costs several layouts.
- * @param {HTMLElement} node @param {Head | undefined} head @param {number} code
+ * @param {HTMLElement} node @param {Layout.Head | undefined} head @param {number} code
  * @param {number} width pixels; Infinity if there is room for the text
  * @param {string} summary what stands below it
  */
@@ -118,7 +117,7 @@ function writeLabel(node, head, code, width, summary) {
   value.data = text;
 }
 
-/** @param {Arrangement} arrangement @param {number} width @param {() => void} openAxes */
+/** @param {Layout.Arrangement} arrangement @param {number} width @param {() => void} openAxes */
 function makeCorner({ heads }, width, openAxes) {
   /** @param {"x" | "y"} direction @param {string} arrow */
   const makeName = (direction, arrow) => heads[direction] && el("span", {}, `${heads[direction].name} ${arrow}`);
@@ -129,7 +128,7 @@ function makeCorner({ heads }, width, openAxes) {
   return node;
 }
 
-/** @param {Arrangement} arrangement @param {Geometry} geometry */
+/** @param {Layout.Arrangement} arrangement @param {Geometry} geometry */
 function makeOuterHeads({ heads: { xx }, columns }, { side, columns: { starts, lengths } }) {
   if (!xx) return [];
   return Layout.groupByOuter(columns).map(({ from, to, outer }) => {

@@ -1,17 +1,16 @@
 // Arranges the trials in rows, columns and cells along the axes that the view chooses. No DOM.
 
 import * as Columns from "./columns.js";
-/** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { State } from "./state.js" */
 
 /** @typedef {"x" | "y" | "xx" | "yy"} Direction across, down, outer columns, outer rows */
 /** @typedef {{inner: number, outer: number}} Line a row or column of the grid, by the codes of its values; -1: no value */
-/** @typedef {[axis: Axis, code: number]} AxisValue */
+/** @typedef {[axis: Columns.Axis, code: number]} AxisValue */
 /** @typedef {{name: string, labelOf: (code: number) => string, fullOf: (code: number) => string}} Head names an axis and its values at the head of lines */
 /**
  * @typedef {object} Arrangement
- * @property {Record<Direction, Axis | undefined>} axis
+ * @property {Record<Direction, Columns.Axis | undefined>} axis
  * @property {Record<Direction, Head | undefined>} heads what stands at the head of its rows and columns
  * @property {Line[]} columns
  * @property {Line[]} rows
@@ -38,7 +37,7 @@ const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when the
  * @param {Dataset} dataset @returns {Record<Direction, string>}
  */
 export function chooseFirstView(dataset) {
-  /** @type {Axis[]} */
+  /** @type {Columns.Axis[]} */
   const chosen = [];
   const varying = listFirstAxes(dataset);
   // The sort is stable, so a page that is opened twice looks the same.
@@ -68,12 +67,12 @@ function listFirstAxes(dataset) {
 
 export const isSeed = Columns.isSeed;
 
-/** @param {Axis} axis */
+/** @param {Columns.Axis} axis */
 const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));
 
 /**
  * Whether the values of `others` fix the value of `axis`, as a partner in a zip does, or a part of a choice.
- * @param {Dataset} dataset @param {Axis} axis @param {Axis[]} others
+ * @param {Dataset} dataset @param {Columns.Axis} axis @param {Columns.Axis[]} others
  */
 function isDetermined(dataset, axis, others) {
   if (others.length === 0) return false;
@@ -87,14 +86,14 @@ function isDetermined(dataset, axis, others) {
   return true;
 }
 
-/** The codes of an axis in the order of the view, hidden ones included. @param {Axis} axis @param {State} view */
+/** The codes of an axis in the order of the view, hidden ones included. @param {Columns.Axis} axis @param {State} view */
 export function orderCodes(axis, view) {
   const known = new Set(axis.order);
   const wanted = (view.order[axis.name] ?? []).filter((code) => known.has(code));
   return [...new Set([...wanted, ...axis.order])];
 }
 
-/** The codes of an axis that are not hidden, in the order of the view; [-1] without an axis. @param {Axis | undefined} axis @param {State} view */
+/** The codes of an axis that are not hidden, in the order of the view; [-1] without an axis. @param {Columns.Axis | undefined} axis @param {State} view */
 export function shownCodes(axis, view) {
   if (axis === undefined) return [-1];
   const hidden = new Set(view.hidden[axis.name] ?? []);
@@ -117,7 +116,7 @@ function listPins(dataset, view) {
  */
 const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
 
-/** Make a test whether no value of a row is hidden. @param {Axis[]} axes @param {State} view @returns {(row: number) => boolean} */
+/** Make a test whether no value of a row is hidden. @param {Columns.Axis[]} axes @param {State} view @returns {(row: number) => boolean} */
 export function makeVisibleTest(axes, view) {
   const hiding = axes.filter((axis) => view.hidden[axis.name]?.length > 0).map((axis) => ({ axis, codes: new Set(view.hidden[axis.name]) }));
   return (row) => hiding.every(({ axis, codes }) => !codes.has(axis.codes[row]));
@@ -160,7 +159,7 @@ export function arrange(dataset, view, holds = () => true) {
   return compact(axis, makeHeads(dataset, axis), across, down, used, { cells, filtered, next, shown, pins });
 }
 
-/** @param {Dataset} dataset @param {Record<Direction, Axis | undefined>} axis @returns {Record<Direction, Head | undefined>} */
+/** @param {Dataset} dataset @param {Record<Direction, Columns.Axis | undefined>} axis @returns {Record<Direction, Head | undefined>} */
 function makeHeads(dataset, axis) {
   const placed = Object.values(axis).flatMap((one) => one ?? []);
   const [x, y, xx, yy] = DIRECTIONS.map((direction) => axis[direction] && makeHead(dataset, axis[direction], placed));
@@ -170,8 +169,8 @@ function makeHeads(dataset, axis) {
 /**
  * The head of an axis. Beside each value it shows those of the axes that vary together with it, as in a zip: a reader
  * would otherwise think that `cfg` makes the difference that its partner `sampler` makes.
- * @param {Dataset} dataset @param {Axis} axis
- * @param {Axis[]} [placed] axes with a head of their own @returns {Head}
+ * @param {Dataset} dataset @param {Columns.Axis} axis
+ * @param {Columns.Axis[]} [placed] axes with a head of their own @returns {Head}
  */
 export function makeHead(dataset, axis, placed = []) {
   const partners = dataset.axes.filter((one) => one !== axis && !placed.includes(one) && isPartner(dataset, axis, one));
@@ -191,8 +190,8 @@ export function makeHead(dataset, axis, placed = []) {
 
 /**
  * What is said of several axes as one text. A width and the height that follows it are one size: `192 x 192`.
- * @param {Axis[]} axes @param {(axis: Axis) => string} write
- * @param {(axis: Axis) => string} [writePart] the same for a width or a height
+ * @param {Columns.Axis[]} axes @param {(axis: Columns.Axis) => string} write
+ * @param {(axis: Columns.Axis) => string} [writePart] the same for a width or a height
  */
 export function joinWords(axes, write, writePart = write) {
   const width = axes.findIndex(({ name }, index) => /width$/i.test(name) && /height$/i.test(axes[index + 1]?.name ?? ""));
@@ -201,7 +200,7 @@ export function joinWords(axes, write, writePart = write) {
   return words.join(" · ");
 }
 
-/** Whether two axes vary together in the plan. @param {Dataset} dataset @param {Axis} axis @param {Axis} other */
+/** Whether two axes vary together in the plan. @param {Dataset} dataset @param {Columns.Axis} axis @param {Columns.Axis} other */
 function isPartner(dataset, axis, other) {
   if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
   /** @type {[string, string][]} */
@@ -222,7 +221,7 @@ function orderStacks(dataset, view) {
 
 /**
  * All (outer, inner) pairs of values in one direction; `indexOf(row)` is the index of a trial's line, or -1.
- * @param {Axis | undefined} inner @param {Axis | undefined} outer @param {State} view
+ * @param {Columns.Axis | undefined} inner @param {Columns.Axis | undefined} outer @param {State} view
  */
 function makeLines(inner, outer, view) {
   const inners = shownCodes(inner, view);
@@ -244,7 +243,7 @@ function makeLines(inner, outer, view) {
 
 /**
  * Leave out the lines without a trial: the halves of a zip would otherwise fill the page with empty cells.
- * @param {Record<Direction, Axis | undefined>} axis @param {Record<Direction, Head | undefined>} heads
+ * @param {Record<Direction, Columns.Axis | undefined>} axis @param {Record<Direction, Head | undefined>} heads
  * @param {Lines} across @param {Lines} down
  * @param {{across: Uint8Array, down: Uint8Array}} used
  * @param {{cells: Map<number, number>, filtered: Set<number>, next: Int32Array, shown: number, pins: AxisValue[]}} content
@@ -275,7 +274,7 @@ function compact(axis, heads, across, down, used, { cells, filtered, next, shown
     isFiltered: (r, c) => filtered.has(keyOf(r, c)) && !cells.has(keyOf(r, c)),
     values(r, c) {
       const { inner, outer } = columns[c];
-      /** @type {[Axis | undefined, number][]} */
+      /** @type {[Columns.Axis | undefined, number][]} */
       const values = [[axis.x, inner], [axis.xx, outer], [axis.y, rows[r].inner], [axis.yy, rows[r].outer], ...pins];
       return /** @type {AxisValue[]} */ (values.filter(([one]) => one !== undefined));
     },
@@ -362,10 +361,10 @@ export function listFreeAxes(dataset, view) {
   return dataset.axes.filter((axis) => axis.order.length > 1 && !placed.includes(axis) && !isDetermined(dataset, axis, placed));
 }
 
-/** @type {WeakMap<Axis, Map<Axis, boolean>>} */
+/** @type {WeakMap<Columns.Axis, Map<Columns.Axis, boolean>>} */
 const pairs = new WeakMap();
 
-/** Whether each value of an axis goes with exactly one of the other, as in a zip. @param {Dataset} dataset @param {Axis} axis @param {Axis} other */
+/** Whether each value of an axis goes with exactly one of the other, as in a zip. @param {Dataset} dataset @param {Columns.Axis} axis @param {Columns.Axis} other */
 function isPaired(dataset, axis, other) {
   const known = pairs.get(axis) ?? new Map();
   pairs.set(axis, known);
@@ -376,12 +375,12 @@ function isPaired(dataset, axis, other) {
 /**
  * The free axes that the user can pin, each with the codes that go with the other pins. Only one of paired axes is
  * listed.
- * @param {Dataset} dataset @param {State} view @returns {[Axis, number[]][]}
+ * @param {Dataset} dataset @param {State} view @returns {[Columns.Axis, number[]][]}
  */
 export function listPinChoices(dataset, view) {
   const pins = listPins(dataset, view);
-  const isPinned = (/** @type {Axis} */ axis) => pins.some(([pinned]) => pinned === axis);
-  /** @type {Axis[]} */
+  const isPinned = (/** @type {Columns.Axis} */ axis) => pins.some(([pinned]) => pinned === axis);
+  /** @type {Columns.Axis[]} */
   const offered = [];
   const free = listFreeAxes(dataset, view);
   for (const axis of [...free.filter(isPinned), ...free.filter((one) => !isPinned(one))])
@@ -389,7 +388,7 @@ export function listPinChoices(dataset, view) {
   return free.filter((axis) => offered.includes(axis)).map((axis) => [axis, findPossibleCodes(dataset, axis, pins)]);
 }
 
-/** @param {Dataset} dataset @param {Axis} axis @param {AxisValue[]} pins */
+/** @param {Dataset} dataset @param {Columns.Axis} axis @param {AxisValue[]} pins */
 function findPossibleCodes(dataset, axis, pins) {
   const others = pins.filter(([pinned]) => pinned !== axis);
   if (others.length === 0) return axis.order;

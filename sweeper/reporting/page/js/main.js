@@ -22,26 +22,22 @@ import * as ViewState from "./state.js";
 import * as ValuesDialog from "./values_dialog.js";
 import { TableView } from "./table.js";
 import { Zoom } from "./zoom.js";
-/** @import { Axis, Column } from "./columns.js" */
-/** @import { Filter } from "./expression.js" */
-/** @import { Arrangement } from "./layout.js" */
-/** @import { State } from "./state.js" */
 
 /**
  * @typedef {object} Page  what the parts of the page use
  * @property {Dataset} dataset
  * @property {Marks} marks
- * @property {(change: Partial<State>, options?: {replace?: boolean}) => void} update changes the state; each change is a
+ * @property {(change: Partial<ViewState.State>, options?: {replace?: boolean}) => void} update changes the state; each change is a
  *   step of Back, unless it replaces the last one
- * @property {() => State} getState
- * @property {() => Filter} getFilter
- * @property {() => Column[]} getNumberColumns the columns that can colour cells and be plotted
+ * @property {() => ViewState.State} getState
+ * @property {() => Expression.Filter} getFilter
+ * @property {() => Columns.Column[]} getNumberColumns the columns that can colour cells and be plotted
  * @property {() => number[]} getRows the rows that pass the filter
  * @property {() => number[] | null} getTableRows the same in the table's order; null if another view is shown
  * @property {() => number[]} getSortedRows the same in the order of the table and the gallery
- * @property {() => {column: Column, extent: [number, number], range: [number, number]} | null} getScale what colours the
+ * @property {() => {column: Columns.Column, extent: [number, number], range: [number, number]} | null} getScale what colours the
  *   cells: the column, the numbers at the ends of the scale, and its lowest and highest number
- * @property {() => Arrangement} getArrangement
+ * @property {() => Layout.Arrangement} getArrangement
  * @property {() => boolean} isBusy whether the view is still being filled
  * @property {(row: number) => void} open opens a trial in the dialog
  * @property {() => void} focusView
@@ -51,13 +47,13 @@ import { Zoom } from "./zoom.js";
  */
 /**
  * @typedef {object} ViewContext  what a view needs besides
- * @property {State} state
+ * @property {ViewState.State} state
  * @property {{width: number, height: number}} room pixels
- * @property {Column | undefined} colour the column that colours the cells
+ * @property {Columns.Column | undefined} colour the column that colours the cells
  * @property {(rows: number[]) => string} tint the colour of the mean of some rows
  * @property {Map<number, number>} ranks of the three best rows by what colours the cells, from 0 on
  * @property {(row: number) => boolean} holds whether a row passes the filter
- * @property {Axis[]} free the axes whose values a cell's caption has to name
+ * @property {Columns.Axis[]} free the axes whose values a cell's caption has to name
  */
 /** @typedef {Page & ViewContext} Context */
 /**
@@ -70,7 +66,7 @@ import { Zoom } from "./zoom.js";
  * @property {(row: number) => void} [refreshMark]
  * @property {() => boolean} [isBusy]
  * @property {() => void} [close]
- * @property {Arrangement} [arrangement]
+ * @property {Layout.Arrangement} [arrangement]
  * @property {number} [size] pixels of its cells' width
  */
 
@@ -80,11 +76,11 @@ class App {
   static MARK_DELAY = 400; // milliseconds after which marks are applied to a filter by marks
   static RESIZE_DELAY = 150;
   static OUTCOME_DELAY = 1000; // the same for outcomes of a run that is still going
-  /** @type {(keyof State)[]} settings that the grid depends on */
+  /** @type {(keyof ViewState.State)[]} settings that the grid depends on */
   static GRID_KEYS = ["x", "y", "xx", "yy", "size", "fit", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view", "open"];
-  /** @type {(keyof State)[]} the same for the table and the plots */
+  /** @type {(keyof ViewState.State)[]} the same for the table and the plots */
   static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y", "by", "choice"];
-  /** @type {(keyof State)[]} settings that change the layout, so that the scroll position loses its meaning */
+  /** @type {(keyof ViewState.State)[]} settings that change the layout, so that the scroll position loses its meaning */
   static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size", "fit"];
 
   /** @param {any} raw the data as `data.js` has it */
@@ -164,7 +160,7 @@ class App {
 
   // --- changes of the state
 
-  /** @param {Partial<State>} change @param {{replace?: boolean}} [options] */
+  /** @param {Partial<ViewState.State>} change @param {{replace?: boolean}} [options] */
   update(change, { replace = false } = {}) {
     const next = { ...this.state, ...change };
     const address = `#${ViewState.write(next, this.initial, this.dataset)}`;
@@ -182,12 +178,12 @@ class App {
     Dom.announce(`size: ${words[next]}`);
   }
 
-  /** @param {State} next */
+  /** @param {ViewState.State} next */
   apply(next) {
     const before = this.state;
     this.state = next;
     if (next.fit !== "" && next.fit === before.fit) next.size = before.size; // chosen by the grid
-    const isChanged = (/** @type {(keyof State)[]} */ keys) => keys.some((key) => before[key] !== next[key]);
+    const isChanged = (/** @type {(keyof ViewState.State)[]} */ keys) => keys.some((key) => before[key] !== next[key]);
     if (isChanged(["where"])) this.compileFilter();
     if (isChanged(next.view === "grid" ? App.GRID_KEYS : App.OTHER_KEYS)) this.build(!isChanged(App.LAYOUT_KEYS));
     this.showState();
@@ -270,7 +266,7 @@ class App {
     const { dataset, state } = this;
     const isGallery = state.view === "gallery";
     const rows = this.getRows();
-    const isNamed = (/** @type {Axis} */ axis) =>
+    const isNamed = (/** @type {Columns.Axis} */ axis) =>
       rows.length < 2 ? isGallery : rows.some((row) => axis.codes[row] !== axis.codes[rows[0]]);
     return Layout.listFreeAxes(dataset, isGallery ? { ...state, ...Layout.NO_DIRECTIONS } : state).filter(isNamed);
   }
@@ -356,7 +352,7 @@ class App {
 
 /**
  * The ranks of the three best rows by a number. None has the rank that it would share with others.
- * @param {number[]} rows @param {Column} column @param {boolean} isLowestBest
+ * @param {number[]} rows @param {Columns.Column} column @param {boolean} isLowestBest
  */
 function rankRows(rows, column, isLowestBest) {
   const sign = isLowestBest ? 1 : -1;

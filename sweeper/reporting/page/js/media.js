@@ -5,7 +5,6 @@ import { el } from "./dom.js";
 import * as Sprites from "./sprites.js";
 import { countEach } from "./value_text.js";
 /** @import { PageFile } from "./dataset.js" */
-/** @import { Box } from "./sprites.js" */
 
 const MIN_PLAYER = 110; // pixels below which browsers draw an audio player without its play button
 
@@ -29,7 +28,7 @@ export const canShow = ({ kind, path }) => kind === "image" && /\.(png|jpe?g|web
  * @property {boolean} [full] show the file itself, with controls, and not its thumbnail
  * @property {string} [src] the URL of another thumbnail
  * @property {(image: HTMLImageElement, url: string) => void} [load] decides when a picture is loaded
- * @property {Box} [box] the pixels it is shown in; a sprite may stand in for it first
+ * @property {Sprites.Box} [box] the pixels it is shown in; a sprite may stand in for it first
  * @property {boolean} [isFrame] whether the picture fills its cell
  */
 

@@ -7,7 +7,6 @@ import { makeFormat, toRounded } from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { Group } from "./heat_map.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Arrangement } from "./layout.js" */
 /** @import { Context } from "./main.js" */
 /** @import { State } from "./state.js" */
 /** @import { Value } from "./value_text.js" */
@@ -43,7 +42,7 @@ export function groupRows(rows, metric, getKey) {
 /**
  * Make a function that says of a row (0) or a column (1) of the grid what its trials have: the mean of the number that colours
  * them, and how many are kept. Null if there is nothing to say.
- * @param {Arrangement} arrangement @param {Context} context
+ * @param {Layout.Arrangement} arrangement @param {Context} context
  */
 export function makeLineSummary({ locate }, { colour, marks, getRows }) {
   if (colour === undefined && marks.count() === 0) return null;

@@ -14,18 +14,14 @@ import * as PlotData from "./plot_data.js";
 import * as ViewState from "./state.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
-/** @import { Frame } from "./chart.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { HeatLines, HeatMapData } from "./heat_map.js" */
-/** @import { Direction } from "./layout.js" */
 /** @import { Context } from "./main.js" */
-/** @import { State } from "./state.js" */
 
 /** @typedef {{key: string, controls: Controls, scroller: HTMLElement, top: number}} PlotsScroll what the next plots take over */
 /** @typedef {{row: number, x: number, y: number}} Dot units */
 /** @typedef {{x: number, low: number, mean: number, high: number, open: () => void, words: string}} Point units; low and high: the ends of its band */
 /** @typedef {{points: Point[], colour: string, full: string, label: string}} Line */
-/** @typedef {{state: State, node: HTMLElement}} Controls the menus, and the state of the page when they are used */
+/** @typedef {{state: ViewState.State, node: HTMLElement}} Controls the menus, and the state of the page when they are used */
 
 const MAX_LINES = Colours.LINES.length; // of categories: each needs a colour of its own
 const MAX_ORDERED_LINES = 12; // of numbers, which have the colours of a ramp
@@ -86,7 +82,7 @@ export function create(host, context, last) {
 function makeControls({ dataset, state, update }, { numbers, metric, against, per }) {
   const controls = { state, node: el("div", { class: "tools plots-bar" }) };
   const axes = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, axis.name])];
-  /** @param {Direction} direction */
+  /** @param {Layout.Direction} direction */
   const setAxis = (direction) => (/** @type {string} */ name) => update(ViewState.withAxis(controls.state, direction, name));
   const metrics = numbers.map((column) => [column.name, column.name]);
   controls.node.append(
@@ -116,7 +112,7 @@ function makeHeatMap(rows, metric, x, y, context) {
     const head = axis && Layout.makeHead(dataset, axis);
     return { name: head?.name ?? "", labels: codes.map((code) => head?.labelOf(code) ?? "all"), full: codes.map((code) => head?.fullOf(code) ?? "all") };
   };
-  /** @type {HeatMapData} */
+  /** @type {HeatMap.HeatMapData} */
   const map = {
     rows: toLines(y, down),
     columns: toLines(x, across),
@@ -160,9 +156,9 @@ function makeShares(shares) {
   return items.length > 0 && el("ul", { class: "shares", "aria-label": "Shares of the variance" }, items);
 }
 
-/** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
+/** @param {HeatMap.HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
 function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCounts) {
-  const makeLabel = (/** @type {HeatLines} */ { labels, full }, /** @type {number} */ at) => el("span", { title: full[at] }, labels[at]);
+  const makeLabel = (/** @type {HeatMap.HeatLines} */ { labels, full }, /** @type {number} */ at) => el("span", { title: full[at] }, labels[at]);
   /** @param {number} r @param {number} c */
   const makeCell = (r, c) => {
     const group = getGroup(r, c);
@@ -320,7 +316,7 @@ function makeLegendItem({ colour, label, full }) {
   return el("li", { title: full }, box, label);
 }
 
-/** The values of the lines at their right ends, apart from each other. @param {Line[]} lines @param {Frame} frame */
+/** The values of the lines at their right ends, apart from each other. @param {Line[]} lines @param {Chart.Frame} frame */
 function nameLines(lines, { width, height, right, top, bottom }) {
   const ends = lines.flatMap((line) => line.points.slice(-1).map(({ mean }) => ({ ...line, y: mean }))).sort((a, b) => a.y - b.y);
   for (let i = ends.length - 1; i >= 0; i--) ends[i].y = Math.min(ends[i].y, (ends[i + 1]?.y ?? height - bottom + LINE_HEIGHT) - LINE_HEIGHT);

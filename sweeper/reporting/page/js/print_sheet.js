@@ -2,7 +2,6 @@
 
 import { el, toUrl } from "./dom.js";
 import * as Layout from "./layout.js";
-/** @import { Head } from "./layout.js" */
 /** @import { Page } from "./main.js" */
 
 const MAX_CELLS = 3000; // a browser needs a minute for more
@@ -56,7 +55,7 @@ function makeTables(page) {
   return [el("h1", {}, experiment), ...tables, el("p", {}, `${shown.toLocaleString("en")} trials${note} · made with sweeper`)];
 }
 
-/** @param {Head | undefined} head @param {number} code */
+/** @param {Layout.Head | undefined} head @param {number} code */
 const nameValue = (head, code) => (head ? `${head.name} ${head.labelOf(code)}` : "");
 
 /** @param {{from: number, to: number}} range */

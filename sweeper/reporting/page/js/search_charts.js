@@ -7,10 +7,9 @@ import * as Dom from "./dom.js";
 import { svg } from "./dom.js";
 import * as SearchPoints from "./search_points.js";
 /** @import { Dimension, StopRange } from "./search_dimensions.js" */
-/** @import { PointKind, Search, SearchPoint } from "./search_points.js" */
 
 /** @typedef {{width: number, height: number}} ChartSize pixels */
-/** @typedef {{point: SearchPoint, x: number, y: number}} PlacedPoint pixels */
+/** @typedef {{point: SearchPoints.SearchPoint, x: number, y: number}} PlacedPoint pixels */
 /**
  * @typedef {object} PointChart
  * @property {SVGSVGElement} node
@@ -33,7 +32,7 @@ const TRACK = 30; // pixels of width in which one can drag a range
 const MIN_DRAG = 4; // pixels; less is a press, which removes the range
 const MANY = 150; // lines; more are drawn thinner
 const MAX_LABELS = 12; // of an axis
-/** @type {Record<PointKind, string>} the outline of a mark; a kind differs by its shape, not by its colour alone */
+/** @type {Record<SearchPoints.PointKind, string>} the outline of a mark; a kind differs by its shape, not by its colour alone */
 const SHAPES = {
   tried: "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
   earlier: "M-4-4h8v8h-8z",
@@ -71,17 +70,17 @@ const makeFind = (/** @type {PlacedPoint[]} */ placed) => Chart.makeFind(placed,
 
 /**
  * The objective of the points in the order of the search, with the best so far and the rounds.
- * @param {Search} search @param {number} index of the objective @param {Dimension} up @param {ChartSize} size @returns {PointChart}
+ * @param {SearchPoints.Search} search @param {number} index of the objective @param {Dimension} up @param {ChartSize} size @returns {PointChart}
  */
 export function createHistory({ points, objectives }, index, up, size) {
   const { toX, toY } = makeScale(size);
   const step = 1 / points.length;
-  const xOf = (/** @type {SearchPoint} */ { number }) => toX((number - 0.5) * step);
+  const xOf = (/** @type {SearchPoints.SearchPoint} */ { number }) => toX((number - 0.5) * step);
   const placed = points
     .filter(({ kind }) => kind !== "pending")
     .map((point) => ({ point, x: xOf(point), y: toY(up.toShare(point) ?? 0) }));
   const isBetter = SearchPoints.makeComparison(objectives[index], index);
-  /** @type {SearchPoint | undefined} */
+  /** @type {SearchPoints.SearchPoint | undefined} */
   let best;
   let line = "";
   for (const point of SearchPoints.listComparable(points, [index])) {
@@ -104,7 +103,7 @@ export function createHistory({ points, objectives }, index, up, size) {
 
 /**
  * Every second round as a band, with the numbers of the rounds below.
- * @param {SearchPoint[]} points @param {(number: number) => number} toX @param {ChartSize} size
+ * @param {SearchPoints.SearchPoint[]} points @param {(number: number) => number} toX @param {ChartSize} size
  */
 function makeRounds(points, toX, { height }) {
   const rounds = [...new Set(points.map(({ round }) => round))];
@@ -123,7 +122,7 @@ function makeRounds(points, toX, { height }) {
 
 /**
  * The points by two dimensions.
- * @param {Search} search @param {string} name @param {[Dimension, Dimension]} dimensions across and up
+ * @param {SearchPoints.Search} search @param {string} name @param {[Dimension, Dimension]} dimensions across and up
  * @param {ChartSize} size @param {(placed: PlacedPoint[]) => any} paint @returns {PointChart}
  */
 function createPlane({ points }, name, [across, up], size, paint) {
@@ -138,7 +137,7 @@ function createPlane({ points }, name, [across, up], size, paint) {
 
 /**
  * Two objectives against each other, with the Pareto front as a line. Points that another one dominates are pale.
- * @param {Search} search @param {[number, number]} indices of the objectives across and up
+ * @param {SearchPoints.Search} search @param {[number, number]} indices of the objectives across and up
  * @param {[Dimension, Dimension]} dimensions @param {ChartSize} size
  */
 export function createFront(search, indices, [across, up], size) {
@@ -157,19 +156,19 @@ export function createFront(search, indices, [across, up], size) {
 
 /**
  * An objective along one axis of the space; later points are more vivid.
- * @param {Search} search @param {Dimension} across @param {Dimension} up @param {ChartSize} size
+ * @param {SearchPoints.Search} search @param {Dimension} across @param {Dimension} up @param {ChartSize} size
  */
 export function createSlice(search, across, up, size) {
   const move = (/** @type {number} */ share) => share * 0.92 + 0.04; // no mark lies on an edge
-  const toShare = (/** @type {SearchPoint} */ point) => [across.toShare(point)].map((share) => (share === null ? null : move(share)))[0];
+  const toShare = (/** @type {SearchPoints.SearchPoint} */ point) => [across.toShare(point)].map((share) => (share === null ? null : move(share)))[0];
   const inset = { ...across, ticks: across.ticks.map((tick) => ({ ...tick, share: move(tick.share) })), toShare };
   const last = Math.max(1, search.points.length - 1);
   return createPlane(search, `${up.name} along ${across.title}`, [inset, up], size, (placed) => placed.map((one) => makeMark(one, search.points.length > 1 ? (one.point.number - 1) / last : 1)));
 }
 
-/** What the shapes mean, of the kinds that there are. @param {SearchPoint[]} points */
+/** What the shapes mean, of the kinds that there are. @param {SearchPoints.SearchPoint[]} points */
 export function makeLegend(points) {
-  const kinds = /** @type {PointKind[]} */ (Object.keys(SearchPoints.KIND_WORDS)).filter((kind) => points.some((point) => point.kind === kind));
+  const kinds = /** @type {SearchPoints.PointKind[]} */ (Object.keys(SearchPoints.KIND_WORDS)).filter((kind) => points.some((point) => point.kind === kind));
   const items = kinds.map((kind) => {
     const count = points.filter((point) => point.kind === kind).length;
     const shape = SHAPES[kind] && svg("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" }, svg("path", { d: SHAPES[kind], class: `mark ${kind}` }));
@@ -181,7 +180,7 @@ export function makeLegend(points) {
 /**
  * Parallel coordinates: a vertical line for each axis of a search, and across them a line for each point. A range that one
  * drags on an axis becomes a part of the page's filter.
- * @param {Search} search
+ * @param {SearchPoints.Search} search
  * @param {Dimension[]} dimensions from left to right
  * @param {Dimension} objective what colours the lines
  * @param {boolean} isHigherBetter
@@ -193,7 +192,7 @@ export function createParallel({ points }, dimensions, objective, isHigherBetter
   const size = { ...room, width: Math.max(room.width, 2 * SIDE + MIN_GAP * (dimensions.length - 1)) };
   const xOf = (/** @type {number} */ index) => SIDE + (index * (size.width - 2 * SIDE)) / Math.max(1, dimensions.length - 1);
   const toY = (/** @type {number} */ share) => size.height - BELOW - share * (size.height - ABOVE - BELOW);
-  const vividness = (/** @type {SearchPoint} */ point) => {
+  const vividness = (/** @type {SearchPoints.SearchPoint} */ point) => {
     const share = objective.toShare(point);
     return share === null ? null : isHigherBetter ? share : 1 - share;
   };

@@ -7,7 +7,6 @@ import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Objective, SearchPoint } from "./search_points.js" */
-/** @import { Value } from "./value_text.js" */
 
 /** @typedef {{share: number, label: string}} ShareTick share: 0 at the low end of the axis, 1 at the high end */
 /**
@@ -54,7 +53,7 @@ export function makeOfAxis(axis, points) {
   };
 }
 
-/** @param {Value} value */
+/** @param {ValueText.Value} value */
 const numberOrNull = (value) => (ValueText.isNumber(value) ? Number(value) : null);
 
 /** @param {Objective} objective @param {number} index @param {SearchPoint[]} points @returns {Dimension} */

@@ -8,11 +8,7 @@ import * as Media from "./media.js";
 import * as SearchCharts from "./search_charts.js";
 import * as SearchDimensions from "./search_dimensions.js";
 import * as SearchPoints from "./search_points.js";
-/** @import { Children } from "./dom.js" */
 /** @import { Context } from "./main.js" */
-/** @import { Brushes, ChartSize, PlacedPoint, PointChart } from "./search_charts.js" */
-/** @import { Dimension } from "./search_dimensions.js" */
-/** @import { SearchPoint } from "./search_points.js" */
 
 /** @typedef {{top: number, current: number}} SearchScroll what the next view takes over; current: the number of a point, or 0 */
 
@@ -42,7 +38,7 @@ export class SearchView {
     this.current = last?.current ?? 0;
     this.card = Dom.el("div", { class: "card", role: "status", hidden: true });
     this.isPointed = false; // whether the pointer shows the card, and not the keyboard
-    /** @type {PointChart[]} */
+    /** @type {SearchCharts.PointChart[]} */
     this.charts = [];
     this.scroller = Dom.el("div", { class: "plots search", tabindex: 0, "aria-label": "Search", "data-keep": "search" }, this.makeSections(context.room.width), this.card);
     host.replaceChildren(this.scroller);
@@ -72,7 +68,7 @@ export class SearchView {
     ];
   }
 
-  /** @param {string} title @param {string} classes @param {Children[]} content */
+  /** @param {string} title @param {string} classes @param {Dom.Children[]} content */
   makeSection(title, classes, ...content) {
     return Dom.el("section", { class: classes }, Dom.el("h2", {}, title), ...content);
   }
@@ -89,7 +85,7 @@ export class SearchView {
     return Dom.el("div", { class: "tools full" }, shown, across);
   }
 
-  /** @param {number} index of the objective @param {ChartSize} size */
+  /** @param {number} index of the objective @param {SearchCharts.ChartSize} size */
   makeHistory(index, size) {
     const chart = SearchCharts.createHistory(this.search, index, this.goals[index], size);
     return this.makeSection(this.goals.length > 1 ? `History of ${this.search.objectives[index].short}` : "History", "", this.add(chart), index === 0 && SearchCharts.makeLegend(this.search.points), Dom.el("p", { class: "dim" }, "The line is the best so far, of the points with all their trials."));
@@ -118,7 +114,7 @@ export class SearchView {
     return this.makeSection(words, "", Dom.el("ol", { class: "best" }, items), note && Dom.el("p", { class: "dim" }, note));
   }
 
-  /** @param {SearchPoint} point */
+  /** @param {SearchPoints.SearchPoint} point */
   makeBestButton(point) {
     const thumbs = point.shown.flatMap((row) => this.makeThumb(row) ?? []).slice(0, SearchView.MAX_THUMBS);
     const button = Dom.el(
@@ -131,13 +127,13 @@ export class SearchView {
     return button;
   }
 
-  /** @param {SearchPoint} point */
+  /** @param {SearchPoints.SearchPoint} point */
   describeGoals(point) {
     const known = this.goals.flatMap((goal, index) => (point.objectives[index] === null ? [] : [`${this.search.objectives[index].short} ${goal.format(point)}`]));
     return known.join(" · ") || "no objective";
   }
 
-  /** @param {SearchPoint} point */
+  /** @param {SearchPoints.SearchPoint} point */
   describeSpace(point) {
     return this.space.map((dimension) => `${dimension.name} ${dimension.format(point)}`).join(" · ");
   }
@@ -159,7 +155,7 @@ export class SearchView {
     const dimensions = [...space, ...goals];
     if (dimensions.length < 2) return null;
     const { rest, ranges } = SearchDimensions.readRanges(state.where, dimensions, dataset);
-    /** @type {Brushes} */
+    /** @type {SearchCharts.Brushes} */
     const brushes = {
       ranges,
       setRange(dimension, range, replace = false) {
@@ -178,7 +174,7 @@ export class SearchView {
     return this.makeSection("Parallel coordinates", "full", Dom.el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Parallel coordinates" }, chart.group), legend, Dom.el("p", { class: "dim" }, words, " ", clear));
   }
 
-  /** @param {number} full pixels of width @param {Dimension} goal */
+  /** @param {number} full pixels of width @param {SearchDimensions.Dimension} goal */
   makeSlices(full, goal) {
     const count = Math.max(1, Math.floor((full + SearchView.GAP) / (SearchView.SLICE_WIDTH + SearchView.GAP)));
     const width = (full - SearchView.GAP * (count - 1)) / count;
@@ -189,11 +185,11 @@ export class SearchView {
 
   // --- one point
 
-  /** Let the pointer and the arrow keys choose a point of a chart. @param {PointChart} chart */
+  /** Let the pointer and the arrow keys choose a point of a chart. @param {SearchCharts.PointChart} chart */
   add({ node, order, find }) {
     const target = /** @type {SVGSVGElement} */ (node.closest(".parallel")?.querySelector(".overlay") ?? node); // it lies above the lines
     for (const element of new Set([node, target])) {
-      const show = (/** @type {PlacedPoint | undefined} */ found, /** @type {PointerEvent} */ event) => {
+      const show = (/** @type {SearchCharts.PlacedPoint | undefined} */ found, /** @type {PointerEvent} */ event) => {
         element.classList.toggle("pointing", found !== undefined);
         if (found !== undefined) this.showPoint(found.point, event.clientX, event.clientY);
         if (found !== undefined || this.isPointed) this.card.hidden = found === undefined;
@@ -206,7 +202,7 @@ export class SearchView {
     }
     node.addEventListener("blur", () => this.hideCard());
     node.addEventListener("keydown", (event) => event.key === "Escape" && this.hideCard());
-    const show = (/** @type {PlacedPoint} */ { point, x, y }) => {
+    const show = (/** @type {SearchCharts.PlacedPoint} */ { point, x, y }) => {
       const box = node.getBoundingClientRect();
       const scale = box.width / node.viewBox.baseVal.width;
       this.isPointed = false;
@@ -219,7 +215,7 @@ export class SearchView {
 
   /**
    * Show the card of a point beside a place in the window, and the point in all charts.
-   * @param {SearchPoint} point @param {number} x @param {number} y
+   * @param {SearchPoints.SearchPoint} point @param {number} x @param {number} y
    */
   showPoint(point, x, y) {
     const { card } = this;
@@ -243,7 +239,7 @@ export class SearchView {
     card.style.top = `${below - box.top + this.scroller.scrollTop}px`;
   }
 
-  /** @param {SearchPoint} point */
+  /** @param {SearchPoints.SearchPoint} point */
   describeFailure({ rows }) {
     const { dataset } = this.context;
     const failed = rows.find((row) => dataset.status(row) === "failed");
@@ -273,7 +269,7 @@ export class SearchView {
     }
   }
 
-  /** Show all trials of a point in the gallery, also those that the filter leaves out. @param {SearchPoint} point */
+  /** Show all trials of a point in the gallery, also those that the filter leaves out. @param {SearchPoints.SearchPoint} point */
   open({ rows }) {
     const { update } = this.context;
     update({ view: "gallery", where: this.search.space.map((axis) => Expression.makeCondition(axis, axis.codes[rows[0]])).join(" and ") });

@@ -5,7 +5,6 @@ import * as DecideData from "./decide_data.js";
 import * as Layout from "./layout.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
-/** @import { Direction } from "./layout.js" */
 
 /**
  * @typedef {object} State
@@ -91,7 +90,7 @@ export function makeInitial(dataset) {
   const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
   const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size: USUAL_SIZE, captions: true, picks: /** @type {number[]} */ ([]), ...makeAxisSettings(), ...review };
   const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
-  const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
+  const directions = /** @type {[Layout.Direction, string][]} */ (Object.entries(axes));
   return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? (DecideData.canDecide(dataset) && !dataset.raw.live?.running ? "decide" : state.view) };
 }
 
@@ -187,7 +186,7 @@ export function read(text, initial, dataset) {
 
 /**
  * Give an axis a direction. The axis that had it takes the other's old direction, so that it stays in view.
- * @param {State} state @param {Direction} direction
+ * @param {State} state @param {Layout.Direction} direction
  * @param {string} name the axis, or "" for none
  * @returns {State}
  */

@@ -3,7 +3,6 @@
 import * as Cell from "./cell.js";
 import { el } from "./dom.js";
 import * as Layout from "./layout.js";
-/** @import { CellContext } from "./cell.js" */
 /** @import { GridView } from "./grid.js" */
 
 const GAP = 4; // pixels between cells, as in css/grid.css
@@ -22,7 +21,7 @@ export function create(grid) {
   if (position === null || rows.length < 2) return null;
   const { box } = grid.contextAt(...position);
   const scale = Math.min(1, MAX_WIDTH / box[0]);
-  /** @type {CellContext} */
+  /** @type {Cell.CellContext} */
   const cellContext = { ...grid.contextAt(...position), box: [Math.round(box[0] * scale), Math.round(box[1] * scale)] };
   const [width, height] = [cellContext.box[0], cellContext.box[1] + geometry.caption];
   const cells = rows.map((row) => {

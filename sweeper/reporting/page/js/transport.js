@@ -5,7 +5,6 @@ import * as Layout from "./layout.js";
 import * as ViewState from "./state.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Page } from "./main.js" */
-/** @import { State } from "./state.js" */
 
 /** @typedef {HTMLVideoElement | HTMLAudioElement} Player */
 
@@ -123,7 +122,7 @@ export function createScrubber(page) {
     if (axis && codes.length > 0) page.update({ pins: ViewState.withEntry(page.getState().pins, axis.name, codes[(index + codes.length) % codes.length]) }, { replace: true });
   }
 
-  /** @param {State} state */
+  /** @param {ViewState.State} state */
   function show(state) {
     const axis = state.view === "grid" ? findAxis(state) : undefined;
     bar.node.hidden = axis === undefined;
@@ -143,7 +142,7 @@ export function createScrubber(page) {
 
 /**
  * The change that makes an axis the time, or none. It leaves its rows or columns, because a cell shows one value of it.
- * @param {State} state @param {Axis | undefined} axis @returns {Partial<State>}
+ * @param {ViewState.State} state @param {Axis | undefined} axis @returns {Partial<ViewState.State>}
  */
 export function setTime(state, axis) {
   const free = ViewState.withEntry(state.pins, state.time, undefined);
@@ -158,7 +157,7 @@ export function createGridClock(page) {
   const clock = createClock(() => [...document.querySelectorAll("#view video")].filter((node) => node instanceof HTMLVideoElement), false);
   let hasFilms = false;
   clock.node.prepend(el("span", { class: "dim" }, "All films"));
-  /** @param {State} state */
+  /** @param {ViewState.State} state */
   function show({ view, trial }) {
     const { columns, decoded } = page.dataset.fileList; // a run may still add some
     hasFilms ||= JSON.stringify([columns.kind, decoded.map((file) => file?.kind)]).includes('"video"');

@@ -5,11 +5,9 @@ import * as Layout from "./layout.js";
 import * as PlotData from "./plot_data.js";
 import * as ViewState from "./state.js";
 /** @import { Axis, Column } from "./columns.js" */
-/** @import { Direction } from "./layout.js" */
 /** @import { Page } from "./main.js" */
-/** @import { State } from "./state.js" */
 
-/** @type {[Direction, string][]} */
+/** @type {[Layout.Direction, string][]} */
 const LABELS = [["x", "X axis"], ["y", "Y axis"], ["xx", "Outer columns"], ["yy", "Outer rows"]];
 const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for those
 
@@ -58,7 +56,7 @@ export function open(page) {
 function makeAxisMenus({ dataset, getState, update }, redraw) {
   const options = [["", "(none)"], ...dataset.axes.map(({ name, order }) => [name, `${name} (${order.length})`])];
   const state = getState();
-  /** @param {Partial<State>} change */
+  /** @param {Partial<ViewState.State>} change */
   const change = (change) => {
     update(change);
     redraw();

@@ -12,7 +12,6 @@ import * as Review from "./review.js";
 import * as Steps from "./steps.js";
 import * as Tray from "./tray.js";
 import * as Workflow from "./workflow.js";
-/** @import { Pane } from "./comparison.js" */
 /** @import { CheckFinding, PageFile } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
@@ -182,7 +181,7 @@ export class Zoom {
     return this.shown.mode === "picked" && rows.length > 1 ? rows : [];
   }
 
-  /** @returns {Pane[]} the reference first */
+  /** @returns {Comparison.Pane[]} the reference first */
   getPanes() {
     const { dataset } = this;
     const { row, other, mode } = this.shown;

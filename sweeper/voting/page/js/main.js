@@ -3,7 +3,6 @@
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import { createSwitch } from "../../../serving/page/js/segment.js";
 import * as VoteRequest from "./vote_request.js";
-/** @import { Ranking, VotePair, VoteStart, VoteState } from "./vote_request.js" */
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -31,9 +30,9 @@ let busy = true;
 let again = false;
 /** @type {"beside" | "stacked"} */
 let place = "beside";
-/** @type {VoteStart | null} */
+/** @type {VoteRequest.VoteStart | null} */
 let about = null;
-/** @type {VoteState | null} */
+/** @type {VoteRequest.VoteState | null} */
 let state = null;
 
 /** @param {string} text empty: no problem */
@@ -81,7 +80,7 @@ async function showState() {
   busy = false;
 }
 
-/** @param {VoteState} now */
+/** @param {VoteRequest.VoteState} now */
 function describeProgress({ own, pairs, needed }) {
   return needed === null ? `${own} of ${pairs}` : `${own} of ${pairs}; ${describeNeeded(needed)}`;
 }
@@ -96,14 +95,14 @@ async function finish() {
   host.replaceChildren(...(about.hides_ranking ? [] : [make("p", "Ranking the values…")]));
   show("done");
   if (about.hides_ranking) return;
-  /** @type {Ranking[]} */
+  /** @type {VoteRequest.Ranking[]} */
   const rankings = await VoteRequest.send("ranking", null, report);
   const told = settled === 0 ? "too few to tell any two values apart" : `enough to tell ${settled} of ${comparisons} pairs of values apart`;
   const note = make("p", `All ${votes} votes so far: ${told}. The report has all pictures: sweeper view ${about.results}`);
   host.replaceChildren(...rankings.flatMap(makeRanking), note);
 }
 
-/** @param {Ranking} ranking */
+/** @param {VoteRequest.Ranking} ranking */
 function makeRanking({ axis, values, words }) {
   const rows = values.map(({ value, share, low, high, won, tied, lost, undecided }) => {
     const row = make("tr", make("th", value), make("td", `${toPercent(share)} %`), make("td", makeInterval(share, low, high)));
@@ -143,7 +142,7 @@ function describeNeeded(votes) {
 
 /**
  * Show both pictures at the same moment, when both are decoded. False if the browser cannot decode one.
- * @param {VotePair} pair @param {number} [attempts] how often a running server may fail to send one
+ * @param {VoteRequest.VotePair} pair @param {number} [attempts] how often a running server may fail to send one
  * @returns {Promise<boolean>}
  */
 async function showPair(pair, attempts = 2) {
@@ -294,7 +293,7 @@ function listen() {
 
 async function start() {
   listen();
-  about = /** @type {VoteStart} */ (await VoteRequest.send("start", null, report));
+  about = /** @type {VoteRequest.VoteStart} */ (await VoteRequest.send("start", null, report));
   const { experiment, pairs } = about;
   document.title = `${experiment}: sweeper vote`;
   byId("experiment").textContent = experiment;
