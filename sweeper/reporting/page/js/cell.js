@@ -1,7 +1,6 @@
 // One cell of the grid: its pictures, or the reason why there are none, and the texts about it.
 
-import * as Dom from "./dom.js";
-import { el } from "./dom.js";
+import { el, toUrl } from "./dom.js";
 import * as GridGeometry from "./grid_geometry.js";
 import * as Layout from "./layout.js";
 import * as Media from "./media.js";
@@ -137,7 +136,7 @@ function showSimple(node, row, context) {
   Sprites.show(parts.sprite, file, style, () => {
     parts.image ??= Media.reportLoss(el("img", { alt: "", decoding: "sync", draggable: "false" }));
     parts.image.style.cssText = style;
-    parts.image.src = Dom.toUrl(pickPicture(file, context));
+    parts.image.src = toUrl(pickPicture(file, context));
     return parts.image;
   });
   // A text costs a layout of its cell, and memory until the browser collects the old one.
@@ -222,7 +221,7 @@ function makeFrame(row, context, preview) {
   const files = dataset.files(row);
   if (files.length === 0) return makeStatusFrame(row, context, preview);
   /** @param {PageFile} file */
-  const toSource = (file) => (file.thumb ? Dom.toUrl(pickPicture(file, context)) : undefined);
+  const toSource = (file) => (file.thumb ? toUrl(pickPicture(file, context)) : undefined);
   const [first] = files;
   if (files.length === 1 && first.kind === "image" && first.thumb && !Media.getSign(first)) {
     return Media.create(first, { src: toSource(first), load, box, isFrame: true });

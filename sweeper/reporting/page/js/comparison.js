@@ -1,8 +1,7 @@
 // Compares pictures: side by side, or two of them blinking, under a slider, or as their difference. A canvas subtracts
 // them, because a page that is opened from a disk may not read pixels.
 
-import * as Dom from "./dom.js";
-import { el } from "./dom.js";
+import { el, toUrl } from "./dom.js";
 import * as Media from "./media.js";
 import * as Transport from "./transport.js";
 /** @import { PageFile } from "./dataset.js" */
@@ -140,7 +139,7 @@ function makeDifference(a, b) {
  * @param {HTMLCanvasElement} canvas @param {PageFile} a @param {PageFile} b
  */
 async function drawDifference(canvas, a, b) {
-  const [one, two] = [a, b].map((file) => Object.assign(new Image(), { src: Dom.toUrl(file.path) }));
+  const [one, two] = [a, b].map((file) => Object.assign(new Image(), { src: toUrl(file.path) }));
   try {
     await Promise.all([one.decode(), two.decode()]);
   } catch {

@@ -2,8 +2,7 @@
 
 import * as Colours from "./colours.js";
 import * as DecideData from "./decide_data.js";
-import * as Dom from "./dom.js";
-import { el } from "./dom.js";
+import { copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, toUrl } from "./dom.js";
 import * as Media from "./media.js";
 import * as ValueText from "./value_text.js";
 import * as Workflow from "./workflow.js";
@@ -21,7 +20,7 @@ const SIGNS = { best: "✓", equal: "=", worse: "−", undecided: "?", note: "�
 /** @param {HTMLElement} host @param {Context} context @param {{top: number}} [last] */
 export function create(host, context, last) {
   const scroller = el("div", { class: "decide", tabindex: 0, "aria-label": "Decide", "data-keep": "decide" });
-  const draw = () => Dom.redrawKeepingFocus(scroller, () => scroller.replaceChildren(...makeContent(context)));
+  const draw = () => redrawKeepingFocus(scroller, () => scroller.replaceChildren(...makeContent(context)));
   draw();
   host.replaceChildren(scroller);
   // In a narrow window a strip begins at the value that is chosen.
@@ -38,14 +37,14 @@ function makeContent({ dataset, marks, state, holds, update, ...rest }) {
   const ranked = DecideData.rank(dataset, judge, marks, holds);
   const wanted = dataset.row(Number(state.choice || NaN));
   const current = wanted !== undefined && dataset.files(wanted).length > 0 ? wanted : ranked[0];
-  const menu = Dom.makeMenu(judges.map(({ name, text }) => [name, text]), judge.name, (by) => update({ by, choice: "" }));
+  const menu = makeMenu(judges.map(({ name, text }) => [name, text]), judge.name, (by) => update({ by, choice: "" }));
   const words = judge.choice === null
     ? "The numbers say what you kept, of what you kept, rejected or rated in the grid: keys K, R and 1 to 5."
     : `Press a value to see it. ${judge.choice.metric === "votes" ? "Dots are shares of wins, bars their 95 % intervals." : "Dots are means over trials that differ in nothing else. Where two bars do not overlap, the values differ, with 95 % confidence."}`;
   const isFiltered = judge.choice !== null && state.where.trim() !== "";
   const { answers, description, experiment } = dataset.raw;
   const notes = [isFiltered ? `${words} The filter chooses pictures; the means are those of all trials.` : words, answers?.left_out];
-  const head = el("header", {}, el("h2", {}, description || experiment), Dom.makeField("Judged by", menu), notes.map((note) => note && el("p", { class: "dim" }, note)));
+  const head = el("header", {}, el("h2", {}, description || experiment), makeField("Judged by", menu), notes.map((note) => note && el("p", { class: "dim" }, note)));
   if (current === undefined) return [head, el("p", { class: "empty" }, "No trial in view has a picture.")];
   const strips = DecideData.makeStrips(dataset, judge, current, ranked, state);
   const choice = { judge, current, ranked, strips };
@@ -117,7 +116,7 @@ export function makeRanking(dataset, [choice, opposite]) {
 /** @param {Dataset} dataset @param {number} row */
 function makeThumb(dataset, row) {
   const [file] = dataset.files(row);
-  const node = Media.create(file, { src: file.thumb && Dom.toUrl(Media.pickThumbnail(file, THUMB_WIDTH, dataset.raw.sides)) });
+  const node = Media.create(file, { src: file.thumb && toUrl(Media.pickThumbnail(file, THUMB_WIDTH, dataset.raw.sides)) });
   if (node instanceof HTMLImageElement) node.loading = "lazy";
   return el("span", { class: "thumb" }, Media.addSign(file, node, THUMB_WIDTH));
 }
@@ -171,9 +170,9 @@ function makeUsePanel(dataset, judge, current) {
   const { options, yaml } = DecideData.writeSettings(DecideData.splitAxes(dataset, judge).settings, current);
   const workflow = Workflow.toText(dataset, current);
   /** @param {string} text @param {string} content @param {string} what */
-  const makeCopy = (text, content, what) => el("button", { onclick: () => Dom.copyText(content, what) }, text);
+  const makeCopy = (text, content, what) => el("button", { onclick: () => copyText(content, what) }, text);
   const last = workflow === null ? el("p", { class: "dim" }, `No workflow: ${Workflow.explainMissing(dataset)}.`) : makeCopy("Copy the workflow", workflow, "workflow");
-  const panel = Dom.makePanel("Use these settings", makeCopy("Copy as options (--set)", options, "options"), makeCopy("Copy as params (YAML)", yaml, "params"), last);
+  const panel = makePanel("Use these settings", makeCopy("Copy as options (--set)", options, "options"), makeCopy("Copy as params (YAML)", yaml, "params"), last);
   panel.classList.add("primary");
   return panel;
 }
@@ -183,5 +182,5 @@ function makeMoreButton(dataset, { choice }) {
   const count = choice?.more_seeds ?? 0;
   const command = dataset.raw.search ? `sweeper search ${Workflow.quoteWord(dataset.raw.file)} --confirm` : DecideData.makeMoreSeeds(dataset, count);
   const text = dataset.raw.search ? "Measure the best again" : `Run ${count} more seed${count === 1 ? "" : "s"}`;
-  return command !== "" && el("button", { title: `Copy: ${command}`, onclick: () => Dom.copyText(command, "command") }, text);
+  return command !== "" && el("button", { title: `Copy: ${command}`, onclick: () => copyText(command, "command") }, text);
 }

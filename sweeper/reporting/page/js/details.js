@@ -1,7 +1,6 @@
 // The text beside the pictures of the open trial: its outcome, the facts of its file, its workflow and command.
 
-import * as Dom from "./dom.js";
-import { copyText, el, saveFile } from "./dom.js";
+import { copyText, el, saveFile, toUrl } from "./dom.js";
 import * as Workflow from "./workflow.js";
 /** @import { Dataset, PageFile } from "./dataset.js" */
 
@@ -51,7 +50,7 @@ export function makeActions(dataset, row, file) {
     { class: "actions" },
     workflowActions,
     workflow !== null && makeRerun(dataset, row),
-    canOpen && el("a", { href: Dom.toUrl(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
+    canOpen && el("a", { href: toUrl(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
     file?.workflow &&
       el("p", { class: "dim" }, "Drag the picture into ComfyUI: it contains its workflow. A saved workflow can be dragged there too."),
     el("p", { class: "dim keys" }, "Key ? lists the keys."),

@@ -1,7 +1,6 @@
 // Elements that show a file: a picture, a player, or a word for what a browser cannot show.
 
-import * as Dom from "./dom.js";
-import { el } from "./dom.js";
+import { el, toUrl } from "./dom.js";
 import * as Sprites from "./sprites.js";
 import { countEach } from "./value_text.js";
 /** @import { PageFile } from "./dataset.js" */
@@ -40,31 +39,31 @@ export function create(file, options = {}) {
   if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) return createImage(file, options);
   if (file.kind === "video") {
     return el("video", {
-      src: Dom.toUrl(file.path),
+      src: toUrl(file.path),
       muted: true,
       loop: !full, // the bar of the dialog plays it otherwise
       playsinline: true,
       // With a thumbnail as poster, nothing of the film is loaded before it is played.
-      poster: !full && file.thumb ? (src ?? Dom.toUrl(file.thumb)) : undefined,
+      poster: !full && file.thumb ? (src ?? toUrl(file.thumb)) : undefined,
       preload: full ? "auto" : file.thumb ? "none" : "metadata",
     });
   }
   if (file.kind === "audio") return createSound(file, options);
   const suffix = /\.\w+$/.exec(file.was)?.[0] ?? "file";
-  return el("span", { class: "word" }, full ? el("a", { href: Dom.toUrl(file.path), download: "" }, file.was) : suffix);
+  return el("span", { class: "word" }, full ? el("a", { href: toUrl(file.path), download: "" }, file.was) : suffix);
 }
 
 /** A sound by its waveform, which is its thumbnail; without one, by the browser's player. @param {PageFile} file @param {MediaOptions} options */
 function createSound(file, options) {
   const { full = false } = options;
   const wave = file.thumb ? createImage(file, { ...options, full: false }) : full && el("span", { class: "word" }, "♪");
-  const player = (full || !wave) && el("audio", { src: Dom.toUrl(file.path), controls: !full, preload: full ? "auto" : "none" });
+  const player = (full || !wave) && el("audio", { src: toUrl(file.path), controls: !full, preload: full ? "auto" : "none" });
   return el("span", { class: "sound" }, wave, player, full && el("span", { class: "playhead" }));
 }
 
 /** @param {PageFile} file @param {MediaOptions} options */
 function createImage(file, { full = false, src, load = (image, url) => (image.src = url), box, isFrame = false }) {
-  const url = src ?? Dom.toUrl(full ? file.path : (file.thumb ?? file.path));
+  const url = src ?? toUrl(full ? file.path : (file.thumb ?? file.path));
   /** @param {(image: HTMLImageElement, url: string) => void} start */
   const makeImage = (start) => {
     // A thumbnail is decoded with the frame that shows it, so that a cell is never empty once its file is loaded.

@@ -1,8 +1,7 @@
 // The answers to a check: a change is accepted, or it is a bug. Where a server can accept, it does so at once; otherwise
 // the answers are marks, from which the page makes one command. Also the causes that changed cases have in common.
 
-import * as Dom from "./dom.js";
-import { el } from "./dom.js";
+import { announce, copyText, el } from "./dom.js";
 import * as Expression from "./expression.js";
 import * as MarkExport from "./mark_export.js";
 /** @import { Dataset } from "./dataset.js" */
@@ -22,10 +21,10 @@ export function makeAnswers({ dataset, marks }, row) {
     const onclick = () => marks.set(row, { verdict: verdict === word ? "" : word });
     return el("button", { "data-keep": text, "aria-pressed": String(verdict === word), onclick, ...more }, text);
   };
-  const accept = isLive ? { onclick: async () => Dom.announce(await sendAcceptance(dataset, row)), "aria-pressed": null } : {};
+  const accept = isLive ? { onclick: async () => announce(await sendAcceptance(dataset, row)), "aria-pressed": null } : {};
   const count = (/** @type {string} */ word) => marks.findRows((mark) => mark.verdict === word).length;
   const [kept, bugs] = [count("keep"), count("reject")];
-  const copy = () => Dom.copyText(MarkExport.makeAcceptCommand(dataset, marks), "command");
+  const copy = () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command");
   return el(
     "section",
     { class: "answers", "aria-label": "Answer" },

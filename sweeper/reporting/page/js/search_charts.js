@@ -3,8 +3,7 @@
 import * as Chart from "./chart.js";
 import { makeText } from "./chart.js";
 import * as Colours from "./colours.js";
-import * as Dom from "./dom.js";
-import { svg } from "./dom.js";
+import { el, svg } from "./dom.js";
 import * as SearchPoints from "./search_points.js";
 /** @import { Dimension, StopRange } from "./search_dimensions.js" */
 
@@ -172,9 +171,9 @@ export function makeLegend(points) {
   const items = kinds.map((kind) => {
     const count = points.filter((point) => point.kind === kind).length;
     const shape = SHAPES[kind] && svg("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" }, svg("path", { d: SHAPES[kind], class: `mark ${kind}` }));
-    return Dom.el("li", {}, shape, `${count} ${SearchPoints.KIND_WORDS[kind]}`);
+    return el("li", {}, shape, `${count} ${SearchPoints.KIND_WORDS[kind]}`);
   });
-  return Dom.el("ul", { class: "key" }, items);
+  return el("ul", { class: "key" }, items);
 }
 
 /**
@@ -234,7 +233,7 @@ export function createParallel({ points }, dimensions, objective, isHigherBetter
     return best;
   }
 
-  return { node, order: [...placed].reverse(), find, group: Dom.el("div", { class: points.length > MANY ? "parallel many" : "parallel" }, node, overlay) };
+  return { node, order: [...placed].reverse(), find, group: el("div", { class: points.length > MANY ? "parallel many" : "parallel" }, node, overlay) };
 }
 
 /**

@@ -1,7 +1,6 @@
 // The bars below the view: an axis that plays, films that play together, and the tray with collected trials.
 
-import * as Dom from "./dom.js";
-import { el } from "./dom.js";
+import { announce, el, redrawKeepingFocus, toUrl } from "./dom.js";
 import * as Params from "./params.js";
 import { MAX_PICKS } from "./state.js";
 import * as Transport from "./transport.js";
@@ -13,9 +12,9 @@ export function toggle({ dataset, getState, update }, row) {
   const { picks } = getState();
   const trial = dataset.trial(row);
   const isIn = picks.includes(trial);
-  if (!isIn && picks.length >= MAX_PICKS) return Dom.announce(`at most ${MAX_PICKS} trials can be collected; X on one of them takes it out`);
+  if (!isIn && picks.length >= MAX_PICKS) return announce(`at most ${MAX_PICKS} trials can be collected; X on one of them takes it out`);
   update({ picks: isIn ? picks.filter((other) => other !== trial) : [...picks, trial] }, { replace: true });
-  Dom.announce(`trial ${trial} ${isIn ? "taken out" : `collected, ${picks.length + 1} in the tray`}`);
+  announce(`trial ${trial} ${isIn ? "taken out" : `collected, ${picks.length + 1} in the tray`}`);
 }
 
 /**
@@ -37,7 +36,7 @@ export function create(page) {
     const row = dataset.row(trial) ?? -1;
     const title = Params.makeTitle(dataset, row);
     const file = dataset.files(row).find(({ thumb }) => thumb);
-    const image = file && el("img", { src: Dom.toUrl(file.thumb ?? ""), alt: "", draggable: "false" });
+    const image = file && el("img", { src: toUrl(file.thumb ?? ""), alt: "", draggable: "false" });
     return el("span", { class: "item" }, el("button", { title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, image, `${word} ${trial}`), el("button", { "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
   }
 
@@ -52,7 +51,7 @@ export function create(page) {
     const pinned = dataset.row(Number(state.with || NaN));
     picked.hidden = picks.length === 0 && pinned === undefined;
     if (picked.hidden) return picked.replaceChildren();
-    Dom.redrawKeepingFocus(picked, () =>
+    redrawKeepingFocus(picked, () =>
       picked.replaceChildren(
         ...(pinned === undefined ? [] : [makeItem(Number(state.with), "reference", () => update({ with: "" }))]),
         ...picks.map((trial) => makeItem(trial, "trial", () => toggle(page, dataset.row(trial) ?? -1))),
