@@ -1,6 +1,7 @@
 // The bar above the views, of one line: name, views, filter, and three menus. A second line appears when there is something
 // to say: filters that can be removed, values chosen for axes, the order of the gallery.
 
+import { createSegment, createSwitch } from "../../../serving/page/js/segment.js";
 import * as Counts from "./counts.js";
 import * as DecideData from "./decide_data.js";
 import { announce, copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "./dom.js";
@@ -10,8 +11,6 @@ import * as Layout from "./layout.js";
 import * as MarkExport from "./mark_export.js";
 import * as Share from "./share.js";
 import * as ViewState from "./state.js";
-import * as Suggest from "./suggest.js";
-import { createSegment, createSwitch } from "../../../serving/page/js/segment.js";
 import * as Transport from "./transport.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis } from "./columns.js" */
@@ -249,7 +248,7 @@ function makeFilter(page, input) {
     spellcheck: "false",
     autocomplete: "off",
     oninput() {
-      options.replaceChildren(...Suggest.complete(text.value, dataset).map((value) => el("option", { value })));
+      options.replaceChildren(...completeFilter(text.value, dataset).map((value) => el("option", { value })));
       input.schedule({ where: text.value });
     },
     onchange: () => input.apply(),
@@ -386,4 +385,31 @@ function makeTabs(views, choose) {
       });
     },
   };
+}
+
+// --- how a filter may go on
+
+const MAX_SUGGESTIONS = 20;
+
+/**
+ * How a filter may go on: with a name of a column, or after a comparison with a value of that column.
+ * @param {string} text @param {Dataset} dataset @returns {string[]} whole filters
+ */
+function completeFilter(text, dataset) {
+  const named = /(`[^`]*`|[A-Za-z_][\w.]*)\s*(==|!=)\s*['"]?([^'"=]*)$/.exec(text);
+  const name = named?.[1].replaceAll("`", "").toLowerCase();
+  const column = dataset.columns.find((column) => column.name.toLowerCase() === name);
+  if (named && column && column.codes !== null) {
+    const start = text.slice(0, named.index + named[0].lastIndexOf(named[2]) + 2);
+    const literals = column.values.map((_, code) => Expression.makeCondition(column, code).split(" == ").slice(1).join(" == "));
+    const isWanted = (/** @type {string} */ literal) => literal.toLowerCase().includes(named[3].trim().toLowerCase());
+    return literals.filter(isWanted).slice(0, MAX_SUGGESTIONS).map((literal) => `${start} ${literal}`);
+  }
+  const word = /[A-Za-z_][\w.]*$/.exec(text)?.[0] ?? "";
+  const isInText = (text.replace(/\\./g, "").match(/['"]/g) ?? []).length % 2 === 1;
+  if (isInText) return [];
+  if (word === "" && !/(^|\(|\b(and|or|not))\s*$/.test(text)) return [];
+  const names = dataset.columns.map(({ name }) => name).filter((name) => name.toLowerCase().startsWith(word.toLowerCase()) && name !== word);
+  const start = text.slice(0, text.length - word.length);
+  return names.slice(0, MAX_SUGGESTIONS).map((name) => start + Expression.quoteName(name));
 }

@@ -1,11 +1,17 @@
 // The trials as a table: sorted, filtered, with chosen columns. Only the rows in view are in the document.
 
+import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
-import * as Dom from "./dom.js";
+import { announce, el, toUrl } from "./dom.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
-import * as TableColumns from "./table_columns.js";
-/** @import { Context } from "./main.js" */
+import * as PlotData from "./plot_data.js";
+import * as TextWidth from "./text_width.js";
+import * as ValueText from "./value_text.js";
+/** @import { Column } from "./columns.js" */
+/** @import { Dataset } from "./dataset.js" */
+/** @import { Context, Page } from "./main.js" */
+/** @import { State } from "./state.js" */
 
 export class TableView {
   static ROW_HEIGHT = 48; // pixels
@@ -19,10 +25,10 @@ export class TableView {
   constructor(host, context, [top, left] = [0, 0]) {
     const { dataset, state } = context;
     this.context = context;
-    this.columns = TableColumns.choose(dataset, state);
+    this.columns = chooseColumns(dataset, state);
     this.rows = Columns.sortRows(dataset, context.getRows(), state.sort);
     this.formatters = this.columns.map(Params.makeFormatter);
-    const widths = this.columns.map(TableColumns.computeWidth);
+    const widths = this.columns.map(computeColumnWidth);
     this.hasPictures = this.rows.some((row) => dataset.files(row)[0]?.thumb);
     const picture = this.hasPictures ? TableView.PICTURE_WIDTH : 0;
     this.template = [...(picture ? [picture] : []), ...widths].map((width) => `${width}px`).join(" ");
@@ -32,10 +38,10 @@ export class TableView {
     this.frame = 0;
 
     this.head = this.makeHead();
-    this.body = Dom.el("div", { class: "tbody", role: "rowgroup" });
+    this.body = el("div", { class: "tbody", role: "rowgroup" });
     this.body.style.height = `${this.rows.length * TableView.ROW_HEIGHT}px`;
     this.body.style.width = this.head.style.width = `${widths.reduce((sum, width) => sum + width, picture)}px`;
-    this.scroller = Dom.el(
+    this.scroller = el(
       "div",
       {
         class: (picture || widths[0]) <= context.room.width * TableView.MAX_STICKY ? "scroller table first-stays" : "scroller table",
@@ -61,12 +67,12 @@ export class TableView {
   install(host) {
     // The table is rebuilt with each update of a run: the list of columns stays as it was.
     const before = host.querySelector("details");
-    const chooser = TableColumns.makeChooser(this.context.dataset, this.columns, this.context.update);
+    const chooser = makeColumnChooser(this.context.dataset, this.columns, this.context.update);
     chooser.open = before?.open ?? false;
     const scrollTop = before?.lastElementChild?.scrollTop ?? 0;
     host.replaceChildren(chooser, this.scroller);
     if (chooser.lastElementChild) chooser.lastElementChild.scrollTop = scrollTop;
-    if (this.rows.length === 0) chooser.after(Dom.el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
+    if (this.rows.length === 0) chooser.after(el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
   }
 
   makeHead() {
@@ -76,18 +82,18 @@ export class TableView {
       const { name } = column;
       const isSorted = name === sortName;
       const onclick = () => this.context.update({ sort: isSorted && !isDescending ? `-${name}` : name });
-      const button = Dom.el(
+      const button = el(
         "button",
         { onclick, title: `Sort by ${name}`, "data-keep": `sort ${name}` },
         name,
         isSorted ? (isDescending ? " ▼" : " ▲") : "",
       );
       const direction = isSorted ? (isDescending ? "descending" : "ascending") : "none";
-      const spread = column.numeric && column.role !== "trial" && TableColumns.makeDistribution(column, this.rows);
-      return Dom.el("span", { role: "columnheader", "aria-sort": direction }, button, spread);
+      const spread = column.numeric && column.role !== "trial" && makeDistribution(column, this.rows);
+      return el("span", { role: "columnheader", "aria-sort": direction }, button, spread);
     });
-    const picture = this.hasPictures && Dom.el("span", { role: "columnheader", class: "picture" }, "picture");
-    const head = Dom.el("div", { class: "trow thead", role: "row", "aria-rowindex": 1 }, picture, cells);
+    const picture = this.hasPictures && el("span", { role: "columnheader", class: "picture" }, "picture");
+    const head = el("div", { class: "trow thead", role: "row", "aria-rowindex": 1 }, picture, cells);
     head.style.gridTemplateColumns = this.template;
     return head;
   }
@@ -99,12 +105,12 @@ export class TableView {
     const cells = this.columns.map((column, i) => {
       const text = this.formatters[i](row);
       const attributes = { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? Params.formatFull(column, row) : null };
-      const cell = Dom.el("span", attributes, text);
+      const cell = el("span", attributes, text);
       if (column === colour) cell.style.boxShadow = `inset 5px 0 ${tint([row])}`;
       return cell;
     });
-    const picture = this.hasPictures && Dom.el("span", { role: "gridcell", class: "picture" }, this.makePicture(row));
-    const node = Dom.el("div", { class: `trow ${dataset.status(row)}`, role: "row", "aria-rowindex": index + 2 }, picture, cells);
+    const picture = this.hasPictures && el("span", { role: "gridcell", class: "picture" }, this.makePicture(row));
+    const node = el("div", { class: `trow ${dataset.status(row)}`, role: "row", "aria-rowindex": index + 2 }, picture, cells);
     node.dataset.trial = String(dataset.trial(row));
     node.dataset.row = String(row);
     node.id = `row-${index}`;
@@ -119,8 +125,8 @@ export class TableView {
     const { dataset } = this.context;
     const [file] = dataset.files(row);
     if (!file?.thumb) return null;
-    const src = Dom.toUrl(Media.pickThumbnail(file, TableView.PICTURE_WIDTH, dataset.raw.sides));
-    return Media.reportLoss(Dom.el("img", { src, alt: "", loading: "lazy", draggable: "false" }));
+    const src = toUrl(Media.pickThumbnail(file, TableView.PICTURE_WIDTH, dataset.raw.sides));
+    return Media.reportLoss(el("img", { src, alt: "", loading: "lazy", draggable: "false" }));
   }
 
   draw() {
@@ -176,7 +182,7 @@ export class TableView {
       if (step !== undefined) this.setCurrent((this.current < 0 ? this.findFirstVisible() : this.current) + step);
       else if (row < 0) return;
       else if (event.key === "Enter") context.open(row);
-      else if (context.markByKey(event.key, row)) event.key === "x" || Dom.announce(`trial ${context.dataset.trial(row)} marked`);
+      else if (context.markByKey(event.key, row)) event.key === "x" || announce(`trial ${context.dataset.trial(row)} marked`);
       else return;
       event.preventDefault();
     });
@@ -214,4 +220,84 @@ export class TableView {
     this.resizeObserver.disconnect();
     cancelAnimationFrame(this.frame);
   }
+}
+
+// --- its columns
+
+const BIN_COUNT = 24; // of the distribution in a column's head
+const SAMPLED = 200; // values that are looked at for the width of a column
+
+/**
+ * The columns of the address, else the usual ones: the trial, what varies, the outcome, and the metrics.
+ * @param {Dataset} dataset @param {State} state
+ */
+function chooseColumns(dataset, state) {
+  const names = parseNames(state.columns);
+  const wanted = dataset.columns.filter((column) => names.includes(column.name));
+  if (wanted.length > 0) return wanted;
+  const hasFailed = dataset.countStatuses().has("failed");
+  const usual = ["trial", "status", "ran_s", ...(dataset.raw.spending ? ["cost"] : []), ...(hasFailed ? ["error"] : [])];
+  return dataset.columns.filter(({ name, role }) => ["axis", "metric", "mark"].includes(role) || name === "check" || usual.includes(name));
+}
+
+/** @param {string} text @returns {string[]} */
+function parseNames(text) {
+  try {
+    const names = JSON.parse(text || "null");
+    return Array.isArray(names) ? names : [];
+  } catch {
+    return []; // somebody cut the address
+  }
+}
+
+/** A list of all columns with check boxes. @param {Dataset} dataset @param {Column[]} columns those that are shown @param {Page["update"]} update */
+function makeColumnChooser(dataset, columns, update) {
+  const boxes = dataset.columns.map((column) => {
+    const { name } = column;
+    const box = el("input", { type: "checkbox", value: name, "data-keep": `column ${name}`, onchange: onChange });
+    box.checked = columns.includes(column);
+    return box;
+  });
+  function onChange() {
+    update({ columns: JSON.stringify(boxes.filter((box) => box.checked).map((box) => box.value)) });
+  }
+  return el(
+    "details",
+    { class: "columns" },
+    el("summary", {}, `Columns (${columns.length} of ${dataset.columns.length})`),
+    el("div", { class: "strip" }, boxes.map((box) => el("label", {}, box, box.value))),
+  );
+}
+
+/** A small picture of how the numbers of a column are distributed; null if they are all the same. @param {Column} column @param {number[]} rows */
+function makeDistribution(column, rows) {
+  const values = rows.map((row) => column.value(row)).filter(ValueText.isNumber).map(Number);
+  const extent = Colours.findExtent(values);
+  if (extent === null || extent[0] === extent[1]) return null;
+  const counts = PlotData.countBins(values, extent, BIN_COUNT);
+  const most = Math.max(...counts);
+  const label = `Distribution of ${column.name}: ${extent.map(ValueText.makeFormat(values)).join(" to ")}`;
+  const canvas = el("canvas", { class: "spread", width: BIN_COUNT * 3, height: 14, role: "img", "aria-label": label, title: label });
+  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--spread");
+  counts.forEach((count, index) => {
+    const height = Math.ceil((count / most) * 14);
+    pen.fillRect(index * 3, 14 - height, 2, height);
+  });
+  return canvas;
+}
+
+/** @type {CanvasRenderingContext2D | null} */
+let pen = null;
+
+/** The width of a column in pixels: that of its longest value, or its name with the arrow of a sorted column. @param {Column} column */
+function computeColumnWidth(column) {
+  pen ??= TextWidth.makePen("600 14px"); // as the head is set
+  const head = pen.measureText(`${column.name} ▼`).width + 24;
+  const labels =
+    column.codes === null
+      ? column.numbers.slice(0, SAMPLED).map((_, row) => column.label(row))
+      : [...column.labels.slice(0, SAMPLED).map((label, code) => column.names?.[code] ?? ValueText.toVisible(label)), column.codes.includes(-1) ? "(none)" : ""];
+  const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
+  return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28, head)));
 }

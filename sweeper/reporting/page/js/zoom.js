@@ -2,8 +2,7 @@
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import * as Comparison from "./comparison.js";
-import * as Details from "./details.js";
-import * as Dom from "./dom.js";
+import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "./dom.js";
 import * as Drag from "./drag.js";
 import * as Keys from "./keys.js";
 import * as MarkControls from "./mark_controls.js";
@@ -12,7 +11,7 @@ import * as Review from "./review.js";
 import * as Steps from "./steps.js";
 import * as Tray from "./tray.js";
 import * as Workflow from "./workflow.js";
-/** @import { CheckFinding, PageFile } from "./dataset.js" */
+/** @import { CheckFinding, Dataset, PageFile } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
@@ -35,15 +34,15 @@ class ZoomParts {
     this.nodes = Object.fromEntries(ZoomParts.NAMES.map((name) => [name, ZoomParts.makeEmpty()]));
     this.stageKey = "";
     const { head, modes, stage, steps, outputs, outcome, answers, params, facts, actions } = this.nodes;
-    this.left = Dom.el("div", { class: "zoom-left" }, modes, stage, steps, outputs);
-    const panel = Dom.el("aside", { class: "panel" }, outcome, answers, markControls, params, facts, actions);
+    this.left = el("div", { class: "zoom-left" }, modes, stage, steps, outputs);
+    const panel = el("aside", { class: "panel" }, outcome, answers, markControls, params, facts, actions);
     dialog.tabIndex = -1; // it receives the focus of elements that are removed
-    this.status = Dom.el("p", { class: "offscreen", role: "status" }); // read aloud when another trial is shown
-    dialog.replaceChildren(head, Dom.el("div", { class: "zoom-body" }, this.left, panel), this.status);
+    this.status = el("p", { class: "offscreen", role: "status" }); // read aloud when another trial is shown
+    dialog.replaceChildren(head, el("div", { class: "zoom-body" }, this.left, panel), this.status);
   }
 
   static makeEmpty() {
-    return Dom.el("div", { hidden: true });
+    return el("div", { hidden: true });
   }
 
   /**
@@ -56,10 +55,10 @@ class ZoomParts {
     const old = this.nodes[name];
     const next = node ?? ZoomParts.makeEmpty();
     if (!always && old.isEqualNode(next)) return;
-    const focusKey = Dom.focusKey(old);
+    const key = focusKey(old);
     old.replaceWith(next);
     this.nodes[name] = next;
-    Dom.focusByKey(next, focusKey);
+    focusByKey(next, key);
   }
 
   /** Replace the pictures if their key changed. @param {string} key @param {() => HTMLElement} make */
@@ -153,16 +152,16 @@ export class Zoom {
     if (isNewTrial) parts.status.textContent = `trial ${dataset.trial(row)}: ${Params.makeTitle(dataset, row)}`;
     parts.replace("modes", this.makeModes(), isNewTrial);
     parts.replace("outputs", this.makeOutputs(), isNewTrial);
-    parts.replace("outcome", Details.makeOutcome(dataset, row), isNewTrial);
+    parts.replace("outcome", makeOutcome(dataset, row), isNewTrial);
     parts.replace("steps", this.makeSteps(), isNewTrial);
     parts.replace("answers", Review.makeAnswers(this.page, row), isNewTrial);
     parts.replace("params", Params.makeTables(dataset, row, other), isNewTrial);
-    parts.replace("facts", Details.makeFacts(dataset, row, file), isNewTrial);
-    parts.replace("actions", Details.makeActions(dataset, row, file), isNewTrial);
+    parts.replace("facts", makeFacts(dataset, row, file), isNewTrial);
+    parts.replace("actions", makeActions(dataset, row, file), isNewTrial);
     const [mode, panes] = [this.shown.mode, this.getPanes()];
     parts.replaceStage(JSON.stringify([mode, panes]), () => {
       this.paneControls = panes.map(() => MarkControls.create(this.page, true));
-      return Comparison.create(mode, panes, this.paneControls.map(({ node }, index) => (panes[index].row < 0 ? Dom.el("section", { class: "opinion" }) : node)));
+      return Comparison.create(mode, panes, this.paneControls.map(({ node }, index) => (panes[index].row < 0 ? el("section", { class: "opinion" }) : node)));
     });
     panes.forEach((pane, index) => pane.row >= 0 && this.paneControls[index].show(pane.row));
     for (const figure of this.parts.nodes.stage.querySelectorAll("figure")) figure.classList.toggle("current", panes.length > 2 && figure.dataset.row === String(row));
@@ -218,17 +217,17 @@ export class Zoom {
 
   /** @param {string} key finds the button again when it is replaced @param {Record<string, any>} attributes @param {string} text */
   static makeButton(key, attributes, text) {
-    return Dom.el("button", { "data-keep": key, ...attributes }, text);
+    return el("button", { "data-keep": key, ...attributes }, text);
   }
 
   makeHead() {
     const { dataset } = this;
     const { row, other } = this.shown;
-    return Dom.el(
+    return el(
       "header",
       { class: "zoom-head" },
-      Dom.el("h2", { title: dataset.title(row) }, Params.makeTitle(dataset, row, other < 0 ? [] : [other])),
-      Dom.el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
+      el("h2", { title: dataset.title(row) }, Params.makeTitle(dataset, row, other < 0 ? [] : [other])),
+      el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
       Zoom.makeButton("close", { "aria-label": "Close", onclick: () => this.close() }, "✕"),
     );
   }
@@ -247,9 +246,9 @@ export class Zoom {
     const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
     const hasAccepted = (dataset.finding(row)?.accepted.length ?? 0) > 0;
     const pinned = other < 0 ? undefined : dataset.files(other).find(({ thumb }) => thumb);
-    const thumb = pinned && Dom.el("img", { class: "pinned", src: Dom.toUrl(pinned.thumb ?? ""), alt: "" });
+    const thumb = pinned && el("img", { class: "pinned", src: toUrl(pinned.thumb ?? ""), alt: "" });
     const isCollected = page.marks.picked.has(row);
-    return Dom.el(
+    return el(
       "div",
       { class: "strip", role: "group", "aria-label": "How to compare" },
       buttons,
@@ -257,7 +256,7 @@ export class Zoom {
         Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
       hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
       Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
-      other >= 0 && Dom.el("button", { "data-keep": "release", title: "Stop comparing", onclick: () => this.release() }, thumb ?? "", `Reference: trial ${dataset.trial(other)} ✕`),
+      other >= 0 && el("button", { "data-keep": "release", title: "Stop comparing", onclick: () => this.release() }, thumb ?? "", `Reference: trial ${dataset.trial(other)} ✕`),
       Zoom.makeButton("collect", { onclick: () => Tray.toggle(page, row), "aria-pressed": String(isCollected), title: "Into the tray, to compare several: key X" }, "Collect"),
     );
   }
@@ -279,7 +278,7 @@ export class Zoom {
       const onclick = () => this.replaceState({ file: String(index) });
       return Zoom.makeButton(`output-${index}`, { "aria-pressed": String(index === output), onclick }, `${index + 1}`);
     });
-    return Dom.el("div", { class: "strip", role: "group", "aria-label": "Files of this trial" }, buttons);
+    return el("div", { class: "strip", role: "group", "aria-label": "Files of this trial" }, buttons);
   }
 
   // --- what the user does
@@ -311,12 +310,12 @@ export class Zoom {
     if (this.shown.other === this.shown.row) return this.release();
     const trial = String(this.dataset.trial(this.shown.row));
     this.replaceState({ with: trial });
-    Dom.announce(`Trial ${trial} is the reference. Move to another trial.`);
+    announce(`Trial ${trial} is the reference. Move to another trial.`);
   }
 
   release() {
     this.replaceState({ with: "", mode: "single" });
-    Dom.announce("Not comparing any more.");
+    announce("Not comparing any more.");
   }
 
   toggleAccepted() {
@@ -327,10 +326,10 @@ export class Zoom {
   /** Set the mode. If it needs a second trial and none is held, take a neighbour, if possible on the left. @param {string} mode */
   setMode(mode) {
     const { other } = this.shown;
-    if (!this.listModes().some(([name]) => name === mode)) return Dom.announce("only pictures can be compared like that");
+    if (!this.listModes().some(([name]) => name === mode)) return announce("only pictures can be compared like that");
     if (mode === "single" || mode === "picked" || other >= 0 || this.isAgainstAccepted()) return this.replaceState({ mode });
     const second = this.findNeighbour(0, -1) ?? this.findNeighbour(0, 1) ?? this.findNeighbour(-1, 0) ?? this.findNeighbour(1, 0);
-    if (second === undefined) return Dom.announce("there is no second trial in view to compare with");
+    if (second === undefined) return announce("there is no second trial in view to compare with");
     this.replaceState({ mode, with: String(this.dataset.trial(second)) });
   }
 
@@ -369,6 +368,68 @@ export class Zoom {
     const src = target?.closest(".stage img")?.getAttribute("src");
     const rows = [row, ...this.getPanes().map((pane) => pane.row)].filter((shown) => shown >= 0);
     const files = [...rows.flatMap((shown) => dataset.files(shown)), ...(dataset.finding(row)?.accepted ?? [])];
-    Drag.fillWithFile(event, files.find((file) => file.path && Dom.toUrl(file.path) === src));
+    Drag.fillWithFile(event, files.find((file) => file.path && toUrl(file.path) === src));
   }
+}
+
+// --- the text beside the pictures
+
+/** Why there is no picture, and what a check found; null if there is nothing to say. @param {Dataset} dataset @param {number} row */
+function makeOutcome(dataset, row) {
+  const reason = dataset.reason(row);
+  const finding = dataset.finding(row);
+  if (!reason && !finding) return null;
+  return el(
+    "div",
+    { class: "outcome" },
+    reason && el("p", { class: `reason ${dataset.status(row)}` }, reason),
+    finding &&
+      el("p", { class: `reason ${finding.state === "changed" ? "failed" : ""}` }, `check: ${finding.state}`, finding.reason && `, ${finding.reason}`),
+    finding?.verdict && el("p", { class: "reason" }, finding.verdict),
+    finding?.text && el("pre", { class: "reason", tabindex: 0 }, finding.text),
+  );
+}
+
+/** @param {Dataset} dataset @param {number} row @param {PageFile | undefined} file */
+function makeFacts(dataset, row, file) {
+  const facts = [
+    file?.kind !== "audio" && file?.width && `${file.width} × ${file.height}`,
+    file?.bytes && `${Math.ceil(file.bytes / 1024)} kB`,
+    dataset.outcomeColumn("target").label(row),
+  ];
+  return el("p", { class: "dim", title: `digest ${dataset.digest(row)}` }, facts.filter(Boolean).join(" · "));
+}
+
+/** @param {string} text @param {() => void} onclick @param {string} [look] */
+const makeButton = (text, onclick, look = "quiet") => el("button", { class: look, "data-keep": text, onclick }, text);
+
+/** @param {Dataset} dataset @param {number} row @param {PageFile | undefined} file */
+function makeActions(dataset, row, file) {
+  const [workflow, name] = Workflow.getFile(dataset, row);
+  const workflowActions =
+    workflow === null
+      ? [el("p", { class: "dim" }, `No workflow and no rerun command: ${Workflow.explainMissing(dataset)}.`)]
+      : [
+          makeButton("Copy workflow", () => copyText(workflow, "workflow"), "primary"),
+          makeButton("Save workflow", () => saveFile(name, "application/json", workflow)),
+        ];
+  const isInline = /** @type {any} */ (globalThis).sweeper?.inline !== undefined; // browsers open no data URL by a link
+  const canOpen = !isInline && file?.path && ["image", "video", "audio"].includes(file.kind) && !/\.svg$/.test(file.path);
+  return el(
+    "section",
+    { class: "actions" },
+    workflowActions,
+    workflow !== null && makeRerun(dataset, row),
+    canOpen && el("a", { href: toUrl(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
+    file?.workflow &&
+      el("p", { class: "dim" }, "Drag the picture into ComfyUI: it contains its workflow. A saved workflow can be dragged there too."),
+    el("p", { class: "dim keys" }, "Key ? lists the keys."),
+  );
+}
+
+/** @param {Dataset} dataset @param {number} row */
+function makeRerun(dataset, row) {
+  const reason = Workflow.explainNoCommand(dataset, row);
+  if (reason) return el("p", { class: "dim" }, `No rerun command: ${reason}.`);
+  return makeButton("Copy rerun command", () => copyText(Workflow.makeCommand(dataset, row) ?? "", "command"));
 }
