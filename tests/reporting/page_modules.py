@@ -11,8 +11,8 @@ from sweeper.reporting.write_report import PAGE_FOLDER
 from sweeper.serving.page_files import join_script
 
 _NAMES = {
-    "Address": "address", "Expression": "expression", "MarkExport": "mark_export", "TextDiff": "text_diff",
-    "TextWidth": "text_width", "ValueText": "value_text", "ViewState": "state", "Workflow": "workflow",
+    "Expression": "expression", "MarkExport": "mark_export", "TextDiff": "text_diff", "TextWidth": "text_width",
+    "ValueText": "value_text", "ViewState": "state", "Workflow": "workflow",
 }  # fmt: skip
 
 

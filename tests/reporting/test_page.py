@@ -131,11 +131,10 @@ def test_address_keeps_its_meaning_when_the_sweep_grows(made, opened):
     assert [side for side in larger.evaluate(sides) if side != TEXTS[0]] == page.evaluate(sides)
     assert larger.evaluate(told) == [f"{title} · new: 1" for title in page.evaluate(told)]
     page.keyboard.press("Escape")
-    every = evaluate(
-        page, "() => [...Array(48).keys()].map(trial => Address.writeTrial(sweeper.page.dataset, `${trial}`))"
-    )
-    read = "words => words.map(word => Number(Address.readTrial(sweeper.page.dataset, word)))"
-    assert evaluate(page, read, every) == list(range(48))
+    kept = """() => { const { getState, dataset } = sweeper.page, first = getState();
+        const write = trial => ViewState.write({ ...first, trial: `${trial}` }, first, dataset);
+        return [...Array(48).keys()].filter(trial => ViewState.read(write(trial), first, dataset).trial !== `${trial}`); }"""
+    assert evaluate(page, kept) == []
 
 
 def test_address_is_short_and_separates_equal_trials(made, opened):

@@ -4,7 +4,7 @@
 import { createSegment, createSwitch } from "../../../serving/page/js/segment.js";
 import * as Counts from "./counts.js";
 import * as DecideData from "./decide_data.js";
-import { announce, copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "./dom.js";
+import { announce, copyText, el, makeButton, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "./dom.js";
 import * as Expression from "./expression.js";
 import * as Keys from "./keys.js";
 import * as Layout from "./layout.js";
@@ -303,8 +303,6 @@ function describeFilter(source, { search, error, broken, condition }, found, siz
 /** How many trials are judged, and what can be done with that. @param {Page} page @returns {BarPart} */
 function makeMarkMenu({ dataset, marks, update }) {
   const fileName = dataset.raw.experiment.replace(/[^\w-]+/g, "-");
-  /** @param {string} text @param {() => void} onclick */
-  const makeButton = (text, onclick) => el("button", { onclick }, text);
   const send = makeButton("Send marks (file)", () => {
     saveFile(`${fileName}-marks.json`, "application/json", marks.toFile());
     announce("others open this file by Marks > Open marks, or with: sweeper report --marks FILE");

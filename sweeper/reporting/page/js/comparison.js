@@ -134,10 +134,7 @@ function makeDifference(a, b) {
   return el("div", { class: "stage" }, el("div", { class: "stack lens" }, canvas), controls);
 }
 
-/**
- * Draw the difference; returns the reason if that is not possible, else "".
- * @param {HTMLCanvasElement} canvas @param {PageFile} a @param {PageFile} b
- */
+/** Draw the difference; returns the reason if that is not possible, else "". @param {HTMLCanvasElement} canvas @param {PageFile} a @param {PageFile} b */
 async function drawDifference(canvas, a, b) {
   const [one, two] = [a, b].map((file) => Object.assign(new Image(), { src: toUrl(file.path) }));
   try {

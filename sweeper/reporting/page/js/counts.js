@@ -57,10 +57,7 @@ export function create(page) {
   return { node, notices: el("div", { class: "notices" }, accidents, Review.makeCauses(page), notes), progress, update, show: filters.show };
 }
 
-/**
- * Buttons that filter by a value, each with its count. They are kept: a press would be lost if its button were replaced.
- * @param {Page["update"]} update
- */
+/** Buttons that filter by a value, each with its count. They are kept: a press would be lost if its button were replaced. @param {Page["update"]} update */
 function makeFilters(update) {
   /** @type {Map<string, HTMLButtonElement>} */
   const buttons = new Map(); // by filter

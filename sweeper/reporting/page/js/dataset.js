@@ -326,10 +326,7 @@ export class Dataset {
     }
   }
 
-  /**
-   * Apply which trials are running now; returns the rows that changed.
-   * @param {Record<string, Progress | null>} progressByTrial @returns {number[]}
-   */
+  /** Apply which trials are running now; returns the rows that changed. @param {Record<string, Progress | null>} progressByTrial @returns {number[]} */
   updateRunning(progressByTrial) {
     const changed = [...this.running.keys()].filter((row) => progressByTrial[this.trial(row)] === undefined);
     for (const row of changed) this.running.delete(row);

@@ -85,10 +85,7 @@ function makeScore(dataset, judge, marks) {
 /** @param {Axis[]} axes @param {number} row */
 const makeKey = (axes, row) => (axes.length === 1 ? String(axes[0].codes[row]) : axes.map(({ codes }) => codes[row]).join());
 
-/**
- * The axes whose values one chooses, and the others: prompts and seeds, over which the answer holds.
- * @param {Dataset} dataset @param {Judge} judge
- */
+/** The axes whose values one chooses, and the others: prompts and seeds, over which the answer holds. @param {Dataset} dataset @param {Judge} judge */
 export function splitAxes(dataset, { choice }) {
   const isSetting = (/** @type {Axis} */ axis) => (choice === null ? !Layout.isSeed(axis) : choice.axes.some(({ columns }) => columns.includes(axis.name)));
   const varying = listVarying(dataset);

@@ -69,6 +69,9 @@ export function focusByKey(host, key) {
 /** @param {Element | null} node @returns {node is HTMLElement | SVGElement} */
 const isFocusable = (node) => node instanceof HTMLElement || node instanceof SVGElement;
 
+/** A button with a text. @param {string} text @param {() => void} onclick @param {Record<string, any>} [more] attributes */
+export const makeButton = (text, onclick, more = {}) => el("button", { onclick, ...more }, text);
+
 let fieldCount = 0;
 
 /**
@@ -90,10 +93,7 @@ export function makeMenu(options, selected, onChange) {
   return select;
 }
 
-/**
- * A button that opens a panel below it. A press elsewhere or Escape closes the panel.
- * @param {string} text of the button @param {Children[]} content
- */
+/** A button that opens a panel below it. A press elsewhere or Escape closes the panel. @param {string} text of the button @param {Children[]} content */
 export function makePanel(text, ...content) {
   const panel = el("div", { class: "menu-panel", role: "group", "aria-label": text, hidden: true }, ...content);
   const button = el("button", { "aria-expanded": "false", "data-keep": text, onclick: () => toggle(panel.hidden === true) }, `${text} ▾`);

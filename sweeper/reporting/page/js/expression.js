@@ -160,10 +160,7 @@ function makeSearch(words, dataset) {
 
 const FALLBACK = "status == 'failed'";
 
-/**
- * An example for the empty filter field: an expression over an axis of this sweep that finds at least one trial.
- * @param {Dataset} dataset @returns {string}
- */
+/** An example for the empty filter field: an expression over an axis of this sweep that finds at least one trial. @param {Dataset} dataset @returns {string} */
 export function makeExample(dataset) {
   const axis = dataset.axes.find((each) => each.numeric && each.values.length > 1 && !Layout.isSeed(each));
   return axis ? `${quoteName(axis.name)} >= ${toText(axis.values.at(-1))}` : FALLBACK;

@@ -381,11 +381,7 @@ export class GridView {
     return [r + Number(isCut[0]), c + Number(isCut[1])];
   }
 
-  /**
-   * Make a cell the current one.
-   * @param {number} r @param {number} c
-   * @param {boolean} [stay] whether the view stays even if the cell is outside of it
-   */
+  /** Make a cell the current one. @param {number} r @param {number} c @param {boolean} [stay] whether the view stays even if the cell is outside of it */
   setCurrent(r, c, stay = false) {
     const { rows, columns } = this.arrangement;
     if (rows.length === 0) return;

@@ -110,10 +110,7 @@ function listPins(dataset, view) {
     .map((axis) => [axis, view.pins[axis.name]]);
 }
 
-/**
- * The axes that may hide trials: a value that is chosen for an axis is shown even if it is hidden.
- * @param {Dataset} dataset @param {AxisValue[]} pins
- */
+/** The axes that may hide trials: a value that is chosen for an axis is shown even if it is hidden. @param {Dataset} dataset @param {AxisValue[]} pins */
 const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
 
 /** Make a test whether no value of a row is hidden. @param {Columns.Axis[]} axes @param {State} view @returns {(row: number) => boolean} */
@@ -208,10 +205,7 @@ function isPartner(dataset, axis, other) {
   return together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
 }
 
-/**
- * All rows in the order in which trials lie in a cell, the one on top first; null for the written order.
- * @param {Dataset} dataset @param {State} view
- */
+/** All rows in the order in which trials lie in a cell, the one on top first; null for the written order. @param {Dataset} dataset @param {State} view */
 function orderStacks(dataset, view) {
   const column = dataset.column(view.colour);
   if (view.stack === "first" || !column?.numeric) return null;
@@ -352,10 +346,7 @@ export function groupByOuter(lines) {
   return groups;
 }
 
-/**
- * Axes without a direction whose value the other axes do not fix: a cell may hold several of their values.
- * @param {Dataset} dataset @param {State} view
- */
+/** Axes without a direction whose value the other axes do not fix: a cell may hold several of their values. @param {Dataset} dataset @param {State} view */
 export function listFreeAxes(dataset, view) {
   const placed = DIRECTIONS.flatMap((direction) => axisAlong(dataset, view, direction) ?? []);
   return dataset.axes.filter((axis) => axis.order.length > 1 && !placed.includes(axis) && !isDetermined(dataset, axis, placed));

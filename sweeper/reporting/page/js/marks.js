@@ -60,10 +60,7 @@ export class Marks {
     return (this.knownRows ??= Map.groupBy(this.dataset.listRows(), (row) => this.dataset.digest(row)));
   }
 
-  /**
-   * Take over the marks that are newer than those here; returns their digests.
-   * @param {Iterable<[digest: string, mark: any]>} entries @returns {string[]}
-   */
+  /** Take over the marks that are newer than those here; returns their digests. @param {Iterable<[digest: string, mark: any]>} entries @returns {string[]} */
   merge(entries) {
     const changed = [];
     for (const [digest, raw] of entries) {

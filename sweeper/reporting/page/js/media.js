@@ -103,10 +103,7 @@ export function addSign(file, node, width) {
   return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, sign));
 }
 
-/**
- * Choose `count` files, one of each kind first: a film after six stills would otherwise never be shown.
- * @param {PageFile[]} files @param {number} count
- */
+/** Choose `count` files, one of each kind first: a film after six stills would otherwise never be shown. @param {PageFile[]} files @param {number} count */
 export function choose(files, count) {
   const getKind = (/** @type {PageFile} */ file) => getSign(file) || file.kind; // an animated picture counts as a film
   const firsts = files.filter((file, index) => files.findIndex((other) => getKind(other) === getKind(file)) === index);

@@ -74,11 +74,7 @@ export function create(host, context, last) {
   };
 }
 
-/**
- * @param {Context} context
- * @param {{numbers: Column[], metric: Column, against: Column | undefined, per: Axis | undefined}} shown
- * @returns {Controls}
- */
+/** @param {Context} context @param {{numbers: Column[], metric: Column, against: Column | undefined, per: Axis | undefined}} shown @returns {Controls} */
 function makeControls({ dataset, state, update }, { numbers, metric, against, per }) {
   const controls = { state, node: el("div", { class: "tools plots-bar" }) };
   const axes = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, axis.name])];

@@ -1,6 +1,6 @@
 // What one can give to others of the page: one file, a picture or a PDF of what is shown, and the address.
 
-import { announce, copyText, el, makePanel } from "./dom.js";
+import { announce, copyText, el, makeButton, makePanel } from "./dom.js";
 import * as PrintSheet from "./print_sheet.js";
 import * as Workflow from "./workflow.js";
 /** @import { Page } from "./main.js" */
@@ -11,19 +11,17 @@ const MAX_NAMED = 200; // trials in a command
 export function create(page) {
   const name = page.dataset.raw.experiment.replace(/[^\w-]+/g, "-");
   const isServed = location.protocol.startsWith("http") && page.dataset.raw.live !== undefined;
-  /** @param {string} text @param {string} title @param {() => void} onclick */
-  const makeButton = (text, title, onclick) => el("button", { title, onclick }, text);
   /** @param {string} text @param {string} title @param {string} file @param {"--one-file" | "--sheet"} option */
   const makeExport = (text, title, file, option) =>
     isServed
-      ? makeButton(text, title, () => download(page, file))
-      : makeButton(`Copy command: ${text}`, title, () => copyText(makeCommand(page, file, option), "command"));
+      ? makeButton(text, () => download(page, file), { title })
+      : makeButton(`Copy command: ${text}`, () => copyText(makeCommand(page, file, option), "command"), { title });
   return makePanel(
     "Share",
     makeExport("one file", "A page with its pictures inside, to send", `${name}.html`, "--one-file"),
     makeExport("contact sheet", "A picture of the grid", `${name}.png`, "--sheet"),
-    makeButton("Print or save as PDF", "The whole arrangement, on pages", () => PrintSheet.print(page)),
-    makeButton("Copy address", "It opens this view", () => copyText(location.href, "address")),
+    makeButton("Print or save as PDF", () => PrintSheet.print(page), { title: "The whole arrangement, on pages" }),
+    makeButton("Copy address", () => copyText(location.href, "address"), { title: "It opens this view" }),
   );
 }
 

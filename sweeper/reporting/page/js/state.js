@@ -1,8 +1,8 @@
 // The view as a value, and as the part of the address behind `#`: everybody who opens the address sees the same view.
 
-import * as Address from "./address.js";
 import * as DecideData from "./decide_data.js";
 import * as Layout from "./layout.js";
+import * as ValueText from "./value_text.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 
@@ -121,21 +121,21 @@ export function write(state, initial, dataset) {
   if (hasSettings || DIRECTIONS.some((direction) => state[direction] !== initial[direction]))
     {for (const direction of DIRECTIONS) params.set(direction, state[direction]);}
   for (const key of TEXT_KEYS) {
-    const text = TRIAL_KEYS.some((name) => name === key) ? Address.writeTrial(dataset, state[key]) : state[key];
+    const text = TRIAL_KEYS.some((name) => name === key) ? writeTrial(dataset, state[key]) : state[key];
     // An address without a view is older than Decide: see `read`.
     const isSaid = text !== initial[key] || (key === "view" && text === "decide");
     if (isSaid && !(key === "fit" && text === "")) params.set(key, text);
   }
-  for (const trial of state.picks) params.append("pick", Address.writeTrial(dataset, String(trial)));
+  for (const trial of state.picks) params.append("pick", writeTrial(dataset, String(trial)));
   if (state.fit === "") params.set("size", String(state.size));
   if (state.captions !== initial.captions) params.set("captions", String(state.captions));
   for (const axis of dataset.axes) {
     const pin = state.pins[axis.name];
     const order = state.order[axis.name] ? trimOrder(axis, state) : [];
     const hidden = state.hidden[axis.name] ?? [];
-    if (pin !== undefined) params.append("pin", Address.writeValues(axis, [pin]));
-    if (hidden.length > 0) params.append("hide", Address.writeValues(axis, hidden));
-    if (order.length > 0) params.append("order", Address.writeValues(axis, order));
+    if (pin !== undefined) params.append("pin", writeValues(axis, [pin]));
+    if (hidden.length > 0) params.append("hide", writeValues(axis, hidden));
+    if (order.length > 0) params.append("order", writeValues(axis, order));
   }
   return params.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape and are easier to read
 }
@@ -157,7 +157,7 @@ export function read(text, initial, dataset) {
   const params = new URLSearchParams(text.replace(/^#/, ""));
   const state = { ...initial, ...makeAxisSettings() };
   if (initial.view === "decide" && params.size > 0) state.view = dataset.raw.search ? "search" : "grid";
-  const picks = params.getAll("pick").map((trial) => dataset.row(Number(Address.readTrial(dataset, trial) || NaN)));
+  const picks = params.getAll("pick").map((trial) => dataset.row(Number(readTrial(dataset, trial) || NaN)));
   state.picks = [...new Set(picks)].flatMap((row) => (row === undefined ? [] : dataset.trial(row))).slice(0, MAX_PICKS);
   for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
   for (const direction of Layout.DIRECTIONS) {
@@ -172,10 +172,10 @@ export function read(text, initial, dataset) {
   const size = Number(params.get("size"));
   if (Number.isInteger(size) && size >= 48 && size <= 512) Object.assign(state, { size, fit: "" });
   if (params.has("captions")) state.captions = params.get("captions") === "true";
-  for (const key of TRIAL_KEYS) state[key] = Address.readTrial(dataset, state[key]);
+  for (const key of TRIAL_KEYS) state[key] = readTrial(dataset, state[key]);
   /** @param {string} name */
   const readEach = (name) => params.getAll(name).flatMap((one) => {
-    const values = Address.readValues(dataset, one);
+    const values = readValues(dataset, one);
     return values === null ? [] : [values];
   });
   for (const [axis, codes] of readEach("hide")) state.hidden[axis.name] = codes;
@@ -195,4 +195,97 @@ export function withAxis(state, direction, name) {
   const old = Layout.DIRECTIONS.find((other) => other !== direction && name !== "" && state[other] === name);
   if (old !== undefined) next[old] = state[direction];
   return next;
+}
+
+// --- values and trials in an address
+
+const WORD = /"(?:[^"\\]|\\.)*"|[^,:"]+/g; // `:` and `,` are there for readers
+const MAX_LETTERS = 48; // of a value that is written in full
+
+/**
+ * A value as one word. A short identifier stands as it is; a long text is cut and ends with a checksum of all of it.
+ * @param {ValueText.Value} value @returns {string}
+ */
+function toWord(value) {
+  if (typeof value === "string" && /^[A-Za-z_][\w.-]*$/.test(value) && !/^(true|false|null)$/.test(value) && value.length <= MAX_LETTERS)
+    {return value;}
+  const letters = [...(typeof value === "string" ? value : ValueText.toJson(value))];
+  if (letters.length > MAX_LETTERS) return JSON.stringify(`${letters.slice(0, MAX_LETTERS / 2).join("")}…${checksum(letters)}`);
+  return typeof value === "string" || (typeof value === "object" && value !== null) ? JSON.stringify(letters.join("")) : ValueText.toJson(value);
+}
+
+/** @param {string[]} letters */
+function checksum(letters) {
+  const sum = letters.reduce((total, letter) => (Math.imul(total, 31) + /** @type {number} */ (letter.codePointAt(0))) >>> 0, 7);
+  return sum.toString(36);
+}
+
+/** The words of a text, each as `toWord` writes it. @param {string} text */
+const splitWords = (text) => (text.match(WORD) ?? []).map(normalizeWord);
+
+/** A word as `toWord` writes it; a person may have written it differently. @param {string} word */
+function normalizeWord(word) {
+  if (/^(true|false|null|-?\d[\w.+-]*)$/.test(word)) return word;
+  try {
+    return toWord(word.startsWith('"') ? JSON.parse(word) : word);
+  } catch {
+    return word; // not a text, so it matches no value
+  }
+}
+
+/** @param {Dataset} dataset @param {string} word */
+const findAxis = (dataset, word) => dataset.axes.find((axis) => toWord(axis.name) === word);
+
+/** A trial without a value has the word `null`, which no value has. @param {Axis} axis @param {number} code */
+const codeWord = (axis, code) => toWord(code < 0 ? null : axis.values[code]);
+
+/** @param {Axis} axis */
+const codesByWord = (axis) => new Map(axis.order.map((code) => [codeWord(axis, code), code]));
+
+/** Write an axis and some of its values, given by their codes. @param {Axis} axis @param {number[]} codes */
+const writeValues = (axis, codes) => `${toWord(axis.name)}:${codes.map((code) => codeWord(axis, code)).join()}`;
+
+/**
+ * Read [axis, codes] from what `writeValues` wrote. Values that are gone are left out; null if the axis is gone.
+ * @param {Dataset} dataset @param {string} text @returns {[Axis, number[]] | null}
+ */
+function readValues(dataset, text) {
+  const [name, ...words] = splitWords(text);
+  const axis = findAxis(dataset, name);
+  if (axis === undefined) return null;
+  const codes = codesByWord(axis);
+  return [axis, words.flatMap((word) => codes.get(word) ?? [])];
+}
+
+/**
+ * Write a trial number as the trial's values on all axes. If earlier trials have the same values, its number among
+ * them follows.
+ * @param {Dataset} dataset
+ * @param {string} text a trial number; any other text is returned as it is
+ */
+function writeTrial(dataset, text) {
+  const row = /^\d+$/.test(text) ? dataset.row(Number(text)) : undefined;
+  if (row === undefined || dataset.axes.length === 0) return text;
+  const values = dataset.axes.map((axis) => writeValues(axis, [axis.codes[row]])).join();
+  let rank = 1;
+  for (let other = 0; other < row; other++) if (dataset.axes.every((axis) => axis.codes[other] === axis.codes[row])) rank += 1;
+  return rank > 1 ? `${values},${rank}` : values;
+}
+
+/** Read the number of the trial with these values; "" if there is none. A trial number is returned as it is. @param {Dataset} dataset @param {string} text */
+function readTrial(dataset, text) {
+  if (!text.includes(":")) return text;
+  const words = splitWords(text);
+  const rank = words.length % 2 ? Number(words.pop()) : 1;
+  /** @type {[Axis, number | undefined][]} */
+  const wanted = [];
+  for (let index = 0; index < words.length; index += 2) {
+    const axis = findAxis(dataset, words[index]);
+    if (axis !== undefined) wanted.push([axis, codesByWord(axis).get(words[index + 1])]); // an axis that is gone cannot select
+  }
+  let count = 0;
+  for (let row = 0; wanted.length > 0 && row < dataset.size; row++) {
+    if (wanted.every(([axis, code]) => axis.codes[row] === code) && ++count === rank) return String(dataset.trial(row));
+  }
+  return "";
 }

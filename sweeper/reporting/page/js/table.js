@@ -227,10 +227,7 @@ export class TableView {
 const BIN_COUNT = 24; // of the distribution in a column's head
 const SAMPLED = 200; // values that are looked at for the width of a column
 
-/**
- * The columns of the address, else the usual ones: the trial, what varies, the outcome, and the metrics.
- * @param {Dataset} dataset @param {State} state
- */
+/** The columns of the address, else the usual ones: the trial, what varies, the outcome, and the metrics. @param {Dataset} dataset @param {State} state */
 function chooseColumns(dataset, state) {
   const names = parseNames(state.columns);
   const wanted = dataset.columns.filter((column) => names.includes(column.name));

@@ -12,11 +12,7 @@ const FRAME = 1 / 24; // seconds of a step: a browser does not know how long the
 const MAX_DRIFT = 0.08; // seconds that a film may be away from the clock while it plays
 const VALUE_PERIOD = 700; // milliseconds that each value of an axis is shown
 
-/**
- * @param {string} label @param {number} step
- * @param {() => void} toggle @param {(value: number) => void} seek
- * @param {(Node | string)[]} more controls
- */
+/** @param {string} label @param {number} step @param {() => void} toggle @param {(value: number) => void} seek @param {(Node | string)[]} more controls */
 function createBar(label, step, toggle, seek, ...more) {
   const range = el("input", { type: "range", min: 0, step, "aria-label": label, oninput: () => seek(Number(range.value)) });
   /** @param {string} text @param {string} name @param {string} key @param {() => void} onclick */

@@ -1,6 +1,6 @@
 // The bars below the view: an axis that plays, films that play together, and the tray with collected trials.
 
-import { announce, el, redrawKeepingFocus, toUrl } from "./dom.js";
+import { announce, el, makeButton, redrawKeepingFocus, toUrl } from "./dom.js";
 import * as Params from "./params.js";
 import { MAX_PICKS } from "./state.js";
 import * as Transport from "./transport.js";
@@ -17,10 +17,7 @@ export function toggle({ dataset, getState, update }, row) {
   announce(`trial ${trial} ${isIn ? "taken out" : `collected, ${picks.length + 1} in the tray`}`);
 }
 
-/**
- * The state that compares the collected trials: two of them as a pair, more of them side by side.
- * @param {number[]} picks @returns {Partial<State>}
- */
+/** The state that compares the collected trials: two of them as a pair, more of them side by side. @param {number[]} picks @returns {Partial<State>} */
 export const comparePicks = (picks) =>
   picks.length === 2 ? { with: String(picks[0]), trial: String(picks[1]), mode: "side" } : { trial: String(picks[0]), mode: "picked" };
 
@@ -40,9 +37,6 @@ export function create(page) {
     return el("span", { class: "item" }, el("button", { title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, image, `${word} ${trial}`), el("button", { "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
   }
 
-  const makeAction = (/** @type {string} */ text, /** @type {Partial<State>} */ change, more = {}) =>
-    el("button", { "data-keep": text, onclick: () => update(change), ...more }, text);
-
   /** @param {State} state */
   function show(state) {
     scrubber.show(state);
@@ -55,8 +49,8 @@ export function create(page) {
       picked.replaceChildren(
         ...(pinned === undefined ? [] : [makeItem(Number(state.with), "reference", () => update({ with: "" }))]),
         ...picks.map((trial) => makeItem(trial, "trial", () => toggle(page, dataset.row(trial) ?? -1))),
-        picks.length > 1 ? makeAction(`Compare ${picks.length}`, comparePicks(picks), { class: "primary" }) : el("span", { class: "dim" }, "X or shift-click collects more to compare"),
-        makeAction("Empty", { picks: [], with: "" }, { title: "Key Esc" }),
+        picks.length > 1 ? makeButton(`Compare ${picks.length}`, () => update(comparePicks(picks)), { class: "primary", "data-keep": "compare" }) : el("span", { class: "dim" }, "X or shift-click collects more to compare"),
+        makeButton("Empty", () => update({ picks: [], with: "" }), { title: "Key Esc", "data-keep": "empty" }),
       ),
     );
   }

@@ -77,10 +77,7 @@ function hideCodes({ getState, update }, axis, codes, redraw) {
   redraw();
 }
 
-/**
- * A menu that sorts the values of an axis by the mean of a number, the highest first.
- * @param {Page} page @param {Axis} axis @param {() => void} redraw
- */
+/** A menu that sorts the values of an axis by the mean of a number, the highest first. @param {Page} page @param {Axis} axis @param {() => void} redraw */
 function makeSortMenu(page, axis, redraw) {
   const options = [["", "choose…"], ["written", "as written"], ...page.getNumberColumns().map(({ name }) => [`=${name}`, `the mean ${name}`])];
   return makeMenu(options, "", (choice) => {

@@ -4,10 +4,7 @@ export class PanZoom {
   static MAX_SCALE = 40; // times the size that fits
   static STEP = 1.25; // of one notch of the wheel, or one key
 
-  /**
-   * @param {HTMLElement} host the element around the pictures, also after they were replaced
-   * @param {() => void} [onChange] called after each change
-   */
+  /** @param {HTMLElement} host the element around the pictures, also after they were replaced @param {() => void} [onChange] called after each change */
   constructor(host, onChange = () => {}) {
     this.host = host;
     this.onChange = onChange;

@@ -2,7 +2,6 @@
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import { createSwitch } from "../../../serving/page/js/segment.js";
-import * as VoteRequest from "./vote_request.js";
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -30,9 +29,9 @@ let busy = true;
 let again = false;
 /** @type {"beside" | "stacked"} */
 let place = "beside";
-/** @type {VoteRequest.VoteStart | null} */
+/** @type {VoteStart | null} */
 let about = null;
-/** @type {VoteRequest.VoteState | null} */
+/** @type {VoteState | null} */
 let state = null;
 
 /** @param {string} text empty: no problem */
@@ -52,11 +51,11 @@ async function request(path, body) {
   pictures.setAttribute("aria-busy", "true");
   undoButton.disabled = true;
   try {
-    state = await VoteRequest.send(path, { voter, again, ...body }, report);
-    VoteRequest.forget();
+    state = await sendRequest(path, { voter, again, ...body }, report);
+    forgetVote();
   } catch (refusal) {
-    VoteRequest.forget(); // sent again, it would be refused again
-    state = await VoteRequest.send("next", { voter, again }, report);
+    forgetVote(); // sent again, it would be refused again
+    state = await sendRequest("next", { voter, again }, report);
     report(/** @type {Error} */ (refusal).message);
   }
   await showState();
@@ -80,7 +79,7 @@ async function showState() {
   busy = false;
 }
 
-/** @param {VoteRequest.VoteState} now */
+/** @param {VoteState} now */
 function describeProgress({ own, pairs, needed }) {
   return needed === null ? `${own} of ${pairs}` : `${own} of ${pairs}; ${describeNeeded(needed)}`;
 }
@@ -95,14 +94,14 @@ async function finish() {
   host.replaceChildren(...(about.hides_ranking ? [] : [make("p", "Ranking the values…")]));
   show("done");
   if (about.hides_ranking) return;
-  /** @type {VoteRequest.Ranking[]} */
-  const rankings = await VoteRequest.send("ranking", null, report);
+  /** @type {Ranking[]} */
+  const rankings = await sendRequest("ranking", null, report);
   const told = settled === 0 ? "too few to tell any two values apart" : `enough to tell ${settled} of ${comparisons} pairs of values apart`;
   const note = make("p", `All ${votes} votes so far: ${told}. The report has all pictures: sweeper view ${about.results}`);
   host.replaceChildren(...rankings.flatMap(makeRanking), note);
 }
 
-/** @param {VoteRequest.Ranking} ranking */
+/** @param {Ranking} ranking */
 function makeRanking({ axis, values, words }) {
   const rows = values.map(({ value, share, low, high, won, tied, lost, undecided }) => {
     const row = make("tr", make("th", value), make("td", `${toPercent(share)} %`), make("td", makeInterval(share, low, high)));
@@ -142,7 +141,7 @@ function describeNeeded(votes) {
 
 /**
  * Show both pictures at the same moment, when both are decoded. False if the browser cannot decode one.
- * @param {VoteRequest.VotePair} pair @param {number} [attempts] how often a running server may fail to send one
+ * @param {VotePair} pair @param {number} [attempts] how often a running server may fail to send one
  * @returns {Promise<boolean>}
  */
 async function showPair(pair, attempts = 2) {
@@ -189,7 +188,7 @@ function arrange() {
 /** Whether the server responds; waits until it does. */
 async function isServing() {
   let waited = false;
-  await VoteRequest.send("start", null, (text) => {
+  await sendRequest("start", null, (text) => {
     waited ||= text !== "";
     report(text);
   });
@@ -200,7 +199,7 @@ async function isServing() {
 function vote(answer) {
   if (busy || !state?.pair) return;
   const given = { voter, vote: state.pair.id, answer };
-  VoteRequest.keep(given);
+  keepVote(given);
   for (const frame of frames) frame.classList.toggle("chosen", frame.dataset.answer === answer);
   request("next", given);
 }
@@ -262,7 +261,7 @@ function followPointers() {
 /** @param {string} name */
 async function begin(name) {
   voter = name;
-  const unsent = VoteRequest.readUnsent(voter);
+  const unsent = readUnsent(voter);
   await request("next", unsent ?? {});
   if (!byId("voting").hidden) byId("main").focus();
 }
@@ -286,14 +285,14 @@ function listen() {
     event.preventDefault();
     const name = nameField.value.trim();
     if (name === "") return;
-    VoteRequest.keepName(name);
+    keepName(name);
     begin(name);
   });
 }
 
 async function start() {
   listen();
-  about = /** @type {VoteRequest.VoteStart} */ (await VoteRequest.send("start", null, report));
+  about = /** @type {VoteStart} */ (await sendRequest("start", null, report));
   const { experiment, pairs } = about;
   document.title = `${experiment}: sweeper vote`;
   byId("experiment").textContent = experiment;
@@ -302,9 +301,69 @@ async function start() {
   if (about.voter !== null) begin(about.voter);
   else {
     show("name-form");
-    nameField.value = VoteRequest.readName();
+    nameField.value = readName();
     nameField.focus();
   }
+}
+
+// --- answers to the server, and those that it does not have yet
+
+/** @typedef {{id: string, prompts: [string, string][]}} VotePair */
+/** @typedef {{pair: VotePair | null, last: string | null, own: number, pairs: number, votes: number, settled: number, comparisons: number, needed: number | null}} VoteState */
+/** @typedef {{voter: string | null, experiment: string, results: string, axes: string[], pairs: number, hides_ranking: boolean}} VoteStart */
+/** @typedef {{value: string, share: number, low: number, high: number, won: number, tied: number, lost: number, undecided: boolean}} RankedValue */
+/** @typedef {{axis: string, votes: number, words: string[], values: RankedValue[]}} Ranking */
+
+const UNSENT = "sweeper:unsent-vote";
+const NAME = "sweeper:voter";
+
+/** @param {number} milliseconds */
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/**
+ * Send a request until the server accepts or refuses it. Throws the server's reason if it refuses.
+ * @param {string} path @param {object | null} body null: a GET request
+ * @param {(text: string) => void} report shows why it takes long; an empty text when it does not any more
+ */
+async function sendRequest(path, body, report) {
+  for (let pause = 250; ; pause = Math.min(pause * 2, 4000)) {
+    let response = null;
+    try {
+      response = await fetch(path, body === null ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    } catch {
+      report("The server does not respond. Your vote is kept here and will be sent again.");
+    }
+    if (response?.status === 401) location.reload(); // to the login page
+    if (response !== null) {
+      const value = await response.json().catch(() => ({ problem: `The server responds with status ${response.status}` }));
+      report(response.ok || response.status === 400 ? "" : `${value.problem}. Your vote is kept here and will be sent again.`);
+      if (response.status === 400) throw new Error(value.problem);
+      if (response.ok) return value;
+    }
+    await wait(pause);
+  }
+}
+
+/** Keep an answer until `forgetVote`. @param {{voter: string, vote: string, answer: string}} vote */
+function keepVote(vote) {
+  localStorage.setItem(UNSENT, JSON.stringify(vote));
+}
+
+function forgetVote() {
+  localStorage.removeItem(UNSENT);
+}
+
+/** The answer of this voter that the server may not have stored. @param {string} voter @returns {{voter: string, vote: string, answer: string} | null} */
+function readUnsent(voter) {
+  const vote = JSON.parse(localStorage.getItem(UNSENT) ?? "null");
+  return vote?.voter === voter ? vote : null;
+}
+
+const readName = () => localStorage.getItem(NAME) ?? "";
+
+/** @param {string} name */
+function keepName(name) {
+  localStorage.setItem(NAME, name);
 }
 
 start();
