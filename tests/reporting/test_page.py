@@ -133,7 +133,8 @@ def test_address_keeps_its_meaning_when_the_sweep_grows(made, opened):
     page.keyboard.press("Escape")
     kept = """() => { const { getState, dataset } = sweeper.page, first = getState();
         const write = trial => ViewState.write({ ...first, trial: `${trial}` }, first, dataset);
-        return [...Array(48).keys()].filter(trial => ViewState.read(write(trial), first, dataset).trial !== `${trial}`); }"""
+        const read = trial => ViewState.read(write(trial), first, dataset).trial;
+        return [...Array(48).keys()].filter(trial => read(trial) !== `${trial}`); }"""
     assert evaluate(page, kept) == []
 
 

@@ -14,7 +14,7 @@ import * as Recycle from "./recycle.js";
  */
 export function create(arrangement, geometry, openAxes, summarize = () => "") {
   const { axis, heads: names, rows } = arrangement;
-  const heads = el("div", { class: "heads", role: names.x || names.xx ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
+  const heads = el("div", { class: "heads", role: names.x || names.xx || names.y || names.yy ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
   const sides = el("div", { class: "sides", "aria-hidden": "true" }); // each row has its label as a name
   const bands = el("div", { class: "bands", role: "presentation" });
   heads.style.height = `${geometry.head}px`;
