@@ -48,7 +48,7 @@ def write_one_file(
     Raises ResultsError if the results cannot be read, not even the smallest thumbnails fit, or the file cannot be
     written.
     """
-    with tempfile.TemporaryDirectory(prefix=".one-file-", dir=results) as folder:
+    with _make_folder(results) as folder:
         out = Path(folder, "report")
         thumbs = results / "report" / THUMBS_FOLDER  # of the page itself, if it was written: they take longest
         if thumbs.is_dir() and not thumbs.is_symlink():
@@ -76,6 +76,14 @@ def write_one_file(
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
     return Report(file, report.trial_count, report.missing_count), f"{len(page.encode()) / 1e6:.1f} MB, {words}"
+
+
+def _make_folder(results: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for the report: in the results, where links to the artifacts take no space, if they can be written."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=".one-file-", dir=results)
+    except OSError:
+        return tempfile.TemporaryDirectory(prefix="sweeper-one-file-")
 
 
 def select_files(

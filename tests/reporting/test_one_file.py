@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import pytest
 
@@ -58,6 +59,19 @@ def test_one_file_opens_alone_and_its_marks_come_back(out, tmp_path, capsys, vis
     (tmp_path / "marks.json").write_text(marks)
     code, said, _ = send(capsys, out, file, "--marks", tmp_path / "marks.json", "--marked", "keep", "--json")
     assert (code, json.loads(said)["trials"]) == (0, 1)
+
+
+def test_results_that_take_no_new_folder_give_one_file(out, tmp_path, capsys, monkeypatch):
+    make = tempfile.TemporaryDirectory
+
+    def refuse(**options):
+        if "dir" in options:
+            raise PermissionError(13, "Permission denied", str(options["dir"]))
+        return make(**options)
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    file = tmp_path / "client.html"
+    assert send(capsys, out, file)[:2] == (0, f"{file}\n")
 
 
 @pytest.mark.parametrize(
