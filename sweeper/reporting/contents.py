@@ -123,7 +123,7 @@ def iter_file_entries(
         if size is not None:
             entry |= {"path": f"{FILES_FOLDER}/{os.path.basename(artifact.path)}", "bytes": size}  # noqa: PTH119
         thumb = thumbs.get(sha)
-        if thumb is not None and size is not None:
+        if thumb is not None and size is not None:  # of a file that is gone, an earlier report may have made one
             entry |= {"thumb": f"{THUMBS_FOLDER}/{sha}.webp", **thumb._asdict(), "look": thumb.look or None}
             entry["kind"] = "image" if kind in ("image", "other") else kind
             if sha in sprite_indices:

@@ -170,6 +170,16 @@ def test_missing_artifact_is_counted_and_marked(tmp_path):
     assert [file["kind"] for file in read(report.page.parent)["files"]] == ["image", "missing"]
 
 
+def test_page_has_no_thumbnail_of_an_artifact_that_was_deleted_since(tmp_path):
+    out = Sweep({"steps": [1, 2]}).write(tmp_path / "out")
+    write_report(out)
+    next((out / "artifacts").iterdir()).unlink()
+    page = write_report(out).page.parent
+    files = read(page)["files"]
+    assert sorted(file["kind"] for file in files) == ["image", "missing"]
+    assert all((page / file["thumb"]).is_file() for file in files if "thumb" in file)
+
+
 def test_broken_picture_and_video_get_no_thumbnail(tmp_path):
     broken = write_report(Sweep({"steps": [1]}, content=picture(1)[:60]).write(tmp_path / "a"))
     video = write_report(Sweep({"steps": [1]}, content=b"\0\0\0\x18ftypmp42", suffix="mp4").write(tmp_path / "b"))
