@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from typing import Final
 
 from sweeper.answers.cells import format_rounded
 from sweeper.errors import Problem, ResultsError, UsageError
-from sweeper.files import describe_write_error
+from sweeper.files import atomic_write, describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import is_film
 from sweeper.model.result import Result
@@ -82,15 +83,14 @@ def write_sheets(
     written = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        for number, page in enumerate(draw_pages(sheet, options.cell, options.megapixels), 1):
-            options_of_page = dict(_FORMATS[suffix])
-            if number == 1:
-                written.append(file)
-            elif suffix == ".pdf":
-                options_of_page["append"] = True
-            else:
-                written.append(file.with_stem(f"{file.stem}-{number}"))
-            page.save(written[-1], **options_of_page)
+        with ExitStack() as stack:  # at its end, all pages replace older files, or none does
+            for number, page in enumerate(draw_pages(sheet, options.cell, options.megapixels), 1):
+                has_file = suffix == ".pdf" and number > 1
+                if not has_file:
+                    written.append(file if number == 1 else file.with_stem(f"{file.stem}-{number}"))
+                    unfinished = stack.enter_context(atomic_write(written[-1])).name
+                append = {"append": True} if has_file else {}
+                page.save(unfinished, suffix[1:].upper(), **_FORMATS[suffix], **append)
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
     return written

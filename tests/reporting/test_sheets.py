@@ -134,6 +134,25 @@ def test_pdf_has_all_pages_in_one_file(tmp_path):
     assert pages == len(write_sheets(out, tmp_path / "s.png", SheetOptions(megapixels=1.0))) > 1
 
 
+@pytest.mark.parametrize("name", ["sheet.pdf", "sheet.png"])
+def test_interrupted_sheet_keeps_the_older_files(tmp_path, monkeypatch, name):
+    out, file = Sweep({"steps": [*range(60)]}, size=(200, 200)).write(tmp_path / "out"), tmp_path / name
+    assert len(write_sheets(out, file, SheetOptions(megapixels=1))) == (1 if name.endswith("pdf") else 5)
+    before = {path: path.read_bytes() for path in tmp_path.glob("sheet*")}
+    save, saved = Image.Image.save, []
+
+    def interrupt(image, *arguments, **options):
+        save(image, *arguments, **options)
+        saved.append(image)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_sheets(out, file, SheetOptions(cell=128, megapixels=1))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
 def test_wide_row_continues_below(tmp_path):
     out = Sweep({"seed": list(range(30)), "steps": [1, 2]}, content=solid((200, 30, 60))).write(tmp_path / "r")
     files = write_sheets(out, tmp_path / "s.png", SheetOptions(x="seed", y="steps", cell=64, megapixels=1))
