@@ -96,6 +96,7 @@ class Ballot:
         self._axes = self._pictures.select_axes(self._between)
         self._choice = PairChoice(self._pictures, self._axes)
         self._fits: tuple[list[Vote], list[tuple[Floats, Floats]]] | None = None
+        self._ranking: tuple[list[Vote], list[dict[str, Any]]] | None = None
         ended = time.monotonic()
         self._next_load = ended + max(_RELOAD_SECONDS, _RELOAD_FACTOR * (ended - started))
 
@@ -271,6 +272,13 @@ class Ballot:
         `share` is from 0 to 1, with the ends `low` and `high` of its 95 % interval; `undecided`: whether no other value
         is surely better or worse. `words` are those of `sweeper votes`.
         """
+        self._refresh()
+        counted = [vote for vote in self._votes.values() if vote.counts]
+        if self._ranking is None or self._ranking[0] != counted:  # it takes a second, and all may ask at once
+            self._ranking = counted, self._compute_ranking()
+        return self._ranking[1]
+
+    def _compute_ranking(self) -> list[dict[str, Any]]:
         rankings = rank_votes(self._results).axes or ()
         labels = {ranking.axis: map_labels([value.value for value in ranking.values]) for ranking in rankings}
         return [

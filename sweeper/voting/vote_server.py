@@ -153,7 +153,10 @@ class VoteServer(PageServer):
     async def serve_ranking(self, _request: Request) -> Response:
         if self._hides_ranking:
             return respond_not_found()
-        return JSONResponse(await self._run(self._ballot.rank), headers=NO_STORE)
+        try:
+            return JSONResponse(await self._run(self._ballot.rank), headers=NO_STORE)
+        except SweeperError as problem:
+            return JSONResponse({"problem": str(problem)}, 503)
 
     async def serve_next(self, request: Request) -> Response:
         """Store the answer of the body, if it has one, and answer with the next pair."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import httpx
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sweeper.errors import ImageError
+from sweeper.tables.vote_tally import rank_votes
+from sweeper.voting import ballot
 from sweeper.voting.vote_server import VoteServer, read_plain_picture
 from tests.voting.folders import load, make_folder
 
@@ -39,6 +42,26 @@ def test_other_machines_need_the_token(folder):
         assert httpx.get(f"{url}/start").status_code == 401
         key = {"authorization": "Bearer sesame"}
         assert httpx.post(f"{url}/next", json={"voter": "eve"}, headers=key).status_code == 200
+
+
+def test_ranking_is_computed_once_for_the_same_votes(tmp_path, monkeypatch):
+    computed = []
+    monkeypatch.setattr(ballot, "rank_votes", lambda results: computed.append(1) or rank_votes(results))
+    with VoteServer(make_folder(tmp_path / "results")) as server:
+        for again in (False, True):
+            for _ in range(3):
+                assert httpx.get(f"{server.url}ranking").status_code == 200
+            pair = httpx.post(f"{server.url}next", json={"voter": "ana"}).json()["pair"]["id"]
+            httpx.post(f"{server.url}next", json={"voter": "ana", "vote": pair, "answer": "left"})
+            assert len(computed) == 1 + again
+
+
+def test_ranking_that_cannot_be_read_is_refused_in_words(tmp_path):
+    folder = make_folder(tmp_path / "results")
+    with VoteServer(folder) as server:
+        shutil.move(folder, tmp_path / "elsewhere")
+        answer = httpx.get(f"{server.url}ranking")
+    assert (answer.status_code, "no such results folder" in answer.json()["problem"]) == (503, True)
 
 
 @pytest.mark.parametrize(
