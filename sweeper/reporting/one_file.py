@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from PIL import Image
@@ -68,6 +69,11 @@ def write_one_file(
         data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
         # Whoever gets the file need not know where things are on this machine.
         data |= {"results": results.name, "file": Path(data["file"] or "").name, "first": {"address": address}}
+        if "check" in data:
+            baseline = Path(data["check"]["baseline"]).name
+            data["check"] |= {"baseline": baseline, "accept_command": f"sweeper accept {quote(results.name)}"}
+        if "workflow_missing" in data:  # its reason after the colon has the path of the experiment
+            data["workflow_missing"] = data["workflow_missing"].partition(": ")[0]
         page = make_page(data, {name: make_data_url(name, content) for name, content in contents.items()})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

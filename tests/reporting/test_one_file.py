@@ -7,9 +7,12 @@ import tempfile
 
 import pytest
 
+import sweeper
 from sweeper.cli import main
+from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
 from sweeper.store.trial_marks import Mark
+from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
 
 LOADED = "() => [...document.querySelectorAll('#view img')].filter(image => image.naturalWidth).length"
@@ -59,6 +62,23 @@ def test_one_file_opens_alone_and_its_marks_come_back(out, tmp_path, capsys, vis
     (tmp_path / "marks.json").write_text(marks)
     code, said, _ = send(capsys, out, file, "--marks", tmp_path / "marks.json", "--marked", "keep", "--json")
     assert (code, json.loads(said)["trials"]) == (0, 1)
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_one_file_names_no_folder_of_this_machine(tmp_path, capsys, is_broken):
+    painter = painting.Painter()
+    painter.go_on.set()
+    experiment = painting.experiment(tmp_path, ["a fox"])
+    with EmbeddedServer(nodes=painter.nodes) as server:
+        sweeper.run(experiment, server.url, tmp_path / "out")
+    assert main(["accept", str(tmp_path / "out"), "--yes"]) == 0
+    if is_broken:
+        experiment.file.write_text("name: [")
+    code, _, err = send(capsys, tmp_path / "out", tmp_path / "client.html")
+    assert (code, "not compared" in err) == (0, is_broken)
+    text = (tmp_path / "client.html").read_text("utf-8")
+    assert str(tmp_path).lstrip("/") not in text
+    assert ("sweeper accept out" in text) is not is_broken
 
 
 def test_results_that_take_no_new_folder_give_one_file(out, tmp_path, capsys, monkeypatch):
