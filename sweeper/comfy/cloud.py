@@ -6,17 +6,11 @@ The server assigns the job ids. Jobs survive a restart. Downloads are redirects 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from sweeper.comfy import jobs_api, model_files
-from sweeper.comfy.comfyui import (
-    make_view_request,
-    read_submission,
-    read_uploaded_name,
-    to_input_file,
-)
+from sweeper.comfy.comfyui import make_view_request, read_uploaded_name, submit_prompt, to_input_file
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -28,13 +22,9 @@ from sweeper.comfy.protocol import (
     ServerRequest,
     UploadForm,
     is_count,
-    is_id,
-    is_own_refusal,
     raise_for_status,
     request_optional,
 )
-from sweeper.comfy.responses import rejection_message
-from sweeper.errors import RejectedError, TargetError, TransientError
 
 # Seconds after which Comfy Cloud cancels a job, by the jobs at once of a plan: Standard, Creator and Pro. No call tells
 # it, and nothing is stated of others. Source: https://docs.comfy.org/development/deploy/cloud-usage
@@ -76,27 +66,7 @@ class CloudDialect:
         return Server(self.name, max_jobs=max_jobs if is_count(max_jobs) else None)
 
     def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
-        extra = dict(submission.extra_data)
-        body: dict[str, Any] = {"prompt": submission.graph}
-        if submission.client_id:
-            body["client_id"] = submission.client_id
-        if extra:
-            body["extra_data"] = extra
-        response = yield ServerRequest("POST", "/api/prompt", body=body, idempotent=False)
-        answer = read_submission(response, submission.graph)
-        if isinstance(answer, QueueFull):
-            return answer
-        prompt_id, errors = answer.get("prompt_id"), rejection_message(answer, submission.graph)
-        if errors:
-            if is_id(prompt_id):
-                with suppress(TargetError, TransientError):  # the rejection holds, and must not be sent again
-                    yield from self.cancel(frozenset([prompt_id]))
-            rejection = RejectedError(errors)
-            rejection.may_be_accepted = not prompt_id and not is_own_refusal(response)
-            raise rejection
-        if not is_id(prompt_id):
-            raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
-        return prompt_id
+        return submit_prompt("/api/prompt", submission, dict(submission.extra_data), self.cancel)
 
     def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
         query = {"sort_by": "create_time", "sort_order": "desc"}

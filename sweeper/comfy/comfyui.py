@@ -7,7 +7,7 @@ cancelled below `/api/jobs` (`jobs_api`), or by the older calls (`queue_api`) on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -87,30 +87,13 @@ class ComfyUIDialect:
         )
 
     def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
-        body: dict[str, Any] = {"prompt": submission.graph, "prompt_id": submission.job_id}
-        if submission.client_id:
-            body["client_id"] = submission.client_id
         extra = dict(submission.extra_data)
         if submission.wants_previews:  # a server started without --preview-method sends none otherwise
             extra["preview_method"] = "auto"
-        if extra:  # never null, which kills the server's worker thread
-            body["extra_data"] = extra
-        response = yield ServerRequest("POST", "/prompt", body=body, idempotent=False)
-        answer = read_submission(response, submission.graph)
-        if isinstance(answer, QueueFull):
-            return answer
-        prompt_id = answer.get("prompt_id")
-        if not is_id(prompt_id):
-            raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
-        errors = rejection_message(answer, submission.graph)
-        if errors:
-            # 200 with node_errors: the server queued the valid outputs, and rejected the others. If the cancellation
-            # fails, the rejection still holds, and the trial must not be sent again.
-            with suppress(TargetError, TransientError):
-                yield from self.cancel(frozenset([prompt_id]))
-            raise RejectedError(errors)
-        self._keeps_ids = prompt_id == submission.job_id
-        return prompt_id
+        answer = yield from submit_prompt("/prompt", submission, extra, self.cancel, prompt_id=submission.job_id)
+        if isinstance(answer, str):
+            self._keeps_ids = answer == submission.job_id
+        return answer
 
     def get_job(self, prompt_id: str) -> Flow[JobState]:
         return jobs_api.get_job(prompt_id) if self._is_current else queue_api.get_job(prompt_id)
@@ -151,6 +134,38 @@ class ComfyUIDialect:
 # --- shared with the cloud dialect
 
 
+def submit_prompt(
+    path: str,
+    submission: JobSubmission,
+    extra_data: Mapping[str, Any],
+    cancel: Callable[[frozenset[str]], Flow[None]],
+    **own: str,
+) -> Flow[str | QueueFull]:
+    """Submit a workflow with what a dialect has of its `own`; return the prompt_id. Raises as `Dialect.submit`."""
+    body: dict[str, Any] = {"prompt": submission.graph, **own}
+    if submission.client_id:
+        body["client_id"] = submission.client_id
+    if extra_data:  # never null, which kills the worker thread of a ComfyUI
+        body["extra_data"] = extra_data
+    response = yield ServerRequest("POST", path, body=body, idempotent=False)
+    answer = read_submission(response, submission.graph)
+    if isinstance(answer, QueueFull):
+        return answer
+    prompt_id, errors = answer.get("prompt_id"), rejection_message(answer, submission.graph)
+    if errors:
+        # 200 with node_errors: the server queued the valid outputs, and rejected the others. If the cancellation fails,
+        # the rejection still holds, and the trial must not be sent again.
+        if is_id(prompt_id):
+            with suppress(TargetError, TransientError):
+                yield from cancel(frozenset([prompt_id]))
+        rejection = RejectedError(errors)
+        rejection.may_be_accepted = not prompt_id and not is_own_refusal(response)
+        raise rejection
+    if not is_id(prompt_id):
+        raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
+    return prompt_id
+
+
 def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any] | QueueFull:
     """Read the response to POST /prompt: its JSON object, or QueueFull for 429 and 503.
 
@@ -173,10 +188,7 @@ def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[
 
 def _is_validation_error(response: ServerResponse) -> bool:
     """Whether a 400 lists errors of nodes, as only the server's validation does."""
-    try:
-        return response.status == 400 and bool(response.json_object().get("node_errors"))
-    except TransientError:
-        return False
+    return response.status == 400 and bool(response.read_object().get("node_errors"))
 
 
 def _read_answer(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,11 +199,7 @@ def _read_answer(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str
         )
     raise_for_status(response, 400)
     if response.status == 400:
-        try:
-            reason = rejection_message(response.json_object(), graph)
-        except TransientError:
-            reason = None
-        raise RejectedError(reason or read_error_message(response))
+        raise RejectedError(rejection_message(response.read_object(), graph) or read_error_message(response))
     return response.json_object()
 
 

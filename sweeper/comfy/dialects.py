@@ -8,7 +8,6 @@ the experiment's schema.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
@@ -29,7 +28,7 @@ from sweeper.comfy.protocol import (
     read_error_code,
 )
 from sweeper.comfy.v2 import V2Dialect
-from sweeper.errors import TransientError, UnreachableError
+from sweeper.errors import UnreachableError
 
 
 class Dialect(ModelCalls, Protocol):
@@ -148,9 +147,8 @@ def detect_dialect() -> Flow[str]:
     listing = yield ServerRequest("GET", "/api/v2/jobs", query={"limit": "1"})  # last: Comfy Cloud has it too
     if read_error_code(listing) and listing.status != 404:
         return "v2"  # also if it refuses the key, or if the ComfyUI behind a proxy does not respond
-    with suppress(TransientError):
-        if listing.status == 200 and isinstance(listing.json_object().get("jobs"), list):
-            return "v2"
+    if listing.status == 200 and isinstance(listing.read_object().get("jobs"), list):
+        return "v2"
     for response in (stats, user):
         if is_redirect(response):
             raise_for_status(response)

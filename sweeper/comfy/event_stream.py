@@ -26,8 +26,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Container
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -43,10 +42,6 @@ from sweeper.comfy.retry import RECONNECT
 from sweeper.errors import SweeperError
 from sweeper.model.urls import is_loopback
 
-if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
-
-
 # A client that sends this as its first message gets kind 4, which names the job, instead of kind 1, which does not, and
 # texts that name their job.
 _FEATURES: Final = {"supports_preview_metadata": True, "supports_progress_text_metadata": True}
@@ -59,31 +54,16 @@ _MAX_TEXT_BYTES: Final = 16 * 1024  # of a node's text that is read; the rest is
 _SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """The bytes of a JPEG or PNG. `prompt_id` and `node` are empty if the frame does not name them."""
-
-    prompt_id: str
-    node: str
-    image: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NodeText:
-    """A text that a node shows while it runs. `prompt_id` is empty if the frame does not name the job."""
-
-    prompt_id: str
-    node: str
-    text: str
-
-
 def is_picture(content: bytes) -> bool:
     """Whether these bytes begin as a JPEG or PNG does."""
     return content.startswith(_SIGNATURES)
 
 
-def read_preview(frame: bytes) -> Preview | None:
-    """The preview in a frame; None for a frame of another kind, or an invalid one."""
+def read_preview(frame: bytes) -> tuple[str, str, bytes] | None:
+    """The preview in a frame: the ids of its job and node ("" if the frame does not name them), and a JPEG or PNG.
+
+    None for a frame of another kind, or an invalid one.
+    """
     kind = int.from_bytes(frame[:4], "big")
     size = int.from_bytes(frame[4:8], "big")
     metadata: Any = {}
@@ -99,21 +79,22 @@ def read_preview(frame: bytes) -> Preview | None:
     if not isinstance(metadata, dict) or not is_picture(image):
         return None
     prompt_id, node = metadata.get("prompt_id"), metadata.get("node_id")
-    return Preview(prompt_id if isinstance(prompt_id, str) else "", node if isinstance(node, str) else "", image)
+    return prompt_id if isinstance(prompt_id, str) else "", node if isinstance(node, str) else "", image
 
 
-def read_node_text(frame: bytes, prompt_ids: Container[str]) -> NodeText | None:
-    """The text in a frame; None for a frame of another kind, or an invalid one.
+def read_node_text(frame: bytes, prompt_ids: Container[str]) -> tuple[str, str, str] | None:
+    """The text that a node shows: the ids of its job ("" if the frame does not name it) and of the node, and the text.
 
+    None for a frame of another kind, or an invalid one.
     `prompt_ids`: the ids of our jobs, by which a frame that names its job is known. No node has such an id.
     """
     if frame[:4] != _KIND_TEXT.to_bytes(4, "big"):
         return None
     first, rest = _read_prefixed(frame[4:])
     if first not in prompt_ids:
-        return NodeText("", first, _decode(rest)) if first else None
+        return ("", first, _decode(rest)) if first else None
     node, rest = _read_prefixed(rest)
-    return NodeText(first, node, _decode(rest)) if node else None
+    return (first, node, _decode(rest)) if node else None
 
 
 def _read_prefixed(content: bytes) -> tuple[str, bytes]:
@@ -406,7 +387,7 @@ class EventStream:
                     with contextlib.suppress(ValueError):
                         self._handle_message(parse_json(frame))
             elif (text := read_node_text(frame, self._listeners)) is not None:
-                self._handle_text(text)
+                self._handle_text(*text)
             else:
                 self._handle_preview(frame)
 
@@ -442,24 +423,25 @@ class EventStream:
         elif listener is not None:
             listener.handle_event(kind, data)
 
-    def _handle_text(self, text: NodeText) -> None:
+    def _handle_text(self, prompt_id: str, node: str, text: str) -> None:
         """Hand on the price that a node shows. A text that does not name its job belongs to the only one that executes.
 
         ComfyUI 0.33.0 sends such texts to every client.
         """
-        price = read_price_text(text.text, self._client.credits_per_usd)
+        price = read_price_text(text, self._client.credits_per_usd)
         executing = [
-            prompt_id
-            for prompt_id, listener in self._listeners.items()
-            if listener.started_at is not None and prompt_id not in self._ended
+            known
+            for known, listener in self._listeners.items()
+            if listener.started_at is not None and known not in self._ended
         ]
-        prompt_id = text.prompt_id or (executing[0] if len(executing) == 1 else "")
+        prompt_id = prompt_id or (executing[0] if len(executing) == 1 else "")
         if price is not None and prompt_id in self._listeners:
-            self._listeners[prompt_id].handle_price(text.node, price)
+            self._listeners[prompt_id].handle_price(node, price)
 
     def _handle_preview(self, frame: bytes) -> None:
         """Hand on a preview. One that does not name its job belongs to the job that executes."""
-        preview = read_preview(frame)
-        listener = None if preview is None else self._listeners.get(preview.prompt_id or self._executing_job or "")
-        if preview is not None and listener is not None and listener.on_preview is not None:
-            listener.on_preview(preview.node, preview.image)
+        if (preview := read_preview(frame)) is not None:
+            prompt_id, node, image = preview
+            listener = self._listeners.get(prompt_id or self._executing_job or "")
+            if listener is not None and listener.on_preview is not None:
+                listener.on_preview(node, image)

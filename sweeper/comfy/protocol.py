@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from fractions import Fraction
 from typing import Any, Final, TypeGuard, TypeVar
 
-from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
+from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, TransientError, Trouble, UnreachableError
 from sweeper.model import bounded_json
 from sweeper.model.model_facts import to_local_time
 from sweeper.schemas.values import is_integer
@@ -96,6 +96,13 @@ class ServerResponse:
         except ValueError:
             found = "JSON"
         raise TransientError(f"the server's answer is not {found}: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI)
+
+    def read_object(self) -> dict[str, Any]:
+        """The body as a JSON object; empty if it is not one."""
+        try:
+            return self.json_object()
+        except TransientError:
+            return {}
 
     def excerpt(self) -> str:
         text = self.content[: 4 * _EXCERPT_LENGTH].decode("utf-8", "replace").strip()
@@ -277,11 +284,7 @@ def is_account_refusal(response: ServerResponse) -> bool:
 
 
 def _read_account_refusal(response: ServerResponse, message: str) -> RefusedError | None:
-    try:
-        answer = response.json_object()
-    except SweeperError:
-        answer = {}
-    error = answer.get("error")
+    error = response.read_object().get("error")
     details = error if isinstance(error, Mapping) else {}
     kind, classes = details.get("type"), details.get("class_types")
     kind = kind if isinstance(kind, str) else None
@@ -296,10 +299,7 @@ def _read_account_refusal(response: ServerResponse, message: str) -> RefusedErro
 
 def read_error_code(response: ServerResponse) -> str:
     """The word of API v2 that tells errors of one status apart; empty if there is none."""
-    try:
-        error = response.json_object().get("error")
-    except TransientError:
-        return ""
+    error = response.read_object().get("error")
     code = error.get("code") if isinstance(error, Mapping) else None
     return code if isinstance(code, str) else ""
 
@@ -316,10 +316,7 @@ def is_own_refusal(response: ServerResponse) -> bool:
     ComfyUI and Comfy Cloud answer POST /prompt with `{"error": {"type", "message"}}`, and Cloud also with
     `{"code", "message"}`. Gateways send pages, `{"message"}`, or a number as the code.
     """
-    try:
-        body = response.json_object()
-    except TransientError:
-        return False
+    body = response.read_object()
     error = body.get("error")
     if isinstance(error, dict):
         words = [error.get(name) for name in ("type", "message")]
@@ -396,14 +393,12 @@ def _parse_date(text: str) -> float | None:
 
 def read_error_message(response: ServerResponse) -> str:
     """The server's error message for the user: from its error object, else the start of the body."""
-    try:
-        body = response.json_object()
-    except SweeperError:
-        return response.excerpt() or "(empty answer)"
+    body = response.read_object()
     error = body.get("error", body)
     if isinstance(error, dict):
         parts = [to_text(error[name]) for name in ("message", "details") if error.get(name)]
-        return shorten(": ".join(parts) or to_text(error.get("type") or "") or response.excerpt(), MAX_MESSAGE_LENGTH)
+        text = ": ".join(parts) or to_text(error.get("type") or "") or response.excerpt()
+        return shorten(text or "(empty answer)", MAX_MESSAGE_LENGTH)
     return shorten(to_text(error) or to_text(body.get("message") or "") or response.excerpt(), MAX_MESSAGE_LENGTH)
 
 

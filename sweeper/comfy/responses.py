@@ -13,7 +13,7 @@ or beyond all reason. What is known of charges, as of ComfyUI 0.33.0 and its fro
 
 `/system_stats` has the versions that a picture depends on. The list of node packs comes from ComfyUI-Manager, where it
 is installed: `{folder: {ver, cnr_id, aux_id, enabled}}`, below `/v2` since its version 4. These facts are never a
-reason for a run to fail. `sweeper.regression.server_changes` compares those of two servers.
+reason for a run to fail. `sweeper.regression.baseline` compares those of two servers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sweeper.comfy.protocol import (
     is_id,
     to_text,
 )
-from sweeper.errors import EXECUTION_ERROR, MAX_MESSAGE_LENGTH, SweeperError
+from sweeper.errors import EXECUTION_ERROR, MAX_MESSAGE_LENGTH
 from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY, MICROS, to_fraction, to_micros
 from sweeper.schemas.values import is_number
 from sweeper.wording import shorten, to_one_line
@@ -319,12 +319,7 @@ def read_memory(system: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _read_mapping(response: ServerResponse) -> Mapping[str, Any]:
-    if response.status != 200:
-        return {}
-    try:
-        return response.json_object()
-    except SweeperError:
-        return {}
+    return response.read_object() if response.status == 200 else {}
 
 
 def _read_system(system: Mapping[str, Any]) -> dict[str, Any]:
