@@ -26,7 +26,7 @@ from sweeper.model.node_classes.spec import MODEL_SUFFIXES, PAGE_FIELDS
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING
-from sweeper.model.workflow import Graph, find_downstream, find_sinks, find_upstream, iter_links
+from sweeper.model.workflow import Graph, find_downstream, find_reachable, find_sinks, find_upstream, iter_links
 
 # Common names for inputs that core nodes call differently.
 _COMMON_NAMES: Final = {
@@ -58,18 +58,8 @@ _NON_TEXT_LINKS: Final = frozenset((
     "samples", "clip_vision_output", "style_model",
 ))  # fmt: skip
 _FILE_SUFFIXES: Final = (
-    *MODEL_SUFFIXES,
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".gif",
-    ".mp4",
-    ".webm",
-    ".wav",
-    ".mp3",
-    ".flac",
-)
+    *MODEL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".wav", ".mp3", ".flac",
+)  # fmt: skip
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _MAX_COMPARED: Final = 30  # nodes whose links are followed to name their inputs
 _MAX_CHOICES: Final = 100  # in a slots file; a longer list is checked only by the server
@@ -201,7 +191,7 @@ def _find_prompt_texts(graph: Graph) -> dict[tuple[str, str], str]:
             if name == role
             or (role == "positive" and name == "conditioning" and "guider" in str(node["class_type"]).lower())
         ]
-        for node_id in _iter_upstream(graph, links, role):
+        for node_id in _find_text_nodes(graph, links, role):
             inputs = graph[node_id]["inputs"]
             text_inputs = [key for key in inputs if key in _TEXT_INPUTS and isinstance(inputs[key], str)]
             for key in text_inputs:
@@ -210,22 +200,18 @@ def _find_prompt_texts(graph: Graph) -> dict[tuple[str, str], str]:
     return roles
 
 
-def _iter_upstream(graph: Graph, node_ids: Iterable[str], role: str) -> Iterator[str]:
-    """Yield each node once that is upstream of conditioning links and may have their text. `node_ids`: where they end.
+def _find_text_nodes(graph: Graph, links: Iterable[str], role: str) -> frozenset[str]:
+    """Return the nodes upstream of conditioning links, which end at the nodes `links`, that may have their text.
 
     A node with both kinds of conditioning (ControlNetApplyAdvanced) passes each through, so only `role` is followed.
     """
-    pending, seen = list(node_ids), set()
-    while pending:
-        node_id = pending.pop()
-        if node_id in seen or node_id not in graph:
-            continue
-        seen.add(node_id)
-        yield node_id
-        inputs = graph[node_id].get("inputs", {})
-        has_both_roles = {"positive", "negative"} <= set(inputs)
+
+    def list_sources(node_id: str) -> list[str]:
+        has_both_roles = {"positive", "negative"} <= graph[node_id].get("inputs", {}).keys()
         links = [(name, source) for name, source, _ in iter_links(graph[node_id]) if name not in _NON_TEXT_LINKS]
-        pending += [source for name, source in links if not has_both_roles or name == role]
+        return [source for name, source in links if source in graph and (not has_both_roles or name == role)]
+
+    return find_reachable([node_id for node_id in links if node_id in graph], list_sources)
 
 
 def _simplify_name(name: str, title: str, class_type: str) -> str:

@@ -14,13 +14,7 @@ from platformdirs import user_config_path
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
 from sweeper.model.source import Source, SourceError
-from sweeper.model.target_spec import (
-    InvalidEntry,
-    TargetGroup,
-    TargetSpec,
-    find_entry_problems,
-    find_group_problems,
-)
+from sweeper.model.target_spec import InvalidEntry, TargetGroup, TargetSpec, find_entry_problems, find_group_problems
 from sweeper.schemas.values import KeyPath
 
 TARGETS_VARIABLE = "SWEEPER_TARGETS"

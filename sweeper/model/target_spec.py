@@ -18,6 +18,7 @@ from typing import Any, Final
 from sweeper.errors import Problem, UsageError
 from sweeper.model.money import parse_target_price
 from sweeper.model.urls import identify_server, normalise_url
+from sweeper.model.workflow import find_reachable
 from sweeper.schemas.values import KeyPath, format_value, is_integer, is_number
 from sweeper.wording import shorten, suggest
 
@@ -145,20 +146,14 @@ def find_group_problems(
 
 def _leads_to(start: str, end: str, named: NamedTargets) -> bool:
     """Whether the group `start` is `end`, or contains it, also by other groups."""
-    pending, seen = [start], {start}
-    while pending:
-        name = pending.pop()
-        if name == end:
-            return True
+
+    def list_members(name: str) -> list[str]:
         entry = named.get(name)
-        members = (
-            {member.strip() for member in entry if isinstance(member, str)}
-            if isinstance(entry, list | tuple)
-            else set()
+        return (
+            [member.strip() for member in entry if isinstance(member, str)] if isinstance(entry, list | tuple) else []
         )
-        pending += members - seen
-        seen |= members
-    return False
+
+    return end in find_reachable([start], list_members)
 
 
 def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS
@@ -97,22 +98,12 @@ def _find_link_problems(graph: Graph) -> Iterator[tuple[KeyPath, str]]:
 
 def find_cycle(graph: Graph) -> list[str]:
     """Return the node ids of one cycle of links, with the first node repeated at the end; empty without a cycle."""
-    done: set[str] = set()
-    for start in graph:
-        trail: dict[str, Iterator[str]] = {}
-        node: str | None = start
-        while node is not None and node not in done:
-            trail[node] = iter([source for _, source, _ in iter_links(graph[node])])
-            node = None
-            while trail and node is None:  # an explicit stack, because some graphs have chains of thousands of nodes
-                last = next(reversed(trail))
-                node = next((source for source in trail[last] if source not in done and source in graph), None)
-                if node is None:
-                    done.add(last)
-                    del trail[last]
-                elif node in trail:
-                    cycle = list(trail)
-                    return [*cycle[cycle.index(node) :], node]
+    sources = {node: [source for _, source, _ in iter_links(graph[node]) if source in graph] for node in graph}
+    try:
+        TopologicalSorter(sources).prepare()
+    except CycleError as error:
+        cycle: list[str] = error.args[1]
+        return cycle[::-1]
     return []
 
 
@@ -128,7 +119,7 @@ def find_downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
     for node_id, node in graph.items():
         for _, source, _ in iter_links(node):
             users.setdefault(source, []).append(node_id)
-    return _find_reachable(nodes, lambda node_id: users.get(node_id, ()))
+    return find_reachable(nodes, lambda node_id: users.get(node_id, ()))
 
 
 def find_upstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
@@ -137,10 +128,11 @@ def find_upstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
     def list_sources(node_id: str) -> list[str]:
         return [source for _, source, _ in iter_links(graph[node_id]) if source in graph]
 
-    return _find_reachable(nodes, list_sources)
+    return find_reachable(nodes, list_sources)
 
 
-def _find_reachable(nodes: Iterable[str], list_next: Callable[[str], Iterable[str]]) -> frozenset[str]:
+def find_reachable(nodes: Iterable[str], list_next: Callable[[str], Iterable[str]]) -> frozenset[str]:
+    """Return `nodes` and all that `list_next` leads to from them."""
     reached: set[str] = set()
     waiting = list(nodes)
     while waiting:

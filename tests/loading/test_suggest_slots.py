@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.loading.parse import parse_yaml
-from sweeper.loading.slots_file import render_slots_file
+from sweeper.loading.starter_experiment import render_slots_file
 from sweeper.loading.suggest_slots import choose_app_slots, suggest_slots
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.ui_format.convert import AppInput

@@ -17,8 +17,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph, suggest_workflow_slots
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
-from sweeper.loading.slots_file import render_slots_file
-from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment
+from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment, render_slots_file
 from sweeper.loading.suggest_slots import Suggestion, find_output_nodes
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.graph_check import GraphCheck

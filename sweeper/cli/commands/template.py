@@ -17,7 +17,7 @@ from sweeper.cli.read_workflow import SLOT_COLUMNS, list_slots, read_graph_noted
 from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.loading.slots_file import render_slots_file
+from sweeper.loading.starter_experiment import render_slots_file
 from sweeper.loading.suggest_slots import find_output_nodes
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas

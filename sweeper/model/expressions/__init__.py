@@ -5,8 +5,8 @@ file can hang the planner or fill its memory, and the same file gives the same p
 random filter, no endless loop, and no number or text that explodes. Values are data and are never rendered themselves.
 
 Jinja2 is loaded when the first text is compiled, because it costs 30 ms. `compiler` then decides which Jinja2 is
-allowed, adds the guards, and rewrites the errors of Jinja2 and Python. `sandbox` runs it. `budget` has the filters and
-tests, and counts what an evaluation costs.
+allowed, adds the guards, and rewrites the errors of Jinja2 and Python. `sandbox` runs it, has the
+filters and tests, and counts what an evaluation costs.
 """
 
 from __future__ import annotations

@@ -14,8 +14,16 @@ from typing import Any, Final, NamedTuple
 from jinja2 import TemplateError, meta, nodes
 
 from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
-from sweeper.model.expressions.budget import CHARGE, ITERATE, MAX_BITS, PADDING, STEP
-from sweeper.model.expressions.sandbox import get_environment, make_evaluator, make_renderer
+from sweeper.model.expressions.sandbox import (
+    CHARGE,
+    ITERATE,
+    MAX_BITS,
+    PADDING,
+    STEP,
+    get_environment,
+    make_evaluator,
+    make_renderer,
+)
 from sweeper.wording import shorten, suggest
 
 _UNEXPECTED_CHARACTER: Final = re.compile(
