@@ -101,7 +101,7 @@ class FileReport:
 
 def check_file(file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool) -> FileReport:
     """Check an experiment or a template, against the targets or the node classes of a file if they are given."""
-    from sweeper.regression.thresholds import check_models
+    from sweeper.regression.match_files import check_models
 
     workflow = get_workflow_path(file)
     kind = "template" if workflow.suffix.lower() == ".json" else "experiment"

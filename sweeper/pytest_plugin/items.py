@@ -32,10 +32,8 @@ from sweeper.regression.accept import accept
 from sweeper.regression.baseline import default_folder, read_baseline
 from sweeper.regression.cases import Case, format_cells, identify_points
 from sweeper.regression.check import check, check_results
-from sweeper.regression.comparison import Comparison, Comparisons
-from sweeper.regression.junit import describe_case
-from sweeper.regression.match_files import match_files
-from sweeper.regression.thresholds import parse_threshold
+from sweeper.regression.comparison import Comparison, Comparisons, describe_case
+from sweeper.regression.match_files import match_files, parse_threshold
 from sweeper.running.folder_lock import LOCK_FILE_NAME, lock_folder
 from sweeper.running.run import run
 from sweeper.store import Store

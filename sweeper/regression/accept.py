@@ -21,18 +21,17 @@ from sweeper.answers.parts import Line, Part, Table, Warn
 from sweeper.answers.render import NOT_IN_JSON, json_keys
 from sweeper.errors import DISTRIBUTION, GONE_ERROR, ImageError, InputError, ResultsError, UsageError
 from sweeper.files import atomic_write
-from sweeper.images.byte_equality import compare_bytes, png_checksums
-from sweeper.images.compare import pixel_hash
+from sweeper.images.compare import compare_bytes, pixel_hash, png_checksums
 from sweeper.loading.load import load_recorded
 from sweeper.loading.read_scope import find_project
 from sweeper.loading.trust import check_default_folder
+from sweeper.model.node_classes.spec import MODEL_SUFFIXES
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.trial import InputFile
 from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, default_folder, read_baseline, read_stamp
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_run
 from sweeper.regression.match_files import find_best_match, map_parallel
-from sweeper.regression.server_changes import find_models
 from sweeper.running.folder_lock import lock_itself
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
@@ -355,7 +354,7 @@ def _add_file(
         return accepted
     graph, inputs = workflow
     base, changes = baseline.add_graph(graph)
-    return replace(accepted, workflow=base, changes=changes, inputs=inputs, models=find_models(graph))
+    return replace(accepted, workflow=base, changes=changes, inputs=inputs, models=_find_models(graph))
 
 
 def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, WorkflowInfo]:
@@ -372,6 +371,13 @@ def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, Wo
         for trial in plan.written()
         if trial.digest in digests
     }
+
+
+def _find_models(graph: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of the model files in a workflow, sorted."""
+    values = (value for node in graph.values() for value in node["inputs"].values())
+    names = {value for value in values if isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)}
+    return tuple(sorted(names))
 
 
 def _describe_input(file: InputFile) -> dict[str, str]:

@@ -36,12 +36,14 @@ from sweeper.regression.cases import Case, Condition, read_run
 from sweeper.regression.match_files import (
     DECIBELS,
     HIGHER_IS_CLOSER,
+    OVERRIDES,
     Match,
+    Threshold,
+    Thresholds,
     map_parallel,
     match_files,
     propose_threshold,
 )
-from sweeper.regression.thresholds import OVERRIDES, Threshold, Thresholds
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.tables.results_folder import default_results_folder

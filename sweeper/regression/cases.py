@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import UsageError
+from sweeper.model.axis_values import format_label
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.portable_names import make_portable
@@ -65,7 +66,7 @@ class Case:
     def build_file_name(self, extension: str, number: int = 1) -> str:
         """A safe name for its accepted file number `number`, from 1."""
         digest = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
-        words = [_to_slug(_cell_text(value)) for value in self.cells.values() if value is not None]
+        words = [_to_slug(format_label(value)) for value in self.cells.values() if value is not None]
         readable = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
         readable = make_portable(readable, "trial") or "trial"
         name = f"{readable}-{digest[:8]}.{_to_slug(self.node)[:40] or 'node'}-{self.position}"
@@ -80,10 +81,6 @@ def point_key(cells: Mapping[str, Any]) -> str:
 @lru_cache  # a workflow has few outputs
 def _output_key(node: str, position: int) -> str:
     return _to_text([node, position])[1:]
-
-
-def _cell_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _to_slug(text: str) -> str:

@@ -8,27 +8,129 @@ text without a threshold for texts must be equal.
 from __future__ import annotations
 
 import math
+import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from sweeper.errors import ImageError
-from sweeper.images.byte_equality import has_same_bytes
-from sweeper.images.compare import ALL_METRICS, compare_files
+from sweeper.errors import ExperimentError, ImageError, Problem, UsageError
+from sweeper.images.compare import ALL_METRICS, compare_files, has_same_bytes
 from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.measures import EQUAL_VALUES
 from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
 from sweeper.images.media import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, read_sound, text_ratio
-from sweeper.regression.thresholds import Threshold, Thresholds, find_violations
+from sweeper.images.neural import MODELS, find_model
+from sweeper.model.experiment import Experiment
+from sweeper.planning.grid import list_axis_columns
+from sweeper.regression.cases import Condition
 
 Item = TypeVar("Item")
 Mapped = TypeVar("Mapped")
 Tier: TypeAlias = Literal[
     "bytes", "pixels", "within", "beyond", "size", "channels", "frames", "rate", "length", "unlike"
 ]
+
+OVERRIDES: Final = "overrides"
+MEASURE_NAMES: Final = (*ALL_METRICS, *SOUND_METRICS, *TEXT_METRICS)
+_THRESHOLD: Final = re.compile(r"(>=|<=|>|<|==) *(-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)")
+_OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A condition on the value of a measure, such as `>= 0.95`."""
+
+    sign: str
+    number: float
+
+    def is_met_by(self, value: float) -> bool:
+        return _OPERATORS[self.sign](value, self.number)
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.number:.6g}"
+
+
+Thresholds: TypeAlias = Mapping[str, Threshold]  # by measure
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Parse a threshold as an experiment has it. Raises UsageError for anything else."""
+    match = _THRESHOLD.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f'{text!r} is not a threshold; write one of >= <= > < == and a number, such as ">= 0.95"')
+    return Threshold(match[1], float(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The thresholds of every case, and overrides for the trials for which a condition is true.
+
+    If several conditions are true, the last one wins. Without any threshold the pixels must be identical.
+    """
+
+    thresholds: Thresholds
+    overrides: tuple[tuple[Condition, Thresholds], ...] = ()
+
+    def thresholds_for(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Threshold]:
+        """The thresholds for a trial. Raises UsageError if a condition cannot be computed for it."""
+        merged = dict(self.thresholds)
+        for condition, thresholds in self.overrides:
+            if condition(params, cells):
+                merged |= thresholds
+        return merged
+
+
+NO_CHECKS: Final = Checks({})
+
+
+def parse_checks(experiment: Experiment) -> Checks:
+    """Parse the experiment's `checks`. Raises what `check_models` raises."""
+    check_models(experiment)
+    names = (*experiment.template.slots, *list_axis_columns(experiment))
+    overrides = [
+        (Condition(entry["where"], names), _parse_thresholds(entry)) for entry in experiment.checks.get(OVERRIDES, ())
+    ]
+    return Checks(_parse_thresholds(experiment.checks), tuple(overrides))
+
+
+def check_models(experiment: Experiment) -> None:
+    """Raise ExperimentError for each measure in `checks` whose model cannot be used on this machine."""
+    problems: list[Problem] = []
+    entries = [
+        ((), experiment.checks),
+        *(((OVERRIDES, index), entry) for index, entry in enumerate(experiment.checks.get(OVERRIDES, ()))),
+    ]
+    for path, entry in entries:
+        for name in MODELS.keys() & entry.keys():
+            try:
+                find_model(name)
+            except UsageError as error:
+                problems += [_make_problem(experiment, (*path, name), problem.message) for problem in error.problems]
+    if problems:
+        raise ExperimentError(problems)
+
+
+def _parse_thresholds(entry: Mapping[str, Any]) -> dict[str, Threshold]:
+    return {name: parse_threshold(text) for name, text in entry.items() if name not in (OVERRIDES, "where")}
+
+
+def _make_problem(experiment: Experiment, path: tuple[str | int, ...], message: str) -> Problem:
+    where = ("checks", *path)
+    if experiment.source is not None:
+        return experiment.source.make_problem(where, message)
+    return Problem(str(experiment.file), 0, ".".join(map(str, where)), message)
+
+
+def find_violations(thresholds: Thresholds, metrics: Mapping[str, float]) -> dict[str, Threshold]:
+    """The thresholds that these metrics do not meet."""
+    return {name: threshold for name, threshold in thresholds.items() if not threshold.is_met_by(metrics[name])}
+
 
 # Measured for every picture that differs: how much, how many pixels, and whether they are in one spot.
 ALWAYS_REPORTED: Final = ("mae", "differing", "windowed")

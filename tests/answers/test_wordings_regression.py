@@ -13,7 +13,7 @@ from sweeper.regression.calibrate import Calibration, CaseNoise, MeasureNoise
 from sweeper.regression.cases import Case, RunCases, TrialRow
 from sweeper.regression.compare_runs import AxisValue, CaseDifference, RunDifferences
 from sweeper.regression.comparison import Comparison, Comparisons
-from sweeper.regression.thresholds import parse_threshold
+from sweeper.regression.match_files import parse_threshold
 from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials
 from sweeper.store.records import TableLayout

@@ -27,7 +27,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sweeper.images.byte_equality import png_checksums
+from sweeper.images.compare import png_checksums
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import Case
 from sweeper.regression.match_files import match_files

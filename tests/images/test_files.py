@@ -14,8 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.errors import ImageError
-from sweeper.images.byte_equality import has_same_bytes
-from sweeper.images.compare import compare_files, compare_images, pixel_hash
+from sweeper.images.compare import compare_files, compare_images, has_same_bytes, pixel_hash
 from tests.images import image_cases
 
 RGB = image_cases.noise("files", 20, 30, 3)

@@ -13,7 +13,7 @@ from PIL import Image
 from sweeper.errors import UsageError
 from sweeper.images.colour import ciede2000
 from sweeper.images.compare import COMPARISON_METRICS, compare_images
-from sweeper.images.ssim import SCALES
+from sweeper.images.measures import SCALES
 from tests.images import image_cases
 
 STORED = json.loads(image_cases.REFERENCE.read_text("utf-8"))

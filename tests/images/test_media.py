@@ -16,8 +16,7 @@ from sweeper.errors import ImageError
 from sweeper.images.compare import compare_files, compare_images, iter_frames, pixel_hash
 from sweeper.images.media import Sound, iter_film_frames, measure_sound, read_film_rate, read_sound, text_ratio
 from sweeper.model import picture_size
-from sweeper.regression.match_files import match_files
-from sweeper.regression.thresholds import parse_threshold
+from sweeper.regression.match_files import match_files, parse_threshold
 from tests.images import image_cases
 
 av = pytest.importorskip("av", reason="reads films and sounds")

@@ -24,7 +24,7 @@ from sweeper.embedded.faults import Faults
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 from sweeper.embedded.scenario import Scenario
 from sweeper.errors import UsageError
-from sweeper.regression.attribute import BOTH, NOT_REPRODUCIBLE, SERVER_DRIFTED, WORKFLOW_CHANGED
+from sweeper.regression.check import BOTH, NOT_REPRODUCIBLE, SERVER_DRIFTED, WORKFLOW_CHANGED
 from sweeper.store import Store
 
 GRAPH = {

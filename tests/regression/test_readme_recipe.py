@@ -14,7 +14,7 @@ import yaml
 import sweeper
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.images.measures import take_worse
-from sweeper.regression.thresholds import MEASURE_NAMES, parse_checks, parse_threshold
+from sweeper.regression.match_files import MEASURE_NAMES, parse_checks, parse_threshold
 from sweeper.schemas import find_schema_problems, load_schema
 from tests import ROOT
 from tests.regression.plugin_runs import run_pytest

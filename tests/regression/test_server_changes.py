@@ -6,9 +6,8 @@ import json
 
 import sweeper
 from sweeper.answers.render import render_markdown
-from sweeper.regression.baseline import read_baseline
-from sweeper.regression.junit import to_junit_xml
-from sweeper.regression.server_changes import describe_drift, list_changes, server_key
+from sweeper.regression.baseline import describe_drift, list_changes, read_baseline, server_key
+from sweeper.regression.comparison import to_junit_xml
 
 BEFORE = {
     "comfyui": "0.3.64", "python": "3.12.3", "pytorch": "2.8.0", "devices": ["cuda:0 L4"], "argv": ["--lowvram"],

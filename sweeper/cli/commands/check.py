@@ -116,12 +116,12 @@ def command(
 def _write_reports(
     comparisons: Comparisons, junit_file: Path | None, html_folder: Path | None, summary_file: Path | None
 ) -> None:
-    from sweeper.regression import junit
+    from sweeper.regression.comparison import to_junit_xml
     from sweeper.reporting.write_report import write_review
 
     if junit_file is not None:
         with atomic_write(junit_file) as file:
-            file.write(junit.to_junit_xml(comparisons))
+            file.write(to_junit_xml(comparisons))
     if html_folder is not None:
         write_review(comparisons, html_folder)
     if summary_file is not None:
