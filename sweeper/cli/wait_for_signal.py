@@ -51,7 +51,7 @@ def call_on_stop_signals(loop: AbstractEventLoop, function: Callable[[], None]) 
 class _InterruptHandler:
     """Raises KeyboardInterrupt, as Python's own handler of Ctrl-C does, and counts the signals for `stop_on_signals`.
 
-    Python ignores an exception that is raised in a callback, and importlib has one for each module that it imports.
+    The exception alone may be lost: Python ignores it in a callback, such as that of importlib for each new module.
     """
 
     def __init__(self) -> None:

@@ -167,8 +167,8 @@ WorkerMessage = JobAccepted | JobFinished | TrialFinished | Event
 class BatchFinished:
     """The end of a batch on its worker.
 
-    `open_jobs`: jobs that stay open. `reason`: one of `stop_control`'s, if the server refused us or stopped responding;
-    `error` explains it. `node_times`: node class -> (runs, seconds).
+    `open_jobs`: jobs that stay open. `reason`: a word of `stop_control`, if the server refused us or
+    stopped responding; `error` explains it. `node_times`: node class -> (runs, seconds).
     """
 
     open_jobs: tuple[str, ...]

@@ -241,7 +241,7 @@ class CloudRoutes(CommonRoutes):
         return json_response(FEATURES | account)
 
     async def list_assets(self, request: Request) -> Response:
-        """GET /api/assets: of the account's assets only the models, which everyone has; by tags and by pages."""
+        """GET /api/assets: the models, which every account has, by tags and by pages; no other assets."""
         query = request.query_params
         wanted = {tag for name in ("include_tags", "tags_all") for tag in query.get(name, "").split(",") if tag}
         limit = read_integer(request, "limit", ASSET_PAGE_SIZE, minimum=1) or ASSET_PAGE_SIZE

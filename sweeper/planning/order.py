@@ -193,7 +193,7 @@ class RunSequence:
             self.positions = self.positions[np.argsort(self.to_indexes(self.positions, order), kind="stable")]
 
     def to_indexes(self, positions: Positions, dimensions: Sequence[int]) -> Positions:
-        """Return which combination of the options of these dimensions each position has; the last varies fastest."""
+        """Return the number of each position's combination of options in these dimensions; the last varies fastest."""
         import numpy as np
 
         indexes = np.zeros(len(positions), np.int64)

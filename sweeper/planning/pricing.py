@@ -145,7 +145,7 @@ def _list_choices(spec: InputSpec | None) -> list[Any]:
 
 
 class TemplatePrices:
-    """Computes what a job with this template costs. `classes` and `prices` are as of `PlanPrices`."""
+    """Computes what a job with this template costs. `PlanPrices` describes `classes` and `prices`."""
 
     def __init__(self, template: Template, classes: NodeInfo | None, prices: Sequence[TargetPrice | None] = ()) -> None:
         self._template = template

@@ -188,7 +188,7 @@ async def read_server(target: Target, plans: Sequence[Plan], lock: Lock | None =
 
 
 def _name_files(keys: Iterable[ModelKey]) -> dict[str, ModelKey]:
-    """The files by the names that a lock has for them, with the slash that a server on Windows does not write."""
+    """The files by their names in a lock, which have `/` where a server on Windows writes a backslash."""
     return {str(key).replace("\\", "/"): key for key in keys}
 
 

@@ -233,7 +233,7 @@ async def find_outdated(source: ModelSource, models: Models, latest: Models) -> 
 
 
 def check_same_models(targets: Mapping[str, Models]) -> None:
-    """Raise UsageError if two targets have another content under one name, as far as they tell. Times say nothing."""
+    """Raise UsageError if a name means different content on two targets, as far as they tell (not by times)."""
     lines = list(describe_differences(targets))
     if lines:
         more = f"\nand {count_things(len(lines) - _MAX_SHOWN, 'more file')}" if len(lines) > _MAX_SHOWN else ""

@@ -1,6 +1,6 @@
 """A work item: one trial to execute in a run, what this run tried so far, and whether another submission is worth it.
 
-Worth it are failures that may well not repeat: a lost job, a full memory (once), a broken network connection of the
+A failure that may not happen again is worth it: a lost job, a full memory (once), a broken network connection of the
 server itself. A node that failed on its inputs would fail again, so it is not paid for twice.
 """
 

@@ -1,4 +1,4 @@
-"""What the checks of values have in common and what needs no jsonschema: value texts for messages, exact multiples."""
+"""Checks of values that need no jsonschema, such as shapes and exact multiples; and texts of values for messages."""
 
 from __future__ import annotations
 

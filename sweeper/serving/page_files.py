@@ -18,7 +18,7 @@ _SHEET: Final = re.compile(r'^@import "([^"]+)";\n', re.MULTILINE)
 
 
 def read_page(folder: Path) -> dict[str, str]:
-    """The files of the page in a folder by name, `index.html` first; all others are those that it names."""
+    """Return the texts of `index.html` in a folder, its style sheet and its script, by file name."""
     return {
         "index.html": (folder / "index.html").read_text("utf-8"),
         "page.css": join_styles(folder / "css" / "main.css"),

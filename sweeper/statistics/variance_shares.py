@@ -200,7 +200,7 @@ def code_factor(factor: Factor | Curve) -> Numbers:
 
 
 def _choose_pairs(columns: Mapping[Term, Numbers], trials: int, most: int) -> dict[Term, Numbers]:
-    """The columns of the pairs of factors, without the pairs that have too many; at most `most` in all."""
+    """The columns of the pairs of factors, those of the smallest pairs first; at most `most` columns in all."""
     pairs = [
         (term + other, columns[term].shape[1] * columns[other].shape[1]) for term, other in combinations(columns, 2)
     ]

@@ -98,7 +98,7 @@ def find_job_prefix(name: str) -> str | None:
 
 
 def is_artifact_name(name: str) -> bool:
-    """Whether a file may be an artifact, by its name. `0003_holiday.png` is one as well."""
+    """Whether a file may be an artifact, by its name alone; a user's own `0003_holiday.png` may be one too."""
     return _OURS.fullmatch(name) is not None
 
 

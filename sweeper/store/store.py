@@ -317,7 +317,7 @@ class Store:
         return found
 
     def has_equal_pixels(self) -> bool:
-        """Whether two files have equal pixels, or two trials of the latest run share a job. It takes milliseconds."""
+        """Whether any two files have equal pixels, or any two trials of the latest run share a job. A fast query."""
         return bool(self._database.query_value(HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
 
     def load_job_files(self) -> dict[str, tuple[str, ...]]:

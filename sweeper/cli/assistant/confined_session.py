@@ -113,7 +113,7 @@ class ConfinedSession(Session):
             yield check
 
     def open_artifacts(self) -> ArtifactFolder:
-        """The folder that the run's pictures go to. That of a URL is checked before each submission only."""
+        """The folder for the run's pictures. If they go to a URL, it is checked before each submission only."""
         self.check_places()
         return super().open_artifacts() if self.artifact_url else _ConfinedArtifacts(self.out, self.check_places)
 

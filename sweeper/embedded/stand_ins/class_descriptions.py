@@ -27,7 +27,7 @@ from sweeper.model.node_classes.spec import ANY, STAND_IN_KEY, NodeInfo
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """Runs the nodes of a class by its shape."""
+    """What the server runs in place of a class: it makes the outputs that the `shape` declares."""
 
     shape: ClassShape
 

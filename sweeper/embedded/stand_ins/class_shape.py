@@ -25,7 +25,7 @@ class ClassShape:
     input_is_list: bool
 
     def select_inputs(self, values: Mapping[str, Any]) -> tuple[_Specs, _Specs]:
-        """The required and the optional inputs of a node with these values, undeclared ones of open classes too."""
+        """The required and the optional inputs of a node with these values; undeclared ones are optional."""
         groups: tuple[_Specs, _Specs] = ({}, {})
         resolved = self.spec.resolve_inputs(values)
         for name, spec in resolved.items():

@@ -48,7 +48,7 @@ _KINDS: Final[tuple[tuple[type, str], ...]] = (
 
 
 def find_kind(value: Any) -> str:
-    """The type of a value as `object_info` names it, "*" if only its input says it."""
+    """The type of a value as `object_info` names it; "*" if the value does not show it."""
     if isinstance(value, np.ndarray):
         if value.ndim == 4 and value.shape[-1] in {1, 3, 4}:
             return "IMAGE"
