@@ -64,7 +64,7 @@ def sort_outputs(outputs: Iterable[JobOutput]) -> tuple[JobOutput, ...]:
     return tuple(
         sorted(
             islice(outputs, MAX_OUTPUTS + 1),
-            key=lambda output: (_natural_sort_key(output.node), output.kind, output.position),
+            key=lambda output: (natural_sort_key(output.node), output.kind, output.position),
         )
     )
 
@@ -103,7 +103,7 @@ def _read_path(value: Any) -> str:
     return value if isinstance(value, str) and len(value) <= _MAX_PATH_LENGTH else ""
 
 
-def _natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
+def natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that sorts numbers by value: by length, then digits, because Python refuses to convert long ones."""
     parts = [part.lstrip("0") if part.isdigit() else part for part in re.split(r"([0-9]+)", text) if part]
     return tuple((0, len(part), part) if not part or part[0] in "123456789" else (1, 0, part) for part in parts)
@@ -131,7 +131,7 @@ def _node_error_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[st
         if node_errors:
             yield to_text(node_errors)
         return
-    for node, entry in sorted(node_errors.items(), key=lambda item: _natural_sort_key(str(item[0]))):
+    for node, entry in sorted(node_errors.items(), key=lambda item: natural_sort_key(str(item[0]))):
         kind = entry.get("class_type") if isinstance(entry, Mapping) else None
         kind = to_text(kind or (graph.get(node) or {}).get("class_type") or "?")
         errors = entry.get("errors") if isinstance(entry, Mapping) else None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from sweeper.comfy.responses import natural_sort_key
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write
 from sweeper.model.bounded_json import parse_json
@@ -25,10 +25,10 @@ from sweeper.schemas.values import fits_shape, format_value
 from sweeper.store.containment import contain, is_plain_path
 
 MANIFEST: Final = "manifest.json"
-VERSION: Final = 4  # 1 had no `servers` and no `models`, 2 no `ending`, 3 no `model_facts`
+VERSION: Final = 4
 _VERSION_KEY: Final = "sweeper_baseline"
 
-# The keys of a manifest. Some may be missing: those that older versions did not write, and values that are empty.
+# The keys of a manifest. Empty values may be missing.
 _ACCEPTED_SHAPE: Final = {
     "file": str, "sha256": str, "pixels": (None, str), "size": int, "params": {...: object}, "digest": str,
     "target": str, "server": (None, str), "sweeper": (None, str), "ending": (None, str), "workflow": (None, str),
@@ -40,7 +40,7 @@ _SHAPES: Final = {
         {"cells": {...: object}, "node": str, "title": (None, str), "position": int, "accepted": [_ACCEPTED_SHAPE]}
     ],
     "workflows": {...: {...: {"class_type": str, "inputs": {...: object}}}},
-    "servers": (None, {...: {...: object}}),
+    "servers": {...: {...: object}},
     "model_facts": (None, {...: MODELS_SHAPE}),
 }  # fmt: skip
 
@@ -63,7 +63,7 @@ def server_key(facts: Facts) -> str:
 
 def describe_server(facts: Facts) -> str:
     """`ComfyUI 0.3.64, Python 3.12.1, PyTorch 2.4.0 on cuda:0 NVIDIA L4`; empty if nothing is known."""
-    versions = [f"{word} {_strip_note(facts[name])}".strip() for name, word in _WORDS.items() if facts.get(name)]
+    versions = [f"{word} {facts[name]}".strip() for name, word in _WORDS.items() if facts.get(name)]
     devices = ", ".join(map(str, facts.get("devices", ())))
     return ", ".join(versions) + (f" on {devices}" if versions and devices else devices)
 
@@ -71,9 +71,9 @@ def describe_server(facts: Facts) -> str:
 def list_changes(before: Facts, now: Facts) -> list[str]:
     """The facts that changed: `PyTorch 2.4.0 -> 2.5.1`. A fact that only one server reports does not count."""
     changes = [
-        f"{word or name} {_strip_note(before[name])} -> {_strip_note(now[name])}"
+        f"{word or name} {before[name]} -> {now[name]}"
         for name, word in _WORDS.items()
-        if before.get(name) and now.get(name) and _strip_note(before[name]) != _strip_note(now[name])
+        if before.get(name) and now.get(name) and before[name] != now[name]
     ]
     if "devices" in before and "devices" in now and before["devices"] != now["devices"]:
         old, new = (" ".join(map(str, facts["devices"])) or "none" for facts in (before, now))
@@ -106,11 +106,6 @@ def _read_options(arguments: Iterable[Any]) -> dict[str, str]:
         known = options.get(name, "")
         options[name] = value if known in ("", "given") else f"{known} {value}"
     return options
-
-
-def _strip_note(fact: Any) -> str:
-    """The fact without the description that old manifests have after a colon for the embedded server."""
-    return str(fact).partition(":")[0]
 
 
 def describe_drift(before: Facts, now: Facts) -> str:
@@ -233,7 +228,7 @@ class Baseline:
         models = {file.model_facts: self.get_models(file) for file in files if file.model_facts}
         self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in workflows}
         self.servers = {name: facts for name, facts in sorted(self.servers.items()) if name in servers}
-        entries = sorted(self.entries.values(), key=lambda entry: _natural_key(entry.case.name))
+        entries = sorted(self.entries.values(), key=lambda entry: natural_sort_key(entry.case.name))
         value = {
             _VERSION_KEY: VERSION,
             "experiment": self.experiment,
@@ -260,7 +255,7 @@ def read_stamp(folder: Path) -> str:
 def read_baseline(folder: Path, experiment: str) -> Baseline:
     """Read the baseline in a folder; it is empty if there is no manifest.
 
-    Raises ResultsError for a manifest that cannot be read, that a newer sweeper wrote, or of another experiment.
+    Raises ResultsError for a manifest that cannot be read, that another sweeper wrote, or of another experiment.
     """
     path = folder / MANIFEST
     try:
@@ -272,10 +267,10 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(value, dict) or _VERSION_KEY not in value:
         raise ResultsError(f"{path}: this is not the manifest of a baseline; `sweeper accept` writes one")
-    if value[_VERSION_KEY] not in range(1, VERSION + 1):
+    if value[_VERSION_KEY] != VERSION:
         raise ResultsError(
-            f"{path}: written by a newer sweeper (format {value[_VERSION_KEY]}, this one reads up to {VERSION}); "
-            "upgrade sweeper"
+            f"{path}: written by another version of sweeper (format {value[_VERSION_KEY]}, this one reads {VERSION}); "
+            "upgrade sweeper, or accept the pictures again into a new folder"
         )
     if value.get("experiment") != experiment:
         raise ResultsError(
@@ -288,7 +283,7 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     try:
         entries = _parse_entries(value["cases"], folder)
         workflows: dict[str, Graph] = value["workflows"]
-        servers: dict[str, Facts] = value.get("servers") or {}
+        servers: dict[str, Facts] = value["servers"]
         models: dict[str, Models] = {
             name: decode_models(facts) for name, facts in (value.get("model_facts") or {}).items()
         }
@@ -375,8 +370,3 @@ def _diff_inputs(base: Graph, graph: Graph) -> dict[str, Any]:
         for name, value in content["inputs"].items()
         if encode_canonical(value) != encode_canonical(base[node]["inputs"][name])
     }
-
-
-def _natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `steps=4` before `steps=20`."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
