@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from sweeper.comfy.cloud import CloudDialect
-from sweeper.comfy.comfyui import ComfyUIDialect
+from sweeper.comfy.comfyui import CloudDialect, ComfyUIDialect
 from sweeper.comfy.model_files import ModelCalls
 from sweeper.comfy.protocol import (
     Flow,

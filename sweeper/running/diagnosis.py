@@ -21,7 +21,7 @@ from sweeper import embedded
 from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.cloud import LONGEST_RUNS
+from sweeper.comfy.comfyui import LONGEST_RUNS
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import (
     DISTRIBUTION,

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweeper.comfy.cloud import CloudDialect
-from sweeper.comfy.comfyui import ComfyUIDialect
+from sweeper.comfy.comfyui import CloudDialect, ComfyUIDialect
 from sweeper.comfy.dialects import detect_dialect
 from sweeper.comfy.job_marker import add_marker, fingerprint, read_markers, strip_marker, to_slug
 from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull, ServerResponse

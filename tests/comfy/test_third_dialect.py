@@ -6,7 +6,7 @@ import json
 
 import sweeper
 from sweeper.comfy import dialects
-from sweeper.comfy.cloud import CloudDialect
+from sweeper.comfy.comfyui import CloudDialect
 from sweeper.embedded import EmbeddedServer
 from sweeper.model.target_spec import DIALECTS
 from sweeper.schemas import load_schema
