@@ -1,22 +1,7 @@
 """Compare pictures: `compare_images` returns numbers, `compare_files` never raises for a mismatch. Also hash pictures.
 
-The measures, all on the 8-bit scale 0-255 (see `sweeper.images.decoding`):
-
-========== ======== ======== ====================================================================================
-name       range    equal    meaning
-========== ======== ======== ====================================================================================
-psnr       dB       inf      peak signal-to-noise ratio over all pixels and channels, peak 255
-ssim       -1 to 1  1        structural similarity, mean over channels: sigma 1.5, population covariance
-ms_ssim    0 to 1   1        the same on up to five scales
-mae        0 to 255 0        mean absolute difference over pixels and channels
-max_abs    0 to 255 0        largest difference of any channel of any pixel
-differing  0 to 1   0        share of pixels of which any channel differs at all
-ciede2000  0 up     0        mean colour difference over pixels; 1 is barely visible
-phash      0 to 64  0        differing bits of the DCT perceptual hash
-windowed   0 to 1   0        largest share of differing pixels in any 16 x 16 window
-lpips      0 up     0        LPIPS by the ONNX file that `SWEEPER_LPIPS` names; only on request
-clip       -1 to 1  1        cosine of CLIP's embeddings by the file that `SWEEPER_CLIP` names; only on request
-========== ======== ======== ====================================================================================
+The measures, all on the 8-bit scale 0-255 (see `sweeper.images.decoding`), are those of the table under "Tolerances" in
+`sweeper/regression/README.md`.
 
 Alpha is one more channel, except for `ciede2000`, `phash`, `lpips` and `clip`, which use the worse result of the
 picture over black and over white. Animations and films are compared frame by frame, and each measure is that of the

@@ -14,6 +14,7 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -22,7 +23,6 @@ MAX_INPUT_BYTES: Final = 16 * 1024**3  # of one file that a slot names, such as 
 MAX_ENTRIES: Final = 200_000  # files and folders that a pattern may look at
 _MAX_PATTERN: Final = 4_096  # characters; `fnmatch` compiles some patterns in quadratic time
 _MAX_DEPTHS: Final = 2  # `**` of a pattern
-_CHUNK: Final = 1 << 20
 _SYSTEM_FOLDERS: Final = (Path("/proc"), Path("/sys"), Path("/dev"))
 _MEMORY_DISK: Final = Path("/dev/shm")  # noqa: S108 - a disk in memory for everybody's files, and not of devices
 _NON_BLOCKING: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a FIFO would wait otherwise
@@ -72,16 +72,13 @@ def _read_text(file: BinaryIO) -> bytes:
 
 def compute_sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file at a resolved path as 64 hex digits. Raises OSError, BoundError."""
-    hasher = hashlib.sha256()
     with _open(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_INPUT_BYTES:
             raise BoundError(f"has more than {MAX_INPUT_BYTES:,} bytes")
-        while chunk := file.read(_CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     """Open a regular file at a resolved path. Raises BoundError for a device, a pipe or a socket."""
     file = os.fdopen(_open_without_links(path), "rb")
     mode = os.fstat(file.fileno()).st_mode

@@ -212,7 +212,8 @@ def load_template(file: str | os.PathLike[str], scope: ReadScope = EVERYTHING) -
     def read(part: Path, parse: Any) -> Source:
         return _read_source(part, _format_path(part), parse, TemplateError, lambda _: read_text_bytes(opened[part]))
 
-    return build_template(read(path, parse_json), read(sidecar, parse_yaml) if _exists(sidecar) else None)
+    has_sidecar = os.path.exists(sidecar)  # noqa: PTH110 - raises no error for a name that no disk accepts
+    return build_template(read(path, parse_json), read(sidecar, parse_yaml) if has_sidecar else None)
 
 
 def get_slots_file(template: Path) -> Path:
@@ -230,7 +231,8 @@ def _resolve_template_file(path: Path, scope: ReadScope) -> Path:
 
 def read_workflow(file: str | os.PathLike[str]) -> Source:
     """Read the JSON of a workflow without checking it. Raises TemplateError."""
-    return _read_source(Path(file), _format_path(Path(file)), parse_json, TemplateError, _read_regular)
+    path, open_file = Path(file), lambda part: read_text_bytes(EVERYTHING.resolve(part))
+    return _read_source(path, _format_path(path), parse_json, TemplateError, open_file)
 
 
 def read_yaml_file(file: Path, scope: ReadScope = EVERYTHING) -> Source:
@@ -240,10 +242,6 @@ def read_yaml_file(file: Path, scope: ReadScope = EVERYTHING) -> Source:
     except OutsideError as error:
         message = f"is a link to {error.path}, outside of the project; name that file itself"
         raise UsageError(Problem(str(file), 0, "", message)) from None
-
-
-def _read_regular(path: Path) -> bytes:
-    return read_text_bytes(EVERYTHING.resolve(path))
 
 
 def _load_referenced_template(
@@ -257,7 +255,7 @@ def _load_referenced_template(
         if path.name:
             for part in (path, get_slots_file(path)):  # before anything is said of what lies there
                 _resolve_template_file(part, folder.scope)
-        if not _exists(path) or path.is_dir():
+        if not os.path.exists(path) or path.is_dir():  # noqa: PTH110 - as above
             message = f"there is no file {format_value(name)}{suggest_files(path, name, '.json')}"
             problems.append(source.make_problem(("template",), message))
             return None
@@ -283,15 +281,6 @@ def _with_relative_defaults(template: Template, home: Path, folder: Path) -> Tem
                 default = path.resolve().as_posix()
             slots[name] = replace(slot, default=default)
     return replace(template, slots=slots)
-
-
-def _exists(path: Path) -> bool:
-    """Whether a file or folder exists. False, and no error, for a name that no disk accepts."""
-    try:
-        path.stat()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _read_source(

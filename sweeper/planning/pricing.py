@@ -149,11 +149,11 @@ class TemplatePrices:
 
     def __init__(self, template: Template, classes: NodeInfo | None, prices: Sequence[TargetPrice | None] = ()) -> None:
         self._template = template
-        self._classes = classes
+        self._classes = classes or NodeInfo({})
         self._rates = [price or TargetPrice() for price in prices]
         self._has_rates = any(rate.has_rate for rate in self._rates)
         calculator = PriceCalculator()
-        self._running = find_running_nodes(template, classes or NodeInfo({}))
+        self._running = find_running_nodes(template, self._classes)
         found = (self._find_price(node, calculator) for node in template.graph if node in self._running)
         self._nodes = [node for node in found if node is not None]
         self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))
@@ -186,14 +186,10 @@ class TemplatePrices:
                 return node, node.compute(params).reason
         return None
 
-    def _get_spec(self, node: str) -> NodeSpec | None:
-        class_type = self._template.graph[node]["class_type"]
-        return self._classes.classes.get(class_type) if self._classes is not None else None
-
     def _find_price(self, node: str, calculator: PriceCalculator) -> PricedNode | None:
         """Return the price of a node: what a target states for its class, else what the class states."""
         class_type = self._template.graph[node]["class_type"]
-        spec = self._get_spec(node) or NodeSpec(class_type, {})
+        spec = self._classes.classes.get(class_type, NodeSpec(class_type, {}))
         stated = find_stated_price(self._rates, class_type)
         if stated is None and spec.price_badge is None:
             return None

@@ -106,47 +106,27 @@ def count_lru_executions(
 
     The cache evicts the results of whole jobs, and only when the next job begins (caching.py of 0.3.64 and 0.33.0).
     """
-    cache = _LruCache(size)
     sources = {node: tuple(source for _, source, _ in iter_links(graph[node])) for node in graph}
     dimensions_of = {node: tuple(sorted(dependencies[node])) for node in graph}
     outputs = sorted(find_sinks(graph))
     counts = dict.fromkeys(graph, 0)
-    for coordinates in trials:
+    last_used: dict[tuple[object, ...], int] = {}  # by result, the number of the job
+    cached: set[tuple[object, ...]] = set()
+    oldest = 0
+    for number, coordinates in enumerate(trials, 1):
         keys = {
             node: (node, *(coordinates[dimension] for dimension in needed)) for node, needed in dimensions_of.items()
         }
-        cache.begin_job(keys.values())
+        last_used.update(dict.fromkeys(keys.values(), number))
+        while len(cached) > size and oldest < number:
+            oldest += 1
+            last_used = {key: used for key, used in last_used.items() if used >= oldest}
+            cached &= last_used.keys()
         pending = list(outputs)
         while pending:
             node = pending.pop()
-            if cache.add(keys[node]):
+            if keys[node] not in cached:
+                cached.add(keys[node])
                 counts[node] += 1
                 pending.extend(sources[node])
     return counts
-
-
-class _LruCache:
-    """A model of ComfyUI's LRU cache of `size` node results."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._last_used: dict[tuple[object, ...], int] = {}
-        self._cached: set[tuple[object, ...]] = set()
-        self._generation = self._oldest = 0
-
-    def begin_job(self, keys: Iterable[tuple[object, ...]]) -> None:
-        """Mark the results of a new job as used, and evict those of the oldest jobs until the size is kept."""
-        self._generation += 1
-        for key in keys:
-            self._last_used[key] = self._generation
-        while len(self._cached) > self.size and self._oldest < self._generation:
-            self._oldest += 1
-            self._cached = {key for key in self._cached if self._last_used[key] >= self._oldest}
-            self._last_used = {key: used for key, used in self._last_used.items() if used >= self._oldest}
-
-    def add(self, key: tuple[object, ...]) -> bool:
-        """Add a result. Return whether it was not cached, so that its node has to run."""
-        if key in self._cached:
-            return False
-        self._cached.add(key)
-        return True
