@@ -15,7 +15,8 @@ import sweeper
 from sweeper.comfy.target import resolve_targets
 from sweeper.model import workflow
 from sweeper.planning.plan import Plan
-from sweeper.running.search_rounds import preview_search
+from sweeper.running.search_rounds import SearchRounds
+from sweeper.running.settings import RunOptions
 from sweeper.schemas import load_schema
 from tests import ROOT
 from tests.planning import reference_planner
@@ -43,7 +44,8 @@ def make_plan(file: Path) -> Plan:
     experiment = sweeper.load(file)
     if experiment.search is None:
         return sweeper.plan(experiment)
-    first = preview_search(experiment, resolve_targets("embedded", environ={}), file.parent / "no-results").plan
+    targets = resolve_targets("embedded", environ={})
+    first = SearchRounds(experiment, targets, file.parent / "no-results", RunOptions()).preview().plan
     assert first is not None
     return first
 

@@ -15,8 +15,10 @@ from sweeper.cli.trust_check import find_confinement, load_named_template, load_
 from sweeper.errors import ExperimentError, InputError, Problem, summarise_problems
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
+from sweeper.model.target_spec import NamedTargets
+from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
-from sweeper.running.prepare import Prepared, prepare
+from sweeper.running.prepare import Prepared, list_planners, prepare
 from sweeper.wording import count_things, join_names
 
 
@@ -51,6 +53,16 @@ def load_prepared(
         needs_sweep=needs_sweep,
         asks_targets=not missing_trust,
     )
+
+
+def load_plans(
+    file: Path, targets: Sequence[Any] | None, users: NamedTargets, *, trust: bool, checks_names: bool = True
+) -> tuple[Experiment, list[Plan]]:
+    """The experiment with its plans, for a command that looks at its targets. Raises ExperimentError."""
+    partial, missing_trust = load_trusted(file, users, trust=trust, targets=targets, checks_names=checks_names)
+    if partial.problems or missing_trust:
+        raise ExperimentError([*partial.problems, *missing_trust])
+    return partial.experiment, [make_plan() for make_plan in list_planners(partial.experiment, needs_sweep=False)]
 
 
 def load_for_run(

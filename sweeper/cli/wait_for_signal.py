@@ -9,10 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
 
 
 @contextmanager
@@ -36,16 +32,6 @@ def catch_stop_signals() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def call_on_stop_signals(loop: AbstractEventLoop, function: Callable[[], None]) -> None:
-    from sweeper.running.stop_control import list_stop_signals  # noqa: PLC0415 (it imports asyncio)
-
-    for number in list_stop_signals():
-        try:
-            loop.add_signal_handler(number, function)
-        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(function))
 
 
 class _InterruptHandler:

@@ -13,7 +13,7 @@ from typing import Final
 
 from sweeper.planning.order import TransitionCost
 from sweeper.running.work import WorkItem
-from sweeper.running.work_queue import Shard, find_shard_length
+from sweeper.running.work_queue import Lookahead, Shard, find_shard_length
 
 MAX_BATCH_SIZE: Final = 64  # trials; a dead worker leaves at most that many jobs to search for
 BATCHES_PER_WORKER: Final = 2  # parts into which the remaining work is cut; idle workers steal the rest at the end
@@ -23,9 +23,8 @@ class WorkPool:
     """Hands out batches. `total`: the number of all items, including those in `open_by_server`."""
 
     def __init__(self, fresh: Iterator[WorkItem], total: int, transition_cost: TransitionCost) -> None:
-        self._fresh: Iterator[WorkItem] | None = fresh
         self._transition_cost = transition_cost
-        self._lookahead: deque[WorkItem] = deque()  # read from `fresh` to find the best cut
+        self._fresh = Lookahead(fresh, 1)
         self._returned: deque[WorkItem] = deque()
         self.open_by_server: dict[str, list[WorkItem]] = {}  # items whose job may be on that server
         self.delayed = 0  # items that wait for their retry
@@ -41,10 +40,10 @@ class WorkPool:
         """Take about `size` items for a batch, returned ones first; an empty list if there are none now."""
         if self.closed:
             return []
-        source = self._returned or self._look_ahead(size + size // 2 + 1)
+        source = self._returned or self._fresh.fill(size + size // 2 + 1)
         count = find_shard_length(source, size, self._transition_cost)
         items = [source.popleft() for _ in range(count)]
-        self._look_ahead(1)
+        self._fresh.fill(1)
         return items
 
     def count_to_steal(self, submitted: list[WorkItem], pending: list[WorkItem]) -> int:
@@ -54,15 +53,6 @@ class WorkPool:
             return int(self._transition_cost.full_cost < cost * (len(submitted) + 1))
         tail = Shard(pending, self._transition_cost).split_tail(self._transition_cost)
         return 0 if tail is None else len(tail)
-
-    def _look_ahead(self, count: int) -> deque[WorkItem]:
-        while self._fresh is not None and len(self._lookahead) < count:
-            item = next(self._fresh, None)
-            if item is None:
-                self._fresh = None
-            else:
-                self._lookahead.append(item)
-        return self._lookahead
 
     def requeue(self, item: WorkItem) -> None:
         """Return an item that any worker may submit."""
@@ -86,8 +76,8 @@ class WorkPool:
 
     @property
     def idle(self) -> bool:
-        """Whether no item waits to be submitted. `take` notices the end of the plan."""
-        return self._fresh is None and not self._lookahead and not self._returned
+        """Whether no item waits to be submitted."""
+        return not self._fresh and not self._returned
 
     @property
     def is_waiting(self) -> bool:

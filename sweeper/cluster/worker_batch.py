@@ -38,7 +38,7 @@ from sweeper.model.trial import InputFile
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.run_events import TargetDown
 from sweeper.running.scheduler import Scheduler
-from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopControl
+from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopControl, wait_at_most
 from sweeper.running.work import WorkItem
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.records import OPEN_STATES, UNSENT, JobEnd
@@ -121,9 +121,7 @@ class WorkerBatch:
         self.last_heartbeat = loop.time()
         self._discard_messages(after)
         if not self._messages and self._finished is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PULL_TIMEOUT):
-                    await self._changed.wait()
+            await wait_at_most(_PULL_TIMEOUT, self._changed.wait())
         if self._finished is None:
             await asyncio.sleep(_COALESCE_SECONDS)
         self.last_heartbeat = loop.time()

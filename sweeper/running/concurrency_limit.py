@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 
 from sweeper.comfy.retry import SUBMIT_AGAIN
+from sweeper.running.stop_control import wait_at_most
 
 _SHORT_JOB: Final = 0.5  # seconds: with jobs shorter than this, the time between two jobs matters
 _RAISE_AFTER: Final = 8  # accepted jobs per permit before the limit rises by one
@@ -46,11 +47,7 @@ class ConcurrencyLimit:
             wait = self._paused_until - loop.time()
             if wait <= 0 and self.in_use < self.current:
                 return
-            try:
-                async with asyncio.timeout(wait if wait > 0 else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+            await wait_at_most(wait if wait > 0 else None, self._changed.wait())
 
     def release(self) -> None:
         self.in_use -= 1

@@ -34,7 +34,7 @@ from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import Point, SearchSpace
 from sweeper.planning.searching.search_state import SearchState
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost
-from sweeper.running.search_rounds import load_search_state, require_search
+from sweeper.running.search_rounds import SearchRounds, require_search
 from sweeper.running.settings import RunOptions, resolve_output
 from sweeper.statistics.studentized_range import compute_studentized_range
 from sweeper.store import Store
@@ -83,7 +83,7 @@ def plan_confirmation(
             "beside `votes`, or sweep the best points over new seeds and vote on that sweep"
         )
     folder, url = resolve_output(out, experiment)
-    state = load_search_state(experiment, targets, folder, options)
+    state, _ = SearchRounds(experiment, targets, folder, options or RunOptions()).load_known()
     best = state.describe_best(1)
     if not best:
         command = command or join_command(["sweeper", "search", str(experiment.file)])

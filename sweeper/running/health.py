@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from sweeper.comfy.client import ComfyClient
@@ -18,7 +17,7 @@ from sweeper.comfy.retry import RECONNECT
 from sweeper.errors import RefusedError, Trouble, UnreachableError
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import TargetDown, TargetUp, WaitingForTarget
-from sweeper.running.stop_control import cancel_when
+from sweeper.running.stop_control import cancel_when, wait_at_most
 
 T = TypeVar("T")
 
@@ -164,9 +163,8 @@ class HealthMonitor:
             if is_stuck or was_stuck:
                 self._context.report(WaitingForTarget(client.target.name, remaining if is_stuck else None))
             was_stuck = is_stuck
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(remaining, _PATIENCE_CHECK_INTERVAL) if is_stuck else None):
-                    await work_queue.wait_changed()
+            seconds = min(remaining, _PATIENCE_CHECK_INTERVAL) if is_stuck else None
+            await wait_at_most(seconds, work_queue.wait_changed())
 
     def _get_deadline(self, client: ComfyClient) -> float:
         """When to give up an unreachable target, by the event loop's clock."""

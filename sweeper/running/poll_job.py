@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +22,7 @@ from sweeper.comfy.protocol import JobSearch, JobState
 from sweeper.errors import TIMED_OUT_ERROR, UNANSWERED_ERROR, TransientError
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice
+from sweeper.running.stop_control import wait_at_most
 from sweeper.store.records import JobRecord
 
 _BACKOFF_FACTOR: Final = 1.5
@@ -114,9 +114,7 @@ class JobPoller:
 
     async def _wait_for_event(self, seconds: float) -> bool:
         """Wait until an event says that polling is worthwhile, or for so long. Whether there was an event."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.listener.woken.wait()
+        await wait_at_most(seconds, self.listener.woken.wait())
         was_woken = self.listener.woken.is_set()
         self.listener.woken.clear()
         return was_woken

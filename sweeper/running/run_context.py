@@ -23,7 +23,7 @@ from sweeper.running.node_class_cache import ClassSource
 from sweeper.running.run_events import Cancelling, Draining, Event, Notice, TrialDone
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobUsage
-from sweeper.running.stop_control import MAX_FAILURES, StopControl
+from sweeper.running.stop_control import MAX_FAILURES, StopControl, wait_at_most
 from sweeper.running.target_models import TargetModels
 from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import SingleQueue, WorkQueue
@@ -265,11 +265,7 @@ class RunContext:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but wake as soon as the run stops."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopped.wait()
-        except TimeoutError:
-            return
+        await wait_at_most(seconds, self.stopped.wait())
 
     def finish_job(self, item: WorkItem, job: JobRecord, end: JobEnd, usage: JobUsage | None = None) -> None:
         """Record the end of `job`, the item's last one: first in the store, then in the item."""

@@ -91,7 +91,7 @@ async def search_async(
     # Its rounds post nothing, because the search does.
     given = replace(given, budget=loaded.search_budget if given.budget is None else given.budget, notify="")
     targets = resolve_run_targets(session or Session, loaded, target, named, environ)
-    rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given)
+    rounds = SearchRounds(loaded, targets, resolve_output(out, loaded)[0], given)
     patience = loaded.run.patience if given.patience is None else given.patience
     failed = 0
 
@@ -188,23 +188,8 @@ class SearchPreview:
     votes_needed: int
 
 
-def preview_search(
-    experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions | None = None
-) -> SearchPreview:
-    """Return what a search with these options would do next. Submits nothing. Raises as `search_async` does."""
-    rounds = _Rounds(experiment, targets, out, options or RunOptions())
-    return rounds.preview()
-
-
-def load_search_state(
-    experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions | None = None
-) -> SearchState:
-    """Return what a search with these options knows of its points. Raises as `search_async` does."""
-    return _Rounds(experiment, targets, out, options or RunOptions()).load_known()[0]
-
-
-class _Rounds:
-    """The rounds of one call of `search_async`. `out`: the results folder."""
+class SearchRounds:
+    """The rounds of one call of `search_async`. `out`: the results folder. Its methods raise as `search_async` does."""
 
     def __init__(self, experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions) -> None:
         search = require_search(experiment)
@@ -264,6 +249,7 @@ class _Rounds:
         return SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
 
     def preview(self) -> SearchPreview:
+        """Return what the search would do next. Submits nothing."""
         state, unfinished = self.load_known()
         unmeasured = state.succeeded if state.list_unmeasured() not in ([], [VOTES]) else 0
         step = _Step() if unfinished or unmeasured else self._choose_step(state)

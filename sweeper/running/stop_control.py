@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
@@ -89,6 +89,13 @@ async def cancel_when(condition: Coroutine[Any, Any, Any], coroutine: Coroutine[
         task.cancel()
         watcher.cancel()
         await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def wait_at_most(seconds: float | None, awaited: Awaitable[object]) -> None:
+    """Wait for something, but no longer than so many seconds; None: without a limit."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await awaited
 
 
 async def run_for_all(function: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item]) -> list[T]:
@@ -193,6 +200,16 @@ def list_stop_signals() -> list[signal.Signals]:
     return [number for name in names if (number := getattr(signal, name, None)) is not None]
 
 
+def call_on_stop_signals(function: Callable[[], None]) -> None:
+    """Let each of `list_stop_signals` call a function in the running event loop. Only for the main thread."""
+    loop = asyncio.get_running_loop()
+    for number in list_stop_signals():
+        try:
+            loop.add_signal_handler(number, function)
+        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(function))
+
+
 @asynccontextmanager
 async def stop_on_signals(control: StopControl) -> AsyncIterator[None]:
     """Let `list_stop_signals` stop the run. Does nothing outside the main thread, where Python allows no handlers.
@@ -209,11 +226,7 @@ async def stop_on_signals(control: StopControl) -> AsyncIterator[None]:
     handlers = {number: signal.getsignal(number) for number in numbers}
     for _ in range(sum(getattr(handler, "count", 0) for handler in handlers.values())):
         control.stop_with(INTERRUPT)
-    for number in numbers:
-        try:
-            loop.add_signal_handler(number, control.stop_with, INTERRUPT)
-        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
-            signal.signal(number, lambda *_: control.stop())
+    call_on_stop_signals(lambda: control.stop_with(INTERRUPT))
     try:
         yield
         for _ in range(_STEPS_OF_A_SIGNAL):

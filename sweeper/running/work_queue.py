@@ -37,19 +37,33 @@ class WorkSource(Protocol):
         """Give the items reserved for a target to the others."""
 
 
+class Lookahead(deque[WorkItem]):
+    """The next `items`, as many as `fill` was asked for. `count` of them are there from the beginning."""
+
+    def __init__(self, items: Iterator[WorkItem], count: int = 0) -> None:
+        super().__init__()
+        self._items = items
+        self.fill(count)
+
+    def fill(self, count: int) -> Lookahead:
+        """Hold `count` items, or all that are left."""
+        self.extend(islice(self._items, max(0, count - len(self))))
+        return self
+
+
 class SingleQueue:
     """Supplies items one by one, for a single target."""
 
     def __init__(self, items: Iterator[WorkItem]) -> None:
-        self._items = items
-        self._next_item = next(items, None)
+        self._next = Lookahead(items, 1)
 
     @property
     def is_empty(self) -> bool:
-        return self._next_item is None
+        return not self._next
 
     def take(self, _target: str) -> WorkItem | None:
-        item, self._next_item = self._next_item, next(self._items, None)
+        item = self._next.popleft() if self._next else None
+        self._next.fill(1)
         return item
 
     def unassign(self, target: str) -> None: ...
@@ -112,16 +126,15 @@ class ShardedQueue:
     """Cuts `items`, about `count` in number, into shards for this many `targets`."""
 
     def __init__(self, items: Iterator[WorkItem], transition_cost: TransitionCost, *, count: int, targets: int) -> None:
-        self._items = items
         self._transition_cost = transition_cost
         self._shard_size = max(1, min(_MAX_SHARD, -(-count // targets)))
-        self._lookahead: deque[WorkItem] = deque()
+        self._lookahead = Lookahead(items)
         self._assigned: dict[str, Shard] = {}
         self._unassigned: list[Shard] = []
 
     @property
     def is_empty(self) -> bool:
-        return not self._assigned and not self._unassigned and not self._look_ahead(1)
+        return not self._assigned and not self._unassigned and not self._lookahead.fill(1)
 
     def take(self, target: str) -> WorkItem | None:
         if target not in self._assigned:
@@ -140,18 +153,9 @@ class ShardedQueue:
         if shard is not None:
             self._unassigned.append(shard)
 
-    def _look_ahead(self, count: int) -> int:
-        """Fill the lookahead with up to `count` items. Returns how many it holds."""
-        while len(self._lookahead) < count:
-            item = next(self._items, None)
-            if item is None:
-                break
-            self._lookahead.append(item)
-        return len(self._lookahead)
-
     def _cut_shard(self) -> Shard | None:
-        self._look_ahead(self._shard_size + self._shard_size // 2 + 1)
-        count = find_shard_length(self._lookahead, self._shard_size, self._transition_cost)
+        ahead = self._lookahead.fill(self._shard_size + self._shard_size // 2 + 1)
+        count = find_shard_length(ahead, self._shard_size, self._transition_cost)
         return Shard([self._lookahead.popleft() for _ in range(count)], self._transition_cost) if count else None
 
     def _steal_shard(self) -> Shard | None:

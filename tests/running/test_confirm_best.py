@@ -41,7 +41,7 @@ def plan_known(monkeypatch):
     """A function that plans the confirmation of a search that knows these points."""
 
     def plan(space, state):
-        monkeypatch.setattr(confirm_best, "load_search_state", lambda *_: state)
+        monkeypatch.setattr(confirm_best.SearchRounds, "load_known", lambda _: (state, 0))
         return plan_confirmation(space.experiment, ())
 
     return plan

@@ -21,6 +21,7 @@ import sweeper
 from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace
 from sweeper.errors import SweeperError, UsageError
 from sweeper.loading.trust import TRUST_VARIABLE
+from sweeper.running.stop_control import wait_at_most
 
 _MODULE: Final = "sweeper.cli.assistant.confined_command"
 _MAX_LINES: Final = 200  # of stderr that are kept
@@ -76,9 +77,7 @@ class CommandProcess:
 
     async def read_line(self) -> Any:
         """Wait for the first line of stdout, take it off, and return its JSON. Raises SweeperError if there is none."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SECONDS):
-                await self._has_line.wait()
+        await wait_at_most(_SECONDS, self._has_line.wait())
         line, newline, rest = self._output.partition(b"\n")
         try:
             value = json.loads(line) if newline else None

@@ -173,7 +173,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace, reader: Reader)
         "steps > 4"; `limit` is the most trials to submit (-1: all).
         """
         options = RunOptions(where=where or None, limit=None if limit < 0 else limit)
-        return to_text(await reader.plan_run(experiment, _list_targets(target) or None, values or {}, options))
+        return to_text(await reader.plan_run(experiment, split_names([target]) or None, values or {}, options))
 
 
 def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> None:
@@ -280,12 +280,8 @@ def _read_first_page(folder: Path) -> bytes:
     return min(folder.glob("*.webp")).read_bytes()
 
 
-def _list_targets(target: str) -> list[str]:
-    return [name.strip() for name in target.split(",") if name.strip()]
-
-
 def _make_options(target: str, values: Mapping[str, Any] | None, where: str, limit: int) -> list[str]:
-    options = [word for name in _list_targets(target) for word in ("--target", name)]
+    options = [word for name in split_names([target]) for word in ("--target", name)]
     for name, value in (values or {}).items():
         options += ["--set", f"{name}={json.dumps(value)}"]
     options += ["--where", where] if where else []

@@ -11,14 +11,14 @@ import click
 
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK, UNREACHABLE, get_exit_code
+from sweeper.cli.load_prepared import load_plans
 from sweeper.cli.options import format_examples
 from sweeper.cluster import describe_open_address
-from sweeper.errors import ExperimentError, Problem, UsageError
+from sweeper.errors import Problem, UsageError
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.target_spec import NamedTargets
 from sweeper.planning.plan import Plan
 from sweeper.running.diagnosis import diagnose
-from sweeper.running.prepare import list_planners
 
 DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 
@@ -61,12 +61,7 @@ def command(
     requested = options.to_target_list(targets)
     plans: list[Plan] = []
     if experiment is not None:
-        partial, missing_trust = trust_check.load_trusted(
-            experiment, named, trust=trust, targets=requested, checks_names=not file_problems
-        )
-        if partial.problems or missing_trust:
-            raise ExperimentError([*partial.problems, *missing_trust])
-        plans = [make_plan() for make_plan in list_planners(partial.experiment, needs_sweep=False)]
+        _, plans = load_plans(experiment, requested, named, trust=trust, checks_names=not file_problems)
     has_cluster = dask is not None or os.environ.get(DASK_VARIABLE)
     open_cluster = describe_open_address("auto" if dask is None else dask, os.environ) if has_cluster else None
     warnings = [] if open_cluster is None else [open_cluster]

@@ -11,13 +11,13 @@ import click
 
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import FAILED, OK
+from sweeper.cli.load_prepared import load_plans
 from sweeper.cli.options import format_examples
 from sweeper.comfy.target import resolve_targets
-from sweeper.errors import ExperimentError, UsageError
+from sweeper.errors import UsageError
 from sweeper.loading.read_scope import EVERYTHING, ReadScope, find_project
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.running.lock import LOCK_NAME, check_lock, make_lock, read_lock, read_server
-from sweeper.running.prepare import list_planners
 from sweeper.running.stop_control import run_sync
 
 
@@ -46,11 +46,7 @@ def command(
     """
     users = load_named_targets()
     requested = options.to_target_list(targets)
-    partial, missing_trust = trust_check.load_trusted(experiment, users, trust=trust, targets=requested)
-    if partial.problems or missing_trust:
-        raise ExperimentError([*partial.problems, *missing_trust])
-    loaded = partial.experiment
-    plans = [make_plan() for make_plan in list_planners(loaded, needs_sweep=False)]
+    loaded, plans = load_plans(experiment, requested, users, trust=trust)
     named = {**users, **loaded.named_targets}
     found = resolve_targets(requested or list(loaded.targets), named=named, environ=os.environ)
     if any(target.embedded for target in found):

@@ -12,9 +12,9 @@ import click
 from sweeper.cli.assistant.workspace import Workspace, confine_process, get_root
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.options import format_examples, parse_budget
-from sweeper.cli.wait_for_signal import call_on_stop_signals
 from sweeper.errors import UsageError
 from sweeper.model.money import floor_micros
+from sweeper.running.stop_control import call_on_stop_signals
 from sweeper.wording import format_install
 
 
@@ -54,7 +54,7 @@ def command(root: Path, *, targets: tuple[str, ...], budget: Decimal | None) -> 
     async def serve() -> None:
         server, runs = make_server(workspace, None if budget is None else floor_micros(budget))
         stop = asyncio.Event()
-        call_on_stop_signals(asyncio.get_running_loop(), stop.set)
+        call_on_stop_signals(stop.set)
         serving = asyncio.create_task(server.run_stdio_async())
         await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         await runs.close()

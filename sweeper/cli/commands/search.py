@@ -65,7 +65,7 @@ def command(
     The results folder is the memory: the same command goes on where an earlier one ended, and rows that a sweep of the
     same folder has already count. Needs the extra `search` (Optuna).
     """
-    from sweeper.running.search_rounds import preview_search, require_search, search
+    from sweeper.running.search_rounds import SearchRounds, require_search, search
 
     _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
     selection = Selection(values=values)
@@ -89,7 +89,7 @@ def command(
     loaded, resolved = prepared.experiment, prepared.resolve_targets()
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
     if preview or (not yes and confirm_cost.list_paid_targets(prepared)):
-        next_round = preview_search(loaded, resolved, folder, RunOptions(**settings))
+        next_round = SearchRounds(loaded, resolved, folder, RunOptions(**settings)).preview()
         most, left = settings["max_trials"] or loaded.run.max_trials, next_round.state.trials_left
         left = next_round.unfinished + (most if left is None else min(left, most))
         if preview:
