@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from sweeper.answers.cells import sanitize
 from sweeper.answers.parts import Answer, Fail, Note, Part, Warn
@@ -37,10 +37,15 @@ def print_line(text: str = "") -> None:
         buffer.flush()
 
 
+def open_output(file: str, files: ExitStack) -> BinaryIO:
+    """The stream of a FILE or `-` option: a file that appears as a whole when `files` closes it, or stdout."""
+    return sys.stdout.buffer if file == "-" else files.enter_context(atomic_write(Path(file)))
+
+
 def write_lines(lines: Iterable[str], file: str) -> None:
     """Write lines to a file as a whole, or to stdout if its name is `-`."""
     with ExitStack() as files:
-        handle = sys.stdout.buffer if file == "-" else files.enter_context(atomic_write(Path(file)))
+        handle = open_output(file, files)
         handle.writelines(map(encode_line, lines))
         handle.flush()
 

@@ -109,7 +109,6 @@ class BatchTask:
 
 
 def worker_file_name(file: InputFile) -> str:
-    """The name of an input file on a worker."""
     return f"{file.sha256}{file.path.suffix}"
 
 

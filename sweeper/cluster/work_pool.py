@@ -71,7 +71,6 @@ class WorkPool:
         self.on_change()
 
     def complete(self) -> None:
-        """Count an item as done."""
         self.remaining -= 1
 
     @property

@@ -302,7 +302,6 @@ class WorkerBatch:
         await asyncio.shield(asyncio.ensure_future(self.drop()))
 
     def _localize(self, file: InputFile) -> InputFile:
-        """The copy of an input file on this worker."""
         mask = None if file.mask is None else self._localize(file.mask)
         return replace(file, path=self.inputs_folder / worker_file_name(file), mask=mask)
 

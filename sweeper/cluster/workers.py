@@ -36,7 +36,6 @@ async def fetch_identity(client: Client) -> dict[str, Any]:
 
 
 def make_worker_event(worker: WorkerInfo, target: str) -> TargetReady | TargetDown:
-    """The event for a worker that has just registered."""
     name = f"{worker.name}: {target}"
     if worker.problem is None:
         return TargetReady(name, worker.dialect, worker.version, worker.concurrency)

@@ -131,12 +131,10 @@ class PlanCounter:
         )
 
     def add_all(self) -> None:
-        """Count all selected trials."""
         for trial in self.iter_selected():
             self.add(trial)
 
     def add(self, trial: Trial) -> None:
-        """Count one selected trial."""
         self._counts["selected"] += 1
         digest = trial.digest
         short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory
@@ -326,7 +324,6 @@ class PlanDiff:
         self._changed: list[DifferentTrial] = []
 
     def add(self, trial: Trial) -> None:
-        """Compare one trial of the plan."""
         prices = self._counter.prices
         if prices.has_partner_nodes and self._counter.is_distinct(trial):
             self._cost += prices.price_params(trial.params)

@@ -197,7 +197,6 @@ class Diagnosis:
                 yield Line(f"without the extra {name}: {format_install(*lacks)}")
 
     def tabulate_packages(self) -> Table:
-        """The versions of the packages."""
         return Table(("package", "version"), [(name, found or "missing") for name, found in self.packages.items()])
 
 

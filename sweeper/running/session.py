@@ -37,7 +37,6 @@ from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.done_work import DoneRule, describe_renaming
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.health import connect_all
-from sweeper.running.live_feed import LiveFeed
 from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
@@ -45,7 +44,7 @@ from sweeper.running.preflight import check_target, describe_stand_ins, find_cla
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_gone, record_run
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import Event, Notice, RunEnded, RunStarted, TargetReady
+from sweeper.running.run_events import Event, LiveFeed, Notice, RunEnded, RunStarted, TargetReady
 from sweeper.running.scheduler import PendingTarget, Scheduler
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget, may_pass

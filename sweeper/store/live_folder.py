@@ -2,7 +2,7 @@
 
 A viewer touches the file `watched` every few seconds. While it does, the run writes the progress and the latest preview
 of each running trial beside it, and removes them when the trial is over. Without a viewer the run writes nothing.
-Nothing else depends on this folder: the store has the facts. `sweeper.running.live_feed` decides when to write, and
+Nothing else depends on this folder: the store has the facts. `sweeper.running.run_events` decides when to write, and
 `sweeper.reporting.live` shows the result.
 """
 

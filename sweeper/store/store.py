@@ -28,7 +28,6 @@ from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.store.containment import check_artifact, from_relative, make_artifact_check, to_relative
 from sweeper.store.database import Database, is_blank
 from sweeper.store.job_charges import JobCharges
-from sweeper.store.job_models import JobModels
 from sweeper.store.records import (
     FAILED,
     LAYOUT_SHAPE,
@@ -71,7 +70,7 @@ from sweeper.store.row_queries import (
     read_batches,
     select_rows,
 )
-from sweeper.store.server_facts import ServerFacts
+from sweeper.store.server_facts import JobModels, ServerFacts
 from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import Votes
 from sweeper.wording import suggest

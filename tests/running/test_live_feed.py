@@ -7,7 +7,6 @@ import os
 import pytest
 
 from sweeper.running import run_events
-from sweeper.running.live_feed import LiveFeed
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 
 
@@ -31,7 +30,7 @@ def folder(tmp_path):
 @pytest.fixture
 def showing(folder, clock):
     heard = []
-    showing = LiveFeed(folder, heard.append, clock=clock)
+    showing = run_events.LiveFeed(folder, heard.append, clock=clock)
     showing.heard = heard
     return showing
 

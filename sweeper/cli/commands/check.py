@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons
 
 
-def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
-    return click.option(name, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=help_text)
-
-
 @click.command(
     epilog=format_examples(
         "sweeper check experiments/quickstart.yaml",
@@ -41,10 +36,11 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
 @options.targets
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Results folder of the new run. [default: results/NAME-check beside EXPERIMENT]")  # fmt: skip
-@_make_file_option("--junit", "Write JUnit XML.")
+@click.option("--junit", type=options.FILE, metavar="FILE", help="Write JUnit XML.")
 @click.option("--html", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write the page of the run, opened on what is not the same as accepted.")  # fmt: skip
-@_make_file_option("--summary", "Write Markdown; appends if FILE is $GITHUB_STEP_SUMMARY.")
+@click.option("--summary", type=options.FILE, metavar="FILE",
+              help="Write Markdown; appends if FILE is $GITHUB_STEP_SUMMARY.")  # fmt: skip
 @click.option("--allow-new", is_flag=True, help="Do not fail on cases that have no accepted picture yet.")
 @click.option(
     "--attribute",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +18,6 @@ from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
-from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
@@ -88,7 +86,8 @@ def command(
         counter.add_all()
         trials = counter.iter_limited()
     with ExitStack() as files:
-        _stream_trials(plan, trials, consumers, _open_output(jsonl, files), _open_output(csv, files))
+        outputs = [None if file is None else console.open_output(file, files) for file in (jsonl, csv)]
+        _stream_trials(plan, trials, consumers, *outputs)
     answer = replace(counter.answer(), diff=None if plan_diff is None else plan_diff.answer())
     if folder is not None:
         written = WrittenWorkflows(str(workflows), folder.written_count, folder.unchanged_count)
@@ -113,15 +112,6 @@ def _print_plan(answer: PlanAnswer, *, as_json: bool, on_stderr: bool = False) -
     console.print_answer(answer, as_json=as_json, on_stderr=on_stderr)
     for warning in answer.warnings if as_json else ():
         console.warn(warning)
-
-
-def _open_output(file: str | None, files: ExitStack) -> BinaryIO | None:
-    """The stream of a FILE or `-` option; None if it was not given. `files` closes it."""
-    if file is None:
-        return None
-    if file == "-":
-        return sys.stdout.buffer
-    return files.enter_context(atomic_write(Path(file)))
 
 
 def _stream_trials(
