@@ -13,18 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from sweeper.cluster.messages import (
-    BatchFinished,
-    BatchItem,
-    JobAccepted,
-    JobFinished,
-    TrialFinished,
-    WorkerInfo,
-    WorkerMessage,
-    WorkerUpdate,
-    pack,
-    worker_file_name,
-)
+from sweeper.cluster import messages
 from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.worker_plugin import SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
@@ -52,9 +41,9 @@ ReadChunk = Callable[[str, int], Awaitable[bytes | None]]  # path, offset -> byt
 
 async def fetch_artifacts(
     registry: WorkerRegistry,
-    worker: WorkerInfo,
+    worker: messages.WorkerInfo,
     batch_id: str,
-    message: JobFinished,
+    message: messages.JobFinished,
     *,
     contents: Mapping[str, bytes],
     folder: ArtifactFolder,
@@ -98,12 +87,12 @@ async def _receive_file(file: IncomingFile, artifact: Artifact, content: bytes |
     return offset == artifact.bytes and digest.hexdigest() == artifact.sha256
 
 
-async def send_inputs(registry: WorkerRegistry, worker: WorkerInfo, inputs: Iterable[InputFile]) -> None:
+async def send_inputs(registry: WorkerRegistry, worker: messages.WorkerInfo, inputs: Iterable[InputFile]) -> None:
     """Send a worker the input files and masks that it lacks. Raises WorkerGoneError.
 
     Skips a file that cannot be read. The worker then reports it in the result of its trial.
     """
-    files = {worker_file_name(part): part for file in inputs for part in (file, file.mask) if part is not None}
+    files = {messages.worker_file_name(part): part for file in inputs for part in (file, file.mask) if part is not None}
     if not files:
         return
     missing: Any = await registry.call(SweeperWorkerPlugin.find_missing_inputs, tuple(files), address=worker.address)
@@ -112,7 +101,7 @@ async def send_inputs(registry: WorkerRegistry, worker: WorkerInfo, inputs: Iter
             await _send_file(registry, worker, name, file)
 
 
-async def _send_file(registry: WorkerRegistry, worker: WorkerInfo, name: str, file: IO[bytes]) -> None:
+async def _send_file(registry: WorkerRegistry, worker: messages.WorkerInfo, name: str, file: IO[bytes]) -> None:
     offset, is_last = 0, False
     while not is_last:
         chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
@@ -136,7 +125,7 @@ class Batch:
     server_id: str | None = None
     addresses: tuple[str, ...] | None = None
     future: Future[str] | None = None
-    worker: WorkerInfo | None = None
+    worker: messages.WorkerInfo | None = None
     work_by_job: dict[str, WorkItem] = field(default_factory=dict)
     ended_jobs: set[str] = field(default_factory=set)
     saved_artifacts: dict[str, tuple[Artifact, ...]] = field(default_factory=dict)
@@ -163,7 +152,7 @@ class BatchFollower:
     def __init__(self, context: RunContext, store: Store, registry: WorkerRegistry, pool: WorkPool, name: str) -> None:
         self.context, self.store, self.registry, self.pool, self.name = context, store, registry, pool, name
 
-    async def follow(self, batch: Batch, worker: WorkerInfo) -> BatchFinished | None:
+    async def follow(self, batch: Batch, worker: messages.WorkerInfo) -> messages.BatchFinished | None:
         """Start a batch on a worker and follow it to its end.
 
         Returns None if the worker is gone, or if no job of the batch fits into the budget.
@@ -175,10 +164,12 @@ class BatchFollower:
             await self._record_intents(batch, worker)
             if not batch.work_items:
                 return None
-            start = pack(self._build_item(item, is_search=batch.server_id is not None) for item in batch.work_items)
+            start = messages.pack(
+                self._build_item(item, is_search=batch.server_id is not None) for item in batch.work_items
+            )
             number = 0
             while True:
-                update: WorkerUpdate | None = await self.registry.call(
+                update: messages.WorkerUpdate | None = await self.registry.call(
                     SweeperWorkerPlugin.pull_update, batch.id, number, start, address=worker.address
                 )
                 if update is None:
@@ -192,19 +183,19 @@ class BatchFollower:
         except WorkerGoneError:
             return None
 
-    def _build_item(self, item: WorkItem, *, is_search: bool) -> BatchItem:
+    def _build_item(self, item: WorkItem, *, is_search: bool) -> messages.BatchItem:
         trial, job, plan = item.trial, item.job, self.context.plan
         assert job is not None
         graph, files = plan.workflow(trial), plan.files(trial)
         if not is_search:
-            return BatchItem(trial, graph, files, replace(job, state=records.UNSENT))
+            return messages.BatchItem(trial, graph, files, replace(job, state=records.UNSENT))
         same = self.store.jobs([job.digest])
         others = frozenset(other.prompt_id for other in same if other.prompt_id is not None and other.id != job.id)
-        return BatchItem(trial, graph, files, job, others, self.store.load_server_time(job.id))
+        return messages.BatchItem(trial, graph, files, job, others, self.store.load_server_time(job.id))
 
     # --- intents
 
-    async def _record_intents(self, batch: Batch, worker: WorkerInfo) -> None:
+    async def _record_intents(self, batch: Batch, worker: messages.WorkerInfo) -> None:
         """Record the intents to submit the batch's jobs to the worker's server. Open jobs have theirs already.
 
         Returns items to the pool that do not fit into the budget.
@@ -228,10 +219,10 @@ class BatchFollower:
 
     # --- messages
 
-    async def _record_update(self, batch: Batch, worker: WorkerInfo, update: WorkerUpdate) -> None:
+    async def _record_update(self, batch: Batch, worker: messages.WorkerInfo, update: messages.WorkerUpdate) -> None:
         """Record an update: the files first, then all records in one transaction. Report the events at last."""
         for message in update.messages:
-            if isinstance(message, JobFinished) and message.end.artifacts:
+            if isinstance(message, messages.JobFinished) and message.end.artifacts:
                 batch.saved_artifacts[message.job_id] = await fetch_artifacts(
                     self.registry, worker, batch.id, message, contents=update.file_contents, folder=self.context.folder
                 )
@@ -242,15 +233,15 @@ class BatchFollower:
         for message in update.messages:
             self._report_message(batch, message)
 
-    def _record_message(self, batch: Batch, message: WorkerMessage) -> None:
-        if isinstance(message, JobAccepted):
+    def _record_message(self, batch: Batch, message: messages.WorkerMessage) -> None:
+        if isinstance(message, messages.JobAccepted):
             item = batch.work_by_job[message.job_id]
             self.store.record_submitted(message.job_id, message.prompt_id, message.submitted_at)
             if item.job is not None:
                 item.job = replace(
                     item.job, state=records.SUBMITTED, prompt_id=message.prompt_id, submitted=message.submitted_at
                 )
-        elif isinstance(message, JobFinished):
+        elif isinstance(message, messages.JobFinished):
             item = batch.work_by_job[message.job_id]
             assert item.job is not None
             end = replace(message.end, artifacts=batch.saved_artifacts.get(message.job_id, ()))
@@ -258,18 +249,20 @@ class BatchFollower:
             if message.measures:
                 self.store.cache_metrics(message.measures)
 
-    def _report_message(self, batch: Batch, message: WorkerMessage) -> None:
+    def _report_message(self, batch: Batch, message: messages.WorkerMessage) -> None:
         if isinstance(message, Event):
             self.context.report(message)
-        elif isinstance(message, TrialFinished):
+        elif isinstance(message, messages.TrialFinished):
             batch.ended_jobs.add(message.job_id)
             artifacts = batch.saved_artifacts.pop(message.job_id, ())
             self._finish_trial(batch.work_by_job[message.job_id], message, artifacts)
-        elif isinstance(message, JobFinished) and message.end.state == records.UNSENT:
+        elif isinstance(message, messages.JobFinished) and message.end.state == records.UNSENT:
             batch.ended_jobs.add(message.job_id)
             self.pool.requeue(batch.work_by_job[message.job_id])
 
-    def _finish_trial(self, item: WorkItem, message: TrialFinished, artifacts: tuple[records.Artifact, ...]) -> None:
+    def _finish_trial(
+        self, item: WorkItem, message: messages.TrialFinished, artifacts: tuple[records.Artifact, ...]
+    ) -> None:
         if message.status == result.FAILED and not message.final and self.schedule_retry(item):
             return
         self.context.finish_trial(
@@ -283,7 +276,7 @@ class BatchFollower:
         assert job is not None
         status = records.STATUS_OF_STATE[job.state]
         error = None if status == result.SUCCEEDED else (job.error_type or "", job.error or "")
-        self._report_message(batch, TrialFinished(job_id, status, error, job.state == records.REJECTED, None))
+        self._report_message(batch, messages.TrialFinished(job_id, status, error, job.state == records.REJECTED, None))
 
     # --- retries
 

@@ -14,16 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cluster.messages import (
-    BatchFinished,
-    BatchItem,
-    JobFinished,
-    RunSpec,
-    WorkerMessage,
-    WorkerUpdate,
-    unpack,
-    worker_file_name,
-)
+from sweeper.cluster import messages
 from sweeper.cluster.worker_context import (
     BatchQueue,
     PendingTrials,
@@ -64,7 +55,7 @@ class WorkerBatch:
 
     def __init__(
         self,
-        run_spec: RunSpec,
+        run_spec: messages.RunSpec,
         run_id: int,
         *,
         folder: ArtifactFolder,
@@ -81,15 +72,15 @@ class WorkerBatch:
         self.dropped = False
         self.last_heartbeat = asyncio.get_running_loop().time()
         self._name = name
-        self._items: list[BatchItem] = []
+        self._items: list[messages.BatchItem] = []
         self._work_items: list[tuple[str, WorkItem]] = []  # with the id of the job when the batch started
         self._pending = PendingTrials()
         self._returned_jobs: set[str] = set()  # jobs that were returned to the driver, never submitted
-        self._inbox: asyncio.Queue[WorkerMessage | None] = asyncio.Queue()
-        self._messages: deque[tuple[int, WorkerMessage]] = deque()
+        self._inbox: asyncio.Queue[messages.WorkerMessage | None] = asyncio.Queue()
+        self._messages: deque[tuple[int, messages.WorkerMessage]] = deque()
         self._last_number = 0
         self._changed = asyncio.Event()
-        self._finished: BatchFinished | None = None
+        self._finished: messages.BatchFinished | None = None
         self._store = RemoteStore(self._inbox.put_nowait)
         self._run_task: asyncio.Task[str | None] | None = None
         self._inbox_task: asyncio.Task[None] | None = None
@@ -100,7 +91,7 @@ class WorkerBatch:
         """Start the batch, unless it has started."""
         if self.started.is_set():
             return
-        self._items = unpack(packed_items)
+        self._items = messages.unpack(packed_items)
         for batch_item in self._items:
             self._store.add(batch_item)
             # The job code reuses the id of an unsent job of this run for its submission. Any other was submitted once,
@@ -112,7 +103,7 @@ class WorkerBatch:
         self._inbox_task = asyncio.create_task(self._process_inbox())
         self.started.set()
 
-    async def pull_update(self, after: int) -> WorkerUpdate:
+    async def pull_update(self, after: int) -> messages.WorkerUpdate:
         """The messages after number `after`; waits a moment if there are none.
 
         Forgets the messages up to `after`, because the driver has recorded them.
@@ -127,15 +118,15 @@ class WorkerBatch:
         self.last_heartbeat = loop.time()
         return self._make_update(after)
 
-    def _make_update(self, after: int) -> WorkerUpdate:
-        messages: list[WorkerMessage] = []
+    def _make_update(self, after: int) -> messages.WorkerUpdate:
+        sent: list[messages.WorkerMessage] = []
         contents: dict[str, bytes] = {}
         room = _MAX_UPDATE_BYTES
         number = after
         for message_number, message in self._messages:
             number = message_number
-            messages.append(message)
-            if isinstance(message, JobFinished) and not self._stores_directly:
+            sent.append(message)
+            if isinstance(message, messages.JobFinished) and not self._stores_directly:
                 for artifact in message.end.artifacts:
                     if artifact.bytes <= _INLINE_BYTES:
                         contents[artifact.path] = self.folder.local_path(artifact.path).read_bytes()
@@ -144,13 +135,13 @@ class WorkerBatch:
                 break
         is_complete = number == self._last_number
         self._changed.clear()
-        return WorkerUpdate(number, tuple(messages), contents, self._finished if is_complete else None)
+        return messages.WorkerUpdate(number, tuple(sent), contents, self._finished if is_complete else None)
 
     def _discard_messages(self, last: int) -> None:
         """Forget the messages up to a number, and remove their artifacts, unless they are in their final place."""
         while self._messages and self._messages[0][0] <= last:
             _, message = self._messages.popleft()
-            if isinstance(message, JobFinished) and not self._stores_directly:
+            if isinstance(message, messages.JobFinished) and not self._stores_directly:
                 for artifact in message.end.artifacts:
                     with contextlib.suppress(OSError):
                         self.folder.local_path(artifact.path).unlink()
@@ -175,7 +166,7 @@ class WorkerBatch:
 
     def _return_job(self, job_id: str) -> None:
         self._returned_jobs.add(job_id)
-        self._inbox.put_nowait(JobFinished(job_id, JobEnd(UNSENT)))
+        self._inbox.put_nowait(messages.JobFinished(job_id, JobEnd(UNSENT)))
 
     def stop(self, *, cancelling: bool) -> None:
         """Submit nothing more; with `cancelling`, cancel the running jobs too."""
@@ -257,9 +248,9 @@ class WorkerBatch:
         states = self._store.job_states
         for job_id, _ in self._work_items:
             if states[job_id] == UNSENT and job_id not in self._returned_jobs:
-                self._add_message(JobFinished(job_id, JobEnd(UNSENT)))
+                self._add_message(messages.JobFinished(job_id, JobEnd(UNSENT)))
         open_jobs = tuple(job_id for job_id, _ in self._work_items if states[job_id] in OPEN_STATES)
-        self._finished = BatchFinished(open_jobs, reason, error, node_times)
+        self._finished = messages.BatchFinished(open_jobs, reason, error, node_times)
         self._changed.set()
 
     async def _drain_inbox(self) -> None:
@@ -271,7 +262,7 @@ class WorkerBatch:
     async def _process_inbox(self) -> None:
         """Move messages into the queue, with the measures of their artifacts."""
         while (message := await self._inbox.get()) is not None:
-            if isinstance(message, JobFinished):
+            if isinstance(message, messages.JobFinished):
                 measured = message
                 if message.end.artifacts and self.metrics:
                     measured = await asyncio.to_thread(self._with_measures, message)
@@ -280,12 +271,12 @@ class WorkerBatch:
             else:
                 self._add_message(message)
 
-    def _add_message(self, message: WorkerMessage) -> None:
+    def _add_message(self, message: messages.WorkerMessage) -> None:
         self._last_number += 1
         self._messages.append((self._last_number, message))
         self._changed.set()
 
-    def _with_measures(self, message: JobFinished) -> JobFinished:
+    def _with_measures(self, message: messages.JobFinished) -> messages.JobFinished:
         from sweeper.images.metrics.measure import measure_missing
 
         trial = next(item.trial for job_id, item in self._work_items if job_id == message.job_id)
@@ -303,7 +294,7 @@ class WorkerBatch:
 
     def _localize(self, file: InputFile) -> InputFile:
         mask = None if file.mask is None else self._localize(file.mask)
-        return replace(file, path=self.inputs_folder / worker_file_name(file), mask=mask)
+        return replace(file, path=self.inputs_folder / messages.worker_file_name(file), mask=mask)
 
     @property
     def seconds_since_heartbeat(self) -> float:

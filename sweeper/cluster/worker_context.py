@@ -10,25 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sweeper.cluster.messages import (
-    BatchItem,
-    JobAccepted,
-    JobFinished,
-    TrialFinished,
-    WorkerMessage,
-)
+from sweeper.cluster import messages
 from sweeper.model.charges import Charge
 from sweeper.model.trial import InputFile, Trial
+from sweeper.running import run_events as events
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import (
-    Cancelling,
-    Draining,
-    Event,
-    JobPreview,
-    JobProgress,
-    JobQueued,
-    WaitingForTarget,
-)
 from sweeper.running.spending import JobUsage
 from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import WorkQueue
@@ -37,7 +23,10 @@ from sweeper.store.records import Artifact, JobEnd, JobRecord
 
 # The driver reports the stop itself, the progress of every node would flood the network, and while this worker waits
 # for its target, others may go on.
-_NOT_FORWARDED = (Draining, Cancelling, JobQueued, JobProgress, JobPreview, WaitingForTarget)
+_NOT_FORWARDED = (
+    events.Draining, events.Cancelling, events.JobQueued, events.JobProgress, events.JobPreview,
+    events.WaitingForTarget,
+)  # fmt: skip
 
 
 class RemoteStore:
@@ -47,7 +36,7 @@ class RemoteStore:
     `usage_by_job`: what the server says about a job that is about to be recorded as ended.
     """
 
-    def __init__(self, send: Callable[[WorkerMessage], None]) -> None:
+    def __init__(self, send: Callable[[messages.WorkerMessage], None]) -> None:
         self._send = send
         self._prompt_ids: set[str] = set()
         self._server_times: dict[str, float | None] = {}
@@ -56,7 +45,7 @@ class RemoteStore:
         self.attempt_by_digest: dict[str, int] = {}
         self.usage_by_job: dict[str, JobUsage] = {}
 
-    def add(self, item: BatchItem) -> None:
+    def add(self, item: messages.BatchItem) -> None:
         """Add what the driver's store has about the job of an item."""
         self.job_states[item.job.id] = item.job.state
         self.attempt_by_digest[item.job.digest] = item.job.attempt
@@ -87,7 +76,7 @@ class RemoteStore:
         self.job_states[job_id] = records.SUBMITTED
         self.submitting.discard(job_id)
         self._prompt_ids.add(prompt_id)
-        self._send(JobAccepted(job_id, prompt_id, now))
+        self._send(messages.JobAccepted(job_id, prompt_id, now))
 
     def record_finished(self, job_id: str, end: JobEnd) -> None:
         """Send how a job ended. An unsent job may be submitted later, so the batch reports it at its own end."""
@@ -95,7 +84,7 @@ class RemoteStore:
         self.submitting.discard(job_id)
         usage = self.usage_by_job.pop(job_id, JobUsage())
         if end.state != records.UNSENT:
-            self._send(JobFinished(job_id, end, usage=usage))
+            self._send(messages.JobFinished(job_id, end, usage=usage))
 
 
 class PendingTrials:
@@ -136,7 +125,7 @@ class BatchQueue(WorkQueue):
 class RemotePlan:
     """A `WorkflowSource` with the graphs that the driver rendered. `localize`: an input file's copy on this worker."""
 
-    def __init__(self, items: Iterable[BatchItem], localize: Callable[[InputFile], InputFile]) -> None:
+    def __init__(self, items: Iterable[messages.BatchItem], localize: Callable[[InputFile], InputFile]) -> None:
         self._items = {item.trial.digest: item for item in items}
         self._localize = localize
 
@@ -153,7 +142,7 @@ class RemotePlan:
 class WorkerRunContext(RunContext):
     """The run context of one batch. The driver counts failures and records the results of trials."""
 
-    send: Callable[[WorkerMessage], None] = lambda _: None
+    send: Callable[[messages.WorkerMessage], None] = lambda _: None
     usage_by_job: dict[str, JobUsage] = field(default_factory=dict)
 
     async def flush(self) -> None:
@@ -176,13 +165,13 @@ class WorkerRunContext(RunContext):
     ) -> None:
         """Send the result of a trial. Its artifacts were sent with the end of its job."""
         assert item.job is not None
-        self.send(TrialFinished(item.job.id, status, error, item.finished, seconds))
+        self.send(messages.TrialFinished(item.job.id, status, error, item.finished, seconds))
 
 
-def make_reporter(send: Callable[[WorkerMessage], None], name: str) -> Callable[[Event], None]:
+def make_reporter(send: Callable[[messages.WorkerMessage], None], name: str) -> Callable[[events.Event], None]:
     """A `report` that forwards events to the driver, with `name` (this worker and its target) as their target."""
 
-    def report(event: Event) -> None:
+    def report(event: events.Event) -> None:
         if isinstance(event, _NOT_FORWARDED):
             return
         renamed: Any = event
