@@ -25,10 +25,10 @@ def format_examples(*lines: str) -> str:
 
 
 def complete_from(completer: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Complete a value by one of `sweeper.cli.commands.completion`'s COMPLETERS, imported when a shell asks for it."""
+    """Complete a value by one of `sweeper.cli.completion`'s COMPLETERS, imported when a shell asks for it."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from sweeper.cli.commands.completion import COMPLETERS
+        from sweeper.cli.completion import COMPLETERS
 
         before, comma, _ = incomplete.rpartition(",") if "," in (param.metavar or "") else ("", "", incomplete)
         values = (f"{before}{comma}{name}" for name in COMPLETERS[completer](ctx))
