@@ -15,12 +15,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from sweeper import embedded
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import InputError, Problem, UsageError
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.object_info import ClassReader
-from sweeper.running.node_class_cache import get_embedded_object_info, get_object_info
+from sweeper.running.node_class_cache import get_object_info
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MAX_CLASS: Final = 64 * 2**20  # characters
@@ -67,7 +68,7 @@ class NodeClassSource:
         if self.file is not None:
             return read_object_info(self.file)
         if self.target is None:
-            return get_embedded_object_info()
+            return embedded.node_classes()
         target, *_ = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
         return asyncio.run(get_object_info(target))
 

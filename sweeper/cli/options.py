@@ -105,6 +105,7 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="Show only problems.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 targets = click.option(
     "-t", "--target", "targets", multiple=True, metavar="TARGET", shell_complete=complete_from("targets"),
+    callback=lambda _context, _parameter, names: list(names) or None,  # as the library takes them
     help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
     "[default: the experiment's]",
 )  # fmt: skip
@@ -152,11 +153,6 @@ def get_workflow_path(file: Path) -> Path:
     """The workflow of a template. `file` is that workflow, or the slots file beside it."""
     stem = file.name.removesuffix(".slots.yaml")
     return file if stem == file.name else file.with_name(f"{stem}.json")
-
-
-def to_target_list(targets: tuple[str, ...]) -> list[str] | None:
-    """The targets as the library takes them: None means the experiment's own."""
-    return list(targets) or None
 
 
 # --- of `run`, and of `search`, each round of which is a run

@@ -32,7 +32,6 @@ from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
-from sweeper.store.artifacts import guess_extension
 from sweeper.wording import join_names
 
 if TYPE_CHECKING:
@@ -46,8 +45,8 @@ _WRAPPERS: Final = (("prompt",), ("input", "workflow"), ("input", "prompt"), ("w
 # The names of the two texts (ComfyUI's nodes.py and nodes_images.py): the workflow in API format and in UI format.
 _PROMPT: Final = "prompt"
 _WORKFLOW: Final = "workflow"
-_PICTURES: Final = {"png": "PNG", "jpg": "JPEG", "webp": "WebP"}
-_CONTAINERS: Final = {"webm": "WebM or Matroska", "flac": "FLAC", "ogg": "Ogg", "mp3": "MP3", "mp4": "MP4"}
+_PICTURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+_CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +257,18 @@ def _detect_format(path: Path) -> str | None:
             first = file.read(12)
     except OSError:
         return None
-    return (_PICTURES | _CONTAINERS).get(guess_extension("", "", first))
+    if first[4:8] == b"ftyp":
+        return "MP4"
+    if first.startswith(b"RIFF"):
+        return "WebP" if first[8:] == b"WEBP" else None
+    known = (*_PICTURES.items(), *_CONTAINERS.items())
+    return next((name for signature, name in known if first.startswith(signature)), None)
 
 
 def read_workflow_texts(path: Path, file_format: str) -> dict[str, str]:
     """The texts `prompt` and `workflow` in a file, if present. Raises TemplateError if it cannot be decoded."""
     texts: dict[str, str] = {}
-    is_picture = file_format in _PICTURES.values()
+    is_picture = file_format in (*_PICTURES.values(), "WebP")
     for name, text in _read_picture_texts(path, file_format) if is_picture else _read_tags(path, file_format):
         texts.setdefault(name.lower(), text)
     return {name: text for name, text in texts.items() if name in (_PROMPT, _WORKFLOW)}

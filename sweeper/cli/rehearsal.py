@@ -218,7 +218,7 @@ def _scale_node_seconds(prepared: Prepared, results: Path, *, quiet: bool) -> di
 
 def build_real_command(
     experiment: Path,
-    targets: Sequence[str],
+    targets: Sequence[str] | None,
     out: object,
     selection: Selection,
     *,
@@ -226,7 +226,7 @@ def build_real_command(
     trials: int | None = None,
 ) -> str:
     """The command of the real run or search, with the options that say what it does and where."""
-    given = [("--target", target) for target in targets] + [("--out", out), ("--where", selection.where)]
+    given = [("--target", target) for target in targets or ()] + [("--out", out), ("--where", selection.where)]
     given += [("--limit", selection.limit), ("--trials", trials)]
     given += [("--set", setting) for setting in selection.format_values()]
     options = [word for option, value in given if value is not None for word in (option, str(value))]

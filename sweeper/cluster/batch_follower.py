@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sweeper.cluster import messages
 from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.worker_plugin import SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.job_marker import fingerprint
-from sweeper.comfy.protocol import JobState
 from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
@@ -27,87 +26,13 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, Retrying
 from sweeper.running.work import WorkItem, is_worth_retrying
 from sweeper.store import Store, records
-from sweeper.store.artifacts import ArtifactFolder, IncomingFile
-from sweeper.store.records import INTENT, SUBMITTED, Artifact, JobRecord
+from sweeper.store.records import INTENT, SUBMITTED, Artifact
 
 if TYPE_CHECKING:
     from distributed import Future
 
 
 CHUNK_BYTES: Final = 4 * 2**20
-
-ReadChunk = Callable[[str, int], Awaitable[bytes | None]]  # path, offset -> bytes
-
-
-async def fetch_artifacts(
-    registry: WorkerRegistry,
-    worker: messages.WorkerInfo,
-    batch_id: str,
-    message: messages.JobFinished,
-    *,
-    contents: Mapping[str, bytes],
-    folder: ArtifactFolder,
-) -> tuple[Artifact, ...]:
-    """Save the artifacts of a job in the results folder, unless the worker wrote them there itself.
-
-    `contents`: the files that came with the message. Raises WorkerGoneError if the worker is gone or a file arrives
-    damaged, ResultsError if the disk is full.
-    """
-    if worker.stores_directly:
-        return message.end.artifacts
-
-    async def read_chunk(path: str, offset: int) -> bytes | None:
-        arguments = (batch_id, path, offset, CHUNK_BYTES)
-        chunk: bytes | None = await registry.call(SweeperWorkerPlugin.read_chunk, *arguments, address=worker.address)
-        return chunk
-
-    saved: list[Artifact] = []
-    for index, artifact in enumerate(message.end.artifacts):
-        with folder.open_incoming(message.job_id, index) as file:
-            received = await _receive_file(file, artifact, contents.get(artifact.path), read_chunk)
-            if not received:
-                raise WorkerGoneError(f"{worker.name}: {artifact.path} arrived damaged")
-            name = PurePosixPath(artifact.path).name
-            saved.append(replace(artifact, path=await asyncio.to_thread(folder.save, file, name)))
-    return tuple(saved)
-
-
-async def _receive_file(file: IncomingFile, artifact: Artifact, content: bytes | None, read_chunk: ReadChunk) -> bool:
-    """Write the artifact to `file`, from `content` or in chunks. Returns whether its size and hash are right."""
-    digest = hashlib.sha256()
-    offset = 0
-    while offset < artifact.bytes:
-        chunk = content if content is not None else await read_chunk(artifact.path, offset)
-        content = None
-        if not chunk:
-            break
-        file.write(chunk)
-        digest.update(chunk)
-        offset += len(chunk)
-    return offset == artifact.bytes and digest.hexdigest() == artifact.sha256
-
-
-async def send_inputs(registry: WorkerRegistry, worker: messages.WorkerInfo, inputs: Iterable[InputFile]) -> None:
-    """Send a worker the input files and masks that it lacks. Raises WorkerGoneError.
-
-    Skips a file that cannot be read. The worker then reports it in the result of its trial.
-    """
-    files = {messages.worker_file_name(part): part for file in inputs for part in (file, file.mask) if part is not None}
-    if not files:
-        return
-    missing: Any = await registry.call(SweeperWorkerPlugin.find_missing_inputs, tuple(files), address=worker.address)
-    for name in missing:
-        with contextlib.suppress(OSError), files[name].path.open("rb") as file:
-            await _send_file(registry, worker, name, file)
-
-
-async def _send_file(registry: WorkerRegistry, worker: messages.WorkerInfo, name: str, file: IO[bytes]) -> None:
-    offset, is_last = 0, False
-    while not is_last:
-        chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
-        is_last = len(chunk) < CHUNK_BYTES
-        await registry.call(SweeperWorkerPlugin.write_input, name, offset, chunk, is_last, address=worker.address)
-        offset += len(chunk)
 
 
 @dataclass(slots=True)
@@ -160,7 +85,7 @@ class BatchFollower:
         start: bytes | None = None
         try:
             files = [file for item in batch.work_items for file in self.context.plan.files(item.trial)]
-            await send_inputs(self.registry, worker, files)
+            await self._send_inputs(worker, files)
             await self._record_intents(batch, worker)
             if not batch.work_items:
                 return None
@@ -223,9 +148,8 @@ class BatchFollower:
         """Record an update: the files first, then all records in one transaction. Report the events at last."""
         for message in update.messages:
             if isinstance(message, messages.JobFinished) and message.end.artifacts:
-                batch.saved_artifacts[message.job_id] = await fetch_artifacts(
-                    self.registry, worker, batch.id, message, contents=update.file_contents, folder=self.context.folder
-                )
+                found = await self._fetch_artifacts(batch, worker, message, update.file_contents)
+                batch.saved_artifacts[message.job_id] = found
         with self.store.transaction(durable=False):
             for message in update.messages:
                 self._record_message(batch, message)
@@ -278,6 +202,59 @@ class BatchFollower:
         error = None if status == result.SUCCEEDED else (job.error_type or "", job.error or "")
         self._report_message(batch, messages.TrialFinished(job_id, status, error, job.state == records.REJECTED, None))
 
+    # --- files
+
+    async def _fetch_artifacts(
+        self, batch: Batch, worker: messages.WorkerInfo, message: messages.JobFinished, contents: Mapping[str, bytes]
+    ) -> tuple[Artifact, ...]:
+        """Save the artifacts of a job in the results folder, unless the worker wrote them there itself.
+
+        `contents`: the files that came with the message. Raises WorkerGoneError if the worker is gone or a file arrives
+        damaged, ResultsError if the disk is full.
+        """
+        if worker.stores_directly:
+            return message.end.artifacts
+        saved: list[Artifact] = []
+        for index, artifact in enumerate(message.end.artifacts):
+            with self.context.folder.open_incoming(message.job_id, index) as file:
+                digest, received = hashlib.sha256(), 0
+                while received < artifact.bytes:
+                    chunk = None if received else contents.get(artifact.path)
+                    if chunk is None:
+                        read = SweeperWorkerPlugin.read_chunk, batch.id, artifact.path, received, CHUNK_BYTES
+                        chunk = await self.registry.call(*read, address=worker.address)
+                    if not chunk:
+                        break
+                    file.write(chunk)
+                    digest.update(chunk)
+                    received += len(chunk)
+                if received != artifact.bytes or digest.hexdigest() != artifact.sha256:
+                    raise WorkerGoneError(f"{worker.name}: {artifact.path} arrived damaged")
+                name = PurePosixPath(artifact.path).name
+                saved.append(replace(artifact, path=await asyncio.to_thread(self.context.folder.save, file, name)))
+        return tuple(saved)
+
+    async def _send_inputs(self, worker: messages.WorkerInfo, inputs: Iterable[InputFile]) -> None:
+        """Send a worker the input files and masks that it lacks. Raises WorkerGoneError.
+
+        Skips a file that cannot be read. The worker then reports it in the result of its trial.
+        """
+        files = {
+            messages.worker_file_name(part): part for file in inputs for part in (file, file.mask) if part is not None
+        }
+        if not files:
+            return
+        find = SweeperWorkerPlugin.find_missing_inputs, tuple(files)
+        for name in await self.registry.call(*find, address=worker.address):
+            with contextlib.suppress(OSError), files[name].path.open("rb") as file:
+                offset, is_last = 0, False
+                while not is_last:
+                    chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
+                    is_last = len(chunk) < CHUNK_BYTES
+                    write = SweeperWorkerPlugin.write_input, name, offset, chunk, is_last
+                    await self.registry.call(*write, address=worker.address)
+                    offset += len(chunk)
+
     # --- retries
 
     def mark_lost(self, item: WorkItem, message: str) -> None:
@@ -294,7 +271,7 @@ class BatchFollower:
         job, context = item.job, self.context
         assert job is not None
         is_last = item.submissions and (item.submissions > context.settings.retries or context.control.stopping)
-        if not self._is_worth_retrying(item, job) or is_last:
+        if not (job.state == records.LOST or is_worth_retrying(item, job)) or is_last:
             return False
         wait = SUBMIT_AGAIN.draw(item.submissions, context.random) if item.submissions else 0.0
         reason = f"{job.error_type}: {job.error}"
@@ -307,10 +284,3 @@ class BatchFollower:
 
         asyncio.get_running_loop().call_later(wait, requeue)
         return True
-
-    def _is_worth_retrying(self, item: WorkItem, job: JobRecord) -> bool:
-        if job.state == records.LOST:
-            return True
-        if job.state != records.FAILED:
-            return False
-        return is_worth_retrying(item, JobState("failed", error_type=job.error_type, error=job.error))

@@ -34,7 +34,7 @@ class ConcurrencyLimit:
         self._accepted_count = 0
         self._changed = asyncio.Event()
         self.full_since: float | None = None
-        self.mean_duration: float | None = None  # seconds
+        self.mean_duration: float | None = None  # seconds, of about the last ten jobs
 
     async def acquire(self) -> None:
         await self.wait_available()
@@ -52,10 +52,6 @@ class ConcurrencyLimit:
     def release(self) -> None:
         self.in_use -= 1
         self._wake()
-
-    def record_duration(self, seconds: float) -> None:
-        """Add the seconds that a job held its permit to `mean_duration`, a mean of about the last ten jobs."""
-        self.mean_duration = seconds if self.mean_duration is None else 0.9 * self.mean_duration + 0.1 * seconds
 
     @property
     def has_short_jobs(self) -> bool:
@@ -114,7 +110,8 @@ class Permit:
     def release(self) -> None:
         """Release the permit, if it is held, and record how long it was."""
         if self._acquired_at is not None:
-            self.limit.record_duration(asyncio.get_running_loop().time() - self._acquired_at)
+            seconds, mean = asyncio.get_running_loop().time() - self._acquired_at, self.limit.mean_duration
+            self.limit.mean_duration = seconds if mean is None else 0.9 * mean + 0.1 * seconds
             self._acquired_at = None
             self.limit.release()
 

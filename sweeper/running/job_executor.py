@@ -231,7 +231,8 @@ class JobExecutor:
         if graph is None:
             return None
         if job is None:
-            await context.wait_for_budget(item, self.target_name)
+            if context.spending is not None:  # the intent is recorded at once, before anything else can be submitted
+                await context.spending.wait_until_fits(self.target_name, item.trial, context.stopped)
             if context.control.stopping:
                 return None
             job = self._record_intent(item, fingerprint(graph))

@@ -55,12 +55,7 @@ def get_embedded_classes(nodes: Nodes | None = None) -> NodeInfo:
 
 @functools.cache  # a run asks for them twice
 def _parse_embedded_classes(only: frozenset[str] | None) -> NodeInfo:
-    return NodeInfo.from_object_info(get_embedded_object_info(), is_embedded=True, only=only)
-
-
-def get_embedded_object_info() -> dict[str, Any]:
-    """What the embedded server returns for `GET /object_info`, without starting one."""
-    return embedded.node_classes()
+    return NodeInfo.from_object_info(embedded.node_classes(), is_embedded=True, only=only)
 
 
 async def get_object_info(target: Target) -> Mapping[str, Any]:
@@ -69,7 +64,7 @@ async def get_object_info(target: Target) -> Mapping[str, Any]:
     Raises TargetError if the target does not respond, refuses us, or returns something else.
     """
     if target.embedded:
-        return get_embedded_object_info()
+        return embedded.node_classes()
     cached = _read_whole(target.url)
     if cached is not None:
         return cached
@@ -96,16 +91,11 @@ class ClassSource(Protocol):
     def models(self) -> ModelSource: ...
 
 
-def get_cached_object_info(target: Target, nodes: Nodes) -> Mapping[str, Any] | None:
-    """The JSON that `get_cached_classes` parses, of a real target."""
-    return _read_classes(target.url, nodes)
-
-
 def get_cached_classes(target: Target, nodes: Nodes) -> NodeInfo | None:
     """The cached classes of a workflow's nodes, at most a day old. Those of the embedded server are always known."""
     if target.embedded:
         return get_embedded_classes(nodes)
-    found = _read_classes(target.url, nodes)
+    found = get_cached_object_info(target, nodes)
     return None if found is None else _parse_classes(found, nodes)
 
 
@@ -245,9 +235,9 @@ def _parse_classes(answer: Mapping[str, Any], nodes: Nodes) -> NodeInfo | None:
         return None
 
 
-def _read_classes(url: str, nodes: Nodes) -> Mapping[str, Any] | None:
+def get_cached_object_info(target: Target, nodes: Nodes) -> Mapping[str, Any] | None:
     """The cached JSON of the classes of a workflow's nodes, or of all classes; None if a check needs more."""
-    names = {node["class_type"] for node in nodes}
+    url, names = target.url, {node["class_type"] for node in nodes}
     single = {}
     for name in names:
         with suppress(ValueError, AttributeError):

@@ -67,11 +67,6 @@ class MissingFiles:
         return False
 
 
-def describe_regenerated(count: int) -> str:
-    """Describe `count` trials of the embedded server whose files are missing."""
-    return f"files of {count_things(count, 'trial')} are missing; the embedded server generates them again"
-
-
 def describe_empty_trials(count: int, settings: EffectiveSettings) -> str:
     """Describe `count` trials that succeeded without a file, and say what to do about it."""
     message = f"{count_things(count, 'trial')} succeeded but saved no file"

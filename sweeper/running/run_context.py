@@ -164,11 +164,7 @@ class JobStore(Protocol):
         server_time: float | None = None,
         charges: Sequence[Charge] = (),
         models: Models = NO_MODELS,
-    ) -> None:
-        """Record that a job is about to be submitted, with what it costs at most.
-
-        `server_time`: the time now by the server's clock, if known.
-        """
+    ) -> None: ...
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None: ...
 
@@ -302,14 +298,6 @@ class RunContext:
             if item.open_job is not None:
                 self.spending.leave(item.open_job.id)
 
-    async def wait_for_budget(self, item: WorkItem, target: str) -> None:
-        """Wait until a job of the item fits into the budget, or the run stops. Raises OverBudgetError if it never will.
-
-        Record the intent at once, before anything else can be submitted.
-        """
-        if self.spending is not None:
-            await self.spending.wait_until_fits(target, item.trial, self.stopped)
-
     def record_intent(
         self, item: WorkItem, target: str, sent: str, server_time: float | None, job_id: str | None = None
     ) -> JobRecord:
@@ -361,14 +349,7 @@ class RunContext:
             self.report(TrialDone(index, status, target, outputs, error_type, message, seconds))
             self.failures += status == result.FAILED
         if self.failures > self.settings.allowed_failures and not self.control.stopping:
-            self.error = _describe_failures(self.failures, self.settings.allowed_failures)
+            allows = "no failures are allowed (--fail-fast or max_failures: 0)"
+            rule = ", more than max_failures allows" if self.settings.allowed_failures else f" and {allows}"
+            self.error = f"{count_things(self.failures, 'trial')} failed{rule}"
             self.control.stop_with(MAX_FAILURES)
-
-
-def _describe_failures(failures: int, allowed: float) -> str:
-    count = f"{count_things(failures, 'trial')} failed"
-    return (
-        f"{count}, more than max_failures allows"
-        if allowed
-        else f"{count} and no failures are allowed (--fail-fast or max_failures: 0)"
-    )

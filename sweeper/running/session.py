@@ -41,16 +41,16 @@ from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
 from sweeper.running.preflight import check_target, describe_stand_ins, find_classes
-from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
+from sweeper.running.restore_files import MissingFiles, describe_empty_trials, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_gone, record_run
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, LiveFeed, Notice, RunEnded, RunStarted, TargetReady
 from sweeper.running.scheduler import PendingTarget, Scheduler
 from sweeper.running.settings import EffectiveSettings
-from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget, may_pass
+from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget
 from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl, run_for_all
 from sweeper.running.target_models import RunModels
-from sweeper.running.work import WorkItem
+from sweeper.running.work import WorkItem, may_pass
 from sweeper.running.work_queue import WorkQueue, make_work_source
 from sweeper.store import FILE_NAME, Store, records
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
@@ -60,6 +60,7 @@ from sweeper.store.records import JobEnd, TableLayout
 from sweeper.store.remote_artifacts import RemoteFolder
 from sweeper.tables.results_folder import check_owner
 from sweeper.tables.table_file import TableFile
+from sweeper.wording import count_things
 
 _COMPARE_SECONDS: Final = 15.0  # for the questions of a run that has nothing else to ask
 
@@ -212,7 +213,9 @@ class Session:
 
     def _load_resume_state(self, store: Store | None, missing: MissingFiles) -> ResumeState:
         state = load_resume_state(self.plan, store, self.rule, self.settings, self.may_submit, should_redo=missing)
-        self._warn(describe_regenerated(missing.redo_count) if missing.redo_count else None)
+        if missing.redo_count:
+            count = count_things(missing.redo_count, "trial")
+            self._warn(f"files of {count} are missing; the embedded server generates them again")
         return state
 
     async def restore(self, missing: MissingFiles) -> None:

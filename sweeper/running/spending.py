@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sweeper.comfy.protocol import JobState, ReportedCharges
+from sweeper.comfy.protocol import ReportedCharges
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, Charge, sum_charges
@@ -37,7 +37,6 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.pricing import LearntTimes, TemplatePrices
 from sweeper.running.run_events import CostChanged, Event, Notice
 from sweeper.running.stop_control import cancel_when
-from sweeper.running.work import is_out_of_memory, is_transient
 from sweeper.store import records
 from sweeper.store.job_charges import JobCharge
 from sweeper.store.records import SUCCEEDED, JobRecord
@@ -393,12 +392,6 @@ class FolderSpending:
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def may_pass(job: JobRecord) -> bool:
-    """Whether a job failed for a reason that may pass. The budget may have ended the run before its retry."""
-    state = JobState(job.state, error_type=job.error_type, error=job.error)
-    return is_out_of_memory(state) or is_transient(state)
 
 
 def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, int]], *, failures: int = 0) -> str:

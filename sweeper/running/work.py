@@ -12,7 +12,7 @@ from typing import Final
 
 from sweeper.comfy.protocol import JobState
 from sweeper.model.trial import Trial
-from sweeper.store.records import OPEN_STATES, JobRecord
+from sweeper.store.records import FAILED, OPEN_STATES, JobRecord
 
 
 @dataclass(slots=True)
@@ -68,20 +68,20 @@ _TRANSIENT: Final = re.compile(
 )
 
 
-def is_worth_retrying(item: WorkItem, state: JobState) -> bool:
+def is_worth_retrying(item: WorkItem, job: JobState | JobRecord) -> bool:
     """Whether to submit the item again after its job ended in this state. Counts the item's memory failures."""
-    if is_out_of_memory(state):
+    if is_out_of_memory(job):
         item.memory_failures += 1
         return item.memory_failures == 1
-    return is_transient(state)
+    return may_pass(job)
 
 
-def is_out_of_memory(state: JobState) -> bool:
+def is_out_of_memory(job: JobState | JobRecord) -> bool:
     """Whether the job ran out of memory. ComfyUI unloads its models then, so one retry may succeed."""
-    text = f"{state.error_type or ''} {state.error or ''}"
-    return state.state == "failed" and _OUT_OF_MEMORY.search(text) is not None
+    text = f"{job.error_type or ''} {job.error or ''}"
+    return job.state == FAILED and _OUT_OF_MEMORY.search(text) is not None
 
 
-def is_transient(state: JobState) -> bool:
-    """Whether the job failed for a reason that has nothing to do with its workflow."""
-    return state.state == "failed" and _TRANSIENT.search(state.error_type or "") is not None
+def may_pass(job: JobState | JobRecord) -> bool:
+    """Whether a job failed for a reason that may pass: out of memory, or nothing to do with its workflow."""
+    return is_out_of_memory(job) or (job.state == FAILED and _TRANSIENT.search(job.error_type or "") is not None)

@@ -51,7 +51,6 @@ _MAGIC: Final = (
     (re.compile(rb"\x1aE\xdf\xa3"), "webm"),
     (re.compile(rb"fLaC"), "flac"),
     (re.compile(rb"OggS"), "ogg"),
-    (re.compile(rb"ID3"), "mp3"),
     (re.compile(rb"glTF"), "glb"),
 )
 

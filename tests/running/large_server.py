@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import yaml
 
-from sweeper.running.node_class_cache import get_embedded_object_info
+from sweeper import embedded
 from tests.running.hostile_server import HostileHandler, hostile
 from tests.running.studio import GRAPH
 
@@ -34,7 +34,7 @@ class LargeStudio:
         self.whole_reads = 0
         self.others = [f"Loader{i}" for i in range(loaders)]
         used = {node["class_type"] for node in GRAPH.values()}
-        self.known = {name: declared for name, declared in get_embedded_object_info().items() if name in used}
+        self.known = {name: declared for name, declared in embedded.node_classes().items() if name in used}
         self.known |= {"Upscale": PARTNER, "Twin": {"input": {"required": {"x": ["TWINS"]}}, "output": ["IMAGE"]}}
 
     def describe(self, name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from sweeper.cli.progress import ProgressDisplay
 def command(
     experiment: Path,
     *,
-    targets: tuple[str, ...],
+    targets: list[str] | None,
     trust: bool,
     as_json: bool,
     quiet: bool,
@@ -42,12 +42,11 @@ def command(
     """
     from sweeper.regression.calibrate import calibrate
 
-    requested = options.to_target_list(targets)
-    prepared = load_for_run(experiment, requested, trust=trust)
+    prepared = load_for_run(experiment, targets, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         calibration = calibrate(
             prepared.experiment,
-            target=requested,
+            target=targets,
             named=prepared.users,
             progress=display,
             **calibrate_options,

@@ -59,7 +59,7 @@ def command(
     experiment: Path,
     *,
     baseline: Path | None,
-    targets: tuple[str, ...],
+    targets: list[str] | None,
     out: Path | None,
     junit: Path | None,
     html: Path | None,
@@ -89,15 +89,14 @@ def command(
         check_options["trials"] = select_trials(experiment, None, selection)
     else:
         check_options |= {"where": selection.where, "limit": selection.limit}
-    requested = options.to_target_list(targets)
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
     if runner is not None:
         runner = confirm_cost.confirm_before(runner, yes=yes)
-        runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
-    prepared = None if experiment.is_dir() else load_for_run(experiment, requested, selection.values, trust=trust)
+        runner = trust_check.require_trust_before(runner, trust=trust, targets=targets)
+    prepared = None if experiment.is_dir() else load_for_run(experiment, targets, selection.values, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         comparisons = check(
-            experiment if prepared is None else prepared.experiment, baseline, target=requested, out=out,
+            experiment if prepared is None else prepared.experiment, baseline, target=targets, out=out,
             named=load_named_targets() if prepared is None else prepared.users,
             progress=display, runner=runner, **check_options,
         )  # fmt: skip

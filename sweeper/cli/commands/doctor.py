@@ -39,7 +39,7 @@ DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 @options.as_json
 def command(
     experiment: Path | None,
-    targets: tuple[str, ...],
+    targets: list[str] | None,
     *,
     dask: str | None,
     verbose: bool,
@@ -58,14 +58,13 @@ def command(
         named = load_named_targets()
     except UsageError as error:  # it must not stop targets that do not need the file
         file_problems = error.problems
-    requested = options.to_target_list(targets)
     plans: list[Plan] = []
     if experiment is not None:
-        _, plans = load_plans(experiment, requested, named, trust=trust, checks_names=not file_problems)
+        _, plans = load_plans(experiment, targets, named, trust=trust, checks_names=not file_problems)
     has_cluster = dask is not None or os.environ.get(DASK_VARIABLE)
     open_cluster = describe_open_address("auto" if dask is None else dask, os.environ) if has_cluster else None
     warnings = [] if open_cluster is None else [open_cluster]
-    diagnosis = diagnose(requested, plans, named, file_problems=file_problems, warnings=warnings)
+    diagnosis = diagnose(targets, plans, named, file_problems=file_problems, warnings=warnings)
     console.print_answer(diagnosis, as_json=as_json)
     if not as_json:
         console.print_line(f"stdout is {sys.stdout.encoding}")

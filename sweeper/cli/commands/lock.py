@@ -36,8 +36,9 @@ from sweeper.running.stop_control import run_sync
 @trust_check.option
 @options.as_json
 def command(
-    experiment: Path, *, targets: tuple[str, ...], checks: bool, out: Path | None, yes: bool, trust: bool, as_json: bool
-) -> int:
+    experiment: Path, *, targets: list[str] | None, checks: bool, out: Path | None, yes: bool, trust: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Write the model files, node packs and version of ComfyUI that EXPERIMENT uses on a target, in the format of
     Comfy's comfy-build.yaml.
 
@@ -45,10 +46,9 @@ def command(
     differs. Downloads, installs and submits nothing.
     """
     users = load_named_targets()
-    requested = options.to_target_list(targets)
-    loaded, plans = load_plans(experiment, requested, users, trust=trust)
+    loaded, plans = load_plans(experiment, targets, users, trust=trust)
     named = {**users, **loaded.named_targets}
-    found = resolve_targets(requested or list(loaded.targets), named=named, environ=os.environ)
+    found = resolve_targets(targets or list(loaded.targets), named=named, environ=os.environ)
     if any(target.embedded for target in found):
         raise UsageError("the embedded server has no models and packs of its own; name a real server with --target")
     path = out or experiment.with_name(LOCK_NAME)

@@ -60,7 +60,7 @@ _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 @trust_check.option
 @options.as_json
 def command(
-    experiment: Path, *, targets: tuple[str, ...], out: Path | None, selection: Selection, jsonl: str | None,
+    experiment: Path, *, targets: list[str] | None, out: Path | None, selection: Selection, jsonl: str | None,
     csv: str | None, workflows: Path | None, diff: str | None, object_info: Path | None, trust: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what a run would do: axes, number of trials, order, new and done trials. Submits nothing.
@@ -72,8 +72,7 @@ def command(
     if diff is not None and (selection.where, selection.limit) != (None, None):
         raise UsageError("--diff compares the whole plan with a run; drop --where and --limit")
     run_options = RunOptions(where=selection.where, limit=selection.limit)
-    requested = options.to_target_list(targets)
-    prepared = load_prepared(experiment, requested, overrides=selection.values, object_info=object_info, trust=trust)
+    prepared = load_prepared(experiment, targets, overrides=selection.values, object_info=object_info, trust=trust)
     plan = prepared.plan
     counter = PlanCounter(prepared, out, run_options)
     plan_diff = PlanDiff(*resolve_diff_run(diff, counter.out), counter) if diff is not None else None

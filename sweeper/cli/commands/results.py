@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.options import complete_from, format_examples, make_names_option, split_names
+from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.model.selection import Selection
 from sweeper.tables.query_results import ResultsQuery, query_results
 
@@ -32,10 +32,10 @@ from sweeper.tables.query_results import ResultsQuery, query_results
     shell_complete=complete_from("columns"),
     help="Sort by this column; -COLUMN sorts in descending order.",
 )
-@make_names_option("--columns", "columns", "Show only these columns.", "A,B,...")
-@make_names_option(
-    "--by", "by", "Show one row per value (or combination): cost, mean and deviation of every metric.", "AXIS,..."
-)
+@click.option("--columns", multiple=True, metavar="A,B,...", shell_complete=complete_from("columns"),
+              help="Show only these columns.")  # fmt: skip
+@click.option("--by", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
+              help="Show one row per value (or combination): cost, mean and deviation of every metric.")  # fmt: skip
 @click.option(
     "--pivot",
     metavar="X,Y,METRIC",
@@ -47,16 +47,21 @@ from sweeper.tables.query_results import ResultsQuery, query_results
               "front.")  # fmt: skip
 @options.as_json
 def command(
-    results: Path, *, run_id: str | None, selection: Selection, sorts: tuple[str, ...], columns: list[str],
-    by: list[str], pivot: str | None, best: int | None, as_json: bool,
+    results: Path, *, run_id: str | None, selection: Selection, sorts: tuple[str, ...], columns: tuple[str, ...],
+    by: tuple[str, ...], pivot: str | None, best: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show the table of a run. RESULTS is a results folder, or an experiment file (for its default folder).
 
     --by and --pivot work with every column that holds numbers: metrics, ran_s, cost, attempts, slots.
     """
-    across = None if pivot is None else split_names([pivot])
-    query = ResultsQuery(selection, sorts, columns or None, by or None, across, best, run_id)
+    query = ResultsQuery(
+        selection, sorts, _split(columns), _split(by), None if pivot is None else split_names([pivot]), best, run_id
+    )
     answer = query_results(results, query)
     if as_json and answer.message:
         console.print_status(answer.message)
     console.print_answer(answer, as_json=as_json)
+
+
+def _split(texts: tuple[str, ...]) -> list[str] | None:
+    return split_names(texts) if texts else None

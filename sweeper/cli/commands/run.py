@@ -61,7 +61,7 @@ REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 @options.as_json
 @options.quiet
 def command(
-    experiment: Path, *, targets: tuple[str, ...], out: Path | str | None, selection: Selection,
+    experiment: Path, *, targets: list[str] | None, out: Path | str | None, selection: Selection,
     rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool, dry_run: bool, as_json: bool,
     quiet: bool, dask: str | None, dask_resources: tuple[str, ...], **settings: Any,
 ) -> int:  # fmt: skip
@@ -70,21 +70,20 @@ def command(
     The same command again resumes the sweep and repeats no finished trial. Ctrl-C waits for running jobs; a second
     Ctrl-C cancels them.
     """
-    requested = options.to_target_list(targets)
     overrides = selection.values
     settings |= {"where": selection.where, "limit": selection.limit}
     if dry_run:
         given = {"--view": view, "--open": open_browser, "--remake": settings["remake"]}
         _reject_for_dry_run(given | {"--rehearse": rehearsal is not None, "--no-check": not settings["check"]})
         folder = out if isinstance(out, Path) else None
-        show_dry_run(experiment, requested, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
+        show_dry_run(experiment, targets, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
         return 0
     real = None
-    prepared = load_for_run(experiment, requested if rehearsal is None else [EMBEDDED], overrides, trust=trust, out=out)
+    prepared = load_for_run(experiment, targets if rehearsal is None else [EMBEDDED], overrides, trust=trust, out=out)
     out = trust_check.choose_output(out)
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, selection)
-        whole = replace(prepared, specs=requested)
+        whole = replace(prepared, specs=targets)
         loaded, out, settings = rehearsal.prepare(whole, out, settings, quiet=quiet)
         prepared = replace(prepared, experiment=loaded)
     runner = confirm_cost.confirm_before(dask_options.choose_runner(dask, dask_resources), yes=yes)

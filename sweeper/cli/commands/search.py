@@ -55,7 +55,7 @@ from sweeper.tables.results_folder import default_results_folder
 @options.as_json
 @options.quiet
 def command(
-    experiment: Path, *, targets: tuple[str, ...], out: Path | str | None, trials: int | None,
+    experiment: Path, *, targets: list[str] | None, out: Path | str | None, trials: int | None,
     values: Mapping[str, Any], rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool,
     preview: bool, confirm: bool, as_json: bool, quiet: bool, dask: str | None, dask_resources: tuple[str, ...],
     **settings: Any,
@@ -69,7 +69,7 @@ def command(
 
     _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
     selection = Selection(values=values)
-    used = options.to_target_list(targets) if rehearsal is None else [EMBEDDED]
+    used = targets if rehearsal is None else [EMBEDDED]
     prepared = load_for_run(experiment, used, values, trust=trust, out=out)
     spec = require_search(prepared.experiment)
     budget = spec.budget if settings["budget"] is None else settings["budget"]
@@ -83,7 +83,7 @@ def command(
                         as_json=as_json, quiet=quiet)  # fmt: skip
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, selection, command="search", trials=trials)
-        whole = replace(prepared, specs=options.to_target_list(targets))
+        whole = replace(prepared, specs=targets)
         local, out, settings = rehearsal.prepare_search(whole, spec, out, settings, quiet=quiet)
         prepared = replace(prepared, experiment=local)
     loaded, resolved = prepared.experiment, prepared.resolve_targets()

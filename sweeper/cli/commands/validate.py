@@ -20,12 +20,12 @@ from sweeper.cli.options import format_examples
 @trust_check.option
 @options.as_json
 def command(
-    files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, trust: bool, as_json: bool
+    files: tuple[Path, ...], *, targets: list[str] | None, object_info: Path | None, trust: bool, as_json: bool
 ) -> int:
     """Check experiments (.yaml) with all files that they name, and templates (.json, or their .slots.yaml)."""
     reports = []
     for file in files:
-        report = check_file(file, options.to_target_list(targets), object_info, trust=trust)
+        report = check_file(file, targets, object_info, trust=trust)
         reports.append(report)
         if not as_json:
             console.print_answer(report, as_json=False)
