@@ -24,7 +24,7 @@ from sweeper.model import result
 from sweeper.model.trial import InputFile
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, Retrying
-from sweeper.running.work import WorkItem, is_worth_retrying
+from sweeper.running.work_queue import WorkItem, is_worth_retrying
 from sweeper.store import Store, records
 from sweeper.store.records import INTENT, SUBMITTED, Artifact
 

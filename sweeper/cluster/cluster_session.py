@@ -36,7 +36,7 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import ClusterReady, Notice
 from sweeper.running.session import Session
 from sweeper.running.target_models import ModelSource
-from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkItem
 from sweeper.store import Store, records
 from sweeper.store.containment import refuse_links
 

@@ -23,7 +23,7 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice, TargetDown
 from sweeper.running.scheduler import describe_postponed
 from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE, first_error
-from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkItem
 from sweeper.store import Store
 from sweeper.store.records import OPEN_STATES, SUBMITTED, UNSENT, JobEnd
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from sweeper.planning.order import TransitionCost
-from sweeper.running.work import WorkItem
-from sweeper.running.work_queue import Lookahead, Shard, find_shard_length
+from sweeper.running.work_queue import Lookahead, Shard, WorkItem, find_shard_length
 
 MAX_BATCH_SIZE: Final = 64  # trials; a dead worker leaves at most that many jobs to search for
 BATCHES_PER_WORKER: Final = 2  # parts into which the remaining work is cut; idle workers steal the rest at the end

@@ -38,7 +38,7 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
 from sweeper.running.spending import JobUsage
 from sweeper.running.stop_control import cancel_when
-from sweeper.running.work import WorkItem, is_worth_retrying
+from sweeper.running.work_queue import WorkItem, is_worth_retrying
 from sweeper.store import records
 from sweeper.store.artifacts import IncomingFile, guess_extension
 from sweeper.store.file_names import build_file_name

@@ -17,7 +17,7 @@ from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 from sweeper.running.done_work import DoneRule, DoneWork
 from sweeper.running.settings import EffectiveSettings
-from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkItem
 from sweeper.store import Store, records
 from sweeper.store.records import ENDED_STATES, OPEN_STATES, JobRecord, TableLayout
 from sweeper.wording import count_things

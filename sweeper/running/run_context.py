@@ -25,8 +25,7 @@ from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobUsage
 from sweeper.running.stop_control import MAX_FAILURES, StopControl, wait_at_most
 from sweeper.running.target_models import TargetModels
-from sweeper.running.work import WorkItem
-from sweeper.running.work_queue import SingleQueue, WorkQueue
+from sweeper.running.work_queue import SingleQueue, WorkItem, WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.file_names import FileNaming

@@ -31,7 +31,7 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice, Retrying, TargetBusy, TargetDown
 from sweeper.running.spending import OverBudgetError
 from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE, first_error
-from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkItem
 from sweeper.store import records
 from sweeper.store.records import JobEnd
 from sweeper.wording import count_things

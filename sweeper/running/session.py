@@ -50,8 +50,7 @@ from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget
 from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl, run_for_all
 from sweeper.running.target_models import RunModels
-from sweeper.running.work import WorkItem, may_pass
-from sweeper.running.work_queue import WorkQueue, make_work_source
+from sweeper.running.work_queue import WorkItem, WorkQueue, make_work_source, may_pass
 from sweeper.store import FILE_NAME, Store, records
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
 from sweeper.store.file_names import FileNaming
@@ -99,7 +98,6 @@ class Session:
         self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once
         self.clients: list[ComfyClient] = []  # of the targets that responded at the start
         self.pending: list[tuple[ComfyClient, str]] = []  # targets that did not respond at the start, and why
-        self.server_caches: list[ServerCache] = []
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.sampler_nodes: set[str] = set()  # ids of the nodes that are samplers on some target
         self.embedded_workers = 0
@@ -240,21 +238,19 @@ class Session:
         if connections is None:
             return False
         servers, self.pending = connections
-        for client, server in servers:
-            self._register_server(client, server)
-        self.server_cache = find_smallest_cache(self.server_caches)
+        self.server_cache = find_smallest_cache([self._register_server(client, server) for client, server in servers])
         self.clients = [client for client, _ in servers]
         return bool(self.clients)
 
     async def read_versions(self, client: ComfyClient) -> None:
         self.server_infos[client.target.name] = await client.get_server_info()
 
-    def _register_server(self, client: ComfyClient, server: Server) -> None:
-        """Save what is known of a server that responded, and report that it can be used."""
+    def _register_server(self, client: ComfyClient, server: Server) -> ServerCache:
+        """Save what is known of a server that responded, and report that it can be used. Returns its cache."""
         target, name = client.target, client.target.name
         self.max_jobs[name] = server.max_jobs
         self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client), target.group))
-        self.server_caches.append(save_server(target, server))
+        return save_server(target, server)
 
     async def check_targets(self) -> None:
         """Check the plan against each target that responds, while it tells its versions."""

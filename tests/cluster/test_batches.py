@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import sweeper
 from sweeper.cluster.work_pool import WorkPool
 from sweeper.planning.order import Costs, TransitionCost
-from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkItem
 
 TEMPLATE = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "{{ model }}"}},

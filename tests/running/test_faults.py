@@ -8,7 +8,7 @@ import sweeper
 from sweeper.comfy.protocol import JobState
 from sweeper.errors import UnreachableError
 from sweeper.running.run_events import JobSubmitted, Notice, Retrying, TargetBusy
-from sweeper.running.work import is_out_of_memory
+from sweeper.running.work_queue import is_out_of_memory
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
 from tests.running.servers import Served

@@ -13,8 +13,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.server_cache import NO_CACHE
-from sweeper.running.work import WorkItem
-from sweeper.running.work_queue import ShardedQueue, find_cut
+from sweeper.running.work_queue import ShardedQueue, WorkItem, find_cut
 from tests.running.test_order_on_a_server import TEMPLATE, experiment
 
 AXES = ("seed", "prompt", "checkpoint")

@@ -7,8 +7,7 @@ from random import Random
 
 from sweeper.model.trial import Trial
 from sweeper.running.concurrency_limit import ConcurrencyLimit
-from sweeper.running.work import WorkItem
-from sweeper.running.work_queue import SingleQueue, WorkQueue
+from sweeper.running.work_queue import SingleQueue, WorkItem, WorkQueue
 from sweeper.store import records
 from sweeper.store.records import JobRecord
 
