@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from sweeper.answers.cells import sanitize
@@ -35,6 +36,7 @@ _HOW_TO_STOP_WAITING: Final = (
 _MAX_FAILURES_SHOWN: Final = 20  # the table has all of them; a screen full of failures hides the rest
 
 
+@dataclass(slots=True)
 class ProgressDisplay:
     """Shows a run's events: call it with each, inside its `with` block. `quiet` leaves only problems.
 
@@ -42,25 +44,20 @@ class ProgressDisplay:
     runs are the rounds of a search.
     """
 
-    def __init__(
-        self,
-        *,
-        quiet: bool = False,
-        shows_error: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-        rates: Sequence[TargetPrice] = (),
-        is_search: bool = False,
-    ) -> None:
-        self._quiet = quiet
-        self._is_search = is_search
-        self._shows_error = shows_error
-        self._clock = clock
-        self._counts = RunCounts(rates)
-        self._bar: Progress | None = None
-        self._last_line_at = float("-inf")
-        self._failure_count = 0
-        self._notices: set[str] = set()
-        self._last_waiting = ""
+    quiet: bool = False
+    shows_error: bool = False
+    clock: Callable[[], float] = time.monotonic
+    rates: Sequence[TargetPrice] = ()
+    is_search: bool = False
+    _counts: RunCounts = field(init=False)
+    _bar: Progress | None = None
+    _last_line_at: float = float("-inf")
+    _failure_count: int = 0
+    _notices: set[str] = field(default_factory=set)
+    _last_waiting: str = ""
+
+    def __post_init__(self) -> None:
+        self._counts = RunCounts(self.rates)
 
     def __enter__(self) -> Self:
         return self
@@ -73,12 +70,12 @@ class ProgressDisplay:
     def __call__(self, event: events.Event) -> None:
         is_first_wait = isinstance(event, events.WaitingForTarget) and not self._counts.awaited
         self._counts.count(event)
-        if is_first_wait and self._counts.awaited and not self._quiet:
+        if is_first_wait and self._counts.awaited and not self.quiet:
             self._print_line(_HOW_TO_STOP_WAITING.format(*self._counts.awaited))
         line = None if self._repeats_earlier_round(event) else self._describe_event(event)
         if line is not None:
             self._print_line(line)
-        if self._quiet:
+        if self.quiet:
             return
         if isinstance(event, events.RunStarted | events.RunEnded) and self._counts.todo:
             for group in self._counts.describe_groups():
@@ -96,7 +93,7 @@ class ProgressDisplay:
 
     def _repeats_earlier_round(self, event: events.Event) -> bool:
         """Whether a round of a search says again what an earlier one said."""
-        if not self._is_search:
+        if not self.is_search:
             return False
         match event:
             case events.RunStarted():  # nothing to do: an earlier search is only read
@@ -114,7 +111,7 @@ class ProgressDisplay:
 
     def _show_status_line(self) -> None:
         """Print the counts, at most every few seconds, and always when all trials have ended."""
-        now = self._clock()
+        now = self.clock()
         if now - self._last_line_at >= _SECONDS_BETWEEN_LINES or self._counts.done == self._counts.total:
             self._last_line_at, self._last_waiting = now, self._describe_waits()
             console.print_status(f"{self._counts.done}/{self._counts.total}: {sanitize(str(self._counts))}")
@@ -136,13 +133,13 @@ class ProgressDisplay:
                 return _describe_draining(event)
             case events.Notice():
                 return f"{console.paint('warning:', 'yellow')} {sanitize(event.message)}"
-            case events.RunEnded() if self._shows_error and event.run.error is not None:
+            case events.RunEnded() if self.shows_error and event.run.error is not None:
                 return f"{console.paint('error:', 'red')} {sanitize(event.run.error)}"
             case events.Cancelling():
                 return f"cancelling {count_things(event.in_flight, 'job')}"
             case events.TrialDone() if event.status == FAILED:
                 return self._describe_failure(event)
-        return None if self._quiet else _describe_routine_event(event)
+        return None if self.quiet else _describe_routine_event(event)
 
     def _describe_failure(self, event: events.TrialDone) -> str | None:
         """The line for a failed trial; None once enough failures were shown."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -397,6 +397,7 @@ _VIEWER_CHECK_INTERVAL: Final = 1.0  # seconds between two checks whether there 
 _WRITE_INTERVAL: Final = 0.25  # seconds: people see no more than a few pictures a second
 
 
+@dataclass(slots=True)
 class LiveFeed:
     """Called with each event of a run, which it passes on to `forward`; writes those in flight for a viewer.
 
@@ -404,22 +405,15 @@ class LiveFeed:
     `clock` (monotonic) and `now` (since 1970) return seconds.
     """
 
-    def __init__(
-        self,
-        folder: LiveFolder,
-        forward: Callable[[Event], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._folder = folder
-        self._forward = forward
-        self._clock = clock
-        self._now = now
-        self._progress: dict[int, TrialProgress] = {}
-        self._preview_written_at: dict[int, float] = {}  # by trial, on `clock`
-        self._last_write = self._last_viewer_check = float("-inf")
-        self._viewer_seen = False
+    folder: LiveFolder
+    forward: Callable[[Event], None]
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    _progress: dict[int, TrialProgress] = field(default_factory=dict)
+    _preview_written_at: dict[int, float] = field(default_factory=dict)  # by trial, on `clock`
+    _last_write: float = float("-inf")
+    _last_viewer_check: float = float("-inf")
+    _viewer_seen: bool = False
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -434,39 +428,39 @@ class LiveFeed:
             case TrialDone() | Retrying():
                 self._remove_trial(event.trial)
             case RunStarted() | RunEnded():
-                self._folder.clear()
+                self.folder.clear()
             case _:
                 pass
-        self._forward(event)
+        self.forward(event)
 
     def _update(self, trial: int, progress: TrialProgress) -> None:
         self._progress[trial] = progress
         self._write_progress()
 
     def _write_preview(self, event: JobPreview) -> None:
-        clock = self._clock()
+        clock = self.clock()
         if not self.has_viewer() or clock - self._preview_written_at.get(event.trial, float("-inf")) < _WRITE_INTERVAL:
             return
         self._preview_written_at[event.trial] = clock
-        self._folder.write_preview(event.trial, event.image)
+        self.folder.write_preview(event.trial, event.image)
         previous = self._progress.get(event.trial, TrialProgress(event.node, 0.0, 0.0))
         self._update(event.trial, replace(previous, preview=previous.preview + 1))
 
     def _remove_trial(self, trial: int) -> None:
         if self._progress.pop(trial, None) is not None and self.has_viewer():
-            self._folder.remove_preview(trial)
+            self.folder.remove_preview(trial)
         self._preview_written_at.pop(trial, None)
         self._write_progress()
 
     def _write_progress(self) -> None:
-        clock = self._clock()
+        clock = self.clock()
         if clock - self._last_write >= _WRITE_INTERVAL and self.has_viewer():
             self._last_write = clock
-            self._folder.write_progress(self._progress)
+            self.folder.write_progress(self._progress)
 
     def has_viewer(self) -> bool:
-        clock = self._clock()
+        clock = self.clock()
         if clock - self._last_viewer_check >= _VIEWER_CHECK_INTERVAL:
             self._last_viewer_check = clock
-            self._viewer_seen = self._folder.has_viewer(self._now())
+            self._viewer_seen = self.folder.has_viewer(self.now())
         return self._viewer_seen
