@@ -36,11 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return report_failure(failure)
         return 0
-    if argv is None:  # the rows of a table are many objects without cycles, and each search for cycles visits them all
-        gc.set_threshold(50_000, 20, 50)
     from sweeper.cli.wait_for_signal import count_interrupts  # noqa: PLC0415 (`sweeper --help` does without)
 
-    gc.set_threshold(10_000)  # Python would look for cycles after every 700 objects, and a large folder has millions
+    # Python would look for cycles after every 700 objects. The rows of a large folder are millions, without cycles.
+    gc.set_threshold(10_000, 20, 50)
     with count_interrupts():
         from sweeper.cli.main_group import invoke
 

@@ -22,7 +22,7 @@ from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, fetch_ident
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.experiment import Experiment
-from sweeper.model.model_facts import ModelFacts, Models
+from sweeper.model.model_facts import Models
 from sweeper.model.result import Run
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
 from sweeper.planning.order import TransitionCost
@@ -103,28 +103,25 @@ class _WorkerClient:
         except WorkerGoneError as error:
             raise UnreachableError(str(error)) from None
 
-    async def get_object_info(self) -> dict[str, Any] | None:
-        answer: dict[str, Any] | None = await self.ask("get_object_info")
-        return answer
+    # The methods of ModelSource, which has their types.
 
-    async def get_node_classes(self, names: Sequence[str]) -> dict[str, Any] | None:
-        answer: dict[str, Any] | None = await self.ask("get_node_classes", list(names))
-        return answer
+    async def get_object_info(self) -> Any:
+        return await self.ask("get_object_info")
 
-    async def list_all(self, only: Collection[str] | None = None) -> Mapping[str, Mapping[str, ModelFacts]]:
-        answer: Mapping[str, Mapping[str, ModelFacts]] = await self.ask("list_all", only)
-        return answer
+    async def get_node_classes(self, names: Sequence[str]) -> Any:
+        return await self.ask("get_node_classes", list(names))
 
-    async def get_facts(self, listed: Models) -> Models:
-        answer: Models = await self.ask("get_facts", dict(listed))
-        return answer
+    async def list_all(self, only: Collection[str] | None = None) -> Any:
+        return await self.ask("list_all", only)
 
-    async def find_oldest_job(self) -> float | None:
-        answer: float | None = await self.ask("find_oldest_job")
-        return answer
+    async def get_facts(self, listed: Models) -> Any:
+        return await self.ask("get_facts", dict(listed))
 
-    async def free_memory(self) -> bool:
-        return bool(await self.ask("free_memory"))
+    async def find_oldest_job(self) -> Any:
+        return await self.ask("find_oldest_job")
+
+    async def free_memory(self) -> Any:
+        return await self.ask("free_memory")
 
 
 class ClusterSession(Session):

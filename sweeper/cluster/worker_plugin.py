@@ -16,7 +16,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
@@ -80,7 +80,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
         self.instance_id = uuid4().hex[:12]
         self.batches: dict[str, WorkerBatch] = {}
         self.spool_folder = Path(tempfile.mkdtemp(prefix="sweeper-worker-"))
-        self._seen_batches: OrderedDict[str, None] = OrderedDict()
+        self._seen_batches: deque[str] = deque(maxlen=_MAX_REMEMBERED)
         self._clients: dict[Any, ComfyClient] = {}
         self._targets: dict[str, Target] = {}  # by driver id
         self._limits: dict[ComfyClient, ConcurrencyLimit] = {}
@@ -198,9 +198,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
             return "not registered"
         if task.batch_id in self._seen_batches:
             return "started before"
-        self._seen_batches[task.batch_id] = None
-        while len(self._seen_batches) > _MAX_REMEMBERED:
-            self._seen_batches.popitem(last=False)
+        self._seen_batches.append(task.batch_id)
         batch = self.batches[task.batch_id] = self._make_batch(task.run_id, run_spec, info)
         # Tell the driver where the batch is, and wait until it starts the batch.
         self.worker.log_event(run_spec.driver_id, {"batch_id": task.batch_id, "address": self.worker.address})

@@ -21,7 +21,7 @@ from sweeper.cli.progress import ProgressDisplay
 @click.option("--margin", type=click.FloatRange(min=1), default=2.0, show_default=True, metavar="X",
               help="A threshold allows X times the worst noise.")  # fmt: skip
 @options.targets
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+@click.option("-o", "--out", type=options.FOLDER, metavar="DIR",
               help="Results folder. [default: results/NAME-calibrate beside EXPERIMENT]")  # fmt: skip
 @trust_check.option
 @options.as_json

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 @options.experiment
 @options.baseline
 @options.targets
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+@click.option("-o", "--out", type=options.FOLDER, metavar="DIR",
               help="Results folder of the new run. [default: results/NAME-check beside EXPERIMENT]")  # fmt: skip
 @click.option("--junit", type=options.FILE, metavar="FILE", help="Write JUnit XML.")
-@click.option("--html", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+@click.option("--html", type=options.FOLDER, metavar="DIR",
               help="Write the page of the run, opened on what is not the same as accepted.")  # fmt: skip
 @click.option("--summary", type=options.FILE, metavar="FILE",
               help="Write Markdown; appends if FILE is $GITHUB_STEP_SUMMARY.")  # fmt: skip

@@ -72,9 +72,9 @@ class VerdictOptions:
 @make_names_option("--maximize", "maximize", "Higher is better in these metrics.")
 @make_names_option("--minimize", "minimize", "Lower is better in these metrics.")
 @shared_options.over
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--markdown", type=shared_options.FILE, metavar="FILE",
               help="Write the verdict as a comment for a pull request.")  # fmt: skip
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--html", type=shared_options.FILE, metavar="FILE",
               help="Write a page with the pairs that differ most, side by side, in one file.")  # fmt: skip
 @shared_options.as_json
 def command(before: str, after: str | None, *, as_json: bool, **verdict_options: Any) -> int:

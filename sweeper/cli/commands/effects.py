@@ -34,7 +34,7 @@ _OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
 @click.option(
     "--format", "kind", type=click.Choice(["table", "markdown"]), help="[default: table; markdown for FILE.md]"
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("-o", "--output", type=options.FILE, metavar="FILE",
               help="Write the answer to this file.")  # fmt: skip
 @options.run_id
 @options.selection

@@ -47,7 +47,7 @@ _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 @click.option("--csv", type=_file_or_stdout, metavar="FILE|-", help="Write every trial as CSV, in written order.")
 @click.option(
     "--workflows",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FOLDER,
     metavar="DIR",
     help="Write each distinct workflow as a file that ComfyUI accepts.",
 )
