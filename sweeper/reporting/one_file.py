@@ -56,6 +56,8 @@ def write_one_file(
             made = (path for path in thumbs.iterdir() if path.is_file() and not path.is_symlink())
             link_files(((path, path.name) for path in made), out / THUMBS_FOLDER)
         report = write_report(out)
+        if not report.trial_count:
+            raise ResultsError(f"{results}: none of its trials is selected, so the page would be empty")
         data = json.loads((out / "data.json").read_text("utf-8"))
         room = int((max_bytes - len(make_page(data | {"files": transpose_files(data["files"])}, {}))) / _BASE64)
         selected = select_files(data["files"], out, room, with_smaller=True)

@@ -115,6 +115,12 @@ def test_what_cannot_fit_is_refused_and_nothing_is_written(tmp_path, capsys):
     assert not list(out.glob(".one-file-*"))
 
 
+def test_nothing_but_a_page_is_replaced(out, capsys):
+    code, said, err = send(capsys, out, out / "sweeper.sqlite")
+    assert (code, said, err.endswith("sweeper.sqlite: the name of a page ends in .html\n")) == (2, "", True)
+    assert send(capsys, out, out.parent / "page.html")[0] == 0
+
+
 def test_marked_selects_trials_by_the_marks_of_the_folder(out, tmp_path, capsys):
     with Store.open(out) as store, store.transaction():
         rows = list(store.results())

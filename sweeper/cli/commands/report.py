@@ -93,6 +93,8 @@ def command(
         else:
             if out is not None:
                 raise UsageError("--one-file FILE says where the page goes; -o is for a page with its folder")
+            if one_file.suffix.lower() not in (".html", ".htm"):  # it must not replace a store or a picture by mistake
+                raise UsageError(f"--one-file {one_file}: the name of a page ends in .html")
             from sweeper.reporting.one_file import write_one_file
 
             report, words = write_one_file(folder, one_file, int(max_mb * 1e6), write_page)
