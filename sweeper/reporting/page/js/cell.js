@@ -25,7 +25,6 @@ import * as ValueText from "./value_text.js";
  * @property {boolean} skipsCaptions whether the grid scrolls too fast for captions to be read
  */
 
-export const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
 const LARGE = 96; // pixels from which on a cell has room for words and several files
 const NAMED = 120; // pixels from which on a caption has room for names
 const RANKS = ["①", "②", "③"];
@@ -287,7 +286,7 @@ export function showMark(node, row, marks) {
   node.classList.toggle("keep", verdict === "keep");
   node.classList.toggle("reject", verdict === "reject");
   node.querySelector(".stars")?.remove();
-  const text = (marks.picked.has(row) ? "☑ " : "") + STARS[stars] + (comment ? " ✎" : "");
+  const text = (marks.picked.has(row) ? "☑ " : "") + "★".repeat(stars) + (comment ? " ✎" : "");
   if (text) node.append(el("span", { class: "stars" }, text));
 }
 

@@ -8,7 +8,7 @@ import { svg } from "./dom.js";
 
 /** @type {Frame} */
 export const PLOT = { width: 640, height: 320, left: 64, right: 16, top: 26, bottom: 40 };
-export const LETTER_WIDTH = 6.6; // SVG units of a digit
+const LETTER_WIDTH = 6.6; // SVG units of a digit
 
 /** The same in a plot, whose texts are larger in a small window: css/table.css. */
 export const getLetterWidth = () => (globalThis.innerWidth < 600 ? 12.5 : 8);

@@ -1,10 +1,10 @@
 // What the view Decide shows: what one can judge by, the values of each axis, and the trials that show them. What is known
 // of a value comes from the answers of `sweeper effects` and `sweeper votes` in the data. No DOM.
 
+import * as Columns from "./columns.js";
 import * as Layout from "./layout.js";
 import * as ValueText from "./value_text.js";
 import * as Workflow from "./workflow.js";
-/** @import { Axis, Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Marks } from "./marks.js" */
 /** @import { State } from "./state.js" */
@@ -23,7 +23,7 @@ import * as Workflow from "./workflow.js";
 /** @typedef {{metric: string, maximize: boolean, axes: AxisChoice[], notes: string[], more_seeds: number}} MetricChoice */
 /** @typedef {{name: string, text: string, choice: MetricChoice | null}} Judge what one judges by; without a choice by the marks */
 /** @typedef {{codes: number[], label: string, full: string, row: number, estimate?: Estimate}} Entry a value and the trial that shows it */
-/** @typedef {{axes: Axis[], name: string, choice?: AxisChoice, entries: Entry[], total: number}} Strip total: how many values the axis has */
+/** @typedef {{axes: Columns.Axis[], name: string, choice?: AxisChoice, entries: Entry[], total: number}} Strip total: how many values the axis has */
 
 const MAX_VALUES = 12; // of an axis without estimates
 
@@ -77,17 +77,17 @@ function makeScore(dataset, judge, marks) {
   const axes = choice.axes.map(({ columns, values, chosen }) => {
     const best = Math.max(...values.map(({ mean }) => sign * mean));
     const scores = new Map(values.map(({ cells, mean }, index) => [cells.join(), index === chosen ? best + 1e-9 * Math.abs(best) : sign * mean]));
-    return { columns: columns.map((name) => /** @type {Axis} */ (dataset.column(name))), scores };
+    return { columns: columns.map((name) => /** @type {Columns.Axis} */ (dataset.column(name))), scores };
   });
   return (row) => axes.reduce((sum, { columns, scores }) => sum + (scores.get(makeKey(columns, row)) ?? 0), 0);
 }
 
-/** @param {Axis[]} axes @param {number} row */
+/** @param {Columns.Axis[]} axes @param {number} row */
 const makeKey = (axes, row) => (axes.length === 1 ? String(axes[0].codes[row]) : axes.map(({ codes }) => codes[row]).join());
 
 /** The axes whose values one chooses, and the others: prompts and seeds, over which the answer holds. @param {Dataset} dataset @param {Judge} judge */
 export function splitAxes(dataset, { choice }) {
-  const isSetting = (/** @type {Axis} */ axis) => (choice === null ? !Layout.isSeed(axis) : choice.axes.some(({ columns }) => columns.includes(axis.name)));
+  const isSetting = (/** @type {Columns.Axis} */ axis) => (choice === null ? !Columns.isSeed(axis) : choice.axes.some(({ columns }) => columns.includes(axis.name)));
   const varying = listVarying(dataset);
   return { settings: varying.filter(isSetting), others: varying.filter((axis) => !isSetting(axis)) };
 }
@@ -115,7 +115,7 @@ export function makeStrips(dataset, judge, current, ranked, state) {
   const compared = judge.choice?.axes ?? varying.filter((axis) => !others.includes(axis)).map(({ name }) => ({ columns: [name] }));
   const groups = [...compared, ...others.map(({ name }) => ({ columns: [name] }))];
   return groups.map((group) => {
-    const axes = group.columns.map((name) => /** @type {Axis} */ (dataset.column(name)));
+    const axes = group.columns.map((name) => /** @type {Columns.Axis} */ (dataset.column(name)));
     const choice = "values" in group ? /** @type {AxisChoice} */ (group) : undefined;
     const rest = varying.filter((axis) => !axes.includes(axis));
     /** @type {Map<string, {row: number, misses: number}>} by key, the best first */
@@ -140,7 +140,7 @@ export function makeStrips(dataset, judge, current, ranked, state) {
   });
 }
 
-/** @param {Entry[]} entries @param {Axis[]} axes @param {State} state */
+/** @param {Entry[]} entries @param {Columns.Axis[]} axes @param {State} state */
 function sortEntries(entries, axes, state) {
   // The numbers of a search are in the order in which it tried them.
   const codes = axes.map((axis) => (axis.numeric && !state.order[axis.name] ? axis.order.toSorted((a, b) => Number(axis.values[a]) - Number(axis.values[b])) : Layout.orderCodes(axis, state)));
@@ -148,7 +148,7 @@ function sortEntries(entries, axes, state) {
   return entries.sort((a, b) => rankOf(a) - rankOf(b));
 }
 
-/** A trial's settings as options of `sweeper run`, and as YAML. @param {Axis[]} settings @param {number} row */
+/** A trial's settings as options of `sweeper run`, and as YAML. @param {Columns.Axis[]} settings @param {number} row */
 export function writeSettings(settings, row) {
   const values = settings.map((axis) => [axis.name, ValueText.toJson(axis.value(row))]);
   const options = values.flatMap(([name, value]) => ["--set", `${name}=${value}`]).map(Workflow.quoteWord).join(" ");
@@ -158,7 +158,7 @@ export function writeSettings(settings, row) {
 /** The command that runs more seeds; "" if there is no axis or slot of seeds. @param {Dataset} dataset @param {number} count */
 export function makeMoreSeeds(dataset, count) {
   const { file, results, asked, slots, search } = dataset.raw;
-  const seed = dataset.columns.find((column) => column.codes !== null && (column.role === "axis" || slots.includes(column.name)) && Layout.isSeed(column) && column.numeric);
+  const seed = dataset.columns.find((column) => column.codes !== null && (column.role === "axis" || slots.includes(column.name)) && Columns.isSeed(column) && column.numeric);
   if (seed === undefined || seed.codes === null || search || asked.options === null || count === 0) return "";
   const known = seed.values.map(BigInt);
   const last = known.reduce((most, value) => (value > most ? value : most), 0n);

@@ -4,10 +4,9 @@
 // searched for in the values of each row, also as a part: `'fox' and steps == 4`. One that compares but cannot be read changes
 // nothing.
 
+import * as Columns from "./columns.js";
 import { ExpressionError, ExpressionParser } from "./expression_parser.js";
-import * as Layout from "./layout.js";
 import { isNumber, toRounded, toText } from "./value_text.js";
-/** @import { Axis, CodedColumn } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Tree } from "./expression_parser.js" */
 /** @import { State } from "./state.js" */
@@ -162,7 +161,7 @@ const FALLBACK = "status == 'failed'";
 
 /** An example for the empty filter field: an expression over an axis of this sweep that finds at least one trial. @param {Dataset} dataset @returns {string} */
 export function makeExample(dataset) {
-  const axis = dataset.axes.find((each) => each.numeric && each.values.length > 1 && !Layout.isSeed(each));
+  const axis = dataset.axes.find((each) => each.numeric && each.values.length > 1 && !Columns.isSeed(each));
   return axis ? `${quoteName(axis.name)} >= ${toText(axis.values.at(-1))}` : FALLBACK;
 }
 
@@ -180,10 +179,10 @@ export function toLiteral(value) {
   return Number.isInteger(value) && !Number.isSafeInteger(value) ? value.toExponential() : toText(value); // digits alone are a BigInt
 }
 
-/** The condition that a column has the value of a code. @param {CodedColumn} column @param {number} code */
+/** The condition that a column has the value of a code. @param {Columns.CodedColumn} column @param {number} code */
 export const makeCondition = ({ name, values }, code) => `${quoteName(name)} == ${toLiteral(code < 0 ? null : values[code])}`;
 
-/** The conditions that axes have none of their hidden values. @param {Axis[]} axes @param {State} state */
+/** The conditions that axes have none of their hidden values. @param {Columns.Axis[]} axes @param {State} state */
 export const excludeHidden = (axes, { hidden }) =>
   axes.flatMap((axis) => (hidden[axis.name] ?? []).map((code) => `not ${makeCondition(axis, code)}`));
 

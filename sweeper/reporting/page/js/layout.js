@@ -41,7 +41,7 @@ export function chooseFirstView(dataset) {
   const chosen = [];
   const varying = listFirstAxes(dataset);
   // The sort is stable, so a page that is opened twice looks the same.
-  for (const axis of varying.sort((a, b) => Number(isSeed(a)) - Number(isSeed(b)) || b.order.length - a.order.length)) {
+  for (const axis of varying.sort((a, b) => Number(Columns.isSeed(a)) - Number(Columns.isSeed(b)) || b.order.length - a.order.length)) {
     if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
   }
   const [first, second, third, fourth] = chosen;
@@ -64,8 +64,6 @@ function listFirstAxes(dataset) {
   const few = dataset.raw.search ? varying.filter((axis) => axis.order.length <= MAX_FIRST_VALUES) : [];
   return few.length > 0 ? few : varying;
 }
-
-export const isSeed = Columns.isSeed;
 
 /** @param {Columns.Axis} axis */
 const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));

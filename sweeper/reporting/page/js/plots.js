@@ -1,6 +1,7 @@
 // Plots of one number: a heat map over X and Y, lines along a numeric axis, its distribution, and another number against
 // it. What one presses opens its trials in the gallery. Four small kinds of plots need no library of 490 kB.
 
+import * as Columns from "./columns.js";
 import * as Chart from "./chart.js";
 import * as Colours from "./colours.js";
 import * as Decide from "./decide.js";
@@ -13,7 +14,6 @@ import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
 import * as ViewState from "./state.js";
 import * as ValueText from "./value_text.js";
-/** @import { Axis, Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Context } from "./main.js" */
 
@@ -42,7 +42,7 @@ export function create(host, context, last) {
   const isShown = Layout.makeVisibleTest(dataset.axes, state);
   const rows = context.getRows().filter((row) => typeof metric.value(row) === "number" && isShown(row));
   const numeric = [x, y, ...dataset.axes].filter((axis) => axis?.numeric && axis.values.length > 1);
-  const along = numeric.find((axis) => axis && !Layout.isSeed(axis)) ?? numeric[0];
+  const along = numeric.find((axis) => axis && !Columns.isSeed(axis)) ?? numeric[0];
   const per = state.lines === "" ? [y, x].find((axis) => axis && axis !== along) : findAxis(state.lines);
   // Keep menus that have not changed: a run that is still going must not close an open one.
   const against = numbers.find((column) => column.name === state.against) ?? numbers.find((column) => column !== metric && column.role === "metric");
@@ -74,7 +74,7 @@ export function create(host, context, last) {
   };
 }
 
-/** @param {Context} context @param {{numbers: Column[], metric: Column, against: Column | undefined, per: Axis | undefined}} shown @returns {Controls} */
+/** @param {Context} context @param {{numbers: Columns.Column[], metric: Columns.Column, against: Columns.Column | undefined, per: Columns.Axis | undefined}} shown @returns {Controls} */
 function makeControls({ dataset, state, update }, { numbers, metric, against, per }) {
   const controls = { state, node: el("div", { class: "tools plots-bar" }) };
   const axes = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, axis.name])];
@@ -94,7 +94,7 @@ function makeControls({ dataset, state, update }, { numbers, metric, against, pe
 /** @param {string} title @param {import("./dom.js").Children[]} content */
 const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
 
-/** @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {Context} context */
+/** @param {number[]} rows @param {Columns.Column} metric @param {Columns.Axis | undefined} x @param {Columns.Axis | undefined} y @param {Context} context */
 function makeHeatMap(rows, metric, x, y, context) {
   const { dataset, state } = context;
   const { findPresentCodes, groupRows } = PlotData;
@@ -103,7 +103,7 @@ function makeHeatMap(rows, metric, x, y, context) {
   const extent = Colours.findExtent([...groups.values()].map((group) => group.mean)) ?? [0, 0];
   const format = ValueText.makeFormat([...groups.values()].map(({ mean }) => mean));
   const scale = el("p", { class: "dim scale" }, format(extent[0]), el("span", { class: "ramp" }), format(extent[1]));
-  /** @param {Axis | undefined} axis @param {number[]} codes */
+  /** @param {Columns.Axis | undefined} axis @param {number[]} codes */
   const toLines = (axis, codes) => {
     const head = axis && Layout.makeHead(dataset, axis);
     return { name: head?.name ?? "", labels: codes.map((code) => head?.labelOf(code) ?? "all"), full: codes.map((code) => head?.fullOf(code) ?? "all") };
@@ -117,7 +117,7 @@ function makeHeatMap(rows, metric, x, y, context) {
     metric: metric.name,
     format,
     open(r, c) {
-      const lines = /** @type {[Axis | undefined, number][]} */ ([[x, across[c]], [y, down[r]]]);
+      const lines = /** @type {[Columns.Axis | undefined, number][]} */ ([[x, across[c]], [y, down[r]]]);
       PlotData.openTrials(context, metric, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
     },
   };
@@ -130,7 +130,7 @@ function makeHeatMap(rows, metric, x, y, context) {
 /**
  * What `sweeper effects` or `sweeper votes` say of a metric: its shares of the variance, what is known of each value, and the
  * sentences; null if they say nothing.
- * @param {Dataset} dataset @param {Column} metric
+ * @param {Dataset} dataset @param {Columns.Column} metric
  */
 function makeAnswer(dataset, { name }) {
   const answer = DecideData.listAnswers(dataset).find(([metric]) => metric === name)?.[1];
@@ -174,7 +174,7 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
   return el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, body));
 }
 
-/** The distribution of a number. @param {number[]} rows @param {Column} metric @param {Context} context */
+/** The distribution of a number. @param {number[]} rows @param {Columns.Column} metric @param {Context} context */
 function makeHistogram(rows, metric, context) {
   const values = rows.map((row) => metric.value(row));
   const [low, high] = Colours.findExtent(values) ?? [0, 0];
@@ -209,7 +209,7 @@ function makeHistogram(rows, metric, context) {
 
 /**
  * Two numbers of each trial against each other. There may be ten thousand trials, so all dots are one path.
- * @param {number[]} allRows @param {Column} across @param {Column} up @param {Context} context
+ * @param {number[]} allRows @param {Columns.Column} across @param {Columns.Column} up @param {Context} context
  * @returns {Element[]}
  */
 function makeScatter(allRows, across, up, { dataset, open }) {
@@ -244,8 +244,8 @@ function makeScatter(allRows, across, up, { dataset, open }) {
 
 /**
  * Draw the means along an axis, each with its 95 % interval as a band.
- * @param {number[]} allRows @param {Column} metric @param {Axis} along
- * @param {Axis | undefined} per the axis with one line for each value
+ * @param {number[]} allRows @param {Columns.Column} metric @param {Columns.Axis} along
+ * @param {Columns.Axis | undefined} per the axis with one line for each value
  * @param {Context} context @returns {(Element | null)[]}
  */
 function makeLines(allRows, metric, along, per, context) {

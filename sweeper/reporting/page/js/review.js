@@ -50,7 +50,7 @@ async function sendAcceptance(dataset, row) {
  * all these cases share and others do not have.
  * @param {Dataset} dataset @returns {{text: string, where: string}[]} the most frequent first; `where` selects the cases
  */
-export function listCauses(dataset) {
+function listCauses(dataset) {
   const [state, reason, verdict] = dataset.check;
   const open = dataset.filterRows((row) => state.label(row) !== "same");
   const rows = Map.groupBy(open, (row) => `${state.label(row)}\n${verdict?.label(row) || reason.label(row).replace(NUMBER, "\n")}`);

@@ -197,7 +197,8 @@ export function withAxis(state, direction, name) {
   return next;
 }
 
-// --- values and trials in an address
+// --- values and trials as words of the address: `steps:4`, `seed:5,"a fox, far away"`. They are written by value and not by
+// index, so that an address keeps its meaning when the sweep grows.
 
 const WORD = /"(?:[^"\\]|\\.)*"|[^,:"]+/g; // `:` and `,` are there for readers
 const MAX_LETTERS = 48; // of a value that is written in full

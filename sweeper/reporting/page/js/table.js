@@ -8,7 +8,6 @@ import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
 import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
-/** @import { Column } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Context, Page } from "./main.js" */
 /** @import { State } from "./state.js" */
@@ -247,7 +246,7 @@ function parseNames(text) {
   }
 }
 
-/** A list of all columns with check boxes. @param {Dataset} dataset @param {Column[]} columns those that are shown @param {Page["update"]} update */
+/** A list of all columns with check boxes. @param {Dataset} dataset @param {Columns.Column[]} columns those that are shown @param {Page["update"]} update */
 function makeColumnChooser(dataset, columns, update) {
   const boxes = dataset.columns.map((column) => {
     const { name } = column;
@@ -266,7 +265,7 @@ function makeColumnChooser(dataset, columns, update) {
   );
 }
 
-/** A small picture of how the numbers of a column are distributed; null if they are all the same. @param {Column} column @param {number[]} rows */
+/** A small picture of how the numbers of a column are distributed; null if they are all the same. @param {Columns.Column} column @param {number[]} rows */
 function makeDistribution(column, rows) {
   const values = rows.map((row) => column.value(row)).filter(ValueText.isNumber).map(Number);
   const extent = Colours.findExtent(values);
@@ -287,7 +286,7 @@ function makeDistribution(column, rows) {
 /** @type {CanvasRenderingContext2D | null} */
 let pen = null;
 
-/** The width of a column in pixels: that of its longest value, or its name with the arrow of a sorted column. @param {Column} column */
+/** The width of a column in pixels: that of its longest value, or its name with the arrow of a sorted column. @param {Columns.Column} column */
 function computeColumnWidth(column) {
   pen ??= TextWidth.makePen("600 14px"); // as the head is set
   const head = pen.measureText(`${column.name} ▼`).width + 24;

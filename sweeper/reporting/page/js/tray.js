@@ -18,7 +18,7 @@ export function toggle({ dataset, getState, update }, row) {
 }
 
 /** The state that compares the collected trials: two of them as a pair, more of them side by side. @param {number[]} picks @returns {Partial<State>} */
-export const comparePicks = (picks) =>
+const comparePicks = (picks) =>
   picks.length === 2 ? { with: String(picks[0]), trial: String(picks[1]), mode: "side" } : { trial: String(picks[0]), mode: "picked" };
 
 /** @param {Page} page */

@@ -16,7 +16,6 @@ export function open(page) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("values"));
   const { axes } = page.dataset;
   let axis = axes.find(({ name }) => name === page.getState().x) ?? axes[0];
-
   let drawn = page.getState();
 
   function draw() {

@@ -5,7 +5,7 @@ import * as Comparison from "./comparison.js";
 import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "./dom.js";
 import * as Drag from "./drag.js";
 import * as Keys from "./keys.js";
-import * as MarkControls from "./mark_controls.js";
+import { Marks } from "./marks.js";
 import * as Params from "./params.js";
 import * as Review from "./review.js";
 import * as Steps from "./steps.js";
@@ -85,8 +85,8 @@ export class Zoom {
     this.dataset = page.dataset;
     /** @type {Shown} */
     this.shown = { row: -1, other: -1, wantsAccepted: false, mode: "", output: 0 };
-    this.markControls = MarkControls.create(page, false);
-    /** @type {ReturnType<typeof MarkControls.create>[]} of the pictures that are compared */
+    this.markControls = createMarkControls(page, false);
+    /** @type {ReturnType<typeof createMarkControls>[]} of the pictures that are compared */
     this.paneControls = [];
     this.parts = new ZoomParts(dialog, this.markControls.node);
     this.panZoom = new PanZoom(this.parts.left);
@@ -160,7 +160,7 @@ export class Zoom {
     parts.replace("actions", makeActions(dataset, row, file), isNewTrial);
     const [mode, panes] = [this.shown.mode, this.getPanes()];
     parts.replaceStage(JSON.stringify([mode, panes]), () => {
-      this.paneControls = panes.map(() => MarkControls.create(this.page, true));
+      this.paneControls = panes.map(() => createMarkControls(this.page, true));
       return Comparison.create(mode, panes, this.paneControls.map(({ node }, index) => (panes[index].row < 0 ? el("section", { class: "opinion" }) : node)));
     });
     panes.forEach((pane, index) => pane.row >= 0 && this.paneControls[index].show(pane.row));
@@ -432,4 +432,49 @@ function makeRerun(dataset, row) {
   const reason = Workflow.explainNoCommand(dataset, row);
   if (reason) return el("p", { class: "dim" }, `No rerun command: ${reason}.`);
   return makeButton("Copy rerun command", () => copyText(Workflow.makeCommand(dataset, row) ?? "", "command"));
+}
+
+// --- the mark of a trial: keep, reject, a rating, a comment
+
+/**
+ * Make controls that `show` fills for a row. They are never rebuilt, because a run that is still going updates the dialog
+ * often, and a half-written comment must not get lost.
+ * @param {Page} page @param {boolean} isShort without words and without a comment, for the room under a picture
+ */
+function createMarkControls({ marks, markByKey }, isShort) {
+  let current = -1; // row
+  /** @param {string} key @param {string} text @param {string} name */
+  const makeButton = (key, text, name) => {
+    // A press of the rating that a trial has removes it.
+    const onclick = () => markByKey(String(marks.get(current).stars) === key ? "0" : key, current);
+    return el("button", { "data-keep": key, title: `${name}: key ${key.toUpperCase()}`, "aria-label": name, onclick }, text);
+  };
+  const [keep, reject] = [makeButton("k", isShort ? "✓" : "✓ Keep", "Keep"), makeButton("r", isShort ? "✕" : "✕ Reject", "Reject")];
+  const stars = [1, 2, 3, 4, 5].map((count) => makeButton(String(count), "★", `${count} of 5`));
+  const comment = el("textarea", {
+    rows: 2,
+    maxlength: Marks.MAX_COMMENT,
+    "data-keep": "comment",
+    placeholder: "comment",
+    "aria-label": "Comment",
+    // Save every letter, so that nothing is lost when the page reloads or the dialog closes.
+    oninput: () => marks.set(current, { comment: comment.value }),
+  });
+
+  /** @param {number} row */
+  function show(row) {
+    const isSame = row === current;
+    current = row;
+    const mark = marks.get(row);
+    keep.setAttribute("aria-pressed", String(mark.verdict === "keep"));
+    reject.setAttribute("aria-pressed", String(mark.verdict === "reject"));
+    stars.forEach((star, index) => {
+      star.setAttribute("aria-pressed", String(mark.stars === index + 1));
+      star.classList.toggle("lit", index < mark.stars);
+    });
+    if (!isSame || document.activeElement !== comment) comment.value = mark.comment;
+  }
+
+  const rating = el("span", { class: "rating", role: "group", "aria-label": "Rating" }, stars);
+  return { node: el("section", { class: "opinion" }, keep, reject, rating, !isShort && comment), show };
 }

@@ -306,7 +306,7 @@ async function start() {
   }
 }
 
-// --- answers to the server, and those that it does not have yet
+// --- requests to the server. An answer stays in the browser until the server has stored it, also over a reload.
 
 /** @typedef {{id: string, prompts: [string, string][]}} VotePair */
 /** @typedef {{pair: VotePair | null, last: string | null, own: number, pairs: number, votes: number, settled: number, comparisons: number, needed: number | null}} VoteState */
