@@ -138,6 +138,13 @@ def test_address_keeps_its_meaning_when_the_sweep_grows(made, opened):
     assert evaluate(page, kept) == []
 
 
+def test_axis_that_an_address_places_leaves_its_usual_place(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2], "cfg": [3, 5]})), "#view=grid&xx=steps")
+    placed = page.evaluate("(({x, y, xx, yy}) => [x, y, xx, yy])(sweeper.page.getState())")
+    assert [name for name in placed if name] == sorted(filter(None, placed))
+    assert placed[2] == "steps"
+
+
 def test_address_is_short_and_separates_equal_trials(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 4, 8], "seed": [5]})))
     page.locator('[data-trial="5"]').click()

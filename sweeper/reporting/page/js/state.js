@@ -162,7 +162,9 @@ export function read(text, initial, dataset) {
   for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
   for (const direction of Layout.DIRECTIONS) {
     const name = params.get(direction);
-    if (name === "" || dataset.axes.some((axis) => axis.name === name)) state[direction] = name ?? "";
+    if (name === null || (name !== "" && !dataset.axes.some((axis) => axis.name === name))) continue;
+    for (const other of Layout.DIRECTIONS) if (name !== "" && state[other] === name) state[other] = ""; // an axis has one
+    state[direction] = name;
   }
   if (!VIEWS.includes(state.view) && !(state.view === "search" && dataset.raw.search)) state.view = initial.view;
   if (!MODES.includes(state.mode)) state.mode = initial.mode;
