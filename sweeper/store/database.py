@@ -318,7 +318,8 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
         )
     if schema and (change := _find_schema_change(schema)):
         raise ResultsError(
-            f"{path}: {change}, so somebody may have made this folder to harm you; undo it, or delete this folder"
+            f"{path}: {change}: it is of a sweeper before the first release, or somebody made this folder to harm "
+            "you; use the sweeper that wrote it, or delete this folder"
         )
     if damage := find_once(path, partial(find_damage, connection)) if schema else None:
         raise _make_damage_error(path, damage)

@@ -272,7 +272,7 @@ def test_store_with_another_schema_is_refused_before_it_is_read(sweeper, results
     for command in (("report", results), ("plan", "shop.yaml"), ("run", "shop.yaml"), ("accept", results)):
         outcome = sweeper(*command)
         assert outcome.code == 2
-        assert "so somebody may have made this folder to harm you" in outcome.err
+        assert "or somebody made this folder to harm you" in outcome.err
 
 
 def test_table_whose_rows_never_end_is_refused(sweeper, results):
