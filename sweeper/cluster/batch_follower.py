@@ -17,7 +17,7 @@ from sweeper.cluster import messages
 from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.worker_plugin import SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
-from sweeper.comfy.job_marker import fingerprint
+from sweeper.comfy.jobs_api import fingerprint
 from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result

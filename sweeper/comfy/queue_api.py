@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from sweeper.comfy.job_marker import read_markers
+from sweeper.comfy.jobs_api import read_markers
 from sweeper.comfy.protocol import Flow, JobSearch, JobState, ServerRequest, raise_for_status
 from sweeper.comfy.responses import make_failed_state, make_succeeded_state, read_messages, read_node_runs, read_outputs
 from sweeper.errors import TransientError

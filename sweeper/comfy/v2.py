@@ -25,8 +25,16 @@ from blake3 import blake3
 
 from sweeper.comfy import jobs_api, model_files
 from sweeper.comfy.comfyui import read_submission
-from sweeper.comfy.job_marker import fingerprint, read_markers
-from sweeper.comfy.jobs_api import CLOCK_SLACK, PAGE_SIZE, check_row_count, earliest_creation, list_rows, request_page
+from sweeper.comfy.jobs_api import (
+    CLOCK_SLACK,
+    PAGE_SIZE,
+    check_row_count,
+    earliest_creation,
+    fingerprint,
+    list_rows,
+    read_markers,
+    request_page,
+)
 from sweeper.comfy.protocol import (
     STOPPED,
     Flow,

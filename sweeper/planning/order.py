@@ -53,7 +53,7 @@ class Costs:
 def find_dependencies(experiment: Experiment, grid: Grid) -> Dependencies:
     """Return for each node the dimensions whose change makes it run again.
 
-    A node that saves files runs in every job, because each job has a prefix of its own: see `sweeper.comfy.job_marker`.
+    A node that saves files runs in every job, because each job has a prefix of its own: see `sweeper.comfy.jobs_api`.
     """
     graph = experiment.template.graph
     saving = {node for node in graph if has_filename_prefix(graph[node])}

@@ -28,7 +28,7 @@ from sweeper.planning.grid import merge_dimensions
 from sweeper.planning.model_inputs import find_running_nodes
 from sweeper.planning.order import RunSequence, find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
-from sweeper.planning.plan_cost import Bounds, CellCost, DueAmount, NodeCost, PlanCost, TimeCost
+from sweeper.planning.plan_outline import Bounds, CellCost, DueAmount, NodeCost, PlanCost, TimeCost
 from sweeper.planning.server_cache import NO_CACHE, ServerCache
 
 _Axes = dict[str, dict[Any, tuple[Any, int, Amount]]]  # by axis and key: the cell, its jobs, what they cost

@@ -20,8 +20,7 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.planning.job_size import JobSize, JobSizes, SizedTimes
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.planning.plan_cost import PlanCost
-from sweeper.planning.plan_outline import outline_plan
+from sweeper.planning.plan_outline import PlanCost, outline_plan
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.running.done_work import DoneRule, DoneWork, describe_renaming, list_timed_jobs

@@ -15,7 +15,7 @@ from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import DownloadResult, download
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
-from sweeper.comfy.job_marker import add_marker, fingerprint
+from sweeper.comfy.jobs_api import add_marker, fingerprint
 from sweeper.comfy.protocol import JobOutput, JobState, JobSubmission, KnownJob, QueueFull
 from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import (

@@ -13,8 +13,7 @@ from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.answers.value_labels import label_values, map_labels
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 from sweeper.planning.plan import OrderReport
-from sweeper.planning.plan_cost import PlanCost
-from sweeper.planning.plan_outline import PlanOutline
+from sweeper.planning.plan_outline import PlanCost, PlanOutline
 from sweeper.wording import count_things
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from sweeper.model.experiment import Search
 from sweeper.model.money import Amount
 from sweeper.model.search_columns import VOTES_METRIC, SearchedPoint
 from sweeper.model.search_result import SearchResult
-from sweeper.planning.plan_cost import PlanCost
-from sweeper.planning.plan_outline import describe_cells
+from sweeper.planning.plan_outline import PlanCost, describe_cells
 from sweeper.running.count_plan import answer_plan
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost

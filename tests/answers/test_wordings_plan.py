@@ -6,8 +6,17 @@ from dataclasses import replace
 
 from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount
 from sweeper.planning.plan import OrderReport
-from sweeper.planning.plan_cost import Bounds, CellCost, DueAmount, NodeCost, PlanCost, TimeCost
-from sweeper.planning.plan_outline import BlockOutline, Exclusion, PlanOutline
+from sweeper.planning.plan_outline import (
+    BlockOutline,
+    Bounds,
+    CellCost,
+    DueAmount,
+    Exclusion,
+    NodeCost,
+    PlanCost,
+    PlanOutline,
+    TimeCost,
+)
 from sweeper.running.plan_answer import (
     CostChange,
     CostChanges,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sweeper.comfy.comfyui import CloudDialect, ComfyUIDialect
 from sweeper.comfy.dialects import detect_dialect
-from sweeper.comfy.job_marker import add_marker, fingerprint, read_markers, strip_marker, to_slug
+from sweeper.comfy.jobs_api import add_marker, fingerprint, read_markers, strip_marker, to_slug
 from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull, ServerResponse
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from blake3 import blake3
 
-from sweeper.comfy.job_marker import add_marker, fingerprint
+from sweeper.comfy.jobs_api import add_marker, fingerprint
 from sweeper.comfy.protocol import JobSearch, JobSubmission, KnownJob, QueueFull
 from sweeper.comfy.v2 import V2Dialect
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweeper.comfy.job_marker import add_marker
+from sweeper.comfy.jobs_api import add_marker
 from sweeper.planning.order import Costs
 from sweeper.planning.server_cache import ServerCache
 from tests.experiment_files import make_plan

@@ -13,7 +13,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.price_badge import PriceCalculator
 from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.planning.order import Costs
-from sweeper.planning.plan_cost import Bounds, CellCost
+from sweeper.planning.plan_outline import Bounds, CellCost
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import ServerCache
 from tests.experiment_files import make_plan, node

@@ -19,7 +19,7 @@ from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import download
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener
-from sweeper.comfy.job_marker import add_marker, fingerprint
+from sweeper.comfy.jobs_api import add_marker, fingerprint
 from sweeper.comfy.protocol import JobSearch, JobSubmission, QueueFull
 from sweeper.comfy.target import Target
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
