@@ -20,9 +20,9 @@ WHERE j.state NOT IN ('{UNSENT}', '{REJECTED}') AND NOT (j.state = '{LOST}' AND 
 _COST: Final = "sum(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), count(*) - count(c.high)"
 # With min(), SQLite takes the other columns from the same row.
 _SELECT_TRIALS: Final = f"""
-SELECT t.run, t.digest, min(t.idx), t.params, t.columns
-FROM trials t WHERE (t.run, t.digest) IN (SELECT j.run, j.digest {_OF_EXECUTED})
-GROUP BY t.run, t.digest
+SELECT r.id, t.digest, min(t.idx), t.params, t.columns
+FROM runs r JOIN trials t ON t.run = r.trials_of WHERE (r.id, t.digest) IN (SELECT j.run, j.digest {_OF_EXECUTED})
+GROUP BY r.id, t.digest
 """  # noqa: S608 - all parts are constants
 # The first job that made a file. An upsert would turn the OR REPLACE of the triggers into an error.
 _FIRST_JOB: Final = "SELECT job FROM artifacts WHERE sha256 = ? ORDER BY job LIMIT 1"
