@@ -472,10 +472,10 @@ def test_a_cancelled_call_ends_its_command(root: Path) -> None:
 _ENDS = """
 import asyncio, sys, time
 from pathlib import Path
-from sweeper.cli.assistant import reading, workspace
+from sweeper.cli.assistant import mcp_tools, workspace
 
-reading.list_slots = lambda *_: time.sleep(100)
-question = reading.Reader(workspace.Workspace(Path(sys.argv[1]))).list_slots("tiny.json")
+mcp_tools.list_slots = lambda *_: time.sleep(100)
+question = mcp_tools.Reader(workspace.Workspace(Path(sys.argv[1]))).list_slots("tiny.json")
 try:
     asyncio.run(asyncio.wait_for(question, 0.5))
 except TimeoutError:

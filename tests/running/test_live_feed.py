@@ -28,11 +28,13 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def showing(folder, clock):
-    heard = []
-    showing = run_events.LiveFeed(folder, heard.append, clock=clock)
-    showing.heard = heard
-    return showing
+def heard():
+    return []
+
+
+@pytest.fixture
+def showing(folder, clock, heard):
+    return run_events.LiveFeed(folder, heard.append, clock=clock)
 
 
 def make_submitted(trial):
@@ -43,11 +45,11 @@ def preview(trial, image):
     return run_events.JobPreview("t", trial, f"p{trial}", "3", image)
 
 
-def test_every_event_is_forwarded(showing):
+def test_every_event_is_forwarded(showing, heard):
     events = [make_submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Notice("x")]
     for event in events:
         showing(event)
-    assert showing.heard == events
+    assert heard == events
 
 
 def test_without_a_viewer_nothing_is_written(showing, clock, tmp_path):
