@@ -59,7 +59,7 @@ _RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"'(?P<left>\w+)' object is not callable", "{left} cannot be called as a function"),
         (r"(?:argument of type )?'(?P<left>\w+)' (?:object )?is not (?:iterable|a container or iterable)",
          "{left} has no items to go through"),
-        (r"access to attribute '(?P<sign>format|rjust|zfill)' of 'str' object is unsafe\.",
+        (r"(?:access to|'\w+ object' has no) attribute '(?P<sign>format|rjust|zfill)'(?: of 'str' object is unsafe\.)?",
          f"`{{sign}}` is not allowed here; {PADDING} writes leading zeros"),
         (r"'(?P<left>\w+) object' has no attribute '(?P<sign>.*)'", "{left} has nothing that is called '{sign}'"),
         (r"'?(?P<left>\w+)'?(?: object)? has no (?P<sign>(?:element|attribute) .*)", "{left} has no {sign}"),

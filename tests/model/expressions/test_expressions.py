@@ -70,6 +70,7 @@ def test_arithmetic_follows_jinja(tmp_path_factory, text):
         ("{{ [].append(1) }}", "access to attribute 'append' of 'list' object is unsafe."),
         ("{{ {}.update({'a': 1}) }}", "access to attribute 'update' of 'dict' object is unsafe."),
         ("{{ n.to_bytes(9) }}", "access to attribute 'to_bytes' of 'int' object is unsafe."),
+        ("{{ n.zfill(9) }}", "`zfill` is not allowed here; `epoch | pad(6)` writes leading zeros"),
         ("{{ s.zfill(9) }}", "`zfill` is not allowed here; `epoch | pad(6)` writes leading zeros"),
         ("{{ '%06d' | format(n) }}",
          "uses the filter 'format', which is not known here; `epoch | pad(6)` writes leading zeros"),
