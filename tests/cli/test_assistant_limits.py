@@ -268,6 +268,7 @@ def test_forged_results_give_no_budget_back(
         for number in range(3):
             await call(client, "start_run", experiment="tiny.yaml", target="box", limit=1 + number)
             await wait_until(lambda: list_children(os.getpid()) <= others)  # `get_progress` would read the store
+            await asyncio.sleep(0.5)  # a thread tells this loop of the end, and until then the run goes on for it
             forge(root / "results", number)
         assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
 
