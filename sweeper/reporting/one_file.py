@@ -69,7 +69,7 @@ def write_one_file(
             )
         files, contents, words = selected
         data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
-        # Whoever gets the file need not know where things are on this machine.
+        # The file must not tell where things are on this machine.
         data |= {"results": results.name, "file": Path(data["file"] or "").name, "first": {"address": address}}
         if "check" in data:
             baseline = Path(data["check"]["baseline"]).name
@@ -130,7 +130,7 @@ def _iter_choices(
 
 
 def _make_smaller(path: Path) -> Path | bytes:
-    """A picture as WebP; the file itself if it is no still picture, or smaller as it is."""
+    """A still picture as WebP if that is smaller, otherwise the file itself."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         return path
     try:

@@ -75,7 +75,7 @@ class LiveView(PageServer):
         self._is_stopping = False
         self._results, self._run = results, run
         self._sharing = asyncio.Lock()
-        # Only whoever works on this machine changes a baseline, although a token lets others mark.
+        # A token lets others mark, but only people at this machine may change a baseline.
         self._can_accept = is_loopback(host) and check is not None
         try:
             self._follower = Follower(results, self._notify, run=run, experiment=experiment, check=check)

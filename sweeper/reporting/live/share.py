@@ -35,7 +35,7 @@ def make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes, 
         raise UsageError(f"expected an object with the texts {', '.join(fields)}")
     suffix = Path(wish["file"]).suffix
     if suffix not in _MEDIA_TYPES:
-        raise UsageError(f"file: {suffix!r} is no kind of file; use one of {', '.join(_MEDIA_TYPES)}")
+        raise UsageError(f"file: {suffix!r} cannot be made; use one of {', '.join(_MEDIA_TYPES)}")
     trials = _parse_ranges(wish["trials"])
     with tempfile.TemporaryDirectory(prefix="sweeper-share-") as folder:
         file = Path(folder, f"shared{suffix}")
