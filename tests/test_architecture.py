@@ -215,7 +215,7 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 590, "cli": 6_150, "cluster": 2_460, "comfy": 4_820, "embedded": 9_860, "images": 1_880,
+    "answers": 590, "cli": 6_150, "cluster": 2_460, "comfy": 4_820, "editing": 1_900, "embedded": 9_860, "images": 1_880,
     "loading": 5_130, "model": 5_560, "planning": 3_240, "pytest_plugin": 310, "regression": 3_540,
     "reporting": 3_530, "running": 9_500, "schemas": 510, "serving": 640, "statistics": 1_080, "store": 3_220,
     "tables": 4_470, "voting": 960,
@@ -229,7 +229,7 @@ def test_each_room_keeps_its_budget_of_lines() -> None:
     assert {room: count for room, count in lines.items() if count > BUDGETS.get(room, 350)} == {}
 
 
-def test_the_package_has_at_most_22_names_at_its_top() -> None:
+def test_the_package_has_at_most_23_names_at_its_top() -> None:
     """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
     names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}
-    assert len(names - {"__init__.py", "__main__.py"}) <= 22
+    assert len(names - {"__init__.py", "__main__.py"}) <= 23
