@@ -1,13 +1,15 @@
 """Accept the pictures of a run as the baseline: first compute what would change, then write it.
 
-Nothing is overwritten or removed unless the caller agrees (`yes`). The manifest is written last, atomically.
+Nothing is replaced or removed unless the caller agrees (`yes`). New pictures get names of their own, then the manifest
+is replaced atomically, then the files that it no longer names are removed. So a process that is killed leaves the old
+baseline or the new one, and the next acceptance removes what it left.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,9 +42,9 @@ from sweeper.wording import suggest
 Kind: TypeAlias = Literal["new", "changed", "added", "same", "removed", "kept"]
 # A graph, and the input files that it reads: `node.input` -> {file, sha256}.
 WorkflowInfo: TypeAlias = tuple[dict[str, Any], dict[str, dict[str, str]]]
-WRITES: Final = ("new", "changed", "added", "removed")
-OVERWRITES: Final = ("changed", "removed")
 _MAX_ROWS: Final = 40  # changes shown; the counts include all
+# Of an accepted file (see `Case.build_file_name`), or of one that `atomic_write` has not finished.
+_OWN_NAME: Final = re.compile(r".+-[0-9a-f]{8}\..+-\d+-(?P<sha256>[0-9a-f]{12})\.[^.]+|\.[0-9a-f]{16}\.part")
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -66,7 +68,7 @@ class CaseChange:
 
 
 def _list_writes(changes: Iterable[CaseChange]) -> list[CaseChange]:
-    return [change for change in changes if change.kind in WRITES]
+    return [change for change in changes if change.kind not in ("same", "kept")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class AcceptPlan:
     @property
     def overwrites(self) -> bool:
         """Whether an accepted file would be replaced or removed."""
-        return any(change.kind in OVERWRITES for change in self.changes)
+        return any(change.kind in ("changed", "removed") for change in self.changes)
 
     @property
     def writes(self) -> bool:
@@ -116,12 +118,14 @@ class AcceptPlan:
             yield Warn(f"these pictures were made on several targets ({made}); `--run ID` accepts those of one run")
 
     def apply(self) -> None:
-        """Write the files and the manifest.
+        """Write the files and the manifest, and remove files that a killed process left, also if nothing changes.
 
         Raises ResultsError, and writes nothing, if the baseline has changed since this plan read it, or another process
         writes it now; also if the folder or a picture cannot be used.
         """
         folder = self.baseline.folder
+        if not self.writes and not folder.is_dir():
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with lock_itself(folder):
@@ -159,8 +163,7 @@ def accept(
         raise UsageError(
             f"{plan.baseline.folder}: accepted pictures would be overwritten ({counts}); allow it with yes"
         )
-    if plan.writes:
-        plan.apply()
+    plan.apply()
     return plan
 
 
@@ -302,41 +305,36 @@ def _plan_without_output(
 
 def _write_plan(plan: AcceptPlan) -> None:
     baseline = plan.baseline
+    before = baseline.list_files()
     digests = {change.row.result.digest for change in plan.changes if change.row is not None}
-    workflows = _workflows_by_digest(plan.run_cases, digests)
-    replaced: list[str] = []
-    for change in plan.changes:
+    workflows = _workflows_by_digest(plan.run_cases, digests) if plan.writes else {}
+    for change in _list_writes(plan.changes):
         key = change.case.key
-        entry = baseline.entries.get(key)
-        previous = entry.accepted if entry is not None else ()
-        if change.kind == "removed" and entry is not None:
-            replaced += [accepted.file for accepted in previous]
+        if change.output is None or change.row is None:
             del baseline.entries[key]
-        elif change.kind in ("new", "changed", "added") and change.output is not None and change.row is not None:
-            others = previous if change.kind == "added" else ()
-            if not others:
-                replaced += [accepted.file for accepted in previous]
-            workflow = workflows.get(change.row.result.digest)
-            accepted = _add_file(baseline, change.output, others, change.row, workflow)
+        else:
+            others = baseline.entries[key].accepted if change.kind == "added" else ()
+            accepted = _add_file(baseline, change.output, change.row, workflows.get(change.row.result.digest))
             baseline.entries[key] = BaselineEntry(change.case, (*others, accepted))
-    baseline.save()
-    used = {accepted.file for entry in baseline.entries.values() for accepted in entry.accepted}
-    for name in set(replaced) - used:
-        (baseline.folder / name).unlink(missing_ok=True)
+    if plan.writes:
+        baseline.save()
+    used = baseline.list_files()
+    for path in baseline.folder.iterdir():
+        if path.name not in used and (path.name in before or _is_leftover(path)):
+            path.unlink()
 
 
-def _add_file(
-    baseline: Baseline,
-    output: OutputFile,
-    others: tuple[AcceptedFile, ...],
-    row: TrialRow,
-    workflow: WorkflowInfo | None,
-) -> AcceptedFile:
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed `accept` wrote this file: its name has the hash of its content, or is that of a part of one."""
+    found = _OWN_NAME.fullmatch(path.name)
+    if found is None or path.is_symlink() or not path.is_file():
+        return False
+    return found["sha256"] is None or hashlib.sha256(path.read_bytes()).hexdigest().startswith(found["sha256"])
+
+
+def _add_file(baseline: Baseline, output: OutputFile, row: TrialRow, workflow: WorkflowInfo | None) -> AcceptedFile:
     """Copy a file into the baseline's folder, and describe it for the manifest."""
-    names = {accepted.file for accepted in others}
-    extension = output.path.suffix[1:] or "bin"
-    candidates = (output.case.build_file_name(extension, number) for number in itertools.count(1))
-    name = next(candidate for candidate in candidates if candidate not in names)
+    name = output.case.build_file_name(output.path.suffix[1:] or "bin", output.sha256)
     with output.path.open("rb") as source, atomic_write(baseline.folder / name) as copy:
         shutil.copyfileobj(source, copy)
     try:

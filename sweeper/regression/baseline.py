@@ -48,7 +48,6 @@ Graph = Mapping[str, Mapping[str, Any]]
 
 _EMPTY: Final[Mapping[str, Any]] = {}  # shared by all cases
 
-
 Facts: TypeAlias = Mapping[str, Any]
 
 _WORDS: Final = {"server": "", "comfyui": "ComfyUI", "python": "Python", "pytorch": "PyTorch"}
@@ -174,6 +173,10 @@ class Baseline:
     exists: bool = False
     stamp: str = ""
 
+    def list_files(self) -> set[str]:
+        """The names of the files of the baseline: the manifest, and what it accepts."""
+        return {MANIFEST, *(accepted.file for entry in self.entries.values() for accepted in entry.accepted)}
+
     def get_graph(self, accepted: AcceptedFile) -> dict[str, Any] | None:
         """The workflow that made an accepted file, as a new dict; None if it is not known."""
         base = self.workflows.get(accepted.workflow or "")
@@ -238,7 +241,6 @@ class Baseline:
             "workflows": self.workflows,
         }
         text = json.dumps(value, ensure_ascii=False, indent=1)
-        self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / MANIFEST) as file:
             file.write(text.encode("utf-8", "surrogatepass") + b"\n")
         self.exists, self.stamp = True, read_stamp(self.folder)

@@ -54,8 +54,7 @@ def command(
                 f"{accept_plan.baseline.folder}: accepted pictures would be overwritten; add --yes to do so"
             )
         click.confirm("Overwrite them?", abort=True, err=True)
-    if accept_plan.writes:
-        accept_plan.apply()
+    accept_plan.apply()
     if as_json:
         console.print_json(accept_plan)
     return 0
