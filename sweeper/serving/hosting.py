@@ -142,9 +142,8 @@ async def _close(listener: socket.socket, server: asyncio.Server, state: ServerS
         connection.shutdown()
     await asyncio.sleep(0)
     if state.tasks:
-        _, unfinished = await asyncio.wait(list(state.tasks), timeout=GRACE_SECONDS)
-        for task in unfinished:
-            task.cancel()
+        await asyncio.wait(list(state.tasks), timeout=GRACE_SECONDS)
+    # Before `asyncio.run` cancels what is left: uvicorn logs a request that is cancelled while its client is there.
     for connection in list(state.connections):
         connection.transport.abort()
     await server.wait_closed()
@@ -169,10 +168,10 @@ def _get_connection_limit() -> int:
 
 
 def _ignore_disconnects(app: ASGIApp) -> ASGIApp:
-    """End an application quietly if its client goes away in the middle of a body."""
+    """End an application quietly if its client goes away in the middle of a body, or the server stops meanwhile."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientDisconnect):
+        with suppress(ClientDisconnect, asyncio.CancelledError):
             await app(scope, receive, send)
 
     return serve

@@ -77,14 +77,16 @@ async def stream(websocket):
     await websocket.close()
 
 
+ROUTES = [Route("/", read_whole, methods=["POST"]), Route("/much", send_much), WebSocketRoute("/stream", stream)]
+
+
 @pytest.fixture
 def address(monkeypatch):
     """The address of a server with short deadlines that holds ten connections."""
     for name, value in {"WAIT_SECONDS": 0.5, "STALL_SECONDS": 1, "CHECK_SECONDS": 0.05, "MAX_CONNECTIONS": 10}.items():
         monkeypatch.setattr(hosting, name, value)
     listener = bind("127.0.0.1", 0)
-    routes = [Route("/", read_whole, methods=["POST"]), Route("/much", send_much), WebSocketRoute("/stream", stream)]
-    server = ServerThread([(listener, Starlette(routes=routes))], {}, lambda _loop: None)
+    server = ServerThread([(listener, Starlette(routes=ROUTES))], {}, lambda _loop: None)
     server.start()
     yield listener.getsockname()
     server.stop()
@@ -184,4 +186,25 @@ def test_wrong_chunk_is_refused_without_a_traceback(address, caplog, path):
             with contextlib.suppress(ConnectionError):
                 connection.sendall(b"zz\r\n")
             read_to_end(connection)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        f"{HEAD}Content-Length: 4000\r\n\r\nabc",
+        f"{HEAD.replace('/ ', '/?late ')}\r\n",
+        "GET /much HTTP/1.1\r\nHost: here\r\n\r\n",
+        WEBSOCKET,
+    ],
+    ids=["half body", "slow answer", "unread answer", "websocket"],
+)
+def test_stop_with_an_open_request_shows_no_traceback(monkeypatch, caplog, sent):
+    monkeypatch.setattr(hosting, "GRACE_SECONDS", 0.1)
+    server = ServerThread([(listener := bind("127.0.0.1", 0), Starlette(routes=ROUTES))], {}, lambda _loop: None)
+    server.start()
+    with socket.create_connection(listener.getsockname(), timeout=10) as connection:
+        connection.sendall(sent.encode())
+        time.sleep(0.3)  # the request is under way
+        server.stop()
     assert caplog.records == []
