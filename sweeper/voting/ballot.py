@@ -9,7 +9,7 @@ A vision model can vote too: it sees each pair in both orders, and its votes are
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import secrets
 import time
 import uuid
 from collections import Counter
@@ -43,6 +43,7 @@ _RELOAD_FACTOR: Final = 20  # the pause is also this many times the last look
 MAX_VOTERS: Final = 500
 MAX_VOTES: Final = 100_000  # pairs that were shown, also without an answer
 
+_MAX_LEAD: Final = 2  # how often more a voter sees one of two values on the left; within that, a coin decides
 MAX_NAME: Final = 60  # characters of a voter's name
 
 
@@ -236,7 +237,8 @@ class Ballot:
         if pair is None:
             return None
         axis, *sides = pair
-        if self._count_lefts(votes, voter, pair) < 0:
+        lead = self._count_lefts(votes, voter, pair)
+        if lead <= -_MAX_LEAD or (lead < _MAX_LEAD and secrets.randbits(1)):
             sides.reverse()
         left, right = (self._pictures.all[index] for index in sides)
         vote = Vote(
@@ -246,18 +248,12 @@ class Ballot:
         self._votes[vote.id] = vote
         return vote
 
-    def _count_lefts(self, votes: Sequence[Vote], voter: str, pair: Pair) -> float:
-        """How often this voter saw the second picture's value on the left, beside the first's, more than reversed.
-
-        So both values of a pair are on each side equally often. Where they are, half a vote decides that looks random
-        to the voter, and yet depends on nothing but the votes.
-        """
+    def _count_lefts(self, votes: Sequence[Vote], voter: str, pair: Pair) -> int:
+        """How often this voter saw the second picture's value on the left, beside the first's, more than reversed."""
         name, *sides = pair
         value_of = next(axis.value_of for axis in self._axes if axis.name == name)
         first, second = (value_of[index] for index in sides)
-        pictures = (self._pictures.all[index] for index in sides)
-        turn = " ".join([voter, str(sum(vote.voter == voter for vote in votes)), *(each.sha256 for each in pictures)])
-        count = 0.5 if hashlib.sha256(turn.encode()).digest()[0] & 1 else -0.5
+        count = 0
         for vote in votes:
             if vote.voter == voter and vote.axis == name and not vote.undone:
                 shown = [self._pictures.find(vote.left_digest, vote.left_sha256),

@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
+from contextlib import closing
 from importlib.resources import files
+from itertools import accumulate
 
 import pytest
 
@@ -296,24 +298,26 @@ def test_ranking_is_shown_at_the_end_unless_it_is_hidden(tmp_path, visit, hides_
         page.wait_for_function("() => !document.getElementById('voting').hidden")
 
 
-def test_each_of_two_values_is_on_both_sides_equally_often(tmp_path):
-    sweep = Sweep({"sampler": ["euler", "heun", "ddim"], "seed": [*range(8)]})
-    folder = make_folder(tmp_path / "results", sweep)
-    ballot = Ballot(folder)
-    state = ballot.serve_next("ana")
-    while state["pair"]:
-        state = ballot.serve_next("ana", answered=(state["pair"]["id"], "tie"))
-    ballot.close()
+def test_sides_of_two_values_are_balanced_and_cannot_be_foreseen(tmp_path):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun", "ddim"], "seed": [*range(8)]}))
+    with closing(Ballot(folder)) as ballot:
+        for voter in ("ana", "bo", "cy"):
+            state = ballot.serve_next(voter)
+            while state["pair"]:
+                state = ballot.serve_next(voter, answered=(state["pair"]["id"], "tie"))
     pictures, votes = load(folder)
-    sides = Counter()
+    orders = defaultdict(list)  # by voter and values: whether the first value was left, again and again
     for vote in votes:
-        left, right = (
+        values = [
             pictures.all[pictures.find(*side)].row.columns["sampler"]
             for side in ((vote.left_digest, vote.left_sha256), (vote.right_digest, vote.right_sha256))
-        )
-        sides[left, right] += 1
-    assert {abs(count - sides[right, left]) for (left, right), count in sides.items()} == {0}
-    assert sum(sides.values()) == 24
+        ]
+        orders[vote.voter, *sorted(values)].append(1 if values == sorted(values) else -1)
+    assert [len(order) for order in orders.values()] == [8] * 9
+    assert max(abs(lead) for order in orders.values() for lead in accumulate(order)) == 2
+    seconds = {order[start] == order[start + 1] for order in orders.values() for start in (0, 2, 4, 6)}
+    assert seconds == {True, False}  # the second of two is not always the first reversed
+    assert len({tuple(order) for order in orders.values()}) > 3
 
 
 def test_vote_is_sent_after_a_reload(folder, server, visit):
