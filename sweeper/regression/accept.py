@@ -1,18 +1,20 @@
 """Accept the pictures of a run as the baseline: first compute what would change, then write it.
 
-Nothing is replaced or removed unless the caller agrees (`yes`). New pictures get names of their own, then the manifest
-is replaced atomically, then the files that it no longer names are removed. So a process that is killed leaves the old
-baseline or the new one, and the next acceptance removes what it left.
+Nothing is replaced or removed unless the caller agrees (`yes`). New pictures are written beside the accepted ones, then
+the manifest is replaced atomically, then each picture takes its place under the same name as before, so that git shows
+what changed. A process that is killed leaves the old baseline or the new one, which `read_baseline` completes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from operator import attrgetter
@@ -43,8 +45,8 @@ Kind: TypeAlias = Literal["new", "changed", "added", "same", "removed", "kept"]
 # A graph, and the input files that it reads: `node.input` -> {file, sha256}.
 WorkflowInfo: TypeAlias = tuple[dict[str, Any], dict[str, dict[str, str]]]
 _MAX_ROWS: Final = 40  # changes shown; the counts include all
-# Of an accepted file (see `Case.build_file_name`), or of one that `atomic_write` has not finished.
-_OWN_NAME: Final = re.compile(r".+-[0-9a-f]{8}\..+-\d+-(?P<sha256>[0-9a-f]{12})\.[^.]+|\.[0-9a-f]{16}\.part")
+# Of a file that waits for its place (see `AcceptedFile.waiting_name`), or that `atomic_write` has not finished.
+_OWN_NAME: Final = re.compile(r"\.(?P<sha256>[0-9a-f]{12})\..+|\.[0-9a-f]{16}\.part")
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -314,10 +316,12 @@ def _write_plan(plan: AcceptPlan) -> None:
             del baseline.entries[key]
         else:
             others = baseline.entries[key].accepted if change.kind == "added" else ()
-            accepted = _add_file(baseline, change.output, change.row, workflows.get(change.row.result.digest))
+            workflow = workflows.get(change.row.result.digest)
+            accepted = _add_file(baseline, change.output, others, change.row, workflow)
             baseline.entries[key] = BaselineEntry(change.case, (*others, accepted))
     if plan.writes:
         baseline.save()
+        baseline.complete()
     used = baseline.list_files()
     for path in baseline.folder.iterdir():
         if path.name not in used and (path.name in before or _is_leftover(path)):
@@ -332,22 +336,30 @@ def _is_leftover(path: Path) -> bool:
     return found["sha256"] is None or hashlib.sha256(path.read_bytes()).hexdigest().startswith(found["sha256"])
 
 
-def _add_file(baseline: Baseline, output: OutputFile, row: TrialRow, workflow: WorkflowInfo | None) -> AcceptedFile:
-    """Copy a file into the baseline's folder, and describe it for the manifest."""
-    name = output.case.build_file_name(output.path.suffix[1:] or "bin", output.sha256)
-    with output.path.open("rb") as source, atomic_write(baseline.folder / name) as copy:
-        shutil.copyfileobj(source, copy)
-    try:
-        pixels = pixel_hash(baseline.folder / name)
-    except ImageError:  # a text, a sound, a video: only its bytes are known
-        pixels = None
-    data = (baseline.folder / name).read_bytes()
+def _add_file(
+    baseline: Baseline,
+    output: OutputFile,
+    others: tuple[AcceptedFile, ...],
+    row: TrialRow,
+    workflow: WorkflowInfo | None,
+) -> AcceptedFile:
+    """Copy a file into the baseline's folder, where it waits for its place, and describe it for the manifest."""
+    names = {accepted.file for accepted in others}
+    extension = output.path.suffix[1:] or "bin"
+    candidates = (output.case.build_file_name(extension, number) for number in itertools.count(1))
+    name = next(candidate for candidate in candidates if candidate not in names)
     accepted = AcceptedFile(
-        file=name, sha256=output.sha256, pixels=pixels, size=len(data), ending=png_checksums(data).hex(),
-        params=row.result.params, digest=row.result.digest, target=row.result.target or "",
-        server=baseline.add_server(row.server), sweeper=version(DISTRIBUTION),
+        file=name, sha256=output.sha256, pixels=None, size=0, params=row.result.params, digest=row.result.digest,
+        target=row.result.target or "", server=baseline.add_server(row.server), sweeper=version(DISTRIBUTION),
         model_facts=baseline.add_models(row.result.model_facts),
     )  # fmt: skip
+    waiting = baseline.folder / accepted.waiting_name
+    with output.path.open("rb") as source, atomic_write(waiting) as copy:
+        shutil.copyfileobj(source, copy)
+    with suppress(ImageError):  # a text, a sound, a video: only its bytes are known
+        accepted = replace(accepted, pixels=pixel_hash(waiting))
+    data = waiting.read_bytes()
+    accepted = replace(accepted, size=len(data), ending=png_checksums(data).hex())
     if workflow is None:
         return accepted
     graph, inputs = workflow

@@ -10,13 +10,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sweeper.comfy.responses import natural_sort_key
 from sweeper.errors import ResultsError
-from sweeper.files import atomic_write
+from sweeper.files import atomic_write, replace_file
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.model_facts import MODELS_SHAPE, Models, decode_models, encode_models
 from sweeper.model.workflow import encode_canonical, encode_graph
@@ -148,6 +149,11 @@ class AcceptedFile:
     models: tuple[str, ...] = ()
     model_facts: str | None = None
 
+    @property
+    def waiting_name(self) -> str:
+        """The name of the file until the manifest names it and it takes its place."""
+        return f".{self.sha256[:12]}.{self.file}"
+
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
@@ -176,6 +182,15 @@ class Baseline:
     def list_files(self) -> set[str]:
         """The names of the files of the baseline: the manifest, and what it accepts."""
         return {MANIFEST, *(accepted.file for entry in self.entries.values() for accepted in entry.accepted)}
+
+    def complete(self) -> None:
+        """Put the files that wait for their places there, also those of an `accept` that was killed. Raises OSError."""
+        waiting = {path.name for path in self.folder.iterdir() if path.name.startswith(".")}
+        for accepted in (file for entry in self.entries.values() for file in entry.accepted if waiting):
+            path = self.folder / accepted.waiting_name
+            if path.name in waiting and path.is_file() and not path.is_symlink():
+                with suppress(FileNotFoundError):  # another process has just done it
+                    replace_file(path, self.folder / accepted.file)
 
     def get_graph(self, accepted: AcceptedFile) -> dict[str, Any] | None:
         """The workflow that made an accepted file, as a new dict; None if it is not known."""
@@ -292,7 +307,10 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from git") from error
     stamp = hashlib.sha256(content).hexdigest()
-    return Baseline(folder, experiment, entries, workflows, servers, models, exists=True, stamp=stamp)
+    baseline = Baseline(folder, experiment, entries, workflows, servers, models, exists=True, stamp=stamp)
+    with suppress(OSError):  # in a folder that nobody may write to, the files differ from the manifest
+        baseline.complete()
+    return baseline
 
 
 def default_folder(experiment_file: Path, name: str) -> Path:

@@ -63,14 +63,14 @@ class Case:
         output = f"[{node}/{self.position}]" if self.position else f"[{node}]"
         return f"{format_cells(self.cells)} {to_one_line(output)}".lstrip()
 
-    def build_file_name(self, extension: str, sha256: str = "") -> str:
-        """A safe name for its accepted file; with `sha256`, the hash of its bytes, other content has another name."""
+    def build_file_name(self, extension: str, number: int = 1) -> str:
+        """A safe name for its accepted file number `number`, from 1."""
         digest = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
         words = [_to_slug(format_label(value)) for value in self.cells.values() if value is not None]
         readable = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
         readable = make_portable(readable, "trial") or "trial"
         name = f"{readable}-{digest[:8]}.{_to_slug(self.node)[:40] or 'node'}-{self.position}"
-        return f"{name}-{sha256[:12]}.{extension}" if sha256 else f"{name}.{extension}"
+        return f"{name}.{extension}" if number == 1 else f"{name}-{number}.{extension}"
 
 
 def point_key(cells: Mapping[str, Any]) -> str:
