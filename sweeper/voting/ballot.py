@@ -262,14 +262,17 @@ class Ballot:
                 count += (values == [second, first]) - (values == [first, second])
         return count
 
-    def rank(self) -> list[dict[str, Any]]:
-        """The ranking of the values of each axis with votes, best first, as the page shows it.
+    def rank(self, voter: str) -> list[dict[str, Any]]:
+        """The ranking of the values of each axis with votes, best first, as the page shows it to who has finished.
 
         `share` is from 0 to 1, with the ends `low` and `high` of its 95 % interval; `undecided`: whether no other value
         is surely better or worse. `words` are those of `sweeper votes`.
+        Raises UsageError if the voter has answered no pair.
         """
         self._refresh()
         counted = [vote for vote in self._votes.values() if vote.counts]
+        if self._choice.count_answered(counted, voter) == 0:
+            raise UsageError("the ranking is for who has voted; answer a pair first")
         if self._ranking is None or self._ranking[0] != counted:  # it takes a second, and all may ask at once
             self._ranking = counted, self._compute_ranking()
         return self._ranking[1]

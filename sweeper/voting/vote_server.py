@@ -96,6 +96,8 @@ class VoteServer(PageServer):
         host, port, token: see `PageServer`.
         hides_ranking: whether voters do not see the ranking when they have finished.
 
+    `report_url` is the address of the report, which voters see with the ranking; None if nobody serves it.
+
     Raises:
         UsageError, ResultsError: there is nothing to vote on, or the address cannot be used.
 
@@ -115,6 +117,7 @@ class VoteServer(PageServer):
     ) -> None:
         super().__init__(host, port, f"vote {results.resolve()}", token)
         self._results, self._hides_ranking = results, hides_ranking
+        self.report_url: str | None = None
         # SQLite's connections belong to one thread.
         self._ballot_thread = ThreadPoolExecutor(1, thread_name_prefix="sweeper-vote")
         try:
@@ -129,13 +132,13 @@ class VoteServer(PageServer):
     def __enter__(self) -> Self:
         routes = [
             Route("/start", self.serve_start),
-            Route("/ranking", self.serve_ranking),
+            Route("/ranking", self.serve_ranking, methods=["POST"]),
             Route("/next", self.serve_next, methods=["POST"]),
             Route("/undo", self.serve_undo, methods=["POST"]),
             Route("/picture/{vote}/{side}", self.serve_picture),
             make_page_route(PAGE_FOLDER),
         ]
-        self.start(Starlette(routes=routes), writable=["/next", "/undo"])
+        self.start(Starlette(routes=routes), writable=["/next", "/undo", "/ranking"])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,13 +153,12 @@ class VoteServer(PageServer):
         shown = {"voter": self._voter, "results": self._results.name, "hides_ranking": self._hides_ranking, **summary}
         return JSONResponse(shown, headers=NO_STORE)
 
-    async def serve_ranking(self, _request: Request) -> Response:
+    async def serve_ranking(self, request: Request) -> Response:
         if self._hides_ranking:
             return respond_not_found()
-        try:
-            return JSONResponse(await self._run(self._ballot.rank), headers=NO_STORE)
-        except SweeperError as problem:
-            return JSONResponse({"problem": str(problem)}, 503)
+        return await self._respond(
+            request, lambda voter, _body: {"rankings": self._ballot.rank(voter), "report": self.report_url}
+        )
 
     async def serve_next(self, request: Request) -> Response:
         """Store the answer of the body, if it has one, and answer with the next pair."""

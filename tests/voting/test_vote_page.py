@@ -187,6 +187,7 @@ def test_axe_finds_nothing(tmp_path, browser, theme, width):
     folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "prompt": ["a fox"]}))
     options = {"color_scheme": theme, "viewport": {"width": width, "height": 800}, "bypass_csp": True}
     with VoteServer(folder, host="0.0.0.0", token="sesame") as server, browser.new_context(**options) as context:
+        server.report_url = server.url
         page = context.new_page()
         found = {}
 

@@ -48,19 +48,37 @@ def test_ranking_is_computed_once_for_the_same_votes(tmp_path, monkeypatch):
     computed = []
     monkeypatch.setattr(ballot, "rank_votes", lambda results: computed.append(1) or rank_votes(results))
     with VoteServer(make_folder(tmp_path / "results")) as server:
-        for again in (False, True):
-            for _ in range(3):
-                assert httpx.get(f"{server.url}ranking").status_code == 200
+        for count in (1, 2):
             pair = httpx.post(f"{server.url}next", json={"voter": "ana"}).json()["pair"]["id"]
             httpx.post(f"{server.url}next", json={"voter": "ana", "vote": pair, "answer": "left"})
-            assert len(computed) == 1 + again
+            for _ in range(3):
+                assert httpx.post(f"{server.url}ranking", json={"voter": "ana"}).status_code == 200
+            assert len(computed) == count
+
+
+def test_ranking_is_only_for_who_has_voted_and_never_if_it_is_hidden(tmp_path):
+    folder = make_folder(tmp_path / "results")
+    with VoteServer(folder) as server, httpx.Client(base_url=server.url) as client:
+        pair = client.post("/next", json={"voter": "ana"}).json()["pair"]["id"]
+        client.post("/next", json={"voter": "ana", "vote": pair, "answer": "left"})
+        assert client.get("/ranking").status_code in (404, 405)
+        refused = client.post("/ranking", json={"voter": "bo"})
+        assert (refused.status_code, "answer a pair first" in refused.json()["problem"]) == (400, True)
+        foreign = client.post("/ranking", json={"voter": "ana"}, headers={"origin": "http://127.0.0.1:1"})
+        assert foreign.status_code == 403
+        shown = client.post("/ranking", json={"voter": "ana"}).json()
+        assert [ranking["axis"] for ranking in shown["rankings"]] == ["sampler"]
+    with VoteServer(folder, hides_ranking=True) as server:
+        assert httpx.post(f"{server.url}ranking", json={"voter": "ana"}).status_code == 404
 
 
 def test_ranking_that_cannot_be_read_is_refused_in_words(tmp_path):
     folder = make_folder(tmp_path / "results")
     with VoteServer(folder) as server:
+        pair = httpx.post(f"{server.url}next", json={"voter": "ana"}).json()["pair"]["id"]
+        httpx.post(f"{server.url}next", json={"voter": "ana", "vote": pair, "answer": "left"})
         shutil.move(folder, tmp_path / "elsewhere")
-        answer = httpx.get(f"{server.url}ranking")
+        answer = httpx.post(f"{server.url}ranking", json={"voter": "ana"})
     assert (answer.status_code, "no such results folder" in answer.json()["problem"]) == (503, True)
 
 

@@ -91,13 +91,17 @@ async function finish() {
   byId("thanks").textContent = `Thank you. You answered ${own === pairs ? `all ${pairs}` : `${own} of ${pairs}`} pairs.`;
   byId("again").textContent = own === pairs ? "Answer them again" : "Go on";
   const host = byId("ranking");
-  host.replaceChildren(...(about.hides_ranking ? [] : [make("p", "Ranking the values…")]));
+  const isRanked = !about.hides_ranking && own > 0;
+  host.replaceChildren(...(isRanked ? [make("p", "Ranking the values…")] : []));
   show("done");
-  if (about.hides_ranking) return;
-  /** @type {Ranking[]} */
-  const rankings = await sendRequest("ranking", null, report);
+  if (!isRanked) return;
+  /** @type {{rankings: Ranking[], report: string | null}} */
+  const { rankings, report: address } = await sendRequest("ranking", { voter }, report);
   const told = settled === 0 ? "too few to tell any two values apart" : `enough to tell ${settled} of ${comparisons} pairs of values apart`;
-  const note = make("p", `All ${votes} votes so far: ${told}. The report has all pictures: sweeper view ${about.results}`);
+  const link = make("a", "The report");
+  // At the host by which this page was reached, because the server may have other names.
+  if (address !== null) link.setAttribute("href", Object.assign(new URL(address), { hostname: location.hostname }).href);
+  const note = make("p", `All ${votes} votes so far: ${told}. `, link, ` has all pictures${address === null ? `: sweeper view ${about.results}` : "."}`);
   host.replaceChildren(...rankings.flatMap(makeRanking), note);
 }
 
@@ -285,7 +289,7 @@ function listen() {
     event.preventDefault();
     const name = nameField.value.trim();
     if (name === "") return;
-    keepName(name);
+    localStorage.setItem(NAME, name);
     begin(name);
   });
 }
@@ -360,10 +364,5 @@ function readUnsent(voter) {
 }
 
 const readName = () => localStorage.getItem(NAME) ?? "";
-
-/** @param {string} name */
-function keepName(name) {
-  localStorage.setItem(NAME, name);
-}
 
 start();
