@@ -51,6 +51,7 @@ class LiveView(PageServer):
         run: an earlier run instead of the latest.
         host, port, token: see `PageServer`.
         check: compares trials with the baseline, if there is one.
+        stores_marks: whether visitors may write marks into the folder.
 
     Raises:
         ResultsError, InputError: there is nothing to show.
@@ -68,12 +69,13 @@ class LiveView(PageServer):
         port: int = 0,
         token: str | None = None,
         check: CheckFunction | None = None,
+        stores_marks: bool = True,
     ) -> None:
         super().__init__(host, port, str(results.resolve()), token)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: set[asyncio.Event] = set()  # one for each open stream; set on every change
         self._is_stopping = False
-        self._results, self._run = results, run
+        self._results, self._run, self._stores_marks = results, run, stores_marks
         self._sharing = asyncio.Lock()
         # A token lets others mark, but only people at this machine may change a baseline.
         self._can_accept = is_loopback(host) and check is not None
@@ -159,6 +161,8 @@ class LiveView(PageServer):
 
     async def store_marks(self, request: Request) -> Response:
         """POST /marks: a mapping of digests to marks."""
+        if not self._stores_marks:
+            return PlainTextResponse("this server stores no marks", 403)
         body = await read_body(request)
         if body is None:
             return PlainTextResponse("too long", 413)
