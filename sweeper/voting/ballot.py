@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from sweeper.answers.parts import Line, Part, Warn
 from sweeper.answers.value_labels import map_labels
-from sweeper.errors import ImageError, SweeperError, UsageError
+from sweeper.errors import ImageError, ResultsError, SweeperError, UsageError
 from sweeper.images.metrics.judge_messages import TIE, make_data_url
 from sweeper.model.experiment import Judge
 from sweeper.running.judge_client import JudgeClient
@@ -192,6 +192,10 @@ class Ballot:
     @contextmanager
     def _write(self) -> Iterator[None]:
         """Store the votes that the block writes, all or none. If it fails, they are read again."""
+        if not Store.exists(self._results):  # SQLite writes to a deleted file as if it were there
+            raise ResultsError(
+                f"{self._results.name} has no results any more, so nothing was stored; put the folder back"
+            )
         try:
             with self._store.transaction():
                 yield

@@ -72,6 +72,20 @@ def test_ranking_is_only_for_who_has_voted_and_never_if_it_is_hidden(tmp_path):
         assert httpx.post(f"{server.url}ranking", json={"voter": "ana"}).status_code == 404
 
 
+def test_vote_for_a_deleted_folder_is_not_called_stored(tmp_path):
+    folder = make_folder(tmp_path / "results")
+    with VoteServer(folder) as server, httpx.Client(base_url=server.url) as client:
+        pair = client.post("/next", json={"voter": "ana"}).json()["pair"]["id"]
+        vote = {"voter": "ana", "vote": pair, "answer": "left"}
+        folder.rename(tmp_path / "moved")
+        refused = client.post("/next", json=vote)
+        assert (refused.status_code, "put the folder back" in refused.json()["problem"]) == (503, True)
+        assert not folder.exists()
+        (tmp_path / "moved").rename(folder)
+        assert client.post("/next", json=vote).json()["own"] == 1
+    assert next(each.answer for each in load(folder)[1] if each.id == pair) == "left"
+
+
 def test_ranking_that_cannot_be_read_is_refused_in_words(tmp_path):
     folder = make_folder(tmp_path / "results")
     with VoteServer(folder) as server:

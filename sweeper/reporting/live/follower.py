@@ -291,7 +291,8 @@ class Follower:
         announced, duration = float("-inf"), 0.0
         while not self._stop.wait(max(_MIN_INTERVAL_SECONDS, _REST_FACTOR * duration)):
             start = time.monotonic()
-            if start - announced >= _HEARTBEAT_SECONDS:
+            # This makes the folder if there is none yet, but not again after somebody deleted it.
+            if start - announced >= _HEARTBEAT_SECONDS and (self._state.record is None or Store.exists(self.results)):
                 announced = start
                 self.live_folder.announce_viewer()
             try:

@@ -32,6 +32,7 @@ from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
 from sweeper.schemas.values import fits_shape
 from sweeper.serving.access import NO_STORE, PageServer, is_loopback, make_page_route, read_body, respond_not_found
+from sweeper.store import Store
 from sweeper.store.trial_marks import parse_marks
 
 _TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
@@ -163,6 +164,10 @@ class LiveView(PageServer):
         """POST /marks: a mapping of digests to marks."""
         if not self._stores_marks:
             return PlainTextResponse("this server stores no marks", 403)
+        if not Store.exists(self._results):
+            return PlainTextResponse(
+                f"{self._results.name} has no results any more, so nothing was stored; put the folder back", 410
+            )
         body = await read_body(request)
         if body is None:
             return PlainTextResponse("too long", 413)

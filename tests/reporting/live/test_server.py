@@ -259,6 +259,22 @@ def test_marks_of_unknown_trials_are_refused(results, view):
         assert [mark.comment for mark in store.marks.load()] == ["?"]
 
 
+def test_marks_for_a_deleted_folder_are_refused_and_make_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeper.reporting.live.follower._HEARTBEAT_SECONDS", 0.1)
+    folder = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
+    with Store.open(folder, readonly=True) as store:
+        digest, _, _ = next(store.iter_trials())
+    with LiveView(folder) as view:
+        wait_until((folder / "live").is_dir)
+        folder.rename(tmp_path / "moved")
+        answer = httpx.post(f"{view.url}marks", json={digest: {"stars": 5, "changed": 1}})
+        assert (answer.status_code, "put the folder back" in answer.text) == (410, True)
+        time.sleep(1)  # the view still looks for changes
+        assert not folder.exists()
+        (tmp_path / "moved").rename(folder)
+        assert httpx.post(f"{view.url}marks", json={digest: {"stars": 5, "changed": 1}}).status_code == 204
+
+
 @pytest.mark.parametrize("origin", ["http://[", "null", "http://[v1.]", "https://evil.example"])
 def test_marks_from_foreign_or_broken_origins_are_refused(view, origin):
     assert httpx.post(f"{view.url}marks", json={}, headers={"origin": origin}).status_code == 403
