@@ -56,7 +56,7 @@ def _hash_store(path: Path) -> str | None:
     try:
         if path.stat().st_size < MIN_SIZE or path.with_name(f"{path.name}-journal").exists():
             return None
-        hasher = blake3(b"1", max_threads=blake3.AUTO)  # another number if the check looks for more
+        hasher = blake3(b"2", max_threads=blake3.AUTO)  # another number if the check looks for more
         for file in (path, path.with_name(f"{path.name}-wal")):
             hasher.update(b"\0")
             with suppress(FileNotFoundError), file.open("rb") as content:

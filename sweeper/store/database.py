@@ -137,23 +137,26 @@ def _find_damaged_pages(connection: sqlite3.Connection, check: str) -> str | Non
 
 
 def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
-    """Look for values that sweeper does not write: SQLite keeps any type in any column, and infinite numbers."""
+    """Look for values that sweeper does not write: wrong types, infinite numbers, and runs that are gone."""
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for table in tables:
         wrong = {}  # by column
         for _, name, kind, is_required, _, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
             words = "".join(f", '{word}'" for word in _WORDS.get((table, name), ()))
-            unknown = f" OR {name} NOT IN ({words[2:]})" if words else ""
+            known = "SELECT id FROM runs" if name in _RUN_COLUMNS else words[2:]
+            unknown = f" OR {name} NOT IN ({known})" if known else ""
             optional = "" if is_required or key else f"{name} IS NOT NULL AND "
             wrong[name] = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)}{unknown})"
         found = f"SELECT {', '.join(f'coalesce({part}, 0)' for part in wrong.values())} FROM {table}"
         for row in connection.execute(f"{found} WHERE {' OR '.join(wrong.values())} LIMIT 1"):
             name = next(name for name, is_wrong in zip(wrong, row, strict=True) if is_wrong)
-            return f"the column '{name}' of the table '{table}' has a value that sweeper does not write"
+            what = "names a run that is gone" if name in _RUN_COLUMNS else "has a value that sweeper does not write"
+            return f"the column '{name}' of the table '{table}' {what}"
     return None
 
 
 SCHEMA_VERSION: Final = 1
+_RUN_COLUMNS: Final = ("run", "trials_of", "claims_of")  # in any table
 _LATER_FILES: Final = ("artifacts", "results.csv")  # a run makes them after the store
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the

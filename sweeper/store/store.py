@@ -360,11 +360,12 @@ class Store:
     def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:
             return self.latest_run_id()
-        known = [record.id for record in self.runs()]
-        for number in known:
-            if str(number) == str(run_id):
-                return number
-        raise ResultsError(f"{self.path.parent}: no run {run_id} here{suggest(run_id, known, 'there are')}")
+        known = {str(record.id): record.id for record in self.runs()}
+        if str(run_id) not in known:
+            raise ResultsError(
+                f"{self.path.parent}: no run {run_id} here{suggest(run_id, known.values(), 'there are')}"
+            )
+        return known[str(run_id)]
 
     # --- writing
 

@@ -126,6 +126,15 @@ def test_changed_checksum_is_refused(tmp_path):
         Store.open(tmp_path)
 
 
+@pytest.mark.parametrize("column", ["trials_of", "claims_of"])
+def test_store_that_names_a_missing_run_is_refused_and_not_empty(whole, tmp_path, column):
+    shutil.copy(whole / FILE_NAME, tmp_path)
+    with closing(connect(tmp_path / FILE_NAME, readonly=False)) as database:
+        database.execute(f"UPDATE runs SET {column} = 7")
+    with pytest.raises(ResultsError, match="names a run that is gone; restore a good copy"):
+        sweeper.results(tmp_path)
+
+
 def test_damaged_store_sends_nothing_again(whole, tmp_path):
     """Through the public door: one flipped bit in a digest, and `sweeper.run` refuses before it submits."""
     experiment = write(tmp_path, {"template": "t.json", "target": "http://127.0.0.1:1"})
