@@ -360,12 +360,10 @@ class Store:
     def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:
             return self.latest_run_id()
-        known = {str(record.id): record.id for record in self.runs()}
-        if str(run_id) not in known:
-            raise ResultsError(
-                f"{self.path.parent}: no run {run_id} here{suggest(run_id, known.values(), 'there are')}"
-            )
-        return known[str(run_id)]
+        ids = {str(record.id): record.id for record in self.runs()}
+        if str(run_id) not in ids:
+            raise ResultsError(f"{self.path.parent}: no run {run_id} here{suggest(run_id, ids.values(), 'there are')}")
+        return ids[str(run_id)]
 
     # --- writing
 
