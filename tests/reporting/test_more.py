@@ -291,13 +291,35 @@ def test_exported_kept_cases_are_accepted(real, opened, capsys, tmp_path):
     assert [states[place] for place in of] == ["new", "same", "new"]
 
 
-def test_table_is_coloured_by_a_number(made, opened):
+def test_table_has_heat_by_rank_and_no_column_that_says_nothing(tmp_path, opened):
+    out = Sweep(GRID).write(tmp_path / "results")
+    choices = [{"metric": "brightness", "maximize": False, "axes": [], "notes": [], "more_seeds": 0}]
+    told = {"brightness": {"lines": [], "shares": [], "choices": choices}}
+    page = opened(write_report(out, answers={"by_metric": told}).page.parent, "#view=table")
+    names = [name.strip(" ▲") for name in page.locator("[role=columnheader]").all_inner_texts()]
+    assert names == ["picture", "trial", "sampler", "steps", "ran_s", "brightness"]
+    heats = page.locator(".tbody .number:last-child").evaluate_all(
+        "all => all.map(c => parseInt(c.style.cssText.slice(7)))"
+    )
+    assert heats == sorted(heats, reverse=True)  # lower is better
+    assert heats[0] > heats[-1] == 0
+    edges = "all => all.map(one => Math.round(one.getBoundingClientRect().right))"
+    head, number = (
+        page.locator(place).evaluate_all(edges) for place in (".thead > .number", ".tbody .trow:first-child .number")
+    )
+    assert head == number
+
+
+def test_table_is_marked_with_the_mouse(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table")
-    shadows = "cells => cells.map(cell => cell.style.boxShadow).filter(Boolean).length"
-    assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 0
-    open_menu(page, "View")
-    page.get_by_label("Colour by", exact=True).select_option("brightness")
-    assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 6
+    row = page.locator('.trow[data-trial="2"]')
+    row.hover()
+    row.get_by_role("button", name="Keep").click()
+    assert page.locator("[role=columnheader]").last.inner_text() == "mark"
+    row.get_by_role("button", name="3 of 5").click()
+    row.get_by_role("button", name="4 of 5").click()
+    assert row.inner_text().split()[-9:-7] == ["keep", "4"]
+    assert page.locator("dialog[open]").count() == 0
 
 
 def test_page_says_when_a_picture_contains_its_workflow(made, opened):

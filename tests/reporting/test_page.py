@@ -97,7 +97,7 @@ def test_back_undoes_a_change_and_the_address_restores_it(made, opened):
     )
     assert read_axes(page)[0] == "steps"
     again = opened(folder, address)
-    assert again.get_by_role("columnheader").nth(1).inner_text().startswith("trial")
+    assert again.get_by_role("columnheader").nth(1).inner_text() == "▲ trial"
 
 
 TEXTS = ["a fox, far: away", "a fox", "7", 7, 7.5, True, "true", None, "", 2**64 - 1, {"a": [1, ","]}, 'say "x"',

@@ -199,7 +199,7 @@ function makeColourMenu(page) {
   return {
     nodes: [field, stackField],
     show({ view, colour, stack }) {
-      field.hidden = ["plots", "search", "decide"].includes(view);
+      field.hidden = !["grid", "gallery"].includes(view);
       menu.value = colour;
       stackField.hidden = view !== "grid" || colour === "";
       const choices = [["first", "the first"], ["highest", `the highest ${colour}`], ["lowest", `the lowest ${colour}`]];
@@ -224,7 +224,7 @@ function makeLegend(page) {
     nodes: [node],
     show({ view }) {
       const scale = page.getScale();
-      node.hidden = scale === null || ["plots", "search", "decide"].includes(view);
+      node.hidden = scale === null || !["grid", "gallery"].includes(view);
       if (scale === null) return;
       const { column, extent, range } = scale;
       const [low, high] = extent.map(column.format ?? ValueText.toRounded);

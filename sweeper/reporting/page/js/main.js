@@ -63,7 +63,7 @@ import { Zoom } from "./zoom.js";
  * @property {(row: number, stay?: boolean) => void} [show]
  * @property {() => number} [getCurrentRow]
  * @property {(rows: Iterable<number>) => void} [refresh]
- * @property {(row: number) => void} [refreshMark]
+ * @property {(row: number) => boolean | void} [refreshMark] returns whether the view has to be built again
  * @property {() => boolean} [isBusy]
  * @property {() => void} [close]
  * @property {Layout.Arrangement} [arrangement]
@@ -275,10 +275,9 @@ class App {
 
   /** @param {number[]} rows */
   showMarks(rows) {
-    for (const row of rows) {
-      this.view?.refreshMark?.(row);
-      this.zoom.refresh(row);
-    }
+    const isOutdated = rows.map((row) => this.view?.refreshMark?.(row)).includes(true);
+    if (isOutdated) this.build(true);
+    for (const row of rows) this.zoom.refresh(row);
     this.bar.show(this.state, this.view?.arrangement);
     if (/\b(mark|stars|comment)\b/.test(this.state.where)) this.rebuildSoon(App.MARK_DELAY);
   }

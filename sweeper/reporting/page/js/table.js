@@ -2,19 +2,23 @@
 
 import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
+import * as DecideData from "./decide_data.js";
 import { announce, el, toUrl } from "./dom.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
 import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
+import { createMarkControls } from "./zoom.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Context, Page } from "./main.js" */
 /** @import { State } from "./state.js" */
 
 export class TableView {
-  static ROW_HEIGHT = 48; // pixels
-  static PICTURE_WIDTH = 72;
+  static PICTURE_WIDTH = 84; // pixels
+  static ROW_HEIGHTS = [44, 100]; // of the lowest and the highest pictures
+  static PLAIN_HEIGHT = 36; // without pictures
+  static MARKING_WIDTH = 210; // of the buttons that mark a row, which stand at its end
   static OVERSCAN = 6; // rows that are kept on each side of the view
   static MAX_STICKY = 0.4; // share of the view that the first column may take and still stay in view
   /** @type {Record<string, number>} rows that a key moves */
@@ -27,8 +31,12 @@ export class TableView {
     this.columns = chooseColumns(dataset, state);
     this.rows = Columns.sortRows(dataset, context.getRows(), state.sort);
     this.formatters = this.columns.map(Params.makeFormatter);
+    this.heats = this.columns.map((column) => makeHeat(column, context));
     const widths = this.columns.map(computeColumnWidth);
     this.hasPictures = this.rows.some((row) => dataset.files(row)[0]?.thumb);
+    this.rowHeight = this.hasPictures ? computeRowHeight(dataset, this.rows) : TableView.PLAIN_HEIGHT;
+    this.marking = createMarkControls(context, true);
+    this.marker = el("div", { class: "marking", role: "gridcell" }, this.marking.node);
     const picture = this.hasPictures ? TableView.PICTURE_WIDTH : 0;
     this.template = [...(picture ? [picture] : []), ...widths].map((width) => `${width}px`).join(" ");
     /** @type {Map<number, HTMLElement>} */
@@ -38,8 +46,9 @@ export class TableView {
 
     this.head = this.makeHead();
     this.body = el("div", { class: "tbody", role: "rowgroup" });
-    this.body.style.height = `${this.rows.length * TableView.ROW_HEIGHT}px`;
-    this.body.style.width = this.head.style.width = `${widths.reduce((sum, width) => sum + width, picture)}px`;
+    this.body.style.height = `${this.rows.length * this.rowHeight}px`;
+    this.body.style.setProperty("--row", `${this.rowHeight}px`);
+    this.body.style.width = this.head.style.width = `${widths.reduce((sum, width) => sum + width, picture + TableView.MARKING_WIDTH)}px`;
     this.scroller = el(
       "div",
       {
@@ -77,19 +86,17 @@ export class TableView {
   makeHead() {
     const { sort } = this.context.state;
     const [sortName, isDescending] = [sort.replace(/^-/, ""), sort.startsWith("-")];
-    const cells = this.columns.map((column) => {
+    const cells = this.columns.map((column, index) => {
       const { name } = column;
       const isSorted = name === sortName;
       const onclick = () => this.context.update({ sort: isSorted && !isDescending ? `-${name}` : name });
-      const button = el(
-        "button",
-        { onclick, title: `Sort by ${name}`, "data-keep": `sort ${name}` },
-        name,
-        isSorted ? (isDescending ? " ▼" : " ▲") : "",
-      );
+      const words = [name, isSorted && (isDescending ? "▼" : "▲")].filter(Boolean);
+      const hint = this.heats[index] ? "; the stronger its colour, the better or the higher a number is" : "";
+      // The arrow stands away from the edge at which the column is aligned.
+      const button = el("button", { onclick, title: `Sort by ${name}${hint}`, "data-keep": `sort ${name}` }, (column.numeric ? words.toReversed() : words).join(" "));
       const direction = isSorted ? (isDescending ? "descending" : "ascending") : "none";
       const spread = column.numeric && column.role !== "trial" && makeDistribution(column, this.rows);
-      return el("span", { role: "columnheader", "aria-sort": direction }, button, spread);
+      return el("span", { role: "columnheader", class: column.numeric ? "number" : "", "aria-sort": direction }, button, spread);
     });
     const picture = this.hasPictures && el("span", { role: "columnheader", class: "picture" }, "picture");
     const head = el("div", { class: "trow thead", role: "row", "aria-rowindex": 1 }, picture, cells);
@@ -99,13 +106,14 @@ export class TableView {
 
   /** @param {number} index */
   makeRow(index) {
-    const { dataset, colour, tint } = this.context;
+    const { dataset } = this.context;
     const row = this.rows[index];
     const cells = this.columns.map((column, i) => {
       const text = this.formatters[i](row);
       const attributes = { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? Params.formatFull(column, row) : null };
       const cell = el("span", attributes, text);
-      if (column === colour) cell.style.boxShadow = `inset 5px 0 ${tint([row])}`;
+      const heat = this.heats[i]?.(column.value(row));
+      if (heat !== undefined) cell.style.setProperty("--heat", `${Math.round(heat * MAX_HEAT)}%`);
       return cell;
     });
     const picture = this.hasPictures && el("span", { role: "gridcell", class: "picture" }, this.makePicture(row));
@@ -113,7 +121,7 @@ export class TableView {
     node.dataset.trial = String(dataset.trial(row));
     node.dataset.row = String(row);
     node.id = `row-${index}`;
-    node.style.top = `${index * TableView.ROW_HEIGHT}px`;
+    node.style.top = `${index * this.rowHeight}px`;
     node.style.gridTemplateColumns = this.template;
     node.classList.toggle("current", index === this.current);
     return this.body.appendChild(node);
@@ -130,10 +138,10 @@ export class TableView {
 
   draw() {
     this.frame = 0;
-    const { ROW_HEIGHT, OVERSCAN } = TableView;
+    const { OVERSCAN } = TableView;
     const { scrollTop, clientHeight } = this.scroller;
-    const from = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - OVERSCAN);
-    const to = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / ROW_HEIGHT) + OVERSCAN);
+    const from = Math.max(0, Math.floor(scrollTop / this.rowHeight) - OVERSCAN);
+    const to = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / this.rowHeight) + OVERSCAN);
     for (const [index, node] of this.nodes) {
       if (index < from || index >= to) {
         node.remove();
@@ -149,17 +157,16 @@ export class TableView {
 
   /** The first row that is fully in view. */
   findFirstVisible() {
-    return Math.ceil(this.scroller.scrollTop / TableView.ROW_HEIGHT);
+    return Math.ceil(this.scroller.scrollTop / this.rowHeight);
   }
 
   /** Make a row the current one. @param {number} index @param {boolean} [stay] whether the view stays even if the row is outside of it */
   setCurrent(index, stay = false) {
     if (this.rows.length === 0) return;
-    const { scroller } = this;
-    const { ROW_HEIGHT } = TableView;
+    const { scroller, rowHeight } = this;
     this.nodes.get(this.current)?.classList.remove("current");
     this.current = Math.min(Math.max(index, 0), this.rows.length - 1);
-    const [top, room] = [this.current * ROW_HEIGHT, scroller.clientHeight - this.head.offsetHeight - ROW_HEIGHT];
+    const [top, room] = [this.current * rowHeight, scroller.clientHeight - this.head.offsetHeight - rowHeight];
     if (!stay && top < scroller.scrollTop) scroller.scrollTop = top;
     if (!stay && top > scroller.scrollTop + room) scroller.scrollTop = top - room;
     this.draw();
@@ -185,8 +192,14 @@ export class TableView {
       else return;
       event.preventDefault();
     });
+    this.body.addEventListener("pointerover", ({ target, pointerType }) => {
+      const node = target instanceof Element ? target.closest(".trow") : null;
+      if (!(node instanceof HTMLElement) || pointerType === "touch" || node.contains(this.marker)) return;
+      this.marking.show(Number(node.dataset.row));
+      node.append(this.marker);
+    });
     this.body.addEventListener("click", (event) => {
-      const node = event.target instanceof Element ? event.target.closest(".trow") : null;
+      const node = event.target instanceof Element && !event.target.closest(".opinion") ? event.target.closest(".trow") : null;
       if (!(node instanceof HTMLElement)) return;
       if (event.shiftKey) context.markByKey("x", Number(node.dataset.row));
       else if (String(getSelection()) === "") context.open(Number(node.dataset.row));
@@ -204,6 +217,17 @@ export class TableView {
   /** The row of the data, or -1. */
   getCurrentRow() {
     return this.rows[this.current] ?? -1;
+  }
+
+  /** Show a changed mark; returns whether other columns have values now. @param {number} row */
+  refreshMark(row) {
+    const cells = this.nodes.get(this.rows.indexOf(row))?.children ?? [];
+    this.columns.forEach(({ role }, i) => {
+      const cell = cells[i + Number(this.hasPictures)];
+      if (role === "mark" && cell) cell.textContent = this.formatters[i](row);
+    });
+    if (cells[0]?.parentElement?.contains(this.marker)) this.marking.show(row);
+    return chooseColumns(this.context.dataset, this.context.state).join() !== this.columns.join();
   }
 
   focus() {
@@ -225,15 +249,22 @@ export class TableView {
 
 const BIN_COUNT = 24; // of the distribution in a column's head
 const SAMPLED = 200; // values that are looked at for the width of a column
+const MAX_HEAT = 32; // percent of colour in a cell
 
-/** The columns of the address, else the usual ones: the trial, what varies, the outcome, and the metrics. @param {Dataset} dataset @param {State} state */
+/**
+ * The columns of the address, else the usual ones: the trial, what varies, the metrics, and of the outcome and the marks what
+ * differs.
+ * @param {Dataset} dataset @param {State} state
+ */
 function chooseColumns(dataset, state) {
   const names = parseNames(state.columns);
   const wanted = dataset.columns.filter((column) => names.includes(column.name));
   if (wanted.length > 0) return wanted;
-  const hasFailed = dataset.countStatuses().has("failed");
-  const usual = ["trial", "status", "ran_s", ...(dataset.raw.spending ? ["cost"] : []), ...(hasFailed ? ["error"] : [])];
-  return dataset.columns.filter(({ name, role }) => ["axis", "metric", "mark"].includes(role) || name === "check" || usual.includes(name));
+  const statuses = dataset.countStatuses();
+  const isAllDone = statuses.size === 1 && statuses.has("succeeded");
+  const usual = ["trial", "ran_s", "check", ...(isAllDone ? [] : ["status"]), ...(dataset.raw.spending ? ["cost"] : []), ...(statuses.has("failed") ? ["error"] : [])];
+  const isMarked = (/** @type {Columns.Column} */ { role, label }) => role === "mark" && dataset.listRows().some((row) => label(row) !== "");
+  return dataset.columns.filter((column) => ["axis", "metric"].includes(column.role) || usual.includes(column.name) || isMarked(column));
 }
 
 /** @param {string} text @returns {string[]} */
@@ -281,6 +312,27 @@ function makeDistribution(column, rows) {
     pen.fillRect(index * 3, 14 - height, 2, height);
   });
   return canvas;
+}
+
+/** Rows are as high as the highest picture in them, within limits. @param {Dataset} dataset @param {number[]} rows */
+function computeRowHeight(dataset, rows) {
+  const ratios = dataset.listRatios();
+  const most = rows.reduce((high, row) => Math.max(high, ratios[row] || 0), 0);
+  const [low, high] = TableView.ROW_HEIGHTS;
+  return Math.min(high, Math.max(low, Math.round((TableView.PICTURE_WIDTH - 8) * most) + 4));
+}
+
+/**
+ * Make a function from a measured number to its rank among those in view, from 0 to 1 for the best, or the highest if nobody
+ * knows what is better; null for other columns.
+ * @param {Columns.Column} column @param {Context} context @returns {((value: ValueText.Value) => number | undefined) | null}
+ */
+function makeHeat(column, { dataset, getRows }) {
+  if (!column.numeric || !["metric", "check", "outcome"].includes(column.role)) return null;
+  const sign = DecideData.isHigherBetter(dataset, column) === false ? -1 : 1;
+  const values = [...new Set(getRows().map((row) => column.value(row)).filter(ValueText.isNumber))].sort((a, b) => sign * (a - b));
+  const ranks = new Map(values.map((value, index) => [value, index / (values.length - 1)]));
+  return values.length > 1 ? (value) => ranks.get(value) : null;
 }
 
 /** @type {CanvasRenderingContext2D | null} */

@@ -441,7 +441,7 @@ function makeRerun(dataset, row) {
  * often, and a half-written comment must not get lost.
  * @param {Page} page @param {boolean} isShort without words and without a comment, for the room under a picture
  */
-function createMarkControls({ marks, markByKey }, isShort) {
+export function createMarkControls({ marks, markByKey }, isShort) {
   let current = -1; // row
   /** @param {string} key @param {string} text @param {string} name */
   const makeButton = (key, text, name) => {
