@@ -138,8 +138,12 @@ def test_lines_have_the_shapes_of_the_pictures_in_them(made, opened):
 def test_question_mark_lists_the_keys(made, opened):
     page = opened(made(Sweep(GRID)), "#trial=0")
     page.keyboard.press("?")
-    assert "side by side, blink" in page.get_by_role("dialog", name="Keys").inner_text()
-    page.get_by_role("dialog", name="Keys").get_by_role("button", name="Close").click()
+    keys = page.get_by_role("dialog", name="Keys")
+    assert {"Everywhere", "In the grid and the gallery", "In an open trial"} == {*keys.locator("h2").all_inner_texts()}
+    assert "side by side, blink" in keys.inner_text()
+    page.keyboard.press("k")
+    assert page.evaluate("sweeper.page.marks.count()") == 0
+    keys.get_by_role("button", name="Close").click()
     assert page.get_by_role("dialog", name="One trial").is_visible()
 
 

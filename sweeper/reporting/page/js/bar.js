@@ -1,12 +1,12 @@
 // The bar above the views, of one line: name, views, filter, and three menus. A second line appears when there is something
 // to say: filters that can be removed, values chosen for axes, the order of the gallery.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import { createSegment, createSwitch } from "../../../serving/page/js/segment.js";
 import * as Counts from "./counts.js";
 import * as DecideData from "./decide_data.js";
-import { announce, copyText, el, makeButton, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "./dom.js";
+import { announce, copyText, el, makeButton, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
-import * as Keys from "./keys.js";
 import * as Layout from "./layout.js";
 import * as MarkExport from "./mark_export.js";
 import * as Share from "./share.js";
@@ -360,21 +360,17 @@ function makeTabs(views, choose) {
   const tabs = views.map(([name, text]) =>
     el("button", { role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
   );
-  /** @param {KeyboardEvent} event */
-  function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const index = tabs.findIndex((tab) => tab === event.target);
-    const last = tabs.length - 1;
-    /** @type {Record<string, number>} */
-    const steps = { ArrowLeft: index === 0 ? last : index - 1, ArrowRight: index === last ? 0 : index + 1, Home: 0, End: last };
-    const next = steps[event.key];
-    if (index < 0 || next === undefined) return;
-    event.preventDefault();
-    tabs[next].focus();
-    choose(views[next][0]);
+  /** @param {string} key @param {KeyboardEvent} event */
+  function step(key, { target }) {
+    const [index, count] = [tabs.findIndex((tab) => tab === target), tabs.length];
+    const next = { ArrowLeft: index - 1 + count, ArrowRight: index + 1, Home: 0 }[key] ?? count - 1;
+    tabs[next % count].focus();
+    choose(views[next % count][0]);
   }
+  const node = el("div", { class: "tabs segment", role: "tablist", "aria-label": "View" }, tabs);
+  Keys.bind(node, "", [["ArrowLeft ArrowRight Home End", "", step]]);
   return {
-    nodes: [el("div", { class: "tabs segment", role: "tablist", "aria-label": "View", onkeydown: onKey }, tabs)],
+    nodes: [node],
     show({ view }) {
       tabs.forEach((tab, index) => {
         const isChosen = views[index][0] === view;

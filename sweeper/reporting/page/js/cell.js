@@ -1,6 +1,6 @@
 // One cell of the grid: its pictures, or the reason why there are none, and the texts about it.
 
-import { el, toUrl } from "./dom.js";
+import { el, toUrl } from "../../../serving/page/js/dom.js";
 import * as GridGeometry from "./grid_geometry.js";
 import * as Layout from "./layout.js";
 import * as Media from "./media.js";

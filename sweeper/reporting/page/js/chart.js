@@ -1,7 +1,8 @@
 // What all charts share: a frame in SVG units with rules, values at its edges and names, and marks that a pointer and the
 // arrow keys read.
 
-import { svg } from "./dom.js";
+import * as Keys from "../../../serving/page/js/keys.js";
+import { svg } from "../../../serving/page/js/dom.js";
 
 /** @typedef {{width: number, height: number, left: number, right: number, top: number, bottom: number}} Frame SVG units, and what is around the plane */
 /** @typedef {{share: number, label: string}} Tick a value at an edge; share: from 0 to 1 along it */
@@ -62,8 +63,9 @@ export function makeFoot(frame, ticks, title, letter = LETTER_WIDTH) {
  * @param {"circle" | "rect"} tag @param {Record<string, any>} attributes @param {string} words @param {() => void} onPress
  */
 export function makeButton(tag, attributes, words, onPress) {
-  const onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && (event.preventDefault(), onPress());
-  return svg(tag, { ...attributes, onclick: onPress, onkeydown, role: "button", tabindex: 0, "aria-label": words }, svg("title", {}, words));
+  const node = svg(tag, { ...attributes, onclick: onPress, role: "button", tabindex: 0, "aria-label": words }, svg("title", {}, words));
+  Keys.bind(node, "", [["Enter", "", onPress]]);
+  return node;
 }
 
 /**
@@ -118,14 +120,13 @@ export function listenToPointer(node, find, show, open) {
  * @param {(mark: M) => void} show @param {(mark: M) => void} open
  */
 export function listenToKeys(node, order, getIndex, show, open) {
-  node.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || order.length === 0) return;
-    const index = getIndex();
-    /** @type {Record<string, number>} */
-    const steps = { ArrowLeft: Math.max(0, index - 1), ArrowRight: Math.min(order.length - 1, index + 1), Home: 0, End: order.length - 1 };
-    if (event.key === "Enter" && index >= 0) open(order[index]);
-    else if (steps[event.key] !== undefined) show(order[steps[event.key]]);
-    else return;
-    event.preventDefault(); // otherwise Enter would press the button of the dialog that has the focus then
-  });
+  const last = order.length - 1;
+  const step = (/** @type {string} */ key) => {
+    const next = { ArrowLeft: Math.max(0, getIndex() - 1), ArrowRight: Math.min(last, getIndex() + 1), Home: 0 }[key] ?? last;
+    return last >= 0 && show(order[next]);
+  };
+  Keys.bind(node, "In a chart", [
+    ["ArrowLeft ArrowRight Home End", "the next point", step],
+    ["Enter", "show its pictures", () => getIndex() >= 0 && open(order[getIndex()])],
+  ]);
 }

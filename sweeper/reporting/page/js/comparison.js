@@ -1,7 +1,7 @@
 // Compares pictures: side by side, or two of them blinking, under a slider, or as their difference. A canvas subtracts
 // them, because a page that is opened from a disk may not read pixels.
 
-import { el, toUrl } from "./dom.js";
+import { el, toUrl } from "../../../serving/page/js/dom.js";
 import * as Media from "./media.js";
 import * as Transport from "./transport.js";
 /** @import { PageFile } from "./dataset.js" */

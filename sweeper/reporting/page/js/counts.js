@@ -1,7 +1,7 @@
 // What happened: how many trials have which status, and which state of the check, as buttons that filter by it. A notice
 // for each kind of accident says how many there are, shows them, and has the command that runs them again.
 
-import { copyText, el } from "./dom.js";
+import { copyText, el } from "../../../serving/page/js/dom.js";
 import * as Live from "./live.js";
 import * as Review from "./review.js";
 import * as ValueText from "./value_text.js";

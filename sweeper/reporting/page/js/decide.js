@@ -2,7 +2,7 @@
 
 import * as Colours from "./colours.js";
 import * as DecideData from "./decide_data.js";
-import { copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, toUrl } from "./dom.js";
+import { copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, toUrl } from "../../../serving/page/js/dom.js";
 import * as Media from "./media.js";
 import * as ValueText from "./value_text.js";
 import * as Workflow from "./workflow.js";

@@ -1,6 +1,6 @@
 // Dragging a cell's file out of the page.
 
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 /** @import { PageFile } from "./dataset.js" */
 
 /** @type {Record<string, string>} */

@@ -2,7 +2,7 @@
 // `GridGeometry` knows where each line is, `GridLabels` shows the labels, `Cell` fills a cell.
 
 import * as Cell from "./cell.js";
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 import * as GridEvents from "./grid_events.js";
 import * as GridGeometry from "./grid_geometry.js";
 import * as GridLabels from "./grid_labels.js";

@@ -1,7 +1,9 @@
 // Keys, clicks, drags, and pointers over a film in the grid.
 
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
+import * as Keys from "../../../serving/page/js/keys.js";
 import * as Drag from "./drag.js";
+import { Marks } from "./marks.js";
 import * as Workflow from "./workflow.js";
 /** @import { GridView } from "./grid.js" */
 
@@ -31,25 +33,17 @@ export function listen(grid) {
   scroller.addEventListener("focus", () => {
     if (grid.current === null && scroller.matches(":focus-visible")) grid.setCurrent(...grid.findFirstVisible(), true);
   });
-  scroller.addEventListener("keydown", (event) => {
-    const cell = findCell(event); // only cells of a strip have the focus themselves
-    if ((event.target !== scroller && cell === null) || event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = STEPS[event.key];
-    const row = cell ? findRow(event) : grid.getCurrentRow();
-    if (event.key === "Escape" && context.state.open !== "") context.update({ open: "" });
-    else if (event.key === "e" && row >= 0) toggleStrip(grid, row);
-    else if (step !== undefined && cell) {
-      const next = step[0] + step[1] > 0 ? cell.nextElementSibling : cell.previousElementSibling;
-      if (next instanceof HTMLElement) next.focus();
-    } else if (step !== undefined) {
-      const [r, c] = grid.current ?? grid.findFirstVisible();
-      grid.setCurrent(r + step[0], c + step[1]);
-    } else if (event.key === "Enter") {
-      if (row >= 0) context.open(row);
-      else explainEmpty(grid);
-    } else if (row < 0 || !context.markByKey(event.key, row)) return;
-    event.preventDefault();
-  });
+  const getRow = (/** @type {Event} */ event) => (findCell(event) ? findRow(event) : grid.getCurrentRow());
+  /** @type {Keys.Binding[]} */
+  const bindings = [
+    [Object.keys(STEPS).join(" "), "move", (key, event) => step(grid, STEPS[key], findCell(event))],
+    ["Enter", "open the trial", (_, event) => (getRow(event) >= 0 ? context.open(getRow(event)) : explainEmpty(grid))],
+    ["e", "open a cell that several trials share", (_, event) => getRow(event) >= 0 && toggleStrip(grid, getRow(event))],
+    ["Escape", "close it", () => context.state.open !== "" && context.update({ open: "" })],
+    ...Marks.KEYS.map(([keys, words]) => /** @type {Keys.Binding} */ ([keys, words, (key, event) => context.markByKey(key, getRow(event))])),
+  ];
+  // Only cells of a strip have the focus themselves.
+  Keys.bind(scroller, "In the grid and the gallery", bindings, (event) => event.target === scroller || findCell(event) !== null);
   scroller.addEventListener("click", (event) => {
     const cell = findCell(event);
     const row = findRow(event);
@@ -71,6 +65,14 @@ export function listen(grid) {
   scroller.addEventListener("pointerout", (event) => {
     if (event.target instanceof HTMLVideoElement) event.target.pause();
   });
+}
+
+/** @param {GridView} grid @param {[number, number]} by rows and columns @param {Element | null} cell of a strip, if the focus is in one */
+function step(grid, [down, across], cell) {
+  const next = down + across > 0 ? cell?.nextElementSibling : cell?.previousElementSibling;
+  const [r, c] = grid.current ?? grid.findFirstVisible();
+  if (cell === null) grid.setCurrent(r + down, c + across);
+  else if (next instanceof HTMLElement) next.focus();
 }
 
 /** Say why the current cell has no trial, for users without a pointer. @param {GridView} grid */

@@ -1,6 +1,6 @@
 // The labels of the grid, which stay in view: column labels, row labels, titles of the outer axes.
 
-import { el } from "./dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 import * as Recycle from "./recycle.js";
 /** @import { Geometry, LineRange } from "./grid_geometry.js" */

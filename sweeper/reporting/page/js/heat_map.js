@@ -1,9 +1,10 @@
 // Draws a heat map that has too many cells for a table. Some of its values are written at the edges; the pointer and the
 // arrow keys read out single cells.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import * as Chart from "./chart.js";
 import * as Colours from "./colours.js";
-import { el, svg } from "./dom.js";
+import { el, svg } from "../../../serving/page/js/dom.js";
 
 /** @typedef {{mean: number, low: number, high: number, count: number}} Group a number of the trials that share a point */
 /** @typedef {{name: string, labels: string[], full: string[]}} HeatLines the rows or columns of a map, with labels short and in full */
@@ -62,14 +63,14 @@ export function create(map) {
   const open = (/** @type {[number, number]} */ cell) => map.getGroup(...cell) !== undefined && map.open(...cell);
   const find = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {[number, number]} */ ([Math.floor((y - toY(1)) / height), Math.floor((x - toX(0)) / width)]);
   Chart.listenToPointer(node, find, show, open);
-  node.addEventListener("keydown", (event) => {
-    const [down, across] = STEPS[event.key] ?? [];
-    if (event.key === "Enter" && current) open(current);
-    if (down === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
-    show(current ? [current[0] + down, current[1] + across] : [0, 0]);
+  const move = (/** @type {string} */ key) => {
+    show(current ? [current[0] + STEPS[key][0], current[1] + STEPS[key][1]] : [0, 0]);
     marker.scrollIntoView({ block: "nearest", inline: "nearest" });
-    event.preventDefault();
-  });
+  };
+  Keys.bind(node, "In a heat map", [
+    [Object.keys(STEPS).join(" "), "the next cell", move],
+    ["Enter", "show its trials", () => current && open(current)],
+  ]);
   return [el("div", { class: "wide" }, node), status];
 }
 

@@ -1,6 +1,6 @@
 // Follows a run on a page that `sweeper view` serves: server-sent events bring the changes.
 
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 /** @import { Dataset } from "./dataset.js" */
 
 const MAX_PAUSE = 5000; // milliseconds between two rounds of a search, in which it chooses points

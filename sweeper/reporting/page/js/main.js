@@ -1,14 +1,14 @@
 // Starts the page: one state, the view and the dialog that show it, and the address that stores it.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import * as Bar from "./bar.js";
 import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
 import { Dataset } from "./dataset.js";
 import * as Decide from "./decide.js";
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import { GridView } from "./grid.js";
-import * as Keys from "./keys.js";
 import * as Layout from "./layout.js";
 import * as Live from "./live.js";
 import { Marks } from "./marks.js";
@@ -43,7 +43,7 @@ import { Zoom } from "./zoom.js";
  * @property {() => void} focusView
  * @property {() => void} openAxes opens the dialog of the axes and their values
  * @property {() => void} fit chooses the next way in which the grid fits into the window
- * @property {(key: string, row: number) => boolean} markByKey marks a row, if the key means a mark
+ * @property {(key: string, row: number) => boolean} markByKey marks a row by a key of `Marks.KEYS`; false if there is no row
  */
 /**
  * @typedef {object} ViewContext  what a view needs besides
@@ -331,21 +331,15 @@ class App {
       // The bars of a phone's browser come and go while one scrolls.
       if (isFitted && (width !== this.room.width || Math.abs(height - this.room.height) > 120)) this.rebuildSoon(App.RESIZE_DELAY);
     });
-    addEventListener("keydown", (event) => {
-      const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select");
-      if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-      if (event.key === "/") this.bar.focusFilter();
-      else if (event.key === "?") Keys.open();
-      else if (event.key === "f" && ["grid", "gallery"].includes(this.state.view)) this.fit();
-      else if (event.key === "Escape" && !event.defaultPrevented && this.state.picks.length > 0) this.update({ picks: [] });
-      else if ([" ", ",", "."].includes(event.key) && !(event.target instanceof HTMLButtonElement)) {
-        const button = this.tray.node.querySelector(`.transport:not([hidden]) [data-key="${event.key}"]`);
-        if (!(button instanceof HTMLElement)) return;
-        button.click();
-      }
-      else return;
-      event.preventDefault();
-    });
+    /** @type {Keys.Binding[]} */
+    const bindings = [
+      ["/", "filter", () => this.bar.focusFilter()],
+      ["?", "these keys", () => Keys.open()],
+      ["f", "fit: all in view, as wide as the window, 1:1", () => ["grid", "gallery"].includes(this.state.view) && this.fit()],
+      ["Space , .", "play the films or the axis below the grid; one step back, one on", (key) => Keys.press(this.tray.node, key)],
+      ["Escape", "empty the tray", () => this.state.picks.length > 0 && this.update({ picks: [] })],
+    ];
+    Keys.bind(globalThis, "Everywhere", bindings, () => document.querySelector("dialog[open]") === null);
   }
 }
 
@@ -361,16 +355,13 @@ function rankRows(rows, column, isLowestBest) {
   return new Map(sorted.slice(0, count < 0 ? RANKED : count).map((row, rank) => [row, rank]));
 }
 
-/** Change the mark of a row by a key; false if the key has no meaning. @param {Page} page @param {string} key @param {number} row */
+/** Change the mark of a row by a key of `Marks.KEYS`; false if there is no row. @param {Page} page @param {string} key @param {number} row */
 function markByKey(page, key, row) {
   const { marks } = page;
-  /** @param {"keep" | "reject"} verdict */
-  const toggle = (verdict) => marks.set(row, { verdict: marks.get(row).verdict === verdict ? "" : verdict });
-  if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
-  else if (key === "k") toggle("keep");
-  else if (key === "r") toggle("reject");
-  else if (key === "x") Tray.toggle(page, row);
-  else return false;
+  if (row < 0) return false;
+  const verdict = { k: /** @type {const} */ ("keep"), r: /** @type {const} */ ("reject") }[key];
+  if (key === "x") Tray.toggle(page, row);
+  else marks.set(row, verdict ? { verdict: marks.get(row).verdict === verdict ? "" : verdict } : { stars: Number(key) });
   return true;
 }
 

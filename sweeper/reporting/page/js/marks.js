@@ -2,7 +2,7 @@
 // the results folder; otherwise this browser keeps them. Of two marks of a trial, the newer one counts, so marks from
 // files, browsers and folders can be merged in any order.
 
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 /** @import { Dataset } from "./dataset.js" */
 
 /** @typedef {{verdict: "" | "keep" | "reject", stars: number, comment: string}} Mark stars: 1 to 5, or 0 */
@@ -11,6 +11,7 @@ import * as Dom from "./dom.js";
 export class Marks {
   static MAX_COMMENT = 1000; // letters
   static RETRY_DELAY = 3000; // milliseconds
+  static KEYS = [["k", "keep"], ["r", "reject"], ["1 2 3 4 5 0", "rate, not rated"], ["x", "collect in the tray, to compare (Shift-click does it, too)"]];
   /** @type {Mark} */
   static NONE = { verdict: "", stars: 0, comment: "" };
 

@@ -1,6 +1,6 @@
 // Elements that show a file: a picture, a player, or a word for what a browser cannot show.
 
-import { el, toUrl } from "./dom.js";
+import { el, toUrl } from "../../../serving/page/js/dom.js";
 import * as Sprites from "./sprites.js";
 import { countEach } from "./value_text.js";
 /** @import { PageFile } from "./dataset.js" */

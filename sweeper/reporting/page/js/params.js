@@ -1,6 +1,6 @@
 // The params and metrics of a trial as a person reads them, and the differences between two trials.
 
-import { el } from "./dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 import * as TextDiff from "./text_diff.js";
 import { toJson, toRounded, toVisible } from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */

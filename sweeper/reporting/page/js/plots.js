@@ -6,7 +6,7 @@ import * as Chart from "./chart.js";
 import * as Colours from "./colours.js";
 import * as Decide from "./decide.js";
 import * as DecideData from "./decide_data.js";
-import { el, makeField, makeMenu, svg } from "./dom.js";
+import { el, makeField, makeMenu, svg } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import * as HeatMap from "./heat_map.js";
 import * as Layout from "./layout.js";
@@ -91,7 +91,7 @@ function makeControls({ dataset, state, update }, { numbers, metric, against, pe
   return controls;
 }
 
-/** @param {string} title @param {import("./dom.js").Children[]} content */
+/** @param {string} title @param {import("../../../serving/page/js/dom.js").Children[]} content */
 const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
 
 /** @param {number[]} rows @param {Columns.Column} metric @param {Columns.Axis | undefined} x @param {Columns.Axis | undefined} y @param {Context} context */

@@ -1,6 +1,6 @@
 // The whole arrangement of the grid as tables, for paper: the grid itself has only the cells that are in view.
 
-import { el, toUrl } from "./dom.js";
+import { el, toUrl } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 /** @import { Page } from "./main.js" */
 

@@ -1,7 +1,7 @@
 // The answers to a check: a change is accepted, or it is a bug. Where a server can accept, it does so at once; otherwise
 // the answers are marks, from which the page makes one command. Also the causes that changed cases have in common.
 
-import { announce, copyText, el } from "./dom.js";
+import { announce, copyText, el } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import * as MarkExport from "./mark_export.js";
 /** @import { Dataset } from "./dataset.js" */

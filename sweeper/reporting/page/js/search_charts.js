@@ -1,9 +1,10 @@
 // The charts of a search: its history, the Pareto front, a slice along each axis, parallel coordinates. Each mark is a point.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import * as Chart from "./chart.js";
 import { makeText } from "./chart.js";
 import * as Colours from "./colours.js";
-import { el, svg } from "./dom.js";
+import { el, svg } from "../../../serving/page/js/dom.js";
 import * as SearchPoints from "./search_points.js";
 /** @import { Dimension, StopRange } from "./search_dimensions.js" */
 
@@ -266,16 +267,6 @@ function makeHandle(dimension, end, range, x, toY, brushes) {
   const { stops, name } = dimension;
   const [least, most] = end === "low" ? [0, range.high] : [range.low, stops.length - 1];
   const y = toY(stops[range[end]].share) + (end === "low" ? 3 : -3);
-  /** @param {KeyboardEvent} event */
-  function onkeydown(event) {
-    /** @type {Record<string, number>} */
-    const steps = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -stops.length, End: stops.length };
-    const step = steps[event.key];
-    if (event.key === "Delete") brushes.setRange(dimension, null, true);
-    else if (step !== undefined) brushes.setRange(dimension, { ...range, [end]: Math.min(most, Math.max(least, range[end] + step)) }, true);
-    else return;
-    event.preventDefault();
-  }
   const node = svg("path", {
     d: end === "low" ? "M-7 7h14l-7-7z" : "M-7-7h14l-7 7z",
     transform: `translate(${x} ${y.toFixed(1)})`,
@@ -289,8 +280,13 @@ function makeHandle(dimension, end, range, x, toY, brushes) {
     "aria-valuenow": range[end],
     "aria-valuetext": stops[range[end]].label,
     "data-keep": `${end} ${name}`,
-    onkeydown,
   });
+  /** @type {Record<string, number>} */
+  const steps = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -stops.length, End: stops.length };
+  Keys.bind(node, "On an end of an axis", [
+    [Object.keys(steps).join(" "), "choose a range", (key) => brushes.setRange(dimension, { ...range, [end]: Math.min(most, Math.max(least, range[end] + steps[key])) }, true)],
+    ["Delete", "remove the range", () => brushes.setRange(dimension, null, true)],
+  ]);
   listenToDrag(node, dimension, toY, x, brushes, toY(stops[range[end === "low" ? "high" : "low"]].share));
   return node;
 }

@@ -2,7 +2,7 @@
 // the pictures: pointing at a point shows a card, a press opens its trials in the gallery.
 
 import * as ChartFrame from "./chart.js";
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import * as Media from "./media.js";
 import * as SearchCharts from "./search_charts.js";

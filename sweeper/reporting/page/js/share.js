@@ -1,6 +1,6 @@
 // What one can give to others of the page: one file, a picture or a PDF of what is shown, and the address.
 
-import { announce, copyText, el, makeButton, makePanel } from "./dom.js";
+import { announce, copyText, el, makeButton, makePanel } from "../../../serving/page/js/dom.js";
 import * as PrintSheet from "./print_sheet.js";
 import * as Workflow from "./workflow.js";
 /** @import { Page } from "./main.js" */

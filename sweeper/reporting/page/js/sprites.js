@@ -1,7 +1,7 @@
 // Sprites: every picture very small, on a few sheets that are loaded once. A cell shows its sprite until its picture is
 // loaded.
 
-import * as Dom from "./dom.js";
+import * as Dom from "../../../serving/page/js/dom.js";
 /** @import { PageFile } from "./dataset.js" */
 
 /** @typedef {[width: number, height: number]} Box pixels */

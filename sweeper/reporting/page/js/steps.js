@@ -1,7 +1,7 @@
 // Moves from the open trial to its neighbours: finds them, and provides buttons and swipes. `Zoom` handles the keys.
 
 import * as Columns from "./columns.js";
-import { el } from "./dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 /** @import { Page } from "./main.js" */
 
 /** @typedef {(down: number, across: number) => number | undefined} FindNeighbour */

@@ -1,7 +1,7 @@
 // All trials of a cell that several share, as a strip below its row.
 
 import * as Cell from "./cell.js";
-import { el } from "./dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 /** @import { GridView } from "./grid.js" */
 

@@ -1,9 +1,11 @@
 // The trials as a table: sorted, filtered, with chosen columns. Only the rows in view are in the document.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
 import * as DecideData from "./decide_data.js";
-import { announce, el, toUrl } from "./dom.js";
+import { announce, el, toUrl } from "../../../serving/page/js/dom.js";
+import { Marks } from "./marks.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
@@ -181,17 +183,18 @@ export class TableView {
     scroller.addEventListener("focus", () => {
       if (this.current < 0 && scroller.matches(":focus-visible")) this.setCurrent(this.findFirstVisible(), true);
     });
-    scroller.addEventListener("keydown", (event) => {
-      if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
-      const step = TableView.STEPS[event.key];
+    const mark = (/** @type {string} */ key) => {
       const row = this.getCurrentRow();
-      if (step !== undefined) this.setCurrent((this.current < 0 ? this.findFirstVisible() : this.current) + step);
-      else if (row < 0) return;
-      else if (event.key === "Enter") context.open(row);
-      else if (context.markByKey(event.key, row)) event.key === "x" || announce(`trial ${context.dataset.trial(row)} marked`);
-      else return;
-      event.preventDefault();
-    });
+      if (!context.markByKey(key, row)) return false;
+      return key === "x" || announce(`trial ${context.dataset.trial(row)} marked`);
+    };
+    /** @type {Keys.Binding[]} */
+    const bindings = [
+      [Object.keys(TableView.STEPS).join(" "), "move", (key) => this.setCurrent((this.current < 0 ? this.findFirstVisible() : this.current) + TableView.STEPS[key])],
+      ["Enter", "open the trial", () => this.getCurrentRow() >= 0 && context.open(this.getCurrentRow())],
+      ...Marks.KEYS.map(([keys, words]) => /** @type {Keys.Binding} */ ([keys, words, mark])),
+    ];
+    Keys.bind(scroller, "In the table", bindings, ({ target }) => target === scroller);
     this.body.addEventListener("pointerover", ({ target, pointerType }) => {
       const node = target instanceof Element ? target.closest(".trow") : null;
       if (!(node instanceof HTMLElement) || pointerType === "touch" || node.contains(this.marker)) return;

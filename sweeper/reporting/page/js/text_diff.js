@@ -1,6 +1,6 @@
 // Two long texts as one, with the words that only one of them has marked.
 
-import { el } from "./dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 
 /** @typedef {"same" | "del" | "ins"} PartKind whether both texts have a part, only the first, or only the second */
 

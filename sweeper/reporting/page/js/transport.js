@@ -1,6 +1,6 @@
 // Bars that play: films and sounds by one clock for all of them, and the values of an axis in all cells.
 
-import { el } from "./dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 import * as ViewState from "./state.js";
 /** @import { Axis } from "./columns.js" */
@@ -16,9 +16,9 @@ const VALUE_PERIOD = 700; // milliseconds that each value of an axis is shown
 function createBar(label, step, toggle, seek, ...more) {
   const range = el("input", { type: "range", min: 0, step, "aria-label": label, oninput: () => seek(Number(range.value)) });
   /** @param {string} text @param {string} name @param {string} key @param {() => void} onclick */
-  const makeButton = (text, name, key, onclick) => el("button", { "aria-label": name, title: `${name}: key ${key === " " ? "space" : key}`, "data-key": key, onclick }, text);
+  const makeButton = (text, name, key, onclick) => el("button", { "aria-label": name, title: `${name}: key ${key}`, "data-key": key, onclick }, text);
   const move = (/** @type {number} */ sign) => seek(Number(range.value) + sign * step);
-  const play = makeButton("▶", "Play", " ", toggle);
+  const play = makeButton("▶", "Play", "Space", toggle);
   const words = el("output");
   const node = el("div", { class: "transport", role: "group", "aria-label": label }, play, makeButton("‹", "One step back", ",", () => move(-1)), makeButton("›", "One step on", ".", () => move(1)), range, words, more);
   /** @param {number} value @param {number} max @param {string} text @param {boolean} isPlaying */

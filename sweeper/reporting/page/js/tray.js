@@ -1,6 +1,6 @@
 // The bars below the view: an axis that plays, films that play together, and the tray with collected trials.
 
-import { announce, el, makeButton, redrawKeepingFocus, toUrl } from "./dom.js";
+import { announce, el, makeButton, redrawKeepingFocus, toUrl } from "../../../serving/page/js/dom.js";
 import * as Params from "./params.js";
 import { MAX_PICKS } from "./state.js";
 import * as Transport from "./transport.js";

@@ -1,6 +1,6 @@
 // The dialog that chooses the axes of the grid, and shows, hides and reorders their values.
 
-import { byId, el, makeField, makeMenu, redrawKeepingFocus } from "./dom.js";
+import { byId, el, makeField, makeMenu, redrawKeepingFocus } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 import * as PlotData from "./plot_data.js";
 import * as ViewState from "./state.js";

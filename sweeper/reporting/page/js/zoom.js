@@ -1,10 +1,10 @@
 // The dialog with one trial: its pictures, beside those of other trials if wanted, its params, its workflow, its mark.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import * as Comparison from "./comparison.js";
-import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "./dom.js";
+import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "../../../serving/page/js/dom.js";
 import * as Drag from "./drag.js";
-import * as Keys from "./keys.js";
 import { Marks } from "./marks.js";
 import * as Params from "./params.js";
 import * as Review from "./review.js";
@@ -94,7 +94,7 @@ export class Zoom {
       if (!this.panZoom.isMagnified()) this.go(down, across);
     });
     dialog.addEventListener("dragstart", (event) => this.fillDrag(event));
-    dialog.addEventListener("keydown", (event) => this.onKey(event));
+    this.bindKeys();
     dialog.addEventListener("cancel", (event) => {
       event.preventDefault();
       this.close();
@@ -333,27 +333,20 @@ export class Zoom {
     this.replaceState({ mode, with: String(this.dataset.trial(second)) });
   }
 
-  /** @param {KeyboardEvent} event */
-  onKey(event) {
-    const ownKeys = `input, textarea, select${event.key === " " ? ", button, summary, a" : ""}`;
-    const isTyping = event.target instanceof Element && event.target.matches(ownKeys);
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
-    const key = event.key.toLowerCase();
-    const arrow = Zoom.ARROWS[event.key];
-    if (arrow) this.go(...arrow);
-    else if (Zoom.MODE_KEYS[key]) this.setMode(Zoom.MODE_KEYS[key]);
-    else if (key === "h") this.hold();
-    else if (key === "c") this.dialog.querySelector("textarea")?.focus();
-    else if (key === "?") Keys.open();
-    else if (!this.pressOwnButton(key) && !this.panZoom.onKey(key) && !this.page.markByKey(event.key, this.shown.row)) return;
-    event.preventDefault();
-  }
-
-  /** Press the button of the stage that a key stands for; false if it has none. @param {string} key */
-  pressOwnButton(key) {
-    const button = this.parts.nodes.stage.querySelector(`[data-key="${CSS.escape(key)}"]`);
-    if (button instanceof HTMLElement) button.click();
-    return button !== null;
+  bindKeys() {
+    const press = (/** @type {string} */ key) => Keys.press(this.parts.nodes.stage, key);
+    Keys.bind(this.dialog, "In an open trial", [
+      [Object.keys(Zoom.ARROWS).join(" "), "the next trial", (key) => this.go(...Zoom.ARROWS[key])],
+      ["h", "pin as reference for other trials, or stop that", () => this.hold()],
+      [Object.keys(Zoom.MODE_KEYS).join(" "), "side by side, blink, slider, difference, one picture", (key) => this.setMode(Zoom.MODE_KEYS[key])],
+      ["z + = -", PanZoom.HELP, (key) => this.panZoom.onKey(key)],
+      ["p f", "while it blinks: pause, flip", press],
+      ["Space , . m", "play a film or a sound, one frame back, one on; which one is heard", press],
+      ...Marks.KEYS.map(([keys, words]) => /** @type {Keys.Binding} */ ([keys, words, (key) => this.page.markByKey(key, this.shown.row)])),
+      ["c", "write a comment", () => this.dialog.querySelector("textarea")?.focus()],
+      ["?", "these keys", () => Keys.open()],
+      ["Escape", "close", () => false], // the dialog does it
+    ]);
   }
 
   /** Make a dragged picture, or the link to a file, leave the page as the file itself. @param {DragEvent} event */

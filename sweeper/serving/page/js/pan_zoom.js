@@ -3,6 +3,7 @@
 export class PanZoom {
   static MAX_SCALE = 40; // times the size that fits
   static STEP = 1.25; // of one notch of the wheel, or one key
+  static HELP = "one pixel on one of the screen; larger, smaller (the wheel does it too, and a drag moves)";
 
   /** @param {HTMLElement} host the element around the pictures, also after they were replaced @param {() => void} [onChange] called after each change */
   constructor(host, onChange = () => {}) {
@@ -119,12 +120,9 @@ export class PanZoom {
     }
   }
 
-  /** Act on a key; false if it has no meaning here. @param {string} key */
+  /** Act on one of the keys z + = - @param {string} key */
   onKey(key) {
     if (key === "z") this.toggleActualSize();
-    else if (key === "+" || key === "=") this.scaleTo(this.scale * PanZoom.STEP);
-    else if (key === "-") this.scaleTo(this.scale / PanZoom.STEP);
-    else return false;
-    return true;
+    else this.scaleTo(key === "-" ? this.scale / PanZoom.STEP : this.scale * PanZoom.STEP);
   }
 }

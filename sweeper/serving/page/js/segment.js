@@ -1,5 +1,7 @@
 // Buttons of which one is pressed, and the theme of a page, chosen by them. Every page of an address has the same theme.
 
+import { el } from "./dom.js";
+
 /** @type {Record<string, string>} */
 const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 const KEY = "sweeper:theme";
@@ -10,18 +12,8 @@ const KEY = "sweeper:theme";
  * @param {(name: string) => void} onChoose
  */
 export function createSegment(label, options, onChoose) {
-  const node = document.createElement("div");
-  node.className = "segment";
-  node.setAttribute("role", "group");
-  node.setAttribute("aria-label", label);
-  const buttons = Object.entries(options).map(([name, text]) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.addEventListener("click", () => onChoose(name));
-    return button;
-  });
-  node.append(...buttons);
+  const buttons = Object.entries(options).map(([name, text]) => el("button", { onclick: () => onChoose(name) }, text));
+  const node = el("div", { class: "segment", role: "group", "aria-label": label }, buttons);
   /** @param {string} chosen */
   const choose = (chosen) => Object.keys(options).forEach((name, index) => buttons[index].setAttribute("aria-pressed", String(name === chosen)));
   return { node, choose };

@@ -1,10 +1,10 @@
 // The vote page: shows a pair, takes the answer by key, mouse or touch, and asks for the next pair.
 
+import { byId, el } from "../../../serving/page/js/dom.js";
+import * as Keys from "../../../serving/page/js/keys.js";
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import { createSwitch } from "../../../serving/page/js/segment.js";
 
-/** @param {string} id */
-const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const pictures = byId("pictures");
 const frames = [...pictures.querySelectorAll("button")];
 const undoButton = /** @type {HTMLButtonElement} */ (byId("undo"));
@@ -92,28 +92,28 @@ async function finish() {
   byId("again").textContent = own === pairs ? "Answer them again" : "Go on";
   const host = byId("ranking");
   const isRanked = !about.hides_ranking && own > 0;
-  host.replaceChildren(...(isRanked ? [make("p", "Ranking the values…")] : []));
+  host.replaceChildren(...(isRanked ? [el("p", {}, "Ranking the values…")] : []));
   show("done");
   if (!isRanked) return;
   /** @type {{rankings: Ranking[], report: string | null}} */
   const { rankings, report: address } = await sendRequest("ranking", { voter }, report);
   const told = settled === 0 ? "too few to tell any two values apart" : `enough to tell ${settled} of ${comparisons} pairs of values apart`;
-  const link = make("a", "The report");
+  const link = el("a", {}, "The report");
   // At the host by which this page was reached, because the server may have other names.
   if (address !== null) link.setAttribute("href", Object.assign(new URL(address), { hostname: location.hostname }).href);
-  const note = make("p", `All ${votes} votes so far: ${told}. `, link, ` has all pictures${address === null ? `: sweeper view ${about.results}` : "."}`);
+  const note = el("p", {}, `All ${votes} votes so far: ${told}. `, link, ` has all pictures${address === null ? `: sweeper view ${about.results}` : "."}`);
   host.replaceChildren(...rankings.flatMap(makeRanking), note);
 }
 
 /** @param {Ranking} ranking */
 function makeRanking({ axis, values, words }) {
   const rows = values.map(({ value, share, low, high, won, tied, lost, undecided }) => {
-    const row = make("tr", make("th", value), make("td", `${toPercent(share)} %`), make("td", makeInterval(share, low, high)));
-    row.append(make("td", `${won} of ${won + tied + lost} won${tied ? `, ${tied} equal` : ""}`), make("td", undecided ? "undecided" : ""));
+    const row = el("tr", {}, el("th", {}, value), el("td", {}, `${toPercent(share)} %`), el("td", {}, makeInterval(share, low, high)));
+    row.append(el("td", {}, `${won} of ${won + tied + lost} won${tied ? `, ${tied} equal` : ""}`), el("td", {}, undecided ? "undecided" : ""));
     row.classList.toggle("undecided", undecided);
     return row;
   });
-  return [make("h2", axis), make("table", ...rows), ...words.map((text) => make("p", text))];
+  return [el("h2", {}, axis), el("table", {}, ...rows), ...words.map((text) => el("p", {}, text))];
 }
 
 /** @param {number} share 0 to 1 */
@@ -121,19 +121,12 @@ const toPercent = (share) => Math.round(share * 100);
 
 /** @param {number} share @param {number} low @param {number} high */
 function makeInterval(share, low, high) {
-  const node = make("div", make("i"), make("b"));
+  const node = el("div", {}, el("i"), el("b"));
   const [band, point] = /** @type {HTMLElement[]} */ ([...node.children]);
   node.className = "interval";
   node.title = `95 % interval: ${toPercent(low)} to ${toPercent(high)} %`;
   band.style.cssText = `left:${low * 100}%;width:${(high - low) * 100}%`;
   point.style.left = `${share * 100}%`;
-  return node;
-}
-
-/** @param {string} tag @param {(Node | string)[]} content */
-function make(tag, ...content) {
-  const node = document.createElement(tag);
-  node.append(...content);
   return node;
 }
 
@@ -212,19 +205,6 @@ function undo() {
   if (!busy && state?.last) request("undo", { vote: state.last });
 }
 
-/** @param {KeyboardEvent} event */
-function handleKey(event) {
-  const target = /** @type {HTMLElement} */ (event.target);
-  if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input")) return;
-  const answer = event.key === " " ? "tie" : Object.keys(PLACES[place]).find((name) => PLACES[place][name][0] === event.key);
-  if (answer !== undefined) {
-    if (event.key === " " && target.matches("button, summary")) return; // the focused element takes it
-    event.preventDefault();
-    if (!event.repeat) vote(answer);
-  } else if (event.key === "u" || event.key === "Backspace") undo();
-  else panZoom.onKey(event.key);
-}
-
 /** Clicks and swipes vote; `panZoom` follows drags and two fingers. */
 function followPointers() {
   /** @type {Set<number>} the fingers or the mouse button that are down, on either picture */
@@ -273,7 +253,17 @@ async function begin(name) {
 function listen() {
   followPointers();
   for (const button of byId("answers").querySelectorAll("button")) button.addEventListener("click", () => vote(button.dataset.answer ?? ""));
-  document.addEventListener("keydown", handleKey);
+  const voteByKey = (/** @type {string} */ key, /** @type {KeyboardEvent} */ { repeat }) =>
+    repeat || vote(key === "Space" ? "tie" : (Object.keys(PLACES[place]).find((name) => PLACES[place][name][0] === key) ?? ""));
+  Keys.bind(document, "Which picture is better?", [
+    ["ArrowLeft ArrowRight ArrowUp ArrowDown", "answer as the buttons show", voteByKey],
+    ["Space", "equal", voteByKey],
+    ["u Backspace", "undo", undo],
+    ["z + = -", PanZoom.HELP, (key) => panZoom.onKey(key)],
+    ["touch", "tap the better picture or swipe towards it; two fingers zoom", () => false],
+    ["?", "these keys", Keys.open],
+  ]);
+  byId("keys-button").addEventListener("click", Keys.open);
   undoButton.addEventListener("click", undo);
   byId("zoom").addEventListener("click", () => panZoom.toggleActualSize());
   byId("again").addEventListener("click", () => {
