@@ -64,7 +64,10 @@ def test_colours_leave_out_extremes_and_have_a_legend(made, opened):
 def test_gallery_sorts_by_any_column(folder, opened):
     page = opened(folder, "#view=gallery&sort=-brightness&where=sampler == 'euler'")
     assert list_trials(page) == [8, 7, 6, 2, 1, 0]
-    assert page.locator(".cell .caption").first.inner_text() == "① brightness 18\nsteps 8 · seed 3"
+    captions = page.locator(".cell .caption")
+    assert captions.first.inner_text() == "brightness 18\nsteps 8 · seed 3"
+    page.evaluate("sweeper.page.update({ by: '-brightness' })")  # nobody knew before whether more of it is better
+    assert [text.split()[:2] for text in captions.all_inner_texts()[-2:]] == [["②", "brightness"], ["①", "brightness"]]
     page.get_by_role("button", name="Descending").click()
     assert list_trials(page) == [0, 1, 2, 6, 7, 8]
     page.get_by_label("Sort by", exact=True).select_option("seed")

@@ -33,8 +33,14 @@ const listVarying = ({ axes }) => axes.filter((axis) => axis.order.length > 1);
 /** @param {Dataset} dataset @returns {[string, {lines: string[], shares: [string, number][], choices: MetricChoice[]}][]} */
 export const listAnswers = ({ raw }) => Object.entries(raw.answers?.by_metric ?? {});
 
-/** Whether more of a number is better; undefined if nobody knows. @param {Dataset} dataset @param {Columns.Column} column @returns {boolean | undefined} */
-export function isHigherBetter({ raw }, { name, role }) {
+/**
+ * Whether more of a number is better; undefined if nobody knows.
+ * @param {Dataset} dataset @param {Columns.Column} column @param {State} state in which somebody may have said it
+ * @returns {boolean | undefined}
+ */
+export function isHigherBetter({ raw }, { name, role }, { by, stack, colour }) {
+  if (stack !== "first" && colour === name) return stack === "highest";
+  if (by.replace(/^-/, "") === name) return !by.startsWith("-");
   const goal = raw.search?.objectives.find((/** @type {{column: string}} */ { column }) => column === name);
   const choices = raw.answers?.by_metric?.[name]?.choices ?? []; // one for each direction that may be the better one
   if (goal || choices.length === 1) return (goal ?? choices[0]).maximize;

@@ -6,6 +6,7 @@ import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
 import { Dataset } from "./dataset.js";
 import * as Decide from "./decide.js";
+import * as DecideData from "./decide_data.js";
 import * as Dom from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import { GridView } from "./grid.js";
@@ -77,7 +78,7 @@ class App {
   static RESIZE_DELAY = 150;
   static OUTCOME_DELAY = 1000; // the same for outcomes of a run that is still going
   /** @type {(keyof ViewState.State)[]} settings that the grid depends on */
-  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "fit", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view", "open"];
+  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "fit", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view", "open", "by"];
   /** @type {(keyof ViewState.State)[]} the same for the table and the plots */
   static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y", "by", "choice"];
   /** @type {(keyof ViewState.State)[]} settings that change the layout, so that the scroll position loses its meaning */
@@ -255,7 +256,7 @@ class App {
         const value = colour && PlotData.computeMean(rows.map((row) => colour.value(row)));
         return extent && typeof value === "number" ? Colours.pick(Colours.toShare(value, extent)) : "transparent";
       },
-      ranks: colour && colour.role !== "check" ? rankRows(this.getRows(), colour, state.stack === "lowest") : new Map(),
+      ranks: colour ? rankRows(this.getRows(), colour, DecideData.isHigherBetter(dataset, colour, state)) : new Map(),
       holds: this.filter.holds,
       free: this.listCaptionAxes(),
     };
@@ -344,11 +345,13 @@ class App {
 }
 
 /**
- * The ranks of the three best rows by a number. None has the rank that it would share with others.
- * @param {number[]} rows @param {Columns.Column} column @param {boolean} isLowestBest
+ * The ranks of the three best rows by a number, if somebody knows what is better. None has the rank that it would share
+ * with others.
+ * @param {number[]} rows @param {Columns.Column} column @param {boolean | undefined} isHigherBetter
  */
-function rankRows(rows, column, isLowestBest) {
-  const sign = isLowestBest ? 1 : -1;
+function rankRows(rows, column, isHigherBetter) {
+  if (isHigherBetter === undefined) return new Map();
+  const sign = isHigherBetter ? -1 : 1;
   const sorted = rows.filter((row) => typeof column.value(row) === "number").sort((a, b) => sign * (column.value(a) - column.value(b)));
   const isAlone = (/** @type {number} */ rank) => column.value(sorted[rank]) !== column.value(sorted[rank + 1]);
   const count = sorted.slice(0, RANKED).findIndex((_, rank) => !isAlone(rank));

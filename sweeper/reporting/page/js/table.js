@@ -330,9 +330,9 @@ function computeRowHeight(dataset, rows) {
  * knows what is better; null for other columns.
  * @param {Columns.Column} column @param {Context} context @returns {((value: ValueText.Value) => number | undefined) | null}
  */
-function makeHeat(column, { dataset, getRows }) {
+function makeHeat(column, { dataset, state, getRows }) {
   if (!column.numeric || !["metric", "check", "outcome"].includes(column.role)) return null;
-  const sign = DecideData.isHigherBetter(dataset, column) === false ? -1 : 1;
+  const sign = DecideData.isHigherBetter(dataset, column, state) === false ? -1 : 1;
   const values = [...new Set(getRows().map((row) => column.value(row)).filter(ValueText.isNumber))].sort((a, b) => sign * (a - b));
   const ranks = new Map(values.map((value, index) => [value, index / (values.length - 1)]));
   return values.length > 1 ? (value) => ranks.get(value) : null;
