@@ -166,6 +166,9 @@ def test_films_play_together_and_step_by_frames(made, opened):
     )
     page.keyboard.press(",")
     assert page.locator("#zoom output").inner_text() == "0.04 of 1.00 s"
+    page.keyboard.press("Space")
+    found = "() => document.querySelector('#zoom .transport input').step === '0.125'"
+    page.wait_for_function(found)  # eight in a second
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])

@@ -11,6 +11,7 @@ from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import choose_axis, open_menu, read_axes
+from tests.reporting.page_modules import evaluate
 
 GRID = {"prompt": ["a fox", "a boat"], "seed": [11, 12, 13], "cfg": [5, 7]}
 
@@ -33,6 +34,14 @@ def test_heads_show_the_partners_of_a_zip(zipped_report, opened):
     assert page.locator(".head").all_inner_texts() == ["width 8", "width 16", "width 24"]
     plots = opened(zipped_report, "#view=plots&x=width&y=height")
     assert plots.locator(".heat [scope=col]").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
+
+
+def test_sizes_of_one_width_lie_beside_each_other(made, opened):
+    grid = {"color": [100, 200], "width": [64, 96, 48], "height": [64, 96, 48]}
+    page = opened(made(Sweep(grid)))
+    page.evaluate("sweeper.page.dataset.raw.together = [['width', 'height']]")
+    first = evaluate(page, "(({ x, y, xx, yy }) => [x, y, xx, yy])(ViewState.makeInitial(sweeper.page.dataset))")
+    assert first == ["width", "color", "height", ""]
 
 
 def test_bar_is_one_line_and_prompts_come_before_seeds(made, opened):
@@ -87,7 +96,7 @@ def test_accidents_are_counted_shown_and_run_again(tmp_path, opened):
         image.save(out / "artifacts" / f"picture-{number}.png")
     (out / "artifacts" / "picture-2.png").unlink()
     page = opened(write_report(out).page.parent)
-    lines = page.locator(".accidents p").evaluate_all("all => all.map(one => one.firstChild.data)")
+    lines = page.locator(".accidents p").evaluate_all("all => all.map(one => one.firstChild.innerText)")
     assert lines == [
         "2 failed: OutOfMemoryError in KSampler (2)", "1 nearly black", "1 flat", "1 with a missing file",
     ]  # fmt: skip

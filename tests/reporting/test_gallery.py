@@ -201,6 +201,8 @@ def test_plots_begin_with_what_changes_a_metric(tmp_path, opened):
     assert page.locator(".plots section").first.inner_text().split("\n") == [
         "What changes brightness", "steps 99 %", "rest 1 %", *lines
     ]  # fmt: skip
+    most, least = page.locator(".shares i").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+    assert most / least == pytest.approx(99, abs=1)
 
 
 def test_report_says_what_changes_a_metric(tmp_path, capsys):

@@ -97,6 +97,7 @@ export function create(host, page) {
   const marks = makeMarkMenu(page);
   const { experiment, description } = dataset.raw;
   const subtitle = description && el("p", { class: "subtitle", title: description }, description);
+  const isNarrow = innerWidth <= 600;
   const skip = el("button", { class: "skip", onclick: page.focusView }, "Skip to the trials");
   const keys = el("button", { title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
   host.append(
@@ -108,9 +109,9 @@ export function create(host, page) {
       tabs.nodes,
       filter.nodes,
       legend.nodes,
-      el("div", { class: "menus" }, marks.nodes, makePanel("View", colour.nodes, looks.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
+      el("div", { class: "menus" }, marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    el("div", { class: "under" }, sort.nodes, pins.nodes, filter.chips, filter.status),
+    el("div", { class: "under" }, !isNarrow && sort.nodes, pins.nodes, filter.chips, filter.status),
     counts.notices,
     counts.progress,
   );
@@ -257,7 +258,7 @@ function makeFilter(page, input) {
   const status = el("span", { role: "status" });
 
   /** @param {string} words @param {Partial<ViewState.State>} change */
-  const makeChip = (words, change) => el("button", { title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
+  const makeChip = (words, change) => el("button", { class: "where" in change ? "of-filter" : "", title: `Remove: ${words}`, onclick: () => update(change) }, el("span", {}, words), " ✕");
 
   /** @param {ViewState.State} state @param {number} count */
   function show({ where, hidden }, count) {

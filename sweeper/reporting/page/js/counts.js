@@ -22,8 +22,8 @@ export function create(page) {
   const { dataset, update: updatePage } = page;
   const live = el("span", { class: "alive", role: "status" });
   const statuses = el("span", { class: "numbers", role: "group", "aria-label": "Status of the trials" });
-  const states = el("span", { class: "numbers", role: "group", "aria-label": "Result of the check" });
-  const rehearsal = el("span", { title: "sweeper's own server made these results, without a model" });
+  const states = el("span", { class: "numbers states", role: "group", "aria-label": "Result of the check" });
+  const rehearsal = el("span", { class: "rehearsal", title: "sweeper's own server made these results, without a model" });
   const spending = el("span", { title: "The cost of the results here, of what all runs of the folder cost" });
   const notes = (dataset.raw.check?.notes ?? []).map((/** @type {string} */ note) => el("p", {}, note));
   const accidents = el("div", { class: "accidents" });
@@ -41,7 +41,7 @@ export function create(page) {
     if (raw.check) {
       const byState = dataset.countCheckStates();
       const words = [...new Set([...CHECK_STATES, ...byState.keys()])].filter((word) => byState.has(word));
-      replaceIfChanged(states, ["check:", ...words.map((word) => filters.makeCount("check", word, byState.get(word) ?? 0))]);
+      replaceIfChanged(states, words.map((word) => filters.makeCount("check", word, byState.get(word) ?? 0)));
     }
     showNotices(accidents, listNotices(dataset), updatePage);
     spending.textContent = raw.spending;
@@ -126,12 +126,12 @@ function showNotices(host, notices, update) {
   const makeNotice = ({ words, where, command, names }) => {
     if (names) return el("details", { class: "missing" }, el("summary", {}, words), el("ul", {}, names.slice(0, MAX_NAMES).map((name) => el("li", {}, name))));
     const show = where && makeButton("Show", words, () => update({ where }));
-    return el("p", {}, words, show, command && makeButton("Copy command", `runs them again: ${words}`, () => copyText(command, "command")));
+    return el("p", {}, el("span", {}, words), show, command && makeButton("Copy command", `runs them again: ${words}`, () => copyText(command, "command")));
   };
   host.replaceChildren(...notices.map(makeNotice));
 }
 
-/** @param {HTMLElement} host @param {(Node | string)[]} parts */
+/** @param {HTMLElement} host @param {Node[]} parts */
 function replaceIfChanged(host, parts) {
   const { childNodes } = host;
   if (childNodes.length === parts.length && parts.every((part, index) => part === childNodes[index])) return;

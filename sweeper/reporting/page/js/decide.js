@@ -3,6 +3,7 @@
 import * as Colours from "./colours.js";
 import * as DecideData from "./decide_data.js";
 import { copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, toUrl } from "../../../serving/page/js/dom.js";
+import * as Layout from "./layout.js";
 import * as Media from "./media.js";
 import * as ValueText from "./value_text.js";
 import * as Workflow from "./workflow.js";
@@ -103,7 +104,8 @@ export function makeRanking(dataset, [choice, opposite]) {
   const words = opposite ? { best: "highest", equal: "as high", worse: "lower", undecided: "undecided" } : null; // nobody knows what is better
   const tables = (choice?.axes ?? []).map(({ columns, values }) => {
     const rows = values.map((estimate) => {
-      const label = columns.map((name, index) => /** @type {Axis} */ (dataset.column(name)).labelOf(estimate.cells[index])).join(" · ");
+      const axes = columns.map((name) => /** @type {Axis} */ (dataset.column(name)));
+      const label = Layout.joinWords(axes, (axis) => axis.labelOf(estimate.cells[axes.indexOf(axis)]));
       const { number, bar } = draw(estimate);
       const verdict = getVerdict(values, estimate);
       return el("tr", { class: `is-${verdict}`, title: estimate.text }, el("th", { scope: "row" }, label), [bar, number, words?.[verdict] ?? verdict].map((cell) => el("td", {}, cell)));

@@ -144,7 +144,7 @@ export function makeStrips(dataset, judge, current, ranked, state) {
       const codes = key.split(",").map(Number);
       return {
         codes,
-        label: codes.map((code, index) => axes[index].labelOf(code)).join(" · "),
+        label: Layout.joinWords(axes, (axis) => axis.labelOf(codes[axes.indexOf(axis)])),
         full: codes.map((code, index) => `${axes[index].name}: ${axes[index].fullOf(code)}`).join(" · "),
         row: nearest.get(key)?.row ?? current,
         estimate: choice?.values.find(({ cells }) => cells.join() === key),

@@ -44,12 +44,18 @@ export function chooseFirstView(dataset) {
   for (const axis of varying.sort((a, b) => Number(Columns.isSeed(a)) - Number(Columns.isSeed(b)) || b.order.length - a.order.length)) {
     if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
   }
-  const [first, second, third, fourth] = chosen;
+  // Two sizes may have one width. What varies together with another axis shares its direction, where no cell is empty for it.
+  const findPartner = (/** @type {Columns.Axis} */ axis) => chosen.find((other) => other !== axis && isTogether(dataset, axis, other));
+  const [first, ...others] = chosen;
+  const [second, third, fourth] = others.sort((a, b) => Number(findPartner(a) === first) - Number(findPartner(b) === first));
+  if (second && findPartner(second) === first) return { x: first.name, y: "", xx: second.name, yy: third?.name ?? "" };
   const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
   if (second && longestLabel(first) > longestLabel(second)) [view.x, view.y] = [second.name, first.name];
   // Outer columns are used only as long as all of them fit on a screen; otherwise the outer axis goes down the side.
   const columnCount = (view.x === first?.name ? first : second)?.order.length ?? 1;
-  if (third && columnCount * third.order.length <= MAX_FIRST_COLUMNS) [view.xx, view.yy] = [view.yy, view.xx];
+  const partner = third && findPartner(third);
+  const isOuterColumn = partner ? view.x === partner.name : third && columnCount * third.order.length <= MAX_FIRST_COLUMNS;
+  if (isOuterColumn) [view.xx, view.yy] = [view.yy, view.xx];
   if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
   return view;
 }
@@ -195,13 +201,13 @@ export function joinWords(axes, write, writePart = write) {
   return words.join(" · ");
 }
 
-/** Whether two axes vary together in the plan. @param {Dataset} dataset @param {Columns.Axis} axis @param {Columns.Axis} other */
+/** Whether two axes vary together, one value of each with one of the other. @param {Dataset} dataset @param {Columns.Axis} axis @param {Columns.Axis} other */
 function isPartner(dataset, axis, other) {
-  if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
-  /** @type {[string, string][]} */
-  const together = dataset.raw.together;
-  return together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
+  return axis.order.length > 1 && other.order.length > 1 && isPaired(dataset, axis, other) && isTogether(dataset, axis, other);
 }
+
+/** Whether a `zip` of the sweep has two axes. @param {Dataset} dataset @param {Columns.Axis} axis @param {Columns.Axis} other @returns {boolean} */
+const isTogether = ({ raw }, axis, other) => raw.together.some((/** @type {string[]} */ pair) => pair.includes(axis.name) && pair.includes(other.name));
 
 /** All rows in the order in which trials lie in a cell, the one on top first; null for the written order. @param {Dataset} dataset @param {State} view */
 function orderStacks(dataset, view) {

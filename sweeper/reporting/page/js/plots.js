@@ -141,15 +141,15 @@ function makeAnswer(dataset, { name }) {
   return section;
 }
 
-/** @param {[string, number][]} shares of axes and of what they do together, from 0 to 1 */
+/** A bar whose parts are as long as the shares of axes and of what they do together, and a legend. @param {[string, number][]} shares from 0 to 1 */
 function makeShares(shares) {
-  const items = shares.filter(([, share]) => share >= 0.005).map(([name, share], index) => {
-    const part = el("li", {}, `${name} ${Decide.toPercent(share)}`);
-    part.style.flexGrow = String(share);
-    part.style.borderColor = name === "rest" ? "var(--line)" : Colours.LINES[index % Colours.LINES.length];
-    return part;
+  const parts = shares.filter(([, share]) => share >= 0.005).map(([name, share], index) => {
+    const colour = name === "rest" ? "var(--line)" : Colours.LINES[index % Colours.LINES.length];
+    const part = el("i");
+    part.style.cssText = `flex-grow:${share};background:${colour}`;
+    return { part, colour, full: name, label: `${name} ${Decide.toPercent(share)}` };
   });
-  return items.length > 0 && el("ul", { class: "shares", "aria-label": "Shares of the variance" }, items);
+  return parts.length > 0 && [el("div", { class: "shares" }, parts.map(({ part }) => part)), el("ul", { class: "key", "aria-label": "Shares of the variance" }, parts.map(makeLegendItem))];
 }
 
 /** @param {HeatMap.HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
@@ -305,7 +305,7 @@ function drawLine({ points, colour, full }, hasDots) {
   return node;
 }
 
-/** @param {Line} line */
+/** @param {{colour: string, label: string, full: string}} line */
 function makeLegendItem({ colour, label, full }) {
   const box = el("i", {});
   box.style.background = colour;

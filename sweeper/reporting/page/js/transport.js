@@ -8,7 +8,7 @@ import * as ViewState from "./state.js";
 
 /** @typedef {HTMLVideoElement | HTMLAudioElement} Player */
 
-const FRAME = 1 / 24; // seconds of a step: a browser does not know how long the frames of a film are
+const FRAME = 1 / 24; // seconds of a step, until the film has shown how long its frames are
 const MAX_DRIFT = 0.08; // seconds that a film may be away from the clock while it plays
 const VALUE_PERIOD = 700; // milliseconds that each value of an axis is shown
 
@@ -17,12 +17,13 @@ function createBar(label, step, toggle, seek, ...more) {
   const range = el("input", { type: "range", min: 0, step, "aria-label": label, oninput: () => seek(Number(range.value)) });
   /** @param {string} text @param {string} name @param {string} key @param {() => void} onclick */
   const makeButton = (text, name, key, onclick) => el("button", { "aria-label": name, title: `${name}: key ${key}`, "data-key": key, onclick }, text);
-  const move = (/** @type {number} */ sign) => seek(Number(range.value) + sign * step);
+  const move = (/** @type {number} */ sign) => seek(Number(range.value) + sign * Number(range.step));
   const play = makeButton("▶", "Play", "Space", toggle);
   const words = el("output");
   const node = el("div", { class: "transport", role: "group", "aria-label": label }, play, makeButton("‹", "One step back", ",", () => move(-1)), makeButton("›", "One step on", ".", () => move(1)), range, words, more);
-  /** @param {number} value @param {number} max @param {string} text @param {boolean} isPlaying */
-  function show(value, max, text, isPlaying) {
+  /** @param {number} value @param {number} max @param {string} text @param {boolean} isPlaying @param {number} [newStep] */
+  function show(value, max, text, isPlaying, newStep = step) {
+    range.step = String(newStep);
     range.max = String(max);
     range.value = String(value);
     words.textContent = text;
@@ -32,16 +33,31 @@ function createBar(label, step, toggle, seek, ...more) {
   return { node, move, show };
 }
 
+/** @type {WeakMap<Player, number>} seconds between two frames, as far as the film has shown them */
+const frameTimes = new WeakMap();
+
+/** Find out how long the frames of a film are: browsers tell only when one is shown. @param {Player} player */
+function watchFrames(player) {
+  if (frameTimes.has(player) || !(player instanceof HTMLVideoElement) || !("requestVideoFrameCallback" in player)) return;
+  frameTimes.set(player, FRAME);
+  let [last, least] = [NaN, Infinity];
+  const see = (/** @type {number} */ _, /** @type {{mediaTime: number}} */ { mediaTime }) => {
+    const time = Math.abs(mediaTime - last); // of several frames, if some were not shown
+    if (time > 0.001 && time < least) frameTimes.set(player, (least = time));
+    last = mediaTime;
+    player.requestVideoFrameCallback(see);
+  };
+  player.requestVideoFrameCallback(see);
+}
+
 /**
  * One clock for all players: the longest one sets the time, and the others follow it.
  * @param {() => Player[]} listPlayers those in view now
  * @param {boolean} hasSound whether one of them can be heard
  */
 export function createClock(listPlayers, hasSound) {
-  let [time, isPlaying, loops, frame] = [0, false, true, 0];
+  let [time, isPlaying, loops, frame, leader] = [0, false, true, 0, /** @type {Player | undefined} */ (undefined)];
   let heard = hasSound ? listPlayers().findLastIndex((player) => player instanceof HTMLAudioElement) : -1;
-  /** @type {Player | undefined} */
-  let leader;
   const loop = el("button", { "aria-pressed": "true", onclick: toggleLoop }, "Loop");
   const sound = el("button", { title: "Which one is heard: key M", "data-key": "m", onclick: switchSound });
   const bar = createBar("Time of all films and sounds", FRAME, toggle, seek, loop, ...(hasSound ? [sound] : []));
@@ -82,12 +98,13 @@ export function createClock(listPlayers, hasSound) {
     players.forEach((player, index) => follow(player, index === heard));
     const length = leader?.duration || 0;
     sound.textContent = heard < 0 ? "Sound: off" : players.length > 1 ? `Sound: ${heard + 1} of ${players.length}` : "Sound: on";
-    bar.show(time, length, `${time.toFixed(2)} of ${length.toFixed(2)} s`, isPlaying);
+    bar.show(time, length, `${time.toFixed(2)} of ${length.toFixed(2)} s`, isPlaying, leader && frameTimes.get(leader));
     if (isPlaying) frame = requestAnimationFrame(sync);
   }
 
   /** @param {Player} player @param {boolean} isHeard */
   function follow(player, isHeard) {
+    watchFrames(player);
     player.loop = loops && player === leader;
     player.muted = !isHeard;
     player.parentElement?.style.setProperty("--at", `${(100 * time) / (player.duration || 1)}%`);
