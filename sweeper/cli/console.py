@@ -18,7 +18,7 @@ from sweeper.answers.cells import sanitize
 from sweeper.answers.parts import Answer, Fail, Note, Part, Warn
 from sweeper.answers.render import render_text, to_json
 from sweeper.files import atomic_write
-from sweeper.tables.export import encode_line
+from sweeper.tables.export import encode_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def write_lines(lines: Iterable[str], file: str) -> None:
     """Write lines to a file as a whole, or to stdout if its name is `-`."""
     with ExitStack() as files:
         handle = open_output(file, files)
-        handle.writelines(map(encode_line, lines))
+        handle.writelines(map(encode_text, lines))
         handle.flush()
 
 

@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 100  # levels of lists and objects; a workflow has about six
 # Values in one text. /object_info has 200,000; five million take about half a gigabyte.
 _MAX_VALUES: Final = 5_000_000
 _HALF_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # or a whole pair, which an emoji has
-_MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
+_MAX_DIGITS: Final = 4300  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
 _MAX_BITS: Final = 13_000  # the same limit for octal and hexadecimal integers
 _MAX_SHOWN: Final = 40  # characters of a number in a message
 TOO_LARGE: Final = "is too large for a number; a finite number is needed"
@@ -34,12 +34,7 @@ def parse_json(
     if text.count(",") + text.count("[") + text.count("{") > _MAX_VALUES:
         raise ValueError(f"more than {_MAX_VALUES:,} values")
     try:
-        if is_strict and not _HAS_LARGE_NUMBER.search(text):
-            value = _decode(text)
-        elif is_strict:
-            value = json.loads(text, parse_constant=_refuse_constant, parse_float=parse_number, parse_int=parse_number)
-        else:
-            value = json.loads(text)
+        value = _decode(text) if is_strict else json.loads(text)
     except RecursionError:
         raise ValueError(f"nested deeper than {max_depth} levels") from None
     return check_value(value, text, max_depth, keeps_surrogates=keeps_surrogates)
@@ -60,9 +55,24 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-# Decodes texts without such numbers in a third of the time.
-_HAS_LARGE_NUMBER: Final = re.compile(r"[0-9]([eE]|[0-9]{299})")
-_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{shorten_number(text)} {TOO_LARGE}")
+    return value
+
+
+def _decode(text: str) -> Any:
+    """Without a function for integers, which would take as long as all the rest."""
+    try:
+        return _decode_fast(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number; if it is an integer, CPython's message says nothing to a user
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=parse_number)
+
+
+_decode_fast: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float).decode
 
 
 def is_deeper(value: Any, max_depth: int) -> bool:
@@ -95,10 +105,7 @@ def parse_number(text: str) -> int | float | None:
         raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
     if not _FLOAT.match(text):
         return None
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{shorten_number(text)} {TOO_LARGE}")
-    return value
+    return _parse_float(text)
 
 
 def shorten_number(number: str) -> str:

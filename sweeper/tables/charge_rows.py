@@ -220,4 +220,4 @@ def format_csv(rows: Iterable[ChargeRow], axes: Sequence[str]) -> Iterator[str]:
         )
         for row in rows
     ]  # fmt: skip
-    return format_delimited((*_CSV_COLUMNS, *axes), cells, CSV_DIALECTS["csv"])
+    return format_delimited((*_CSV_COLUMNS, *axes), [list(zip(*cells, strict=True))], CSV_DIALECTS["csv"])

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -46,7 +46,8 @@ _SIGN: Final = r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
 _INVISIBLE: Final = r"[\s\0-\x1f\x7f-\x9f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 _FORMULA: Final = re.compile(rf"[\t\r\n\0]|{_INVISIBLE}*{_SIGN}")
 
-_PART: Final = 8192  # rows converted at a time: enough to be fast, few enough to need little memory
+Part = Sequence[Sequence[Any]]  # the columns of some rows of a table
+_PART: Final = 8192  # rows of a frame converted at a time: enough to be fast, few enough to need little memory
 
 LIST_COLUMNS: Final = ("outputs", "sha256")
 
@@ -62,12 +63,12 @@ class CsvDialect:
 CSV_DIALECTS: Final = {"csv": CsvDialect(",", "\r\n"), "tsv": CsvDialect("\t", "\n")}
 
 
-def encode_line(line: str) -> bytes:
+def encode_text(text: str) -> bytes:
     """Encode as UTF-8, with U+FFFD for half a surrogate pair, which UTF-8 cannot hold."""
     try:
-        return line.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError:
-        return replace_surrogates(line).encode("utf-8")
+        return replace_surrogates(text).encode("utf-8")
 
 
 def replace_surrogates(text: str) -> str:
@@ -108,27 +109,27 @@ def export(
     if name == "parquet" and not safe:
         _write(file, _make_parquet_writer(table))
     else:
-        export_rows([str(column) for column in table.columns], _iter_rows(table), file, name, safe=safe)
+        export_parts([str(column) for column in table.columns], _iter_parts_of(table), file, name, safe=safe)
 
 
-def export_rows(
+def export_parts(
     names: Sequence[str],
-    rows: Iterable[Sequence[Any]],
+    parts: Iterable[Part],
     file: str | os.PathLike[str] | BinaryIO,
     format_name: str,
     *,
     safe: bool = False,
 ) -> None:
-    """`export` of rows, in every format but parquet, without holding them in memory."""
+    """`export` of the parts of a table, in every format but parquet, without holding them in memory."""
     if safe and format_name not in CSV_DIALECTS:
         raise UsageError(f"formulas can be escaped only in csv and tsv, not in {format_name}")
     if format_name == "jsonl":
-        lines = _iter_json_lines(names, rows)
+        texts = _iter_json_lines(names, parts)
     elif format_name == "markdown":
-        lines = _iter_markdown_lines(names, rows)
+        texts = _iter_markdown_lines(names, parts)
     else:
-        lines = format_delimited(names, rows, CSV_DIALECTS[format_name], safe=safe)
-    _write(file, lambda handle: handle.writelines(map(encode_line, lines)))
+        texts = format_delimited(names, parts, CSV_DIALECTS[format_name], safe=safe)
+    _write(file, lambda handle: handle.writelines(map(encode_text, texts)))
 
 
 def _write(file: str | os.PathLike[str] | BinaryIO, write: Callable[[BinaryIO], None]) -> None:
@@ -139,11 +140,11 @@ def _write(file: str | os.PathLike[str] | BinaryIO, write: Callable[[BinaryIO], 
             write(handle)
 
 
-def _iter_rows(table: pd.DataFrame) -> Iterator[Sequence[Any]]:
-    """The rows of the frame as Python values. Every kind of missing value becomes None."""
+def _iter_parts_of(table: pd.DataFrame) -> Iterator[Part]:
+    """The cells of the frame as Python values. Every kind of missing value becomes None."""
     for start in range(0, len(table), _PART):
         part = table.iloc[start : start + _PART]
-        yield from zip(*(to_python_values(part.iloc[:, index]) for index in range(part.shape[1])), strict=True)
+        yield [to_python_values(part.iloc[:, index]) for index in range(part.shape[1])]
 
 
 def to_python_values(series: pd.Series[Any]) -> list[Any]:
@@ -158,10 +159,13 @@ def to_python_values(series: pd.Series[Any]) -> list[Any]:
 
 
 def format_delimited(
-    names: Sequence[str], rows: Iterable[Sequence[Any]], dialect: CsvDialect, *, safe: bool = False
+    names: Sequence[str], parts: Iterable[Part], dialect: CsvDialect, *, safe: bool = False
 ) -> Iterator[str]:
-    """The header line, then the line of each row."""
+    """The header line, then the lines of each part as one text."""
     delimiter, end = dialect.delimiter, dialect.line_end
+
+    def has_marks(text: str) -> bool:
+        return '"' in text or delimiter in text or "\n" in text or "\r" in text
 
     def format_field(value: Any) -> str:
         """A cell with quotes where RFC 4180 wants them, or where the text is empty."""
@@ -170,24 +174,21 @@ def format_delimited(
         text = _format_cell(value)
         if safe and isinstance(value, str) and _FORMULA.match(text):
             text = f"'{text}"
-        if not text or '"' in text or delimiter in text or "\n" in text or "\r" in text:
-            text = '"' + text.replace('"', '""') + '"'
-        return text
+        return '"' + text.replace('"', '""') + '"' if not text or has_marks(text) else text
 
     def format_fields(cells: Sequence[Any]) -> Iterable[str]:
-        """The cells of a column, in a third of the time if they have one type: no number needs quotes."""
-        types = set(map(type, cells)) - {type(None)}
-        if types <= {int, float}:
+        """The cells of a column, in a fraction of the time if they have one type: no number needs quotes."""
+        types = set(map(type, cells))
+        if types <= {int, float, type(None)}:
             return ["" if cell is None else repr(cell) for cell in cells]
-        if types == {str}:
-            return map({cell: format_field(cell) for cell in set(cells)}.__getitem__, cells)
-        return map(format_field, cells)
+        if types == {str} and not safe and all(cells) and not has_marks("".join(cells)):
+            return cells
+        is_text = types <= {str, type(None)}
+        return map({cell: format_field(cell) for cell in set(cells)}.__getitem__ if is_text else format_field, cells)
 
     yield delimiter.join(map(format_field, names)) + end
-    iterator = iter(rows)
-    while part := list(islice(iterator, _PART)):
-        for cells in zip(*map(format_fields, zip(*part, strict=True)), strict=True):
-            yield delimiter.join(cells) + end
+    for part in parts:
+        yield end.join([*map(delimiter.join, zip(*map(format_fields, part), strict=True)), ""])
 
 
 def _format_cell(value: Any) -> str:
@@ -202,10 +203,17 @@ def _format_cell(value: Any) -> str:
 # --- the other formats
 
 
-def _iter_json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+def _iter_json_lines(names: Sequence[str], parts: Iterable[Part]) -> Iterator[str]:
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    for cells in rows:
-        yield encode({name: _to_json_value(name, cell) for name, cell in zip(names, cells, strict=True)}) + "\n"
+    for part in parts:
+        columns = [_to_json_values(*column) for column in zip(names, part, strict=True)]
+        yield from (encode(dict(zip(names, row, strict=True))) + "\n" for row in zip(*columns, strict=True))
+
+
+def _to_json_values(name: str, cells: Sequence[Any]) -> Sequence[Any]:
+    if name in LIST_COLUMNS or float in map(type, cells):
+        return [_to_json_value(name, cell) for cell in cells]
+    return cells
 
 
 def _to_json_value(name: str, cell: Any) -> Any:
@@ -216,10 +224,10 @@ def _to_json_value(name: str, cell: Any) -> Any:
     return cell
 
 
-def _iter_markdown_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+def _iter_markdown_lines(names: Sequence[str], parts: Iterable[Part]) -> Iterator[str]:
     yield "| " + " | ".join(map(format_markdown_cell, names)) + " |\n"
     yield "|" + " --- |" * len(names) + "\n"
-    for cells in rows:
+    for cells in chain.from_iterable(zip(*part, strict=True) for part in parts):
         yield "| " + " | ".join(map(format_markdown_cell, cells)) + " |\n"
 
 
@@ -280,17 +288,17 @@ def collect_cells(
     shared: dict[str, str] = {}  # because prompts are repeated in every row
     for batch in batches:
         for name, column in columns.items():
-            cells = list(_get_cells(batch, name, layout))
+            cells = _get_cells(batch, name, layout)
             column.extend(map(shared.setdefault, cells, cells) if set(map(type, cells)) == {str} else cells)
     return columns
 
 
-def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Iterable[Any]:
+def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Sequence[Any]:
     """One column of the table in a batch."""
     if name == "currency":
         return [None if cost is None else CURRENCY for cost in batch["cost"]]
     if name in RESERVED_COLUMNS:
-        return map(_to_json_list, batch[name]) if name in LIST_COLUMNS else batch[name]
+        return list(map(_to_json_list, batch[name])) if name in LIST_COLUMNS else batch[name]
     if name not in {*layout.axis_columns, *layout.slot_names}:
         return list(batch["metrics"].get(name) or [None] * len(batch["trial"]))
     return [cells.get(name) for cells in batch["columns" if name in layout.axis_columns else "params"]]
@@ -310,11 +318,10 @@ def _make_column(name: str, cells: list[Any]) -> list[Any]:
     return cells
 
 
-def iter_rows(batches: Iterable[Batch], layout: TableLayout) -> Iterator[tuple[Any, ...]]:
-    """The rows of `collect_cells`, without holding them in memory."""
+def iter_parts(batches: Iterable[Batch], layout: TableLayout) -> Iterator[Part]:
+    """The columns of `collect_cells` in parts, without holding them in memory."""
     names = column_names(layout)
-    for batch in batches:
-        yield from zip(*(_get_cells(batch, name, layout) for name in names), strict=True)
+    return ([_get_cells(batch, name, layout) for name in names] for batch in batches)
 
 
 def _to_json_list(texts: Sequence[str]) -> str:
@@ -324,4 +331,4 @@ def _to_json_list(texts: Sequence[str]) -> str:
 
 def write_csv(batches: Iterable[Batch], layout: TableLayout, path: Path) -> None:
     """Write the table to a CSV file without holding it in memory. A run does this at its end."""
-    export_rows(column_names(layout), iter_rows(batches, layout), path, "csv")
+    export_parts(column_names(layout), iter_parts(batches, layout), path, "csv")

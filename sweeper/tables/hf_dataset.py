@@ -31,7 +31,7 @@ from sweeper.store.containment import is_plain_path, refuse_links
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.store.row_queries import batch_results
-from sweeper.tables.export import column_names, encode_line, iter_rows, replace_surrogates
+from sweeper.tables.export import collect_cells, encode_text, replace_surrogates
 from sweeper.wording import count_things
 
 FORMAT: Final = "hf-dataset"
@@ -137,10 +137,11 @@ def _collect_cells(
     rows: Sequence[Result], layout: TableLayout, shown: Sequence[Sequence[tuple[str, str]]]
 ) -> dict[str, list[Any]]:
     """The columns of the dataset, with the cells of a trial once for each of its `shown` files."""
-    names = column_names(layout)
-    lines = [values for values, pairs in zip(iter_rows(batch_results(rows), layout), shown, strict=True) for _ in pairs]
-    columns = zip(*lines, strict=True) if lines else [()] * len(names)
-    cells = {name: list(column) for name, column in zip(names, columns, strict=True) if name not in _LEFT_OUT}
+    cells = {
+        name: [cell for cell, pairs in zip(column, shown, strict=True) for _ in pairs]
+        for name, column in collect_cells(batch_results(rows), layout).items()
+        if name not in _LEFT_OUT
+    }
     if any(len(pairs) > 1 for pairs in shown):
         numbers = [number for pairs in shown for number in range(len(pairs))]
         cells = {"trial": cells.pop("trial"), "output": numbers, **cells}
@@ -268,7 +269,7 @@ def _write_folder(out: Path, sources: Mapping[Path, str], texts: Mapping[str, st
         for name, text in texts.items():
             if name != _CARD or not (out / name).exists():
                 with atomic_write(out / name) as file:
-                    file.write(encode_line(text))
+                    file.write(encode_text(text))
         _write_list(out, {*pictures, *texts})
     except OSError as error:
         raise ResultsError(f"{out}: cannot be written: {describe_write_error(out / LIST_NAME, error)}") from error

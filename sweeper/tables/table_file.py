@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from itertools import compress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from sweeper.store import Store
 from sweeper.tables.export import (
     CSV_DIALECTS,
+    Part,
     column_names,
-    encode_line,
+    encode_text,
     export,
-    export_rows,
+    export_parts,
     format_delimited,
-    iter_rows,
+    iter_parts,
     write_csv,
 )
 
@@ -54,7 +56,7 @@ class TableFile:
     def _has_columns(self) -> bool:
         """Whether the file has the columns that this version of sweeper writes."""
         (header,) = format_delimited(column_names(self._store.layout()), [], CSV_DIALECTS["csv"])
-        expected = encode_line(header)
+        expected = encode_text(header)
         with suppress(OSError), self._path.open("rb") as file:
             return file.read(len(expected)) == expected
         return False
@@ -78,14 +80,14 @@ def export_results(
         return len(frame)
     count = 0
 
-    def iter_selected() -> Iterator[tuple[Any, ...]]:
+    def iter_selected() -> Iterator[Part]:
         nonlocal count
-        for row in iter_rows(store.batches(run), layout):
-            if trials is None or row[0] in trials:
-                count += 1
-                yield row
+        for part in iter_parts(store.batches(run), layout):
+            kept = [trials is None or trial in trials for trial in part[0]]
+            count += sum(kept)
+            yield part if all(kept) else [list(compress(cells, kept)) for cells in part]
 
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run)
-        export_rows(column_names(layout), iter_selected(), file, format_name, safe=safe)
+        export_parts(column_names(layout), iter_selected(), file, format_name, safe=safe)
     return count

@@ -83,7 +83,7 @@ def test_a_file_in_another_folder_is_named_as_the_user_wrote_it(tmp_path, monkey
             b"a: " * 100_000,
             "e.yaml:1: is not YAML: a text with a colon and a space in it needs quotes, such as prompt: 'a fox: red'",
         ),
-        (b"a: " + b"9" * 5000 + b"\n", "e.yaml:1: a: a number of more than 4000 digits"),
+        (b"a: " + b"9" * 5000 + b"\n", "e.yaml:1: a: a number of more than 4300 digits"),
     ],
 )
 def test_a_file_that_is_not_text_is_refused(here, data, expected):

@@ -24,7 +24,7 @@ from sweeper.planning.plan import Plan
 from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resolve_diff_run
 from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
 from sweeper.running.settings import RunOptions
-from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
+from sweeper.tables.export import CSV_DIALECTS, encode_text, format_delimited
 
 _CHUNK: Final = 4096  # trials
 _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
@@ -125,21 +125,20 @@ def _stream_trials(
     slots = [name for name in plan.slot_names if name not in axes]
     dialect = CSV_DIALECTS["csv"]
     if csv is not None:
-        csv.writelines(map(encode_line, format_delimited(("index", *axes, *slots, "digest"), [], dialect)))
+        csv.writelines(map(encode_text, format_delimited(("index", *axes, *slots, "digest"), [], dialect)))
     for trials in iter(lambda: list(itertools.islice(trials_of_plan, _CHUNK)), []):
         for consume in consumers:
             for trial in trials:
                 consume(trial)
         if jsonl is not None:
-            jsonl.writelines(encode_line(_to_json_line(trial)) for trial in trials)
+            jsonl.writelines(encode_text(_to_json_line(trial)) for trial in trials)
         if csv is not None:
             rows = [
                 (trial.index, *map(trial.columns.get, axes), *map(trial.params.get, slots), trial.digest)
                 for trial in trials
             ]
-            lines = format_delimited((), rows, dialect)
-            next(lines)  # skip the header, which is already written
-            csv.writelines(map(encode_line, lines))
+            _, text = format_delimited((), [list(zip(*rows, strict=True))], dialect)  # the header is already written
+            csv.write(encode_text(text))
 
 
 def _to_json_line(trial: Trial) -> str:
