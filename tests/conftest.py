@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+# What a page can be made to be later too, with the values of a new one.
+_CHANGEABLE = {"color_scheme": "light", "reduced_motion": "no-preference"}
+Lend = Callable[[dict[str, Callable[[Any], Any]]], AbstractContextManager[Callable[..., Any]]]
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
 _NO_PRIVILEGE = 1314  # the error of Windows
@@ -205,3 +209,61 @@ def browser(_chromium: tuple[Any, asyncio.AbstractEventLoop]) -> Iterator[Any]:
     for context in found.contexts:
         context.close()
     asyncio._set_running_loop(None)
+
+
+@pytest.fixture(scope="module")
+def _free_pages(browser: Any) -> list[Any]:
+    """Empty pages. A new one takes a tenth of a second of the processor, mostly for its process."""
+    return []
+
+
+@pytest.fixture
+def lend_pages(browser: Any, _free_pages: list[Any], tmp_path: Path) -> Lend:
+    """Lend empty pages: `with lend_pages({event: listener}) as lend: page = lend(viewport=...)`.
+
+    The options of `lend` are those of a browser's context. Where they can be taken back, the page is lent again to the
+    next test of the module, unless it is `alone`, which a test says that changes the page for good.
+    """
+
+    @contextlib.contextmanager
+    def lend_them(listeners: dict[str, Callable[[Any], Any]]) -> Iterator[Callable[..., Any]]:
+        lent, others = [], []
+
+        def lend(*, alone: bool = False, **options: Any) -> Any:
+            is_new = alone or not options.keys() <= {"viewport", *_CHANGEABLE}
+            if is_new or not _free_pages:
+                page = browser.new_context(**options).new_page()
+            else:
+                page = _free_pages.pop()
+                page.set_viewport_size(options.pop("viewport", {"width": 1280, "height": 720}))
+                page.emulate_media(media="null", **{**_CHANGEABLE, **options})
+                page.mouse.move(0, 0)
+            (others if is_new else lent).append(page)
+            for event, listener in listeners.items():
+                page.on(event, listener)
+            return page
+
+        yield lend
+        for page in others:
+            page.context.close()
+        for page in lent:
+            _empty(page, tmp_path / "empty.html")
+            for event, listener in listeners.items():
+                page.remove_listener(event, listener)
+        _free_pages.extend(lent)
+
+    return lend_them
+
+
+def _empty(page: Any, file: Path) -> None:
+    """Show an empty file on a page, and forget what the browser keeps."""
+    for other in page.context.pages:
+        if other != page:
+            other.close()
+    page.unroute_all()
+    if page.url.startswith("http:"):
+        page.evaluate("localStorage.clear()")
+        page.context.clear_cookies()
+    file.touch()
+    page.goto(file.as_uri())
+    page.evaluate("localStorage.clear()")  # all files share it

@@ -11,24 +11,23 @@ from tests.reporting.page_actions import press_in_menu
 
 
 @pytest.fixture
-def open_page(browser):
+def open_page(lend_pages):
     """Open a page from disk. The test fails if the page logs to the console, throws, or uses the network."""
-    contexts, trouble = [], []
+    trouble = []
+    hear = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+        "request": lambda one: trouble.append(one.url) if not one.url.startswith(("file:", "blob:")) else None,
+    }
+    with lend_pages(hear) as lend:
 
-    def visit(file: Path):
-        context = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda one: trouble.append(one.url) if not one.url.startswith(("file:", "blob:")) else None)
-        page.goto(file.resolve().as_uri())
-        page.wait_for_selector("#view > *")
-        return page
+        def visit(file: Path):
+            page = lend(viewport={"width": 1200, "height": 800})
+            page.goto(file.resolve().as_uri())
+            page.wait_for_selector("#view > *")
+            return page
 
-    yield visit
-    for context in contexts:
-        context.close()
+        yield visit
     assert trouble == []
 
 

@@ -27,20 +27,12 @@ def made(tmp_path):
 WIDE = {"viewport": {"width": 1400, "height": 900}}
 
 
-@pytest.fixture(scope="module")
-def _free_pages(browser) -> list[Any]:
-    """Empty pages of the width WIDE. A new one takes a tenth of a second of the processor, mostly for its process."""
-    return []
-
-
 @pytest.fixture
-def opened(browser, _free_pages, tmp_path) -> Iterator[Any]:
+def opened(lend_pages) -> Iterator[Any]:
     """Open a report's page; whatever it writes to the console, throws or asks of a network fails the test.
 
-    Its options are those of a browser's context. A page without options is used again by the next test, unless it is
-    `alone`, which a test says that changes the page for good.
+    Its options are those of `lend_pages`.
     """
-    used, others = [], []
     trouble: list[str] = []
     hear = {
         "console": lambda message: trouble.append(f"console: {message.text}"),
@@ -48,35 +40,15 @@ def opened(browser, _free_pages, tmp_path) -> Iterator[Any]:
         "dialog": lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()),
         "request": lambda r: None if r.url.startswith(("file:", "blob:", "data:")) else trouble.append(r.url),
     }
+    with lend_pages(hear) as lend:
 
-    def visit(folder: Path, address: str = "", *, alone: bool = False, **options: Any) -> Any:
-        if options or alone or not _free_pages:
-            page = browser.new_context(**{**WIDE, **options}).new_page()
-        else:
-            page = _free_pages.pop()
-        (others if options or alone else used).append(page)
-        for event, listener in hear.items():
-            page.on(event, listener)
-        page.goto(f"{folder.as_uri()}/index.html{address}")
-        page.wait_for_selector("#view > *")
-        return page
+        def visit(folder: Path, address: str = "", **options: Any) -> Any:
+            page = lend(**{**WIDE, **options})
+            page.goto(f"{folder.as_uri()}/index.html{address}")
+            page.wait_for_selector("#view > *")
+            return page
 
-    yield visit
-    empty = tmp_path / "empty.html"
-    empty.touch()
-    for page in used:
-        for event, listener in hear.items():
-            page.remove_listener(event, listener)
-        for other in page.context.pages:
-            if other != page:
-                other.close()
-        page.goto(empty.as_uri())
-        page.evaluate("localStorage.clear()")
-        page.set_viewport_size(WIDE["viewport"])
-        page.mouse.move(0, 0)
-        _free_pages.append(page)
-    for page in others:
-        page.context.close()
+        yield visit
     assert trouble == []
 
 

@@ -29,25 +29,24 @@ NEXT = "before => document.body.dataset.pair !== before && !document.getElementB
 
 
 @pytest.fixture
-def visit(browser):
+def visit(lend_pages):
     """Open the page as a voter; what the page writes to the console or throws fails the test."""
-    contexts, trouble = [], []
+    trouble = []
+    hear = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+    }
+    with lend_pages(hear) as lend:
 
-    def go(url, voter, **options):
-        context = browser.new_context(**{"viewport": {"width": 1000, "height": 700}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(url)
-        page.get_by_label("Your name").fill(voter)
-        page.keyboard.press("Enter")
-        page.wait_for_function(READY)
-        return page
+        def go(url, voter, **options):
+            page = lend(**{"viewport": {"width": 1000, "height": 700}, **options})
+            page.goto(url)
+            page.get_by_label("Your name").fill(voter)
+            page.keyboard.press("Enter")
+            page.wait_for_function(READY)
+            return page
 
-    yield go
-    for context in contexts:
-        context.close()
+        yield go
     assert [text for text in trouble if not text.startswith("Failed to load resource")] == []
 
 

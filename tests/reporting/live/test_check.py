@@ -67,22 +67,22 @@ def view():
 
 
 @pytest.fixture
-def visit(browser):
-    contexts, trouble = [], []
+def visit(lend_pages):
+    trouble = []
+    hear = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+    }
+    with lend_pages(hear) as lend:
 
-    def go(url):
-        contexts.append(browser.new_context(viewport={"width": 1200, "height": 800}))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(url)
-        page.wait_for_selector("#view > *")
-        return page
+        def go(url):
+            page = lend(viewport={"width": 1200, "height": 800})
+            page.goto(url)
+            page.wait_for_selector("#view > *")
+            return page
 
-    go.trouble = trouble
-    yield go
-    for context in contexts:
-        context.close()
+        go.trouble = trouble
+        yield go
     assert trouble == []
 
 

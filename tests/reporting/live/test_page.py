@@ -29,24 +29,23 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
-def visit(browser):
+def visit(lend_pages):
     """Open an address; what the page writes to the console or throws fails the test."""
-    contexts, trouble = [], []
+    trouble = []
+    hear = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+        "dialog": lambda dialog: (trouble.append(dialog.message), dialog.dismiss()),
+    }
+    with lend_pages(hear) as lend:
 
-    def go(url, selector="#view > *"):
-        context = browser.new_context(viewport={"width": 1200, "height": 800})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-        page.goto(url)
-        page.wait_for_selector(selector)
-        return page
+        def go(url, selector="#view > *"):
+            page = lend(viewport={"width": 1200, "height": 800})
+            page.goto(url)
+            page.wait_for_selector(selector)
+            return page
 
-    yield go
-    for context in contexts:
-        context.close()
+        yield go
     assert [text for text in trouble if not text.startswith("Failed to load resource")] == []
 
 
