@@ -13,18 +13,10 @@ from typing import Final
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.trial import Trial
-from sweeper.model.workflow import Graph, compute_digest, make_file_marker
+from sweeper.model.workflow import compute_digest, encode_workflow, make_file_marker
 from sweeper.planning.plan import Plan
 
 _FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")
-
-
-def encode_workflow(graph: Graph) -> bytes:
-    """A graph as the bytes of a JSON file, formatted as ComfyUI exports it."""
-    try:
-        return json.dumps(graph, indent=2, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it
-        return json.dumps(graph, indent=2).encode() + b"\n"
 
 
 class WorkflowFolder:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sweeper.answers.parts import Fail, Line, Part, Warn
 from sweeper.answers.render import IF_GIVEN
-from sweeper.cli.node_class_source import load_classes
 from sweeper.cli.options import get_workflow_path
 from sweeper.cli.trust_check import find_confinement, load_named_template, load_trusted
+from sweeper.editing.node_class_source import load_classes
 from sweeper.errors import ExperimentError, InputError, Problem, summarise_problems
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment

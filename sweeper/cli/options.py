@@ -125,6 +125,14 @@ settings = click.option(
     help="Only this value of a slot or variable, or these: VALUE is YAML, and a list such as steps=[4,8] has several. "
     "A command that runs the experiment uses them instead of the experiment's own. May be repeated.",
 )  # fmt: skip
+object_info = click.option(
+    "--object-info", type=click.Path(path_type=Path), metavar="FILE",
+    help="Take node classes from this file: a saved response to GET /object_info.",
+)  # fmt: skip
+_class_target = click.option(
+    "-t", "--target", metavar="TARGET",
+    help="Take node classes from this server: cloud, a URL or a name from the targets file. [default: embedded]",
+)  # fmt: skip
 run_id = click.option(
     "--run", "run_id", metavar="ID", shell_complete=complete_from("runs"),
     help="Only the results of this run (see `sweeper runs`). [default: of each trial, the best result of all runs]",
@@ -147,6 +155,11 @@ def selection(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (settings, _limit, where):
         with_selection = option(with_selection)
     return with_selection
+
+
+def node_classes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--target` and `--object-info`, from which a `NodeClassSource` is made."""
+    return _class_target(object_info(command))
 
 
 def get_workflow_path(file: Path) -> Path:

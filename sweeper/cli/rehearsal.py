@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from sweeper.cli import console
-from sweeper.cli.node_class_source import read_object_info
 from sweeper.comfy.target import Target
+from sweeper.editing.node_class_source import read_object_info
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.node_classes import NodeInfo

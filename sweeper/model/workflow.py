@@ -32,6 +32,14 @@ CONVERT_HINT: Final = f"{EXPORT_HINT}, or convert it: `sweeper template new FILE
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def encode_workflow(graph: Graph) -> bytes:
+    """A graph as the bytes of a JSON file, formatted as ComfyUI exports it."""
+    try:
+        return json.dumps(graph, indent=2, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it
+        return json.dumps(graph, indent=2).encode() + b"\n"
+
+
 def find_unique_titles(graph: Graph) -> dict[str, str]:
     """Return the titles that name one node only, by the id of the node."""
     titles = {node_id: str(node.get("_meta", {}).get("title") or "").strip() for node_id, node in graph.items()}

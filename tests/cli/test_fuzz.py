@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sweeper.cli import main
-from sweeper.cli.read_workflow import read_workflow_texts
 from sweeper.comfy.uploads import paint_mask
+from sweeper.editing.read_workflow import read_workflow_texts
 from sweeper.errors import SweeperError
 from sweeper.images.compare import compare_images
 from sweeper.images.metrics.measure import read_picture

@@ -20,7 +20,7 @@ DOORS = {
     "comparison": "import sweeper; sweeper.compare_images(file, file.with_name('other.png'))",
     "thumbnail": "from sweeper.reporting.thumbnails import open_picture; open_picture(file, (640, 640))",
     "mask": "from sweeper.comfy.uploads import paint_mask; paint_mask(file.read_bytes(), file.read_bytes(), 'a')",
-    "workflow": "from sweeper.cli.read_workflow import read_workflow_texts; read_workflow_texts(file, 'PNG')",
+    "workflow": "from sweeper.editing.read_workflow import read_workflow_texts; read_workflow_texts(file, 'PNG')",
 }
 RUN = """
 import resource, sys

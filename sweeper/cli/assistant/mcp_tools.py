@@ -28,9 +28,10 @@ from sweeper.cli.assistant.cli_process import CommandProcess, run_command
 from sweeper.cli.assistant.confined_command import AssistantConfinement
 from sweeper.cli.assistant.workspace import Ledger, Workspace
 from sweeper.cli.load_prepared import check_file, load_prepared
-from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.cli.options import get_workflow_path, split_names
-from sweeper.cli.read_workflow import list_slots
+from sweeper.cli.trust_check import load_named_template
+from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import list_slots, read_graph
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.selection import Selection
 from sweeper.running.count_plan import answer_plan
@@ -381,7 +382,13 @@ class Reader:
     async def list_slots(self, workflow: str) -> Any:
         """The inputs of a workflow that can be slots."""
         file = get_workflow_path(self.workspace.resolve(workflow))
-        return await self._ask(lambda: list_slots(file, NodeClassSource(None, None)))
+
+        def find() -> Any:
+            classes = NodeClassSource()
+            found = read_graph(file, classes)
+            return list_slots(found, classes.classes, load_named_template(file).slots if found.is_unchanged else {})
+
+        return await self._ask(find)
 
     async def validate(self, file: str) -> Any:
         """What is wrong with an experiment or a template."""

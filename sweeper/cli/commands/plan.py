@@ -15,7 +15,6 @@ import click
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.export_workflows import WorkflowFolder
 from sweeper.cli.load_prepared import load_prepared
-from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
@@ -56,7 +55,7 @@ _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
     metavar="RUN|RESULTS",
     help="Compare the plan with a run: its number (see `sweeper runs`), or a results folder (its latest run).",
 )
-@object_info_option
+@options.object_info
 @trust_check.option
 @options.as_json
 def command(

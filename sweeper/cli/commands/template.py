@@ -11,10 +11,10 @@ import click
 from sweeper.answers.cells import format_cell, join_choices, to_json_text
 from sweeper.answers.parts import Line, Part, Table
 from sweeper.cli import console, options
-from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
-from sweeper.cli.read_workflow import SLOT_COLUMNS, list_slots, read_graph_noted, suggest_workflow_slots
 from sweeper.cli.trust_check import load_named_template
+from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import SLOT_COLUMNS, LoadedWorkflow, list_slots, read_graph, suggest_workflow_slots
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.starter_experiment import render_slots_file
@@ -47,11 +47,14 @@ def command(context: click.Context) -> None:
     epilog=format_examples("sweeper template slots workflow.json", "sweeper template slots ComfyUI_00001_.png --json")
 )
 @_file_argument
-@add_class_options
+@options.node_classes
 @options.as_json
 def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """List every input of a workflow that could become a slot; of a template, first the slots that it has."""
-    rows = list_slots(file, NodeClassSource(target, object_info))
+    classes = NodeClassSource(target, object_info)
+    workflow = _read_graph(file, classes)
+    own = load_named_template(file).slots if workflow.is_unchanged else {}
+    rows = list_slots(workflow, classes.classes, own)
     if as_json:
         console.print_json(rows)
     else:
@@ -79,14 +82,14 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="The template to write."
 )
 @click.option("--force", is_flag=True, help="Replace existing files.")
-@add_class_options
+@options.node_classes
 @options.as_json
 def new(file: Path, *, output: Path, force: bool, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """Make a template: the workflow, unchanged or converted, and a slots file beside it to edit."""
     if output.suffix != ".json":
         raise UsageError(f"{output}: a template is a .json file; its slots go into the .slots.yaml beside it")
     classes = NodeClassSource(target, object_info)
-    workflow = read_graph_noted(file, classes)
+    workflow = _read_graph(file, classes)
     suggestions = suggest_workflow_slots(workflow, classes.classes)
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
@@ -117,18 +120,26 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
 
 @command.command(epilog=format_examples("sweeper template show templates/txt2img.json"))
 @_file_argument
-@add_class_options
+@options.node_classes
 @options.as_json
 def show(file: Path, *, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """Show a template: its slots with their types, defaults and the nodes they affect, and the output nodes."""
     classes = NodeClassSource(target, object_info)
-    workflow = read_graph_noted(file, classes)
+    workflow = _read_graph(file, classes)
     template = load_named_template(file) if workflow.is_unchanged else build_template(workflow.source)
     description = _describe_template(with_node_schemas(template, classes.classes), classes.classes)
     if as_json:
         console.print_json(description)
     else:
         console.print_parts(_iter_parts(description, template.graph))
+
+
+def _read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
+    """Read the workflow of a file, and warn about each change that was made to it."""
+    workflow = read_graph(path, classes)
+    for note in workflow.notes:
+        console.warn(note)
+    return workflow
 
 
 def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:

@@ -9,14 +9,13 @@ import click
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.load_prepared import check_file
-from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 
 
 @click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
 @options.targets
-@object_info_option
+@options.object_info
 @trust_check.option
 @options.as_json
 def command(

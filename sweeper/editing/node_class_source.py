@@ -1,19 +1,14 @@
-"""Where a command takes node classes from: `--target`, a saved object_info (`--object-info`), or the embedded server.
-
-Declares the two options and gets the JSON. Converting and checking workflows with it belongs to the commands.
-"""
+"""Where a command gets node classes: `--target`, a saved object_info (`--object-info`), or the embedded server."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import click
+from typing import Any, Final
 
 from sweeper import embedded
 from sweeper.comfy.target import resolve_targets
@@ -23,27 +18,8 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.object_info import ClassReader
 from sweeper.running.node_class_cache import get_object_info
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _MAX_CLASS: Final = 64 * 2**20  # characters
 _PIECE: Final = 2**16  # bytes of the file that are read at once
-
-_target_option = click.option(
-    "-t",
-    "--target",
-    metavar="TARGET",
-    help="Take node classes from this server: cloud, a URL or a name from the targets file. [default: embedded]",
-)
-object_info_option = click.option(
-    "--object-info",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Take node classes from this file: a saved response to GET /object_info.",
-)
-
-
-def add_class_options(function: _F) -> _F:
-    """Add both options to a command, which gets the arguments `target` and `object_info`."""
-    return _target_option(object_info_option(function))
 
 
 @dataclass(frozen=True)

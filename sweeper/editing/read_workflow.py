@@ -1,4 +1,4 @@
-"""Read a workflow for `sweeper template` and `init`: from JSON, or from a picture, film or sound that embeds it.
+"""Read a workflow for `init`, `open` and `template`: from JSON, or from a picture, film or sound that embeds it.
 
 A workflow in UI format is converted to API format. Suggesting slots belongs to `sweeper.loading.suggest_slots`.
 
@@ -16,10 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cli import console
-from sweeper.cli.export_workflows import encode_workflow
-from sweeper.cli.node_class_source import NodeClassSource
-from sweeper.cli.trust_check import load_named_template
+from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.errors import ImageError, Problem, TemplateError
 from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import Suggestion, choose_app_slots, suggest_slots
@@ -30,8 +27,8 @@ from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source
-from sweeper.model.template import MISSING, ModelFile
-from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
+from sweeper.model.template import MISSING, ModelFile, Slot
+from sweeper.model.workflow import Graph, encode_workflow, find_shape_problems, is_ui_format
 from sweeper.wording import join_names
 
 if TYPE_CHECKING:
@@ -109,29 +106,20 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     )
 
 
-def read_graph_noted(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
-    """Read the workflow of a file as `read_graph` does, and warn about each change that was made to it."""
-    workflow = read_graph(path, classes)
-    for note in workflow.notes:
-        console.warn(note)
-    return workflow
-
-
 def suggest_workflow_slots(workflow: LoadedWorkflow, info: NodeInfo) -> tuple[Suggestion, ...]:
     """Suggest the slots that the author of a workflow chose for its App mode, or all that are possible."""
     chosen = choose_app_slots(workflow.graph, info, workflow.app_inputs)
     return chosen or suggest_slots(workflow.graph, info)
 
 
-def list_slots(path: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
-    """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema.
+def list_slots(workflow: LoadedWorkflow, info: NodeInfo, own: Mapping[str, Slot]) -> list[dict[str, Any]]:
+    """Every input of a workflow that can be a slot: where it is, its value, and its JSON Schema.
 
-    The slots of a template come first, with their own names. `is_slot` is false for the inputs that are none yet.
+    `own` are the slots of the template that the workflow is: they come first, with their own names. `is_slot` is false
+    for the inputs that are none yet.
     """
-    workflow = read_graph_noted(path, classes)
-    suggestions = suggest_slots(workflow.graph, classes.classes)
+    suggestions = suggest_slots(workflow.graph, info)
     columns = (*SLOT_COLUMNS, "schema", "others")
-    own = load_named_template(path).slots if workflow.is_unchanged else {}
     by_address = {address: suggestion for suggestion in suggestions for address in suggestion.addresses}
     rows = []
     for slot in own.values():

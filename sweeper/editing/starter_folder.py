@@ -1,0 +1,219 @@
+"""Make a folder with a template and an experiment that runs as it is, for the user to edit."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import LoadedWorkflow, read_graph, suggest_workflow_slots
+from sweeper.errors import ImageError, UsageError
+from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
+from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment, render_slots_file
+from sweeper.loading.suggest_slots import Suggestion, find_output_nodes
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.graph_check import GraphCheck
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
+from sweeper.model.portable_names import make_portable
+from sweeper.model.workflow import find_upstream
+from sweeper.running.node_class_cache import get_embedded_classes
+from sweeper.schemas import make_editor_line
+from sweeper.wording import find_nearest, join_names
+
+_STARTER: Final = Path(__file__).parent / "starter" / "txt2img.json"
+EXPERIMENT: Final = "experiment.yaml"
+_INPUTS: Final = "inputs"
+_MAX_NAME_BYTES: Final = 255  # of a file, on most systems
+_OTHER_SUFFIXES: Final = frozenset(f".{name}" for name in FILM_TYPES | SOUND_TYPES)
+_LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
+_PLACEHOLDER_SIZE: Final = (512, 512)
+
+
+def write_starter_folder(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write the files of a new folder, by their path in it, but for those that are there with the same content.
+
+    Returns what it wrote. Raises UsageError if there is another file in the place of one; then it writes nothing.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; give the name of a folder")
+    # The workflow and its pictures may be in the folder already.
+    contents = {name: content for name, content in contents.items() if not _has_content(folder / name, content)}
+    present = [name for name in contents if (folder / name).exists()]
+    if present:
+        raise UsageError(f"{folder}: already contains {', '.join(present)}; give another folder, or move them away")
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("xb") as stream:  # x: fails if another process just made the file
+            stream.write(content)
+    return [folder / name for name in contents]
+
+
+def _has_content(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def make_starter_files(
+    folder: Path, source: Path | None, classes: NodeClassSource
+) -> tuple[dict[str, bytes], list[str]]:
+    """The files of a new folder for the workflow of a file, by their path in it, and what the user should know of them.
+
+    `source` None: text to image. Raises UsageError if nothing in the workflow can be swept, and as `read_graph` does.
+    """
+    source = source or _STARTER
+    workflow = read_graph(source, classes)
+    slots = suggest_workflow_slots(workflow, classes.classes)
+    outputs = find_output_nodes(workflow.graph, classes.classes)
+    if not workflow.app_inputs:
+        slots = order_slots(slots, find_upstream(workflow.graph, outputs)) or slots
+    if not slots:
+        raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
+    notes = list(workflow.notes)
+    files, contents = _collect_inputs(source, workflow, slots, notes)
+    choices = _list_choices(workflow, slots, classes)
+    if not has_axis(slots, choices):
+        _add_mirrored_picture(files, contents)
+    if not classes.is_default:
+        notes += _find_absent_values(slots, choices)
+    stem = _to_file_name(source.stem) or "workflow"
+    title = f"Made by `sweeper init` from {' '.join(source.name.split())}."
+    experiment = render_experiment(
+        _choose_name(folder), title=title, template=f"{stem}.json",
+        target=_choose_target(workflow, classes.target, notes), slots=slots, files=files, choices=choices,
+        has_pictures=any("Audio" not in workflow.graph[key]["class_type"] for key in outputs),
+        keep_temp=bool(GraphCheck(workflow.graph, classes.classes).find_unsaved_outputs()),
+    )  # fmt: skip
+    slots_file = render_slots_file(
+        f"{stem}.json", workflow.graph, classes.classes, slots, models=workflow.models, unchecked=workflow.unchecked
+    )
+    return {
+        EXPERIMENT: f"{make_editor_line('experiment')}\n{experiment}".encode(),
+        f"{stem}.json": workflow.content,
+        f"{stem}.slots.yaml": slots_file.encode(),
+        **contents,
+    }, notes
+
+
+def _choose_target(workflow: LoadedWorkflow, target: str | None, notes: list[str]) -> tuple[str, str]:
+    """The experiment's target and a remark: the user's, or the embedded server."""
+    if target is not None:
+        return target, "or another server: embedded, cloud, a URL"
+    nodes = workflow.graph.values()
+    missing = {str(node["class_type"]) for node in nodes} - get_embedded_classes(nodes).classes.keys()
+    if missing:
+        notes.append(
+            f"sweeper's own server lacks {join_names(sorted(missing))}: stand-ins run these nodes, so that you can try "
+            f"the sweep; for real pictures: `sweeper run --target URL`"
+        )
+    return "embedded", f"sweeper's own server draws no real model; yours: {_LOCAL_COMFYUI}, or cloud"
+
+
+def _list_choices(
+    workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], classes: NodeClassSource
+) -> dict[str, tuple[Any, ...]]:
+    """What the server offers for each slot that has a list: samplers, and model files if it is the user's server."""
+    info = classes.classes if classes.is_default else NodeInfo.from_object_info(classes.object_info)
+    found: dict[str, tuple[Any, ...]] = {}
+    for slot in slots:
+        node, _, name = slot.address.partition(".")
+        spec = info.classes.get(slot.class_type)
+        declared = spec.resolve_inputs(workflow.graph[node]["inputs"]).get(name) if spec is not None else None
+        if declared is not None and declared.choices:
+            found[slot.name] = declared.choices
+    return found
+
+
+def _find_absent_values(slots: tuple[Suggestion, ...], choices: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Messages about values of the workflow that the server does not offer, such as a model file that it lacks."""
+    for slot in slots:
+        offered = choices.get(slot.name)
+        if offered and slot.type != "file" and slot.value not in offered:
+            nearest = find_nearest(str(slot.value), map(str, offered)) or offered[0]
+            yield (
+                f"the server does not list {slot.value!r} for `{slot.name}`; if the run is refused, remove the `#` of "
+                f"`{slot.name}` in {EXPERIMENT} and name one that it has, such as {nearest!r}"
+            )
+
+
+def _collect_inputs(
+    source: Path, workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], notes: list[str]
+) -> tuple[dict[str, tuple[list[str], str]], dict[str, bytes]]:
+    """The local file for each slot of a file, and the content of those to write.
+
+    A file that the workflow names is taken from the request that it came in, or from the folder of the workflow. A
+    grey picture stands in for one that is not there.
+    """
+    files: dict[str, tuple[list[str], str]] = {}
+    contents: dict[str, bytes] = {}
+    for slot in (slot for slot in slots if slot.type == "file"):
+        name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
+        suffix = PurePosixPath(name).suffix.lower()
+        content = workflow.pictures.get(name) or _read_neighbour(source, name)
+        path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
+        remark = f'or {{files: "{_INPUTS}/*{PurePosixPath(path).suffix}"}}: one trial for each file'
+        if content is None and suffix not in _OTHER_SUFFIXES:
+            content = _draw_placeholder()
+            path = f"{_INPUTS}/{_to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
+            remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
+            notes.append(
+                f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey placeholder "
+                f"is in {path}: replace it by your picture before you run on a real server"
+            )
+        elif content is None:
+            notes.append(
+                f"the workflow names the file {slot.value!r}, which is not beside {source.name}; put it at "
+                f"{path} before you run"
+            )
+        files[slot.name] = ([path], " ".join(remark.split()))
+        if content is not None:
+            contents[path] = content
+    return files, contents
+
+
+def _add_mirrored_picture(files: dict[str, tuple[list[str], str]], contents: dict[str, bytes]) -> None:
+    """Add a mirrored copy of the first picture, so that there are two trials to compare."""
+    from PIL import Image, ImageOps
+
+    for paths, _ in files.values():
+        content = contents.get(paths[0])
+        if content is not None and PurePosixPath(paths[0]).suffix.lower() in PICTURE_SUFFIXES:
+            buffer = io.BytesIO()
+            try:
+                with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
+                    check_pixels(picture.size)
+                    ImageOps.mirror(picture.convert("RGB")).save(buffer, "PNG")
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError):
+                continue  # `run` reports a picture that is broken
+            paths.append(f"{_INPUTS}/{PurePosixPath(paths[0]).stem}-mirrored.png")
+            contents[paths[1]] = buffer.getvalue()
+            return
+
+
+def _read_neighbour(source: Path, name: str) -> bytes | None:
+    """A picture, film or sound of this name in the folder of the workflow, or in `input/` or `inputs/` there."""
+    is_medium = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES | _OTHER_SUFFIXES
+    if not is_medium or len(name.encode(errors="replace")) > _MAX_NAME_BYTES:  # a stranger's workflow may name any file
+        return None
+    candidates = [source.parent / folder / name for folder in (".", "input", "inputs")]
+    return next((path.read_bytes() for path in candidates if path.is_file()), None)
+
+
+def _to_file_name(text: str) -> str:
+    return make_portable(re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100], "file")
+
+
+def _draw_placeholder() -> bytes:
+    """A grey picture with a slope from side to side, so that it differs from its mirror image, as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").rotate(90).resize(_PLACEHOLDER_SIZE).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _choose_name(folder: Path) -> str:
+    """The name of the folder as the name of an experiment, which may have fewer kinds of characters."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
+    return make_portable(name[:90], "sweep") or "first-sweep"
