@@ -2,10 +2,10 @@
 
 On a loopback address everybody on this machine has access, but only by a loopback name: a page of another site can
 point its own name at 127.0.0.1 and send requests there as if they were of its own origin (DNS rebinding), but the
-browser still sends that name as `Host`. On any other address a token is required, as `Authorization: Bearer`
-or as the cookie that `POST /session` sets. It has 256 random bits, so nobody guesses it. No URL that a server or proxy
-sees contains the token: the printed address has it after `#`, which browsers do not send. Only a page of this server
-may send what the application writes down.
+browser still sends that name as `Host`. On any other address a token is required, and on loopback for a page that
+writes or spends: as `Authorization: Bearer`, or as the cookie that `POST /session` sets. It has 256 random bits, so
+nobody guesses it. No URL that a server or proxy sees contains the token: the printed address has it after `#`, which
+browsers do not send. Only a page of this server may send what the application writes down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -86,14 +86,38 @@ SECURITY_HEADERS: Final = {
 }
 
 
-class AccessControl:
-    """Passes a request to `app`, or answers it. `token` is None on a loopback address.
+def check_embedder(origin: str) -> str:
+    """The origin of a page on this machine that may show ours in a frame. Raises UsageError for any other."""
+    try:
+        parts = urlsplit(origin)
+        port = "" if parts.port is None else f":{parts.port}"
+        host = parts.hostname or ""
+    except ValueError:
+        parts, port, host = urlsplit(""), "", ""
+    name = f"[{host}]" if ":" in host else host
+    found = f"{parts.scheme}://{name}{port}"
+    if parts.scheme not in ("http", "https") or not is_loopback(host) or origin.rstrip("/").lower() != found:
+        raise UsageError(f"{origin!r} is not the origin of a page on this machine, such as http://127.0.0.1:8188")
+    return found
 
-    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_body` reads.
+
+class AccessControl:
+    """Passes a request to `app`, or answers it. `token` is None if none is required.
+
+    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_body` reads. `embedder`: the
+    origin whose pages may show these in a frame.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, token: str | None, writable: Collection[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str, token: str | None, writable: Collection[str] = (), embedder: str | None = None
+    ) -> None:
         self._app = app
+        self._headers = dict(SECURITY_HEADERS)
+        if embedder is not None:
+            del self._headers["x-frame-options"]  # names no origin
+            self._headers["content-security-policy"] = CONTENT_SECURITY_POLICY.replace(
+                "frame-ancestors 'none'", f"frame-ancestors {embedder}"
+            )
         self._token = token
         self._writable = frozenset(writable)
         # Cookies do not depend on the port, so two views on one machine need different names.
@@ -109,7 +133,7 @@ class AccessControl:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message["headers"]}
-                more = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items() if k.encode() not in present]
+                more = [(k.encode(), v.encode()) for k, v in self._headers.items() if k.encode() not in present]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
@@ -192,14 +216,14 @@ def _is_from_own_page(request: Request) -> bool:
     return is_own and kind == "application/json"
 
 
-async def read_body(request: Request) -> bytes | None:
-    """The body of a request, or None if it is too long."""
-    body = b""
+async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes | None:
+    """The body of a request, or None if it is longer than so many bytes."""
+    body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > limit:
             return None
-    return body
+    return bytes(body)
 
 
 _FIRST_PORT: Final = 49152  # of the range for private use
@@ -214,16 +238,21 @@ class PageServer:
         host, port: where to listen. Port 0: the port that `identity` always has, or any free one if that is taken,
             because browsers store a page's settings by origin.
         identity: names the page and its folder, for that port.
-        token: required from visitors unless `host` is a loopback address; None makes one.
+        token: required from visitors; None makes one. On a loopback address none is required, unless `needs_token`.
+        embedder: see `AccessControl`.
 
     Raises:
         UsageError: the address cannot be used.
 
     """
 
-    def __init__(self, host: str, port: int, identity: str, token: str | None) -> None:
-        self.token = None if is_loopback(host) else token or secrets.token_urlsafe(32)
-        self._host = host
+    def __init__(
+        self, host: str, port: int, identity: str, token: str | None, *, needs_token: bool = False,
+        embedder: str | None = None,
+    ) -> None:  # fmt: skip
+        is_open = is_loopback(host) and not needs_token
+        self.token = None if is_open else token or secrets.token_urlsafe(32)
+        self._host, self._embedder = host, embedder
         self._listener = _listen(host, port, identity)
         self._thread: ServerThread | None = None
 
@@ -244,7 +273,7 @@ class PageServer:
         on_loop: Callable[[asyncio.AbstractEventLoop], None] = lambda _loop: None,
     ) -> None:
         """Serve `app`. `writable`: see `AccessControl`. `on_loop`: see `ServerThread`."""
-        guarded = AccessControl(app, host=self._host, token=self.token, writable=writable)
+        guarded = AccessControl(app, host=self._host, token=self.token, writable=writable, embedder=self._embedder)
         self._thread = ServerThread([(self._listener, guarded)], {}, on_loop)
         self._thread.start()
 

@@ -50,7 +50,7 @@ class LiveView(PageServer):
     Args:
         results: the folder; `experiment`: its plan is shown as long as nothing has run there.
         run: an earlier run instead of the latest.
-        host, port, token: see `PageServer`.
+        host, port, token, needs_token, embedder: see `PageServer`.
         check: compares trials with the baseline, if there is one.
         stores_marks: whether visitors may write marks into the folder.
 
@@ -71,8 +71,10 @@ class LiveView(PageServer):
         token: str | None = None,
         check: CheckFunction | None = None,
         stores_marks: bool = True,
+        needs_token: bool = False,
+        embedder: str | None = None,
     ) -> None:
-        super().__init__(host, port, str(results.resolve()), token)
+        super().__init__(host, port, str(results.resolve()), token, needs_token=needs_token, embedder=embedder)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: set[asyncio.Event] = set()  # one for each open stream; set on every change
         self._is_stopping = False
