@@ -14,10 +14,10 @@ from sweeper.answers.cells import sanitize
 from sweeper.cli import console
 from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
-from sweeper.loading.load import load_partial, load_template
-from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, make_scope
+from sweeper.loading.load import load_granted, load_partial, load_template
+from sweeper.loading.read_scope import OutsideError, ReadScope, TrustNeed, make_scope
 from sweeper.loading.targets_file import load_named_targets
-from sweeper.loading.trust import add_grants, describe_missing_trust, find_trust_needs, load_grants
+from sweeper.loading.trust import add_grants, describe_missing_trust, find_missing_trust, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets
@@ -91,22 +91,18 @@ def load_trusted(
     which needs no trust. `users` are the user's targets. With `checks_names`, an unknown name of a target is a problem.
     The first problem says how to trust. Raises ExperimentError as `load_partial` does.
     """
-    named = users if targets is None and checks_names else None
     confinement = find_confinement()
     if confinement is not None:
+        named = users if targets is None and checks_names else None
         partial = load_partial(file, overrides=overrides, named=named, scope=confinement.scope)
         refused = confinement.find_problems(partial.experiment, targets=targets, users=users, out=out)
         return partial, [*(need.problem for need in partial.needs), *refused]
+    given: dict[str, Any] = {"trust": trust, "targets": targets, "overrides": overrides, "out": out}
     while True:
-        known = frozenset() if trust else load_grants().get(file.parent.resolve(), frozenset())
-        scope = EVERYTHING if trust else make_scope(file, known, overrides or {})
-        partial = load_partial(file, overrides=overrides, named=named, scope=scope)
-        if trust:
-            return partial, []
-        needs = [*partial.needs, *_find_missing(partial.experiment, known, targets, users, out)]
+        partial, needs, is_known = load_granted(file, users, **given, checks_names=checks_names)
         # What is allowed can name more files, which the next round asks about.
         if not needs or not _ask(file, needs):
-            return partial, describe_missing_trust(file, needs, is_known=bool(known))
+            return partial, describe_missing_trust(file, needs, is_known=is_known)
 
 
 def load_named_template(file: Path) -> Template:
@@ -137,7 +133,8 @@ def require_trust(
             raise ExperimentError(problems)
         return
     known = load_grants().get(experiment.file.parent.resolve(), frozenset())
-    needs = [] if trust else _find_missing(experiment, known, targets, load_named_targets(), None)
+    users = load_named_targets()
+    needs = [] if trust else find_missing_trust(experiment, known, targets=targets, named=users)
     if needs and not _ask(experiment.file, needs):
         raise ExperimentError(describe_missing_trust(experiment.file, needs, is_known=bool(known)))
 
@@ -152,17 +149,6 @@ def require_trust_before(
         return runner(experiment, *arguments, **run_options)
 
     return run
-
-
-def _find_missing(
-    experiment: Experiment,
-    known: frozenset[str],
-    targets: Sequence[Any] | None,
-    users: NamedTargets,
-    out: object,
-) -> list[TrustNeed]:
-    needs = find_trust_needs(experiment, targets=targets, named=users, out=out)
-    return [need for need in needs if not known.issuperset(need.grants)]
 
 
 def _ask(file: Path, needs: Sequence[TrustNeed]) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,34 +112,37 @@ def suggest_workflow_slots(workflow: LoadedWorkflow, info: NodeInfo) -> tuple[Su
     return chosen or suggest_slots(workflow.graph, info)
 
 
-def list_slots(workflow: LoadedWorkflow, info: NodeInfo, own: Mapping[str, Slot]) -> list[dict[str, Any]]:
-    """Every input of a workflow that can be a slot: where it is, its value, and its JSON Schema.
-
-    `own` are the slots of the template that the workflow is: they come first, with their own names. `is_slot` is false
-    for the inputs that are none yet.
-    """
-    suggestions = suggest_slots(workflow.graph, info)
+def list_slots(graph: Graph, info: NodeInfo, own: Mapping[str, Slot]) -> list[dict[str, Any]]:
+    """Every input of a workflow as `iter_inputs` gives it: where it is, its value, and its JSON Schema."""
     columns = (*SLOT_COLUMNS, "schema", "others")
+    return [
+        {name: getattr(found, name) for name in columns} | {"others": [*found.others], "is_slot": is_slot}
+        for found, is_slot in iter_inputs(graph, info, own)
+    ]
+
+
+def iter_inputs(graph: Graph, info: NodeInfo, own: Mapping[str, Slot]) -> Iterator[tuple[Suggestion, bool]]:
+    """Yield every input of a workflow that can be a slot, and whether it is one.
+
+    `own` are the slots of the template that the workflow is: they come first, with their own names.
+    """
+    suggestions = suggest_slots(graph, info)
     by_address = {address: suggestion for suggestion in suggestions for address in suggestion.addresses}
-    rows = []
     for slot in own.values():
         address, *others = map(str, slot.addresses)
-        node = workflow.graph[address.partition(".")[0]]
+        node = graph[address.partition(".")[0]]
         title = str(node.get("_meta", {}).get("title", ""))
         value = None if slot.default is MISSING else slot.default
         found = by_address.get(address) or Suggestion(slot.name, address, node["class_type"], title, "", value)
-        row = {name: getattr(found, name) for name in columns}
-        given = {"name": slot.name, "address": address, "others": others, "is_slot": True}
-        rows.append({**row, **given, "schema": slot.schema.rules or found.schema})
+        schema = slot.schema.rules or found.schema
+        yield replace(found, name=slot.name, address=address, others=tuple(others), schema=schema), True
     taken = {str(address) for slot in own.values() for address in slot.addresses}
     names = set(own)
     for suggestion in suggestions:
         free = [address for address in suggestion.addresses if address not in taken]
         if free:
             name = f"{suggestion.name}_{free[0].partition('.')[0]}" if suggestion.name in names else suggestion.name
-            row = {column: getattr(suggestion, column) for column in columns}
-            rows.append({**row, "name": name, "address": free[0], "others": free[1:], "is_slot": False})
-    return rows
+            yield replace(suggestion, name=name, address=free[0], others=tuple(free[1:])), False
 
 
 def _find_wrapper(value: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from sweeper.loading.read_scope import (
     ExperimentFolder,
     OutsideError,
     ReadScope,
+    TrustNeed,
     describe_cause,
     find_project,
     is_near,
@@ -31,14 +32,14 @@ from sweeper.loading.read_scope import (
 )
 from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
-from sweeper.loading.trust import describe_missing_trust, load_grants
+from sweeper.loading.trust import describe_missing_trust, find_missing_trust, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.portable_names import find_name_problem
 from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source, SourceError
-from sweeper.model.target_spec import NamedTargets, find_target_problems
+from sweeper.model.target_spec import NamedTargets, TargetSpec, find_target_problems
 from sweeper.model.template import Template
 from sweeper.model.workflow import is_workflow
 from sweeper.planning.grid import list_axis_columns
@@ -153,6 +154,33 @@ def load_partial(
     needs = tuple(folder.list_needs(source))
     has_plan = built.has_plan and not needs
     return replace(built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=has_plan)
+
+
+def load_granted(
+    file: Path,
+    users: NamedTargets,
+    *,
+    trust: bool,
+    targets: Sequence[TargetSpec] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    out: object = None,
+    checks_names: bool = True,
+) -> tuple[PartialExperiment, list[TrustNeed], bool]:
+    """Load an experiment with what the user allowed it, and opens no file beyond that.
+
+    Returns it with what it needs trust for and is not trusted with, and whether its folder was trusted before. `trust`:
+    it is trusted with everything. `targets`, `overrides` and `out` are the user's own choice, which needs no trust.
+    `users` are the user's targets. With `checks_names`, an unknown name of a target is a problem. Raises
+    ExperimentError as `load_partial` does, and UsageError as `load_grants` does.
+    """
+    known = frozenset() if trust else load_grants().get(file.parent.resolve(), frozenset())
+    scope = EVERYTHING if trust else make_scope(file, known, overrides or {})
+    named = users if targets is None and checks_names else None
+    partial = load_partial(file, overrides=overrides, named=named, scope=scope)
+    if trust:
+        return partial, [], False
+    more = find_missing_trust(partial.experiment, known, targets=targets, named=users, out=out)
+    return partial, [*partial.needs, *more], bool(known)
 
 
 def _read_experiment(file: Path, scope: ReadScope) -> Source:

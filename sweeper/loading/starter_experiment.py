@@ -143,7 +143,7 @@ def order_slots(suggestions: Iterable[Suggestion], needed: Collection[str]) -> t
     The first of each role gets its plain name.
     """
     found = [slot for slot in suggestions if any(address.partition(".")[0] in needed for address in slot.addresses)]
-    found.sort(key=lambda slot: not _is_useful(slot))
+    found.sort(key=lambda slot: not is_useful(slot))
     taken = {slot.name for slot in found}
     named = []
     for slot in found:
@@ -200,7 +200,7 @@ def render_experiment(
             values = f"{seeds}  # two seeds, the same in every run"
         lines.append(f"    {slot.name}: {values}")
     others = [slot for slot in slots if slot not in active and slot.name in axes and not slot.is_default]
-    useful = list(filter(_is_useful, others))
+    useful = list(filter(is_useful, others))
     heads = ("More to try: remove the `#` in front of a line, and change its values.", "All other inputs:")
     for head, group in zip(heads, (useful, [slot for slot in others if slot not in useful]), strict=True):
         lines += [f"    # {head}"] if group else []
@@ -214,7 +214,8 @@ def render_experiment(
     return "\n".join(lines) + "\n"
 
 
-def _is_useful(slot: Suggestion) -> bool:
+def is_useful(slot: Suggestion) -> bool:
+    """Whether people often sweep an input."""
     if slot.role in {"width", "height"}:  # of the picture; other nodes have a size too, which must fit to it
         words = slot.class_type.lower()
         return "latent" in words or "loader" in words
@@ -231,7 +232,7 @@ def _choose_active(
     ranks = {role: rank for rank, role in enumerate(wanted)}
 
     def rank(slot: Suggestion) -> tuple[bool, bool, int]:
-        return not _is_useful(slot), not is_number(slot.value), ranks.get(slot.role, len(ranks))
+        return not is_useful(slot), not is_number(slot.value), ranks.get(slot.role, len(ranks))
 
     axes = sorted((slot for slot in slots if slot is not seed and len(values_of[slot.name]) > 1), key=rank)
     if seed is not None and axes and not is_number(axes[0].value):

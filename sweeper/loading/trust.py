@@ -78,6 +78,19 @@ def find_trust_needs(
     return sorted({TrustNeed(source.make_problem(path, shorten(message, 300)), (message,)) for path, message in needs})
 
 
+def find_missing_trust(
+    experiment: Experiment,
+    known: frozenset[str],
+    *,
+    targets: Sequence[TargetSpec] | None = None,
+    named: NamedTargets | None = None,
+    out: object = None,
+) -> list[TrustNeed]:
+    """List those of `find_trust_needs` that are not among the known grants."""
+    needs = find_trust_needs(experiment, targets=targets, named=named, out=out)
+    return [need for need in needs if not known.issuperset(need.grants)]
+
+
 def describe_missing_trust(file: Path, needs: Sequence[TrustNeed], *, is_known: bool = False) -> list[Problem]:
     """Say that an experiment is not trusted, how to trust it, and what for; nothing without needs.
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace, check_spending
-from sweeper.cli.confirm_cost import load_spent
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.trust_check import Confinement
 from sweeper.errors import InputError, Problem, SweeperError
@@ -35,6 +34,7 @@ from sweeper.loading.trust import find_trust_needs, find_url_path
 from sweeper.model.experiment import Experiment
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import NamedTargets
+from sweeper.running.cost_question import load_spent
 from sweeper.running.prepare import Prepared
 from sweeper.tables.results_folder import default_results_folder
 

@@ -386,7 +386,8 @@ class Reader:
         def find() -> Any:
             classes = NodeClassSource()
             found = read_graph(file, classes)
-            return list_slots(found, classes.classes, load_named_template(file).slots if found.is_unchanged else {})
+            own = load_named_template(file).slots if found.is_unchanged else {}
+            return list_slots(found.graph, classes.classes, own)
 
         return await self._ask(find)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import sweeper
-from sweeper.cli.confirm_cost import list_paid_targets
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
@@ -23,6 +22,7 @@ from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import CLOUD, EMBEDDED, NamedTargets, is_comfy_platform
 from sweeper.model.urls import identify_server
+from sweeper.running.cost_question import list_paid_targets
 from sweeper.running.prepare import Prepared
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links

@@ -23,6 +23,7 @@ from sweeper.errors import UsageError
 from sweeper.model.result import Run
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
+from sweeper.running.cost_question import list_paid_targets
 from sweeper.running.prepare import Prepared
 from sweeper.running.search_answer import answer_preview, answer_search
 from sweeper.running.settings import RunOptions
@@ -88,7 +89,7 @@ def command(
         prepared = replace(prepared, experiment=local)
     loaded, resolved = prepared.experiment, prepared.resolve_targets()
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
-    if preview or (not yes and confirm_cost.list_paid_targets(prepared)):
+    if preview or (not yes and list_paid_targets(prepared)):
         next_round = SearchRounds(loaded, resolved, folder, RunOptions(**settings)).preview()
         most, left = settings["max_trials"] or loaded.run.max_trials, next_round.state.trials_left
         left = next_round.unfinished + (most if left is None else min(left, most))
@@ -137,7 +138,7 @@ def _confirm(
     plan, budget = confirmation.plan, loaded.search_budget if settings["budget"] is None else settings["budget"]
     settings = {**settings, "plan": plan, "budget": budget}
     prepared = replace(prepared, experiment=plan.experiment)
-    if not yes and confirm_cost.list_paid_targets(prepared):
+    if not yes and list_paid_targets(prepared):
         confirm_cost.confirm_plan(prepared, plan, confirmation.out, settings)
     answer = partial(answer_confirmation, confirmation)
     return run_and_show(runner, prepared, confirmation.out, answer, settings, **shown)

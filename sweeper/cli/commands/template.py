@@ -54,7 +54,7 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     classes = NodeClassSource(target, object_info)
     workflow = _read_graph(file, classes)
     own = load_named_template(file).slots if workflow.is_unchanged else {}
-    rows = list_slots(workflow, classes.classes, own)
+    rows = list_slots(workflow.graph, classes.classes, own)
     if as_json:
         console.print_json(rows)
     else:
