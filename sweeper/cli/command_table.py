@@ -7,6 +7,7 @@ COMPLETION_VARIABLE = "_SWEEPER_COMPLETE"  # set by the script of `sweeper compl
 # name -> (module of sweeper.cli.commands that holds its click command as `command`, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a sweep: submit the trials not done yet, save every picture, write results.csv."),
+    "open": ("open", "Build an experiment on a page in the browser, and run it."),
     "plan": ("plan", "Show what a run would do: axes, trials, order, new and done. Submits nothing."),
     "search": ("search", "Let an optimiser choose the trials: `search:` of an experiment."),
     "validate": ("validate", "Check experiments and templates; report every mistake in every file."),

@@ -28,8 +28,33 @@ EXPERIMENT: Final = "experiment.yaml"
 _INPUTS: Final = "inputs"
 _MAX_NAME_BYTES: Final = 255  # of a file, on most systems
 _OTHER_SUFFIXES: Final = frozenset(f".{name}" for name in FILM_TYPES | SOUND_TYPES)
+_MAX_FOLDERS: Final = 100  # of one name
 _LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PLACEHOLDER_SIZE: Final = (512, 512)
+
+
+def make_experiment(source: Path | None, folder: Path | None, classes: NodeClassSource) -> tuple[Path, list[str]]:
+    """Make the folder of an experiment for the workflow of a file, and return the experiment and what to know of it.
+
+    `folder` None: one of the file's name in the current folder, with a number if that is taken. A folder with an
+    experiment for this very workflow is taken as it is. Raises UsageError if a given `folder` has other files, and the
+    errors of `make_starter_files`.
+    """
+    base = folder or Path(_to_file_name((source or _STARTER).stem) or "sweep")
+    for number in range(1, _MAX_FOLDERS + 1):
+        home = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        contents, notes = make_starter_files(home, source, classes)
+        workflow = next(name for name in contents if name.endswith(".json"))
+        if (home / EXPERIMENT).is_file() and _has_content(home / workflow, contents[workflow]):
+            return home / EXPERIMENT, []
+        try:
+            write_starter_folder(home, contents)
+        except (UsageError, FileExistsError):
+            if folder is not None or number == _MAX_FOLDERS:
+                raise
+            continue
+        return home / EXPERIMENT, notes
+    raise AssertionError
 
 
 def write_starter_folder(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:

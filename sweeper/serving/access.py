@@ -252,7 +252,7 @@ class PageServer:
     ) -> None:  # fmt: skip
         is_open = is_loopback(host) and not needs_token
         self.token = None if is_open else token or secrets.token_urlsafe(32)
-        self._host, self._embedder = host, embedder
+        self._host, self._embedder = host, embedder and check_embedder(embedder)
         self._listener = _listen(host, port, identity)
         self._thread: ServerThread | None = None
 

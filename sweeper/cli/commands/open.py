@@ -1,0 +1,69 @@
+"""`sweeper open`: build an experiment on a page in the browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sweeper.cli import console, options, trust_check
+from sweeper.cli.commands.view import host, port
+from sweeper.cli.open_page import open_in_browser
+from sweeper.cli.options import format_examples
+from sweeper.cli.wait_for_signal import catch_stop_signals
+from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.starter_folder import make_experiment
+from sweeper.loading.targets_file import load_named_targets
+
+_EXPERIMENTS = (".yaml", ".yml")
+
+
+@click.command(
+    epilog=format_examples(
+        "sweeper open", "sweeper open experiments/quickstart.yaml",
+        "sweeper open ComfyUI_00001_.png --target http://127.0.0.1:8188",
+    )
+)  # fmt: skip
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("-t", "--target", metavar="TARGET", shell_complete=options.complete_from("targets"),
+              help="embedded, cloud, a URL, or a name from the targets file. [default: the experiment's]")  # fmt: skip
+@click.option("--into", type=options.FOLDER, metavar="DIR",
+              help="The folder to make for a workflow. [default: named after FILE]")  # fmt: skip
+@click.option("--axis", metavar="NODE.INPUT", help="Make this input the first axis.")
+@host
+@port
+@click.option("--open/--no-open", "open_browser", default=True, help="Open the page in the browser. [default: on]")
+@click.option("--embed-in", metavar="ORIGIN",
+              help="Let pages of this origin, such as http://127.0.0.1:8188, show the page in a frame.")  # fmt: skip
+@options.as_json
+@trust_check.option
+def command(
+    file: Path | None, *, target: str | None, into: Path | None, axis: str | None, host: str, port: int,
+    open_browser: bool, embed_in: str | None, as_json: bool, trust: bool,
+) -> None:  # fmt: skip
+    """Build an experiment on a page in the browser, see what it would do, and run it.
+
+    FILE is an experiment, or a workflow as `sweeper init --from` reads it, of which this makes the same folder. Without
+    FILE, the page offers the experiments here, and the saved workflows and last jobs of a ComfyUI.
+
+    The page saves each change into the file. The first line on stdout is its address, which contains a token; whoever
+    has it can edit and run. Ctrl-C stops the command and a run that it started.
+    """
+    from sweeper.editing.open_server import OpenServer
+
+    if file is not None and file.suffix.lower() in _EXPERIMENTS:
+        trust_check.load_trusted(file, load_named_targets(), trust=trust, targets=None if target is None else [target])
+    elif file is not None:
+        file, notes = make_experiment(options.get_workflow_path(file), into, NodeClassSource(target))
+        for note in notes:
+            console.warn(note)
+    server = OpenServer(file, target=target, trust=trust, host=host, port=port, embedder=embed_in)
+    if axis is not None:
+        server.editor.make_axis(axis)
+    with catch_stop_signals() as wait, server:
+        console.print_line(json.dumps({"url": server.url}) if as_json else server.url)
+        console.print_status("Ctrl-C stops it; anyone with this address can edit and run")
+        if open_browser:
+            open_in_browser(server.url)
+        wait()

@@ -1,0 +1,320 @@
+"""What the page shows: the file, its inputs, what a run of it would do, and every mistake.
+
+The plan is computed in threads beside the editing: first without servers, then with what they say. A newer version
+ends the older check, except a question to a server that does not respond; then the newer version waits for its end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.answers.parts import Fact, Facts, Part
+from sweeper.answers.render import render_text
+from sweeper.editing.document import Document, describe_document
+from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
+from sweeper.errors import InputError, Problem, SweeperError, UsageError
+from sweeper.loading.load import load_granted
+from sweeper.loading.targets_file import load_named_targets
+from sweeper.loading.trust import describe_missing_trust
+from sweeper.model.shell_words import join_command
+from sweeper.running.count_plan import PlanCounter
+from sweeper.running.node_class_cache import get_cached_classes, get_embedded_classes
+from sweeper.running.plan_answer import PlanAnswer
+from sweeper.running.prepare import Prepared, prepare
+from sweeper.running.settings import RunOptions
+from sweeper.tables.results_folder import default_results_folder
+
+_MAX_COUNTED: Final = 100_000  # trials; of more, the page shows only how many they are
+_RUN: Final = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What is known of one version of an experiment. `is_whole`: its targets were asked, if there is one to ask."""
+
+    version: str = ""
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    answer: PlanAnswer | None = None
+    trials: int | None = None
+    inputs: PageInputs = PageInputs()  # noqa: RUF009 - never changed
+    out: Path | None = None
+    targets: tuple[str, ...] = ()
+    is_whole: bool = False
+
+
+class OutdatedError(Exception):
+    """A newer version came while one was checked."""
+
+
+def load_checked(
+    file: Path, specs: Sequence[Any] | None, *, trust: bool, asks_targets: bool = True
+) -> tuple[Prepared | None, Check]:
+    """Load and prepare an experiment as `sweeper plan` does, without asking for trust: what is missing is a mistake.
+
+    `specs`: the targets that the user gave on the command line, which may get their keys. Returns None with the
+    problems.
+    """
+    try:
+        users = load_named_targets()
+        partial, needs, is_known = load_granted(file, users, trust=trust, targets=specs)
+    except InputError as error:
+        return None, Check(problems=error.problems, is_whole=True)
+    experiment = partial.experiment
+    named = {**users, **experiment.named_targets}
+    check = Check(out=default_results_folder(file, experiment.name), targets=tuple(named))
+    missing = describe_missing_trust(file, needs, is_known=is_known)
+    try:
+        prepared = prepare(partial, missing, specs=specs, users=users, asks_targets=asks_targets and not missing)
+    except InputError as error:
+        prepared, check = None, replace(check, problems=error.problems)
+    servers = []
+    try:
+        servers = list(Prepared(experiment, specs, users).resolve_targets())
+    except UsageError as error:
+        check = replace(check, problems=check.problems or error.problems)
+    others = [target.name for target in servers if not target.embedded] if not missing else []
+    if partial.has_template:
+        nodes = list(experiment.template.graph.values())
+        known = (get_cached_classes(target, nodes) for target in servers)
+        classes = next((found for found in known if found is not None), None) or get_embedded_classes(nodes)
+        check = replace(check, inputs=list_page_inputs(experiment.template, classes))
+        if prepared is not None and prepared.classes is None and servers:
+            prepared = replace(prepared, classes=get_cached_classes(servers[0], nodes))
+    if others and not asks_targets:
+        return prepared, replace(check, notes=(f"not checked against {' and '.join(others)} yet: sweeper asks it now",))
+    return prepared, replace(check, is_whole=True)
+
+
+def check_experiment(
+    file: Path, specs: Sequence[Any] | None, *, trust: bool, asks_targets: bool, is_outdated: Callable[[], bool]
+) -> Check:
+    """Find out what a run of an experiment would do, and every mistake. Raises OutdatedError."""
+    prepared, check = load_checked(file, specs, trust=trust, asks_targets=asks_targets)
+    if prepared is None:
+        return check
+    check = replace(check, trials=len(prepared.plan), notes=(*check.notes, *prepared.notes))
+    if len(prepared.plan) > _MAX_COUNTED:
+        return check
+    try:
+        counter = PlanCounter(prepared, None, RunOptions())
+        for trial in counter.iter_selected():
+            if is_outdated():
+                raise OutdatedError
+            counter.add(trial)
+        return replace(check, answer=counter.answer())
+    except InputError as error:
+        return replace(check, problems=error.problems)
+    except SweeperError as error:
+        return replace(check, problems=(Problem(str(file), 0, "", str(error)),))
+
+
+class Editor:
+    """The document that a page edits, with what is known of it. Any thread may call its methods.
+
+    Args:
+        target: the target that the user gave on the command line; None: that of the experiment.
+        trust: whether the user trusts the experiment with everything.
+        notify: called after every change of what `describe` returns.
+
+    """
+
+    def __init__(self, *, target: str | None, trust: bool, notify: Callable[[], None]) -> None:
+        self.target, self.trust = target, trust
+        self.number = 0
+        self.document: Document | None = None
+        self.problem: str | None = None
+        self._notify = notify
+        self._lock = threading.RLock()
+        self._check = Check()
+        self._first_target: Any = None  # that of the file when it was opened
+        self._notice: str | None = None
+        self._revision = 0  # grows with what has to be checked
+        self._wanted, self._asking, self._is_closed = threading.Event(), threading.Lock(), False
+        self._ended: list[Callable[[], None]] = []
+        threading.Thread(target=self._check_forever, name="sweeper-check", daemon=True).start()
+
+    # --- the document
+
+    def open(self, file: Path) -> None:
+        """Edit this experiment from now on. Raises InputError if it cannot be read."""
+        document = Document(file)
+        with self._lock:
+            self.document, self._check, self.problem = document, Check(), None
+            self._first_target = describe_document(document).get("target")
+        self.check_again()
+
+    def change(self, action: Callable[[Document], object]) -> None:
+        """Change the document. Raises what `action` raises: StaleVersionError, UsageError."""
+        with self._lock:
+            if self.document is None:
+                raise UsageError("no experiment is open yet")
+            try:
+                action(self.document)
+                self._notice = None
+            finally:
+                self.check_again()
+
+    def make_axis(self, address: str) -> None:
+        """Make an input an axis with its own value, unless it is one. Raises UsageError if there is no such input."""
+        assert self.document is not None
+        _, check = load_checked(self.document.file, self.list_specs(), trust=self.trust, asks_targets=False)
+        row = next((row for row in check.inputs.rows if row["address"] == address), None)
+        if row is None:
+            raise UsageError(f"--axis {address}: no such input; `sweeper template slots` lists them")
+        axes = {axis["name"] for axis in describe_document(self.document)["axes"]}
+        if row["slot"] not in axes:
+            place = {"address": address} if row["slot"] is None else {"name": row["slot"]}
+            change = {"set": "axis", **place, "value": [row["value"]]}
+            self.change(lambda document: document.apply(document.version, [change]))
+
+    def look_at_disk(self) -> None:
+        """Take what another program wrote into the files, if one did."""
+        with self._lock:
+            if self.document is not None and self.document.reload():
+                self._notice = (
+                    f"{self.document.file.name} was changed by another program; the page shows the file on disk"
+                )
+                self.check_again()
+
+    def check_again(self) -> None:
+        """Check the document anew, because it or something around it has changed."""
+        with self._lock:
+            self._revision += 1
+            self.mark_changed()
+        self._wanted.set()
+
+    def mark_changed(self, problem: str | None = None) -> None:
+        """Let the page know that something changed. `problem`: what failed, besides mistakes in the file."""
+        with self._lock:
+            self.number += 1
+            self.problem = problem
+        self._notify()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._wanted.set()
+
+    # --- what is known of it
+
+    @property
+    def inputs(self) -> PageInputs:
+        return self._check.inputs
+
+    @property
+    def results(self) -> Path | None:
+        """The results folder of the experiment, if it is known."""
+        return self._check.out
+
+    def list_specs(self) -> list[str] | None:
+        """The target of the command line, which stands for that of the file until the file names another."""
+        with self._lock:
+            if self.target is None or self.document is None:
+                return None
+            written = describe_document(self.document).get("target")
+            return [self.target] if written in (self._first_target, self.target) else None
+
+    def describe(self) -> dict[str, Any]:
+        """The state of the page in mode `edit`, without the run and its report."""
+        with self._lock:
+            document, check = self.document, self._check
+            assert document is not None
+            described, specs = describe_document(document), self.list_specs()
+            state = {
+                "number": self.number, "mode": "edit", "problem": self.problem, "version": document.version,
+                "file": str(document.file), "folder": str(document.file.parent), "text": document.text,
+                "command": join_command(["sweeper", _RUN, str(document.file), *_list_target_words(specs)]),
+                "can_undo": document.can_undo, "can_redo": document.can_redo, "diff": document.diff(),
+                "notice": self._notice, "checking": check.version != document.version or not check.is_whole,
+            }  # fmt: skip
+        names = {row["slot"] for row in check.inputs.rows if row["slot"] is not None}
+        names |= {item["name"] for item in (*described["axes"], *described["fixed"])}
+        return described | state | {
+            "slots_file": None if document.slots_text is None else str(described.get("slots_file") or ""),
+            "target": specs[0] if specs else described.get("target"),
+            "targets": list(dict.fromkeys(["embedded", "cloud", *check.targets])),
+            "inputs": check.inputs.rows,
+            "problems": [_describe_problem(problem, document.file, names) for problem in check.problems],
+            "notes": [*check.notes, *(check.answer.warnings if check.answer is not None else ())],
+            "plan": describe_plan(check),
+        }  # fmt: skip
+
+    # --- checking
+
+    def _check_forever(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._is_closed:
+                return
+            if self._check_once(asks_targets=False) and self._asking.acquire(blocking=False):
+                threading.Thread(target=self._ask_targets, name="sweeper-ask", daemon=True).start()
+
+    def _ask_targets(self) -> None:
+        """Check with the servers of the targets, until the latest version is checked."""
+        try:
+            while not self._is_closed and not self._check.is_whole:
+                self._check_once(asks_targets=True)
+        finally:
+            self._asking.release()
+
+    def _check_once(self, *, asks_targets: bool) -> bool:
+        """Check the latest version. Returns whether there are targets left to ask."""
+        with self._lock:
+            document, revision = self.document, self._revision
+            if document is None:
+                return False
+            version, specs = document.version, self.list_specs()
+        try:
+            check = check_experiment(
+                document.file, specs, trust=self.trust, asks_targets=asks_targets,
+                is_outdated=lambda: self._revision != revision or self._is_closed,
+            )  # fmt: skip
+        except OutdatedError:
+            return False
+        except Exception as error:  # noqa: BLE001 - the page must show it, whatever it is
+            check = Check(
+                problems=(Problem(str(document.file), 0, "", f"{type(error).__name__}: {error}"),), is_whole=True
+            )
+        with self._lock:
+            if self._revision != revision:
+                return False
+            rows = check.inputs if check.inputs.rows else self._check.inputs
+            out, targets = check.out or self._check.out, check.targets or self._check.targets
+            self._check = replace(check, version=version, inputs=rows, out=out, targets=targets)
+            self.mark_changed(self.problem)
+        return not check.is_whole
+
+
+def _list_target_words(specs: Sequence[str] | None) -> list[str]:
+    return [word for spec in specs or () for word in ("--target", spec)]
+
+
+def _describe_problem(problem: Problem, file: Path, names: Any) -> dict[str, Any]:
+    is_here = problem.file == str(file)
+    slot = find_problem_slot(problem.key, names)
+    line = problem.line if is_here else 0
+    return {"line": line, "key": problem.key, "message": problem.message, "text": str(problem), "slot": slot}
+
+
+def describe_plan(check: Check) -> dict[str, Any] | None:
+    """The plan as the page gets it."""
+    answer = check.answer
+    if answer is None:
+        return None if check.trials is None else {"trials": check.trials, "jobs": None, "done": None, "axes": {},
+                                                  "seconds": None, "cost": None, "lines": []}  # fmt: skip
+    parts = list(answer.parts())
+    return {
+        "trials": answer.outline.count, "jobs": answer.jobs, "done": answer.done, "axes": dict(answer.outline.axes),
+        "seconds": _find_fact(parts, "estimate"), "cost": answer.describe_cost() or None,
+        "lines": list(render_text(parts)),
+    }  # fmt: skip
+
+
+def _find_fact(parts: Sequence[Part], label: str) -> str | None:
+    facts: list[Fact] = [row for part in parts if isinstance(part, Facts) for row in part.rows]
+    return next((str(row.value) for row in facts if row.label == label), None)
