@@ -22,7 +22,7 @@ class StaleVersionError(UsageError):
 class Document:
     """An experiment on disk, which the page changes."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, _scope: Any = None) -> None:
         self.file = file
         self.text = self.opened_text = file.read_text("utf-8")
         self._undo: list[str] = []
@@ -40,6 +40,10 @@ class Document:
             return None
 
     @property
+    def slots_file(self) -> Path | None:
+        return get_slots_file(self.file.parent / str(_load(self.text).get("template")))
+
+    @property
     def can_undo(self) -> bool:
         return bool(self._undo)
 
@@ -47,7 +51,9 @@ class Document:
     def can_redo(self) -> bool:
         return bool(self._redo)
 
-    def apply(self, version: str, changes: Sequence[Mapping[str, Any]]) -> None:
+    def apply(
+        self, version: str, changes: Sequence[Mapping[str, Any]], _suggestions: Any = (), _taken: Any = ()
+    ) -> None:
         value = _load(self.text)
         for change in changes:
             _change(value, change)
@@ -119,11 +125,11 @@ def _change(value: dict[str, Any], change: Mapping[str, Any]) -> None:
         del value["params"]
 
 
-def describe_document(document: Document) -> dict[str, Any]:
-    value = _load(document.text)
+def describe_document(text: str) -> dict[str, Any]:
+    value = _load(text)
     sweep = value.get("sweep") or {}
     grid = (sweep if isinstance(sweep, dict) else {}).get("grid") or {}
-    lines = document.text.splitlines()
+    lines = text.splitlines()
 
     def describe(name: str, item: Any) -> dict[str, Any]:
         line = next((i for i, text in enumerate(lines, 1) if text.strip().startswith(f"{name}:")), 0)
@@ -145,7 +151,7 @@ def describe_document(document: Document) -> dict[str, Any]:
     ]
     known = ("name", "template", "target", "sweep", "params", "run", "metrics", "description")
     return {
-        "name": value.get("name", document.file.stem), "template": value.get("template"),
+        "name": value.get("name"), "template": value.get("template"),
         "target": value.get("target", "embedded"), "budget": (value.get("run") or {}).get("budget"), "axes": axes,
         "fixed": [describe(name, item) for name, item in (value.get("params") or {}).items()],
         "where": sweep.get("where") if isinstance(sweep, dict) else None,

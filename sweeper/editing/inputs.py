@@ -20,10 +20,15 @@ _PLACE: Final = re.compile(r"(?:sweep(?:\[\d+\])?\.(?:grid|(?:zip|include|exclud
 
 @dataclass(frozen=True, slots=True)
 class PageInputs:
-    """The inputs as the page gets them, in its order, and by address the choices of those that have a list."""
+    """The inputs as the page gets them, in its order, and by address the choices of those that have a list.
+
+    `suggestions` are those that are no slots yet, `names` those of the slots.
+    """
 
     rows: tuple[Mapping[str, Any], ...] = ()
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    suggestions: tuple[Suggestion, ...] = ()
+    names: tuple[str, ...] = ()
 
     def find_choices(self, address: str, text: str) -> dict[str, Any]:
         """The first choices of an input that contain each word of a text, and how many do."""
@@ -48,7 +53,9 @@ def list_page_inputs(template: Template, info: NodeInfo) -> PageInputs:
         rows.append(row)
         if declared is not None and declared.choices and row["type"] != "file":
             choices[suggestion.address] = declared.choices
-    return PageInputs(tuple(sorted(rows, key=lambda row: _GROUPS.index(row["group"]))), choices)
+    rows.sort(key=lambda row: _GROUPS.index(row["group"]))
+    suggestions = tuple(suggestion for suggestion, is_slot in found if not is_slot)
+    return PageInputs(tuple(rows), choices, suggestions, tuple(template.slots))
 
 
 def _find_declaration(template: Template, info: NodeInfo, address: str) -> InputSpec | None:

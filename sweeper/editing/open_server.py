@@ -9,27 +9,58 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from sweeper.answers.render import to_json
-from sweeper.editing.document import Document, StaleVersionError
+from sweeper.editing.document import StaleVersionError
+from sweeper.editing.find_sources import (
+    find_experiments,
+    find_server_sources,
+    list_target_names,
+    read_job_workflow,
+    read_server_workflow,
+)
+from sweeper.editing.input_files import MAX_UPLOAD, add_input_file, decode_upload, list_input_files
+from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.run_process import KINDS, REHEARSE, Question, Runner, RunRequest
+from sweeper.editing.starter_folder import make_experiment, to_file_name
 from sweeper.editing.state import Editor
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UsageError
 from sweeper.model.bounded_json import parse_json
+from sweeper.model.target_spec import EMBEDDED
+from sweeper.reporting.contents import MEDIA_TYPES
+from sweeper.reporting.live import LiveView
 from sweeper.schemas.values import fits_shape
-from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body
+from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body, respond_not_found
+from sweeper.store import Store
+from sweeper.tables.results_folder import REHEARSAL
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 _EDIT_BYTES: Final = 16 * 2**20  # of a change
+_UPLOAD_BYTES: Final = MAX_UPLOAD * 4 // 3 + 4096  # in base64
 _WAIT_SECONDS: Final = 15.0  # until a question for a newer state is answered without one
+_MIN_SECONDS: Final = 0.1  # between two states, if nobody edits
 _LOOK_SECONDS: Final = 0.5  # between two looks at the disk
+_REPORT_SECONDS: Final = 5.0  # until a report that cannot be shown is tried again
+_SANDBOX: Final = NO_STORE | {"content-security-policy": "default-src 'none'; sandbox"}
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer
+    """The answer to a request that is none."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(problem)
+        self.response = _respond({"problem": problem}, status)
 
 
 class OpenServer(PageServer):
@@ -37,21 +68,29 @@ class OpenServer(PageServer):
 
     Args:
         file: the experiment; None: the page offers some.
-        target, trust: see `Editor`.
+        target, trust: see `Editor`. into: the folder that is made for a workflow; see `make_experiment`.
         host, port, embedder: see `PageServer`.
 
     """
 
     def __init__(
-        self, file: Path | None, *, target: str | None = None, trust: bool = False, host: str = "127.0.0.1",
-        port: int = 0, embedder: str | None = None,
+        self, file: Path | None, *, target: str | None = None, trust: bool = False, into: Path | None = None,
+        host: str = "127.0.0.1", port: int = 0, embedder: str | None = None,
     ) -> None:  # fmt: skip
-        folder = Path.cwd() if file is None else file.resolve()
-        super().__init__(host, port, f"open {folder}", None, needs_token=True, embedder=embedder)
+        identity = f"open {Path.cwd() if file is None else file.resolve()}"
+        super().__init__(host, port, identity, None, needs_token=True, embedder=embedder)
+        self._target, self._into, self._at = target, into, (host, embedder)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Event] = set()
         self._is_stopping = False
+        self._slow = asyncio.Lock()  # what takes memory or asks a server, one at a time
+        self._sources: dict[str, Any] | None = None
+        self._report: LiveView | None = None
+        self._report_folder: Path | None = None
+        self._reported_at = 0.0
+        self._seen: Any = None  # of the run
         self.editor = Editor(target=target, trust=trust, notify=self._notify)
+        self.runner = Runner(self.editor.mark_changed)
         try:
             if file is not None:
                 self.editor.open(file)
@@ -61,23 +100,27 @@ class OpenServer(PageServer):
             raise
 
     def __enter__(self) -> Self:
-        posts: dict[str, Callable[[Request], Any]] = {
-            "/edit": self.edit, "/text": self.replace_text, "/undo": self.undo, "/redo": self.redo,
+        posts: dict[str, _Handler] = {
+            "/edit": self.edit, "/text": self.replace_text, "/undo": self.undo, "/redo": self.redo, "/run": self.run,
+            "/upload": self.upload, "/stop": self.stop_run, "/open": self.open,
         }  # fmt: skip
-        routes = [
-            Route("/state", self.serve_state),
-            Route("/choices", self.serve_choices),
-            *(Route(path, function, methods=["POST"]) for path, function in posts.items()),
-            *([make_page_route(PAGE_FOLDER)] if PAGE_FOLDER.is_dir() else []),
-        ]
-        self.start(Starlette(routes=routes), writable=list(posts), on_loop=self._begin)
+        gets: dict[str, _Handler] = {
+            "/state": self.serve_state, "/choices": self.serve_choices, "/sources": self.serve_sources,
+            "/files/{name}": self.serve_file,
+        }  # fmt: skip
+        routes = [Route(path, _answer_errors(function)) for path, function in gets.items()]
+        routes += [Route(path, self._respond_after(function), methods=["POST"]) for path, function in posts.items()]
+        app = Starlette(routes=[*routes, make_page_route(PAGE_FOLDER)] if PAGE_FOLDER.is_dir() else routes)
+        self.start(app, writable=list(posts), on_loop=self._begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._is_stopping = True
         self._notify()
-        self.stop()
         self.editor.close()
+        self.stop()
+        if self._report is not None:
+            self._report.__exit__()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -85,73 +128,224 @@ class OpenServer(PageServer):
 
     async def _look_forever(self) -> None:
         while not self._is_stopping:
-            await asyncio.to_thread(self.editor.look_at_disk)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._look)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _look(self) -> None:
+        """See what has changed beside the page: the file, the runs of other processes, and the end of our own."""
+        self.editor.look_at_disk()
+        run = self.runner.describe(self.editor.results)
+        seen = run and (run["state"], run["command"])
+        if self._follow_results() or seen != self._seen:
+            self._seen = seen
+            self.editor.check_again()
+
+    def _follow_results(self) -> bool:
+        """Serve the report of the results folder as soon as there are results. Returns whether that changed."""
+        folder = self.editor.results
+        if folder is not None and self.runner.kind == REHEARSE:
+            folder /= REHEARSAL
+        if folder == self._report_folder or folder is None or not Store.exists(folder):
+            return False
+        if time.monotonic() < self._reported_at + _REPORT_SECONDS and self._report is None:
+            return False
+        self._reported_at = time.monotonic()
+        host, embedder = self._at
+        earlier, self._report = self._report, None
+        if earlier is not None:
+            earlier.__exit__()
+        try:
+            view = LiveView(folder, host=host, token=self.token, needs_token=True, embedder=embedder)
+            self._report, self._report_folder, self.editor.problem = view.__enter__(), folder, None
+        except SweeperError as error:  # it is not ready yet, or somebody else's
+            self.editor.problem = f"no report: {error}"
+        return True
 
     def _notify(self) -> None:
         """Wake those who wait for a newer state; any thread may call this."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has just ended
-                self._loop.call_soon_threadsafe(lambda: [event.set() for event in self._waiting])
+                self._loop.call_soon_threadsafe(self._wake)
 
-    # --- one method for each kind of request
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    # --- the state
 
     async def serve_state(self, request: Request) -> Response:
         """GET /state?after=N: the state, at once or as soon as it is newer than N."""
         after = request.query_params.get("after", "")
-        known = int(after) if after.isdecimal() and len(after) < 16 else -1
+        known = int(after) if after.isdecimal() and after.isascii() and len(after) < 16 else -1
         event = asyncio.Event()
         self._waiting.add(event)
         try:
             if self.editor.number <= known and not self._is_stopping:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(event.wait(), _WAIT_SECONDS)
+                    await asyncio.sleep(_MIN_SECONDS)  # a run says much
         finally:
             self._waiting.discard(event)
-        return await self._respond_with_state()
-
-    async def _respond_with_state(self, status: int = 200) -> Response:
-        return _respond(await asyncio.to_thread(self._describe), status)
+        return _respond(await asyncio.to_thread(self._describe))
 
     def _describe(self) -> dict[str, Any]:
         if self.editor.document is None:
-            return {"number": self.editor.number, "mode": "start", "problem": self.editor.problem, "sources": {}}
-        return self.editor.describe() | {"run": None, "report": None}
+            if self._sources is None:
+                self._sources = self._find_sources(None)
+            state = {"number": self.editor.number, "mode": "start", "problem": self.editor.problem}
+            return state | {"sources": self._sources}
+        run = self.runner.describe(self.editor.results)
+        return self.editor.describe() | {"run": run, "report": None if self._report is None else self._report.url}
+
+    def _respond_after(self, handler: _Handler) -> _Handler:
+        """Answer a change with the new state, or 409 with the state if somebody else has changed the files since."""
+
+        async def respond(request: Request) -> Response:
+            status = 200
+            try:
+                response = await handler(request)
+                if response.status_code != 204:
+                    return response
+            except StaleVersionError:
+                status = 409
+            return _respond(await asyncio.to_thread(self._describe), status)
+
+        return _answer_errors(respond)
 
     async def serve_choices(self, request: Request) -> Response:
         """GET /choices?address=A&filter=WORDS: the choices of an input."""
-        wanted = [request.query_params.get(name, "") for name in ("address", "filter")]
-        return _respond(self.editor.inputs.find_choices(*wanted))
+        address, words = (request.query_params.get(name, "") for name in ("address", "filter"))
+        return _respond(await asyncio.to_thread(self.editor.inputs.find_choices, address, words[:1000]))
+
+    # --- what to open
+
+    async def serve_sources(self, request: Request) -> Response:
+        """GET /sources?target=T: what a target has, besides the experiments here."""
+        async with self._slow:
+            return _respond(await asyncio.to_thread(self._find_sources, request.query_params.get("target")))
+
+    def _find_sources(self, target: str | None) -> dict[str, Any]:
+        """The experiments here; with a target, also what that has, which takes as long as the target likes."""
+        targets = list_target_names(self._target)
+        if target is not None and target not in targets:
+            raise UsageError("this is none of the targets; name yours in the targets file, or give it by --target")
+        found = {"workflows": [], "jobs": [], "problem": None} if target is None else find_server_sources(target)
+        experiments = find_experiments(Path())
+        return {"target": target or self._target, "targets": targets, "experiments": experiments, **found}
+
+    async def open(self, request: Request) -> Response:
+        """POST /open: an experiment from the list, or the folder of a workflow."""
+        body = await _read(request, {}, _UPLOAD_BYTES)
+        async with self._slow:
+            if self.editor.document is not None:
+                raise UsageError("an experiment is open already")
+            await asyncio.to_thread(self._open, body)
+        return Response(status_code=204)
+
+    def _open(self, body: Mapping[str, Any]) -> None:
+        text = (None, str)
+        shape = {"experiment": text, "workflow": text, "job": text, "target": text}
+        if not fits_shape(body, shape | {"upload": (None, {"name": str, "content": str})}):
+            raise UsageError("the request does not say what to open")
+        target = body.get("target")
+        if target is not None and target not in list_target_names(self._target):
+            raise UsageError("this is none of the targets; name yours in the targets file, or give it by --target")
+        if (experiment := body.get("experiment")) is not None:
+            known = {entry["path"]: Path(entry["path"]) for entry in find_experiments(Path())}
+            if experiment not in known:
+                raise UsageError("this experiment is not in the current folder")
+            self.editor.open(known[experiment])
+            return
+        upload = body.get("upload")
+        name, content = "text-to-image.json", None
+        if upload is not None:
+            name, content = upload["name"], decode_upload(upload["content"])
+        elif target is not None and (workflow := body.get("workflow")) is not None:
+            name, content = PurePosixPath(workflow).name, read_server_workflow(target, workflow)
+        elif target is not None and (job := body.get("job")) is not None:
+            name, content = f"job-{job[:8]}.json", read_job_workflow(target, job)
+        elif not body.get("example"):
+            raise UsageError("the request does not say what to open")
+        classes = NodeClassSource(None if target in (None, EMBEDDED) else target)
+        with tempfile.TemporaryDirectory() as folder:  # a stranger's workflow, beside which are no files
+            path = None if content is None else Path(folder, to_file_name(PurePosixPath(name).name) or "workflow.json")
+            if path is not None and content is not None:
+                path.write_bytes(content)
+            file, notes = make_experiment(path, self._into, classes)
+        self.editor.notes = tuple(notes)
+        self.editor.open(file)
+
+    # --- the document
 
     async def edit(self, request: Request) -> Response:
         """POST /edit: `version` and `changes`; see `Document.apply`."""
         body = await _read(request, {"version": str, "changes": [dict]})
-        return await self._change(body, lambda document: document.apply(body["version"], body["changes"]))
+        return await _do(lambda: self.editor.apply(body["version"], body["changes"]))
 
     async def replace_text(self, request: Request) -> Response:
         """POST /text: `version` and the whole `text` of the file."""
         body = await _read(request, {"version": str, "text": str})
-        return await self._change(body, lambda document: document.replace_text(body["version"], body["text"]))
+        change = self.editor.change
+        return await _do(lambda: change(lambda document: document.replace_text(body["version"], body["text"])))
 
     async def undo(self, request: Request) -> Response:
         body = await _read(request, {"version": str})
-        return await self._change(body, lambda document: document.undo(body["version"]))
+        return await _do(lambda: self.editor.change(lambda document: document.undo(body["version"])))
 
     async def redo(self, request: Request) -> Response:
         body = await _read(request, {"version": str})
-        return await self._change(body, lambda document: document.redo(body["version"]))
+        return await _do(lambda: self.editor.change(lambda document: document.redo(body["version"])))
 
-    async def _change(self, body: Mapping[str, Any] | Response, action: Callable[[Document], object]) -> Response:
-        """Change the document, and respond with the state: 409 if somebody else has changed it since."""
-        if isinstance(body, Response):
-            return body
-        try:
-            await asyncio.to_thread(self.editor.change, action)
-        except StaleVersionError:
-            return await self._respond_with_state(409)
-        except (SweeperError, OSError) as error:
-            return _respond({"problem": str(error)}, 422)
-        return await self._respond_with_state()
+    async def upload(self, request: Request) -> Response:
+        """POST /upload: a file for the folder `inputs`, by `name`, its `content` in base64."""
+        async with self._slow:
+            body = await _read(request, {"name": str, "content": str}, _UPLOAD_BYTES)
+            folder = self.editor.folder
+            path = await asyncio.to_thread(lambda: add_input_file(folder, body["name"], decode_upload(body["content"])))
+        self.editor.check_again()
+        return _respond({"path": path})
+
+    async def serve_file(self, request: Request) -> Response:
+        """GET /files/NAME: a file of `inputs`."""
+        known = await asyncio.to_thread(list_input_files, self.editor.folder)
+        path = known.get(request.path_params["name"])
+        if path is None or path.suffix.lower() not in MEDIA_TYPES:
+            return respond_not_found()
+        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix.lower()], headers=_SANDBOX)
+
+    # --- the run
+
+    async def run(self, request: Request) -> Response:
+        """POST /run: start a run, or answer 428 with the question about its cost and the token that confirms it."""
+        text = (None, str)
+        body = await _read(request, {"version": str, "kind": str, "target": text, "budget": text, "confirmed": text})
+        if body["kind"] not in KINDS:
+            raise UsageError(f"`kind` is one of {', '.join(KINDS)}")
+        async with self._slow:
+            question = await asyncio.to_thread(self._run, body)
+        if question is None:
+            return Response(status_code=204)
+        return _respond({"question": question.text, "confirm": question.token}, 428)
+
+    def _run(self, body: Mapping[str, Any]) -> Question | None:
+        target = body.get("target")
+        specs = self.editor.list_specs()
+        if target is not None:
+            if target not in self.editor.list_targets():
+                raise UsageError("this is none of the targets; name yours in the targets file, or give it by --target")
+            specs = [target]
+        file = self.editor.check_version(body["version"])
+        return self.runner.start(
+            RunRequest(file, body["version"], body["kind"], specs, body.get("budget"), body.get("confirmed"),
+                       self.editor.trust)
+        )  # fmt: skip
+
+    async def stop_run(self, _request: Request) -> Response:
+        """POST /stop: as Ctrl-C does."""
+        if not await asyncio.to_thread(self.runner.stop):
+            raise UsageError("no run of this page goes on")
+        return Response(status_code=204)
 
 
 def _respond(value: Any, status: int = 200) -> Response:
@@ -159,15 +353,32 @@ def _respond(value: Any, status: int = 200) -> Response:
     return Response(text, status, NO_STORE, "application/json")
 
 
+def _answer_errors(handler: _Handler) -> _Handler:
+    async def respond(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except _Refusal as refusal:
+            return refusal.response
+        except (SweeperError, OSError) as error:
+            return _respond({"problem": str(error)}, 422)
+
+    return respond
+
+
+async def _do(action: Callable[[], object]) -> Response:
+    await asyncio.to_thread(action)
+    return Response(status_code=204)
+
+
 async def _read(request: Request, shape: Mapping[str, Any], limit: int = _EDIT_BYTES) -> Any:
-    """The JSON object of a request, whose keys have these types; or the response to a wrong one."""
+    """The JSON object of a request, whose keys have these types. Raises _Refusal."""
     body = await read_body(request, limit)
     if body is None:
-        return _respond({"problem": f"the request is longer than {limit:,} bytes"}, 413)
+        raise _Refusal(413, f"the request is longer than {limit:,} bytes")
     try:
         value = await asyncio.to_thread(parse_json, body)
     except ValueError as error:
-        return _respond({"problem": f"the request is not JSON: {error}"}, 400)
-    if not fits_shape(value, shape):
-        return _respond({"problem": f"the request needs {', '.join(shape)}, each of its type"}, 400)
+        raise _Refusal(400, f"the request is not JSON: {error}") from None
+    if not fits_shape(value, dict(shape)) or not isinstance(value, dict):
+        raise _Refusal(400, f"the request is an object with {', '.join(shape) or 'what to do'}, each of its type")
     return value

@@ -40,7 +40,7 @@ def make_experiment(source: Path | None, folder: Path | None, classes: NodeClass
     experiment for this very workflow is taken as it is. Raises UsageError if a given `folder` has other files, and the
     errors of `make_starter_files`.
     """
-    base = folder or Path(_to_file_name((source or _STARTER).stem) or "sweep")
+    base = folder or Path(to_file_name((source or _STARTER).stem) or "sweep")
     for number in range(1, _MAX_FOLDERS + 1):
         home = base if number == 1 else base.with_name(f"{base.name}-{number}")
         contents, notes = make_starter_files(home, source, classes)
@@ -102,7 +102,7 @@ def make_starter_files(
         _add_mirrored_picture(files, contents)
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
-    stem = _to_file_name(source.stem) or "workflow"
+    stem = to_file_name(source.stem) or "workflow"
     title = f"Made by `sweeper init` from {' '.join(source.name.split())}."
     experiment = render_experiment(
         _choose_name(folder), title=title, template=f"{stem}.json",
@@ -176,11 +176,11 @@ def _collect_inputs(
         name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
         suffix = PurePosixPath(name).suffix.lower()
         content = workflow.pictures.get(name) or _read_neighbour(source, name)
-        path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
+        path = f"{_INPUTS}/{to_file_name(name) or 'picture.png'}"
         remark = f'or {{files: "{_INPUTS}/*{PurePosixPath(path).suffix}"}}: one trial for each file'
         if content is None and suffix not in _OTHER_SUFFIXES:
             content = _draw_placeholder()
-            path = f"{_INPUTS}/{_to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
+            path = f"{_INPUTS}/{to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
             remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
             notes.append(
                 f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey placeholder "
@@ -221,11 +221,13 @@ def _read_neighbour(source: Path, name: str) -> bytes | None:
     is_medium = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES | _OTHER_SUFFIXES
     if not is_medium or len(name.encode(errors="replace")) > _MAX_NAME_BYTES:  # a stranger's workflow may name any file
         return None
-    candidates = [source.parent / folder / name for folder in (".", "input", "inputs")]
-    return next((path.read_bytes() for path in candidates if path.is_file()), None)
+    home = source.parent.resolve()
+    candidates = [home / folder / name for folder in (".", "input", "inputs")]
+    is_near = (path for path in candidates if path.is_file() and path.resolve().is_relative_to(home))  # by no link
+    return next((path.read_bytes() for path in is_near), None)
 
 
-def _to_file_name(text: str) -> str:
+def to_file_name(text: str) -> str:
     return make_portable(re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100], "file")
 
 

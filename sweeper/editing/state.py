@@ -7,20 +7,22 @@ ends the older check, except a question to a server that does not respond; then 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.parts import Fact, Facts, Part
 from sweeper.answers.render import render_text
-from sweeper.editing.document import Document, describe_document
+from sweeper.editing.document import Document, StaleVersionError, describe_document
 from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
 from sweeper.errors import InputError, Problem, SweeperError, UsageError
 from sweeper.loading.load import load_granted
+from sweeper.loading.read_scope import EVERYTHING, make_scope
 from sweeper.loading.targets_file import load_named_targets
-from sweeper.loading.trust import describe_missing_trust
+from sweeper.loading.trust import describe_missing_trust, load_grants
 from sweeper.model.shell_words import join_command
+from sweeper.model.target_spec import CLOUD, EMBEDDED
 from sweeper.running.count_plan import PlanCounter
 from sweeper.running.node_class_cache import get_cached_classes, get_embedded_classes
 from sweeper.running.plan_answer import PlanAnswer
@@ -127,7 +129,8 @@ class Editor:
         self.target, self.trust = target, trust
         self.number = 0
         self.document: Document | None = None
-        self.problem: str | None = None
+        self.problem: str | None = None  # what failed last, besides what is wrong in the file
+        self.notes: tuple[str, ...] = ()  # on the folder that was made for a workflow
         self._notify = notify
         self._lock = threading.RLock()
         self._check = Check()
@@ -142,10 +145,11 @@ class Editor:
 
     def open(self, file: Path) -> None:
         """Edit this experiment from now on. Raises InputError if it cannot be read."""
-        document = Document(file)
+        grants = load_grants().get(file.parent.resolve(), ())
+        document = Document(file, EVERYTHING if self.trust else make_scope(file, grants, {}))
         with self._lock:
             self.document, self._check, self.problem = document, Check(), None
-            self._first_target = describe_document(document).get("target")
+            self._first_target = describe_document(document.text).get("target")
         self.check_again()
 
     def change(self, action: Callable[[Document], object]) -> None:
@@ -153,11 +157,20 @@ class Editor:
         with self._lock:
             if self.document is None:
                 raise UsageError("no experiment is open yet")
+            self._notice = None
             try:
                 action(self.document)
-                self._notice = None
+            except StaleVersionError as error:
+                self._notice = str(error)
+                raise
             finally:
                 self.check_again()
+
+    def apply(self, version: str, changes: Sequence[Mapping[str, Any]], inputs: PageInputs | None = None) -> None:
+        """Apply changes of the page to the document. Raises StaleVersionError, and UsageError for a wrong one."""
+        known = inputs or self.inputs
+        suggestions, taken = known.suggestions, known.names
+        self.change(lambda document: document.apply(version, changes, suggestions, taken))
 
     def make_axis(self, address: str) -> None:
         """Make an input an axis with its own value, unless it is one. Raises UsageError if there is no such input."""
@@ -166,11 +179,11 @@ class Editor:
         row = next((row for row in check.inputs.rows if row["address"] == address), None)
         if row is None:
             raise UsageError(f"--axis {address}: no such input; `sweeper template slots` lists them")
-        axes = {axis["name"] for axis in describe_document(self.document)["axes"]}
+        axes = {axis["name"] for axis in describe_document(self.document.text)["axes"]}
         if row["slot"] not in axes:
             place = {"address": address} if row["slot"] is None else {"name": row["slot"]}
             change = {"set": "axis", **place, "value": [row["value"]]}
-            self.change(lambda document: document.apply(document.version, [change]))
+            self.apply(self.document.version, [change], check.inputs)
 
     def look_at_disk(self) -> None:
         """Take what another program wrote into the files, if one did."""
@@ -188,11 +201,10 @@ class Editor:
             self.mark_changed()
         self._wanted.set()
 
-    def mark_changed(self, problem: str | None = None) -> None:
-        """Let the page know that something changed. `problem`: what failed, besides mistakes in the file."""
+    def mark_changed(self) -> None:
+        """Let the page know that something changed."""
         with self._lock:
             self.number += 1
-            self.problem = problem
         self._notify()
 
     def close(self) -> None:
@@ -210,12 +222,31 @@ class Editor:
         """The results folder of the experiment, if it is known."""
         return self._check.out
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the experiment. Raises UsageError if none is open."""
+        if self.document is None:
+            raise UsageError("no experiment is open yet")
+        return self.document.file.parent
+
+    def check_version(self, version: str) -> Path:
+        """Return the file if it still has this version. Raises StaleVersionError."""
+        self.look_at_disk()
+        with self._lock:
+            if self.document is None or version != self.document.version:
+                raise StaleVersionError("the experiment has changed since; look at it again")
+            return self.document.file
+
+    def list_targets(self) -> list[str]:
+        """The names of the targets that the experiment can run on."""
+        return list(dict.fromkeys([EMBEDDED, CLOUD, *self._check.targets, *([self.target] if self.target else [])]))
+
     def list_specs(self) -> list[str] | None:
         """The target of the command line, which stands for that of the file until the file names another."""
         with self._lock:
             if self.target is None or self.document is None:
                 return None
-            written = describe_document(self.document).get("target")
+            written = describe_document(self.document.text).get("target")
             return [self.target] if written in (self._first_target, self.target) else None
 
     def describe(self) -> dict[str, Any]:
@@ -223,7 +254,7 @@ class Editor:
         with self._lock:
             document, check = self.document, self._check
             assert document is not None
-            described, specs = describe_document(document), self.list_specs()
+            described, specs = describe_document(document.text), self.list_specs()
             state = {
                 "number": self.number, "mode": "edit", "problem": self.problem, "version": document.version,
                 "file": str(document.file), "folder": str(document.file.parent), "text": document.text,
@@ -234,12 +265,12 @@ class Editor:
         names = {row["slot"] for row in check.inputs.rows if row["slot"] is not None}
         names |= {item["name"] for item in (*described["axes"], *described["fixed"])}
         return described | state | {
-            "slots_file": None if document.slots_text is None else str(described.get("slots_file") or ""),
+            "slots_file": None if document.slots_file is None else str(document.slots_file),
             "target": specs[0] if specs else described.get("target"),
-            "targets": list(dict.fromkeys(["embedded", "cloud", *check.targets])),
+            "targets": self.list_targets(),
             "inputs": check.inputs.rows,
             "problems": [_describe_problem(problem, document.file, names) for problem in check.problems],
-            "notes": [*check.notes, *(check.answer.warnings if check.answer is not None else ())],
+            "notes": [*self.notes, *check.notes, *(check.answer.warnings if check.answer is not None else ())],
             "plan": describe_plan(check),
         }  # fmt: skip
 
@@ -286,7 +317,7 @@ class Editor:
             rows = check.inputs if check.inputs.rows else self._check.inputs
             out, targets = check.out or self._check.out, check.targets or self._check.targets
             self._check = replace(check, version=version, inputs=rows, out=out, targets=targets)
-            self.mark_changed(self.problem)
+            self.mark_changed()
         return not check.is_whole
 
 

@@ -52,18 +52,26 @@ def command(
     """
     from sweeper.editing.open_server import OpenServer
 
+    notes: list[str] = []
     if file is not None and file.suffix.lower() in _EXPERIMENTS:
         trust_check.load_trusted(file, load_named_targets(), trust=trust, targets=None if target is None else [target])
     elif file is not None:
         file, notes = make_experiment(options.get_workflow_path(file), into, NodeClassSource(target))
         for note in notes:
             console.warn(note)
-    server = OpenServer(file, target=target, trust=trust, host=host, port=port, embedder=embed_in)
-    if axis is not None:
-        server.editor.make_axis(axis)
+    server = OpenServer(file, target=target, trust=trust, into=into, host=host, port=port, embedder=embed_in)
+    server.editor.notes = tuple(notes)
     with catch_stop_signals() as wait, server:
+        if axis is not None:
+            server.editor.make_axis(axis)
         console.print_line(json.dumps({"url": server.url}) if as_json else server.url)
         console.print_status("Ctrl-C stops it; anyone with this address can edit and run")
         if open_browser:
             open_in_browser(server.url)
         wait()
+        if server.runner.stop():
+            console.print_status("waiting for the jobs that run; Ctrl-C again cancels them")
+        while server.runner.is_running:
+            with catch_stop_signals() as wait_again:
+                wait_again(lambda: not server.runner.is_running)
+            server.runner.stop()

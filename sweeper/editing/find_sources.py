@@ -1,0 +1,180 @@
+"""Find what the page can open: experiments in a folder, and the saved workflows and last jobs of a ComfyUI.
+
+A server may lie. Its answers are bounded by `comfy/`; of its names only those are kept that a ComfyUI can have, and a
+name is only sent back to the server that listed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from sweeper.comfy.protocol import Flow, ServerRequest, raise_for_status
+from sweeper.comfy.responses import to_seconds
+from sweeper.comfy.target import resolve_targets
+from sweeper.errors import SweeperError, UsageError
+from sweeper.loading.load import read_name
+from sweeper.loading.targets_file import load_named_targets
+from sweeper.model.bounded_json import parse_json
+from sweeper.model.target_spec import CLOUD, EMBEDDED
+from sweeper.running.stop_control import run_sync
+from sweeper.wording import shorten, to_one_line
+
+T = TypeVar("T")
+
+LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
+_MAX_FOLDERS: Final = 200  # that are searched for experiments, at most so deep
+_MAX_DEPTH: Final = 3
+_MAX_LISTED: Final = 500
+_MAX_NAME: Final = 500  # characters
+_MAX_JOBS: Final = 30
+_MAX_HEAD: Final = 100_000  # bytes of a file that may be an experiment
+_SECONDS: Final = 20.0
+_TEXT_INPUTS: Final = ("text", "prompt", "text_g", "positive", "value")
+
+
+def list_target_names(given: str | None) -> list[str]:
+    """The targets that the page offers: `given` on the command line, our own, the user's, and a ComfyUI's address."""
+    return list(dict.fromkeys([*([given] if given else []), EMBEDDED, CLOUD, *load_named_targets(), LOCAL_COMFYUI]))
+
+
+def find_experiments(folder: Path) -> list[dict[str, Any]]:
+    """The experiments in a folder and near below it, the latest first; of names, not of what they name."""
+    found: list[dict[str, Any]] = []
+    for path in _iter_experiment_files(folder):
+        try:
+            if path.stat().st_size <= _MAX_HEAD and b"template" in path.read_bytes():
+                found.append({"path": str(path), "name": read_name(path)[0], "modified": path.stat().st_mtime})
+        except (SweeperError, OSError, ValueError):
+            continue
+    return sorted(found, key=lambda entry: -entry["modified"])[:_MAX_LISTED]
+
+
+def _iter_experiment_files(folder: Path) -> Iterator[Path]:
+    """YAML files that are no links, in folders that are neither hidden nor links nor results."""
+    pending, seen = [(Path(os.path.normpath(folder)), 0)], 0
+    while pending and seen < _MAX_FOLDERS:
+        home, depth = pending.pop(0)
+        seen += 1
+        try:
+            with os.scandir(home) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in listed[: 10 * _MAX_LISTED]:
+            if entry.name.startswith(".") or entry.is_symlink():
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if depth < _MAX_DEPTH and entry.name not in ("results", "baselines", "node_modules"):
+                    pending.append((home / entry.name, depth + 1))
+            elif entry.name.lower().endswith((".yaml", ".yml")) and not entry.name.lower().endswith(".slots.yaml"):
+                yield home / entry.name
+
+
+def find_server_sources(target: str) -> dict[str, Any]:
+    """The saved workflows and the last jobs of a target, and why there are none. Sends it its own key."""
+    found: dict[str, Any] = {"workflows": [], "jobs": [], "problem": None}
+    if target == EMBEDDED:
+        return found | {"problem": "sweeper's own server keeps no workflows; choose a ComfyUI"}
+    problems = []
+    for name, make_flow in (("workflows", list_workflows), ("jobs", list_jobs)):
+        try:
+            found[name] = _ask(target, make_flow)
+        except SweeperError as error:
+            problems.append(shorten(to_one_line(str(error)), 300))
+    return found | {"problem": problems[0] if problems else None}
+
+
+def read_server_workflow(target: str, name: str) -> bytes:
+    """The content of a saved workflow. Raises UsageError if the server does not list it, and TargetError."""
+    if name not in [entry["name"] for entry in _ask(target, list_workflows)]:
+        raise UsageError(f"{target} has no saved workflow {shorten(name)!r} any more")
+    return _ask(target, partial(_read_workflow, name))
+
+
+def read_job_workflow(target: str, job: str) -> bytes:
+    """The workflow of a job of the history. Raises UsageError if the server does not list it, and TargetError."""
+    graph = _ask(target, _query_history).get(job)
+    if graph is None:
+        raise UsageError(f"{target} does not have the job {shorten(job)!r} any more")
+    return json.dumps(graph["graph"]).encode()
+
+
+def _ask(target: str, make_flow: Callable[[], Flow[T]]) -> T:
+    """Perform a flow with a target that the user named. Raises SweeperError, also after `_SECONDS`."""
+    from sweeper.comfy.client import ComfyClient
+
+    resolved, *_ = resolve_targets([target], named=load_named_targets(), environ=os.environ)
+
+    async def perform() -> T:
+        async with ComfyClient(resolved, patience=_SECONDS) as client, asyncio.timeout(_SECONDS):
+            await client.connect()
+            return await client.run_flow(make_flow())
+
+    try:
+        return run_sync(perform)
+    except TimeoutError:
+        raise UsageError(f"{target} does not respond within {_SECONDS:g} s") from None
+
+
+def list_workflows() -> Flow[list[dict[str, Any]]]:
+    """The names of the saved workflows of a ComfyUI, the latest first."""
+    query = {"dir": "workflows", "recurse": "true", "split": "false", "full_info": "true"}
+    response = raise_for_status((yield ServerRequest("GET", "/userdata", query=query)), 404)
+    try:
+        answer = parse_json(response.content) if response.status != 404 else []
+    except ValueError:
+        answer = None
+    if not isinstance(answer, list):
+        raise UsageError("its list of saved workflows is not JSON, so it is not a ComfyUI")
+    entries = [entry for entry in answer if isinstance(entry, Mapping) and _is_workflow_name(entry.get("path"))]
+    found = [{"name": entry["path"], "modified": to_seconds(entry.get("modified"))} for entry in entries]
+    return sorted(found, key=lambda entry: -(entry["modified"] or 0))[:_MAX_LISTED]
+
+
+def _is_workflow_name(name: Any) -> bool:
+    """Whether a server's name is a path below its folder of workflows."""
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        return False
+    parts = name.split("/")
+    return name.lower().endswith(".json") and "\\" not in name and not {"", ".", ".."} & set(parts)
+
+
+def _read_workflow(name: str) -> Flow[bytes]:
+    path = f"/userdata/{quote(f'workflows/{name}', safe='')}"
+    return raise_for_status((yield ServerRequest("GET", path))).content
+
+
+def list_jobs() -> Flow[list[dict[str, Any]]]:
+    """The last jobs of a ComfyUI's history: their ids, a text of their workflow, and when they were made."""
+    found = yield from _query_history()
+    return [{"id": job, "title": entry["title"], "when": entry["when"]} for job, entry in found.items()]
+
+
+def _query_history() -> Flow[dict[str, dict[str, Any]]]:
+    query = {"max_items": str(_MAX_JOBS)}
+    history = raise_for_status((yield ServerRequest("GET", "/history", query=query))).json_object()
+    found: dict[str, dict[str, Any]] = {}
+    for job, entry in reversed(list(history.items())[-_MAX_JOBS:]):
+        prompt = entry.get("prompt") if isinstance(entry, Mapping) else None
+        graph = prompt[2] if isinstance(prompt, list) and len(prompt) > 2 else None
+        if len(job) <= _MAX_NAME and isinstance(graph, dict) and graph:
+            extra = prompt[3] if isinstance(prompt, list) and len(prompt) > 3 else None
+            when = to_seconds(extra.get("create_time")) if isinstance(extra, Mapping) else None
+            found[job] = {"title": _find_title(graph), "when": when, "graph": graph}
+    return found
+
+
+def _find_title(graph: Mapping[str, Any]) -> str:
+    """The longest text of a job's prompts, or how many nodes it has."""
+    inputs = [node.get("inputs") for node in graph.values() if isinstance(node, Mapping)]
+    values = [each.get(name) for each in inputs if isinstance(each, Mapping) for name in _TEXT_INPUTS]
+    text = max((value for value in values if isinstance(value, str)), key=len, default="")
+    text = shorten(to_one_line(text[:_MAX_NAME]), 100)
+    return text or f"{len(graph)} nodes"

@@ -1,0 +1,175 @@
+"""Run an experiment as a process of its own, after the question about money that `sweeper run` asks on a terminal.
+
+The process has no input, so nothing asks there. Nor does it get the signals of this terminal: a press of Ctrl-C reaches
+it only through `stop`, and it goes on if this process is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sweeper.answers.cells import sanitize
+from sweeper.editing.state import load_checked
+from sweeper.errors import UsageError
+from sweeper.model.money import CURRENCY, MICROS, floor_micros, parse_usd
+from sweeper.model.shell_words import join_command
+from sweeper.running.cost_question import answer_priced_plan, find_cost_question, list_paid_targets, load_spent
+from sweeper.running.folder_lock import is_locked
+from sweeper.running.prepare import Prepared
+from sweeper.tables.results_folder import REHEARSAL
+
+REHEARSE: Final = "rehearse"
+KINDS: Final = ("run", REHEARSE)
+_MAX_MESSAGES: Final = 20
+_MAX_LINE: Final = 10_000  # bytes
+
+
+class RunRequest(NamedTuple):
+    """What a person wants to run: `kind` is one of `KINDS`; `confirmed` is the token of the question that he answered.
+
+    `version` is that of the file, `specs` are the targets besides the experiment's, `budget` is a sum such as `5 USD`.
+    """
+
+    file: Path
+    version: str
+    kind: str
+    specs: Sequence[str] | None
+    budget: str | None
+    confirmed: str | None
+    trust: bool
+
+
+class Question(NamedTuple):
+    """What to ask before a run, and the token that stands for a yes to exactly this."""
+
+    text: str
+    token: str
+
+
+class Runner:
+    """Starts one run at a time, and knows the last. `notify`: called after each change of `describe`. Thread-safe."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self.kind = "run"
+        self._notify, self._secret, self._lock = notify, secrets.token_bytes(32), threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._command, self._stops = "", 0
+        self._messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def describe(self, results: Path | None) -> dict[str, Any] | None:
+        """The last run of this process, or a run of another one in the results folder."""
+        if self._process is None or (not self.is_running and results is not None and is_locked(results)):
+            if results is None or not is_locked(results):
+                return None
+            other = "another process runs this experiment; stop it where it was started"
+            return {"state": "running", "kind": "run", "exit_code": None, "messages": [other], "command": None}
+        state = "ended" if not self.is_running else "stopping" if self._stops else "running"
+        return {
+            "state": state, "kind": self.kind, "exit_code": self._process.poll(), "messages": list(self._messages),
+            "command": self._command,
+        }  # fmt: skip
+
+    def start(self, request: RunRequest) -> Question | None:
+        """Start a run, or return the question to answer first. Raises UsageError if it cannot start."""
+        prepared, check = load_checked(request.file, request.specs, trust=request.trust, asks_targets=False)
+        if prepared is None:
+            raise UsageError(f"the experiment has mistakes: {check.problems[0]}")
+        folders = [check.out] if check.out is not None else []
+        if any(map(is_locked, [*folders, *(folder / REHEARSAL for folder in folders)])) or self.is_running:
+            raise UsageError("a run of this experiment goes on; wait for it, or stop it")
+        words = ["run", f"./{request.file}" if str(request.file).startswith("-") else str(request.file)]
+        words += [word for spec in request.specs or () for word in ("--target", spec)]
+        if request.kind == REHEARSE:
+            words.append("--rehearse")
+        else:
+            budget = None if request.budget is None else parse_usd(request.budget)
+            question, limit = self._ask(request, prepared, budget)
+            if question is not None and request.confirmed != question.token:
+                return question
+            words += [] if limit is None else ["--budget", f"{limit:f} {CURRENCY}"]
+            words += [] if question is None else ["--yes"]
+        with self._lock:
+            if self.is_running:
+                raise UsageError("a run of this experiment goes on; wait for it, or stop it")
+            self._start([*words, *(["--trust"] if request.trust else [])], request.kind)
+        return None
+
+    def _ask(
+        self, request: RunRequest, prepared: Prepared, budget: Decimal | None
+    ) -> tuple[Question | None, Decimal | None]:
+        """The question about the money, and the budget.
+
+        A plan may change after the question, such as by a price. So the run cannot cost more than what was confirmed,
+        or without a question than what needs none.
+        """
+        paid, experiment = list_paid_targets(prepared), prepared.experiment
+        if not paid:
+            return None, budget
+        answer = answer_priced_plan(prepared, None, {"budget": budget})
+        own = experiment.run.budget if budget is None else budget
+        text, amount, _ = find_cost_question(answer, paid, experiment, own)
+        spent = load_spent(Path(answer.out)).high
+        if amount.high is not None and spent is not None:
+            most = floor_micros(experiment.run.confirm_above) if text is None else amount.high
+            limit = Decimal(spent + most) / MICROS
+            budget = limit if own is None else min(own, limit)
+        if text is None:
+            return None, budget
+        facts = repr((request.version, request.kind, request.specs, budget, text, answer.describe_cost()))
+        token = hashlib.blake2b(facts.encode(), key=self._secret).hexdigest()
+        return Question(f"{text[0].upper()}{text[1:]}?", token), budget
+
+    def _start(self, words: Sequence[str], kind: str) -> None:
+        own_group: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
+        self._messages = messages
+        process = subprocess.Popen(  # noqa: S603 - our own words
+            [sys.executable, "-P", "-m", "sweeper", *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **own_group,
+        )  # fmt: skip
+        self._process, self._stops, self.kind = process, 0, kind
+        self._command = join_command(["sweeper", *words])
+        threading.Thread(target=self._read, args=(process, messages), name="sweeper-run", daemon=True).start()
+        self._notify()
+
+    def _read(self, process: subprocess.Popen[bytes], messages: deque[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as output:
+            while line := output.readline(_MAX_LINE):
+                if text := sanitize(line.decode("utf-8", "replace").rstrip()):
+                    messages.append(text)
+                    self._notify()
+        process.wait()
+        self._notify()
+
+    def stop(self) -> bool:
+        """Stop the run as Ctrl-C does: the first time it submits nothing more, the second time it cancels its jobs.
+
+        Returns whether one goes on.
+        """
+        with self._lock:
+            if self._process is None or not self.is_running:
+                return False
+            self._stops += 1
+            if sys.platform == "win32":
+                self._process.send_signal(signal.CTRL_BREAK_EVENT)
+            else:
+                self._process.send_signal(signal.SIGINT)
+        self._notify()
+        return True
