@@ -1,0 +1,327 @@
+"""`sweeper open` over HTTP: who may ask, what the state says, edits, and what stands in the way of them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sweeper.editing.open_server import OpenServer
+from tests.editing.conftest import EXPERIMENT, Page
+from tests.waiting import read_line
+
+AXIS = {"set": "axis", "name": "steps", "value": [3, 5, 7]}
+
+
+def test_the_state_says_what_a_run_would_do(open_page, write):
+    state = open_page(write()).follow()
+
+    assert (state["mode"], state["file"], state["command"]) == (
+        "edit", "mine/experiment.yaml", "sweeper run mine/experiment.yaml",
+    )  # fmt: skip
+    assert (state["plan"]["trials"], state["plan"]["axes"], state["plan"]["done"]) == (2, {"steps": 2}, 0)
+    assert "trials    2" in state["plan"]["lines"]
+    assert (state["problems"], state["run"], state["report"]) == ([], None, None)
+
+
+def test_inputs_have_their_limits_and_the_useful_ones_come_first(open_page, write):
+    rows = {row["address"]: row for row in open_page(write()).follow()["inputs"]}
+
+    assert rows["3.steps"]["slot"] == "steps"
+    assert rows["3.steps"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 100}
+    assert (rows["3.denoise"]["slot"], rows["3.denoise"]["type"], rows["3.denoise"]["step"]) == (None, "number", 0.01)
+    assert rows["6.text"]["multiline"]
+    assert rows["4.ckpt_name"]["model"]
+    groups = [row["group"] for row in rows.values()]
+    assert groups == sorted(groups, key=["app", "often", "other"].index)
+    assert rows["3.cfg"]["group"] == "app"  # the slots file leaves out others
+
+
+def test_choices_are_filtered_by_words(open_page, write):
+    page = open_page(write())
+    page.follow()
+    found = page.http.get("choices", params={"address": "3.sampler_name", "filter": "SDE 3m"}).json()
+    assert found["total"] == len(found["values"]) > 0
+    assert all("3m" in value and "sde" in value for value in found["values"])
+    assert page.http.get("choices", params={"address": "../../etc/passwd"}).json() == {"values": [], "total": 0}
+
+
+def test_an_edit_is_on_disk_before_its_answer(open_page, write):
+    page = open_page(file := write())
+    page.edit(AXIS)
+    assert "steps: [3, 5, 7]" in file.read_text() or "- 7" in file.read_text()
+    assert page.follow()["plan"]["trials"] == 3
+    page.post("undo", version=page.state["version"])
+    assert page.follow()["plan"]["trials"] == 2
+
+
+def test_mistakes_have_the_words_of_the_command_line_and_their_slot(open_page, write, capsys):
+    from sweeper.cli import main
+
+    page = open_page(file := write())
+    page.post("text", version=page.state["version"], text=EXPERIMENT.replace("[2, 4]", "[2, many]"))
+    (problem,) = page.follow()["problems"]
+    assert (problem["slot"], problem["line"], page.state["plan"]) == ("steps", 6, None)
+    main(["plan", str(file)])
+    assert problem["text"] in capsys.readouterr().err
+
+
+def test_text_that_is_no_yaml_is_saved_and_can_be_mended(open_page, write):
+    page = open_page(file := write())
+    page.post("text", version=page.state["version"], text="sweep: [")
+    assert file.read_text() == "sweep: ["
+    assert page.follow()["problems"]
+    page.post("text", version=page.state["version"], text=EXPERIMENT)
+    assert page.follow()["plan"]["trials"] == 2
+
+
+def test_what_another_program_writes_wins(open_page, write):
+    page = open_page(file := write())
+    page.follow()
+    file.write_text(EXPERIMENT.replace("[2, 4]", "[9]"))
+    state = page.edit(AXIS, status=409)
+    assert "[9]" in state["text"]
+    assert "[9]" in file.read_text()
+    assert page.state["notice"]
+
+    file.write_text(EXPERIMENT.replace("[2, 4]", "[1, 2, 3, 4]"))
+    assert page.follow(lambda state: state["plan"] and state["plan"]["trials"] == 4)["notice"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("edit", {"version": 1, "changes": []}, 400), ("edit", {"changes": [1]}, 400), ("edit", [], 400),
+        ("edit", {"version": "x"}, 400), ("text", {"version": "x", "text": 5}, 400), ("undo", {}, 400),
+        ("run", {"version": "x", "kind": "rm -rf"}, 422), ("run", {"version": "x", "kind": "run"}, 409),
+        ("open", {"experiment": "mine/experiment.yaml"}, 422), ("stop", {}, 422),
+    ],
+)  # fmt: skip
+def test_wrong_requests_change_nothing(open_page, write, path, body, status):
+    page = open_page(file := write())
+    response = page.http.post(path, json=body)
+    assert response.status_code == status, response.text
+    assert file.read_text() == EXPERIMENT
+    if status != 409:
+        assert response.json()["problem"]
+
+
+def test_too_long_requests_are_refused(open_page, write):
+    page = open_page(write())
+    response = page.http.post("edit", content=b" " * (16 * 2**20 + 1), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+
+
+def test_nobody_gets_in_without_the_token(write):
+    with OpenServer(write()) as server:
+        base = server.url.partition("#")[0]
+        with httpx.Client(base_url=base, trust_env=False) as stranger:
+            for path in ("state", "choices", "sources", "files/x.png", "page.js"):
+                assert stranger.get(path).status_code == 401, path
+            for path in ("edit", "text", "undo", "redo", "upload", "run", "stop", "open"):
+                assert stranger.post(path, json={}).status_code == 401, path
+
+
+def test_a_strangers_page_can_neither_read_nor_send(open_page, write):
+    page = open_page(file := write())
+    body = json.dumps({"version": page.state["version"], "changes": [AXIS]})
+    as_json = {"content-type": "application/json"}
+    refused = [
+        ({"origin": "http://evil.example"} | as_json, 403), ({"origin": "null"} | as_json, 403),
+        ({"origin": "http://127.0.0.1:8188"} | as_json, 403),  # another page on this machine
+        ({"content-type": "text/plain"}, 403), ({"content-type": "application/x-www-form-urlencoded"}, 403),
+        ({"host": "evil.example"} | as_json, 421),  # DNS rebinding
+    ]  # fmt: skip
+    for headers, status in refused:
+        assert page.http.post("edit", content=body, headers=headers).status_code == status, headers
+    assert page.http.options("edit").status_code == 405
+    assert page.http.get("edit").status_code != 200
+    assert page.http.get("state", headers={"host": "evil.example"}).status_code == 421
+    answer = page.http.get("state", headers={"origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert file.read_text() == EXPERIMENT
+
+
+def test_a_comfyui_on_this_machine_may_frame_the_page(open_page, write):
+    answer = open_page(write(), embedder="http://127.0.0.1:8188").http.get("state")
+    assert "frame-ancestors http://127.0.0.1:8188" in answer.headers["content-security-policy"]
+
+
+def test_a_server_that_never_answers_does_not_stop_editing(open_page, write):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        page = open_page(write(EXPERIMENT.replace("embedded", target)))
+        for count in range(2, 6):
+            began = time.monotonic()
+            page.edit({"set": "axis", "name": "steps", "value": list(range(1, count + 1))})
+            state = page.follow(lambda state, n=count: state["plan"] and state["plan"]["trials"] == n)
+            assert time.monotonic() - began < 4  # seconds; sweeper waits 5 for the server
+            assert state["checking"]
+            assert state["notes"] == [f"not checked against {target} yet: sweeper asks it now"]
+        state = page.follow()
+        assert any("does not respond within 5 s" in note for note in state["notes"])
+        assert state["plan"]["trials"] == 5
+
+
+def test_what_needs_trust_is_a_mistake_and_is_not_done(open_page, write, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret of another folder\n")
+    Path("mine").mkdir()
+    Path("mine/own.py").write_text("open('imported', 'w')")
+    page = open_page(write())
+    text = EXPERIMENT.replace("    steps:", f"    prompt: {{lines: {secret}}}\n    steps:")
+    page.post("text", version=page.state["version"], text=f"{text}metrics: ['own:measure']\n")
+    texts = "\n".join(problem["text"] for problem in page.follow()["problems"])
+
+    assert "If you trust its author: `sweeper trust mine/experiment.yaml`" in texts
+    assert "imports the module 'own'" in texts
+    assert str(secret) in texts
+    assert "the secret" not in json.dumps(page.state)
+    page.post("run", 422, version=page.state["version"], kind="run")
+    assert not Path("imported").exists()
+
+
+def test_no_key_is_sent_to_a_server_that_the_file_names(open_page, write, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "key-of-mine")
+    received = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(3)
+        target = f"{{url: 'http://127.0.0.1:{server.getsockname()[1]}', api_key_env: MY_KEY}}"
+        page = open_page(write(EXPERIMENT.replace("embedded", target)))
+        assert any("MY_KEY" in problem["text"] for problem in page.follow()["problems"])
+        page.post("run", 422, version=page.state["version"], kind="run")
+        with contextlib.suppress(TimeoutError):
+            received.append(server.accept())
+    assert received == []
+
+
+SECRETS = ("../../secret.png", "/etc/passwd", "inputs/link.png", "../t.json/../../secret.png")
+
+
+@pytest.mark.parametrize("value", SECRETS)
+def test_a_strangers_workflow_reads_no_file_elsewhere(open_page, write, value, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"the secret")
+    file = write(EXPERIMENT.replace("    steps:", f"    picture: ['{value}']\n    steps:"))
+    (file.parent / "inputs").mkdir()
+    (file.parent / "inputs/link.png").symlink_to(tmp_path / "secret.png")
+    graph = json.loads((file.parent / "t.json").read_text())
+    graph["10"] = {"class_type": "LoadImage", "inputs": {"image": value}}
+    (file.parent / "t.json").write_text(json.dumps(graph))
+    with (file.parent / "t.slots.yaml").open("a") as slots:
+        slots.write('  picture: {at: "10.image", kind: file}\n')
+    page = open_page(file)
+    assert page.follow()["problems"]
+    assert "the secret" not in json.dumps(page.state)
+    for name in (value, "link.png", "..%2f..%2fsecret.png", "%2fetc%2fpasswd", "..", ".hidden.png"):
+        assert page.http.get(f"files/{name}").status_code == 404, name
+
+
+def test_uploads_go_into_inputs_and_replace_nothing(open_page, write, tmp_path):
+    page = open_page(file := write())
+
+    def upload(name, content, status=200):
+        return page.post("upload", status, name=name, content=base64.b64encode(content).decode())
+
+    assert upload("../../Cat 1.PNG", b"one") == {"path": "inputs/Cat-1.png"}
+    assert upload("Cat 1.png", b"two") == {"path": "inputs/Cat-1-2.png"}
+    assert upload("C:\\x\\Cat 1.png", b"one")["path"].startswith("inputs/C-x-Cat-1")
+    assert upload("Cat 1.png", b"one") == {"path": "inputs/Cat-1.png"}
+    assert upload("con.png", b"one") == {"path": "inputs/file-con.png"}
+    inputs = file.parent / "inputs"
+    (inputs / "taken.png").symlink_to(tmp_path / "made-by-upload")
+    assert upload("taken.png", b"one") == {"path": "inputs/taken-2.png"}
+    assert not (tmp_path / "made-by-upload").exists()
+    for name in ("x.yaml", "x.py", ".png", "", "png", "x.svg"):
+        assert "neither a picture" in upload(name, b"one", 422)["problem"], name
+    page.post("upload", 422, name="x.png", content="no base64!")
+    assert page.http.get("files/Cat-1.png").content == b"one"
+    assert "sandbox" in page.http.get("files/Cat-1.png").headers["content-security-policy"]
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        "experiment.yaml",
+        "inputs",
+        "t.json",
+        "t.slots.yaml",
+    ]
+
+
+def test_inputs_that_is_a_link_gets_no_uploads(open_page, write, tmp_path):
+    page = open_page(file := write())
+    (file.parent / "inputs").symlink_to(tmp_path)
+    page.post("upload", 422, name="x.png", content="AAAA")
+    assert not (tmp_path / "x.png").exists()
+
+
+# --- the command
+
+
+@pytest.fixture
+def start():
+    """A function that starts `sweeper open` and returns the process and the address that it prints."""
+    started = []
+
+    def make(*arguments):
+        command = [sys.executable, "-P", "-m", "sweeper", "open", "--no-open", *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1], read_line(started[-1].stdout).strip()
+
+    yield make
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_killed_server_loses_no_edit(start, write):
+    file = write()
+    process, url = start(file)
+    page = Page(url)
+    for count in range(1, 20):
+        page.edit({"set": "axis", "name": "steps", "value": list(range(1, count + 1))})
+    process.kill()
+    process.wait()
+    page.http.close()
+    process, url = start(file, "--json")
+    page = Page(json.loads(url)["url"])
+    assert page.follow()["plan"]["trials"] == 19
+    page.http.close()
+
+
+def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, write):
+    workflow = write().parent / "t.json"
+    process, url = start(workflow, "--axis", "3.cfg")
+    page = Page(url)
+    assert page.follow()["file"] == "t/experiment.yaml"
+    assert {axis["name"] for axis in page.state["axes"]} >= {"cfg"}
+    page.http.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    before = Path("t/experiment.yaml").read_text()
+    process, url = start(workflow)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert Path("t/experiment.yaml").read_text() == before
+    assert not Path("t-2").exists()
+
+
+def test_the_command_says_what_is_wrong(start, write):
+    for arguments in (
+        ("none.yaml",),
+        ("none.json",),
+        (write(), "--axis", "3.none"),
+        (write(), "--embed-in", "http://x"),
+    ):
+        process, url = start(*arguments)
+        assert url == ""
+        assert process.wait(30) == 2, arguments
+    assert os.listdir() == ["mine"]  # noqa: PTH208
