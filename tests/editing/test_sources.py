@@ -1,0 +1,198 @@
+"""What `sweeper open` offers without a file: experiments here, and workflows and jobs of a ComfyUI that may lie."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from sweeper.embedded import EmbeddedServer
+from tests.cli.conftest import TXT2IMG
+from tests.editing.conftest import EXPERIMENT
+
+NAMES = [
+    {"path": "old.json", "modified": 1_700_000_000_000},
+    {"path": "sub/my fox.json", "modified": 1_800_000_000_000},
+]
+HISTORY = {
+    "aaaa-1": {"prompt": [0, "aaaa-1", TXT2IMG, {"create_time": 1_750_000_000_000}, ["9"]]},
+    "bbbb-2": {"prompt": [1, "bbbb-2", {**TXT2IMG, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "an owl"}}}]},
+}  # fmt: skip
+
+
+@contextmanager
+def serve(answers):
+    """A ComfyUI with other answers to some paths. Gives its address and the paths and keys that it was sent."""
+    seen = []
+    with EmbeddedServer(dialect="comfyui") as real:
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                path = self.path.partition("?")[0]
+                seen.append((self.path, self.headers.get("X-API-Key") or self.headers.get("Authorization")))
+                if path in answers:
+                    content = answers[path]
+                    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+                    self.send_response(200)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                elif path.startswith(("/userdata", "/history")):
+                    self.send_error(404)
+                else:
+                    with urlopen(real.url + self.path) as answer:
+                        body = answer.read()
+                    self.send_response(200)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+        server.server_close()
+
+
+def ask(page, target):
+    return page.http.get("sources", params={"target": target})
+
+
+def test_the_page_offers_the_experiments_here(open_page, write):
+    write()
+    Path("link.yaml").symlink_to("mine/experiment.yaml")
+    for name in (".hidden", "results"):
+        Path(name).mkdir()
+        Path(name, "x.yaml").write_text(EXPERIMENT)
+    Path("broken.yaml").write_text("template: [")
+    Path("other.yaml").write_text("a: b")
+    Path("huge.yaml").write_text("template: x\n" + "#" * 200_000)
+    page = open_page()
+    assert page.state["mode"] == "start"
+    sources = page.state["sources"]
+    assert [entry["path"] for entry in sources["experiments"]] == ["mine/experiment.yaml"]
+    assert sources["targets"] == ["embedded", "cloud", "http://127.0.0.1:8188"]
+
+    for path in (
+        "other.yaml",
+        "link.yaml",
+        "/etc/passwd",
+        "../work/mine/experiment.yaml",
+        "mine/../mine/experiment.yaml",
+    ):
+        page.post("open", 422, experiment=path)
+    assert page.post("open", experiment="mine/experiment.yaml")["mode"] == "edit"
+    assert page.follow()["plan"]["trials"] == 2
+
+
+def test_the_workflows_and_jobs_of_a_comfyui_open(open_page):
+    workflow = json.dumps(TXT2IMG).encode()
+    answers = {"/userdata": NAMES, "/userdata/workflows%2Fsub%2Fmy%20fox.json": workflow, "/history": HISTORY}
+    with serve(answers) as (url, seen):
+        page = open_page(target=url)
+        sources = ask(page, url).json()
+        assert sources["problem"] is None
+        assert [entry["name"] for entry in sources["workflows"]] == ["sub/my fox.json", "old.json"]
+        assert sources["workflows"][0]["modified"] == 1_800_000_000
+        assert [(job["id"], job["title"]) for job in sources["jobs"]] == [("bbbb-2", "blurry"), ("aaaa-1", "blurry")]
+        query = "/userdata?dir=workflows&recurse=true&split=false&full_info=true"
+        assert query in [path for path, _ in seen]
+
+        state = page.post("open", workflow="sub/my fox.json", target=url)
+        assert (state["file"], state["target"]) == ("my-fox/experiment.yaml", url)
+        assert page.follow()["problems"] == []
+        second = open_page(target=url)
+        assert second.post("open", job="aaaa-1", target=url)["file"] == "job-aaaa-1/experiment.yaml"
+        third = open_page(target=url)
+        third.post("open", 422, job="cccc", target=url)
+        third.post("open", 422, workflow="../secret.json", target=url)
+        assert {key for _, key in seen} == {None}
+
+
+LIES = {
+    "names": [{"path": path, "modified": 1} for path in (
+        "../../etc/passwd.json", "/abs.json", "a/../b.json", "x" * 3_000_000 + ".json", "a\\..\\b.json", "\x1b[2J.json", "",
+        None, 7, "no.txt", "a//b.json", "good.json")] + ["text", None, [], {}],
+    "html": b"<html><body>hello</body></html>",
+    "object": {"a": 1},
+    "nested": b"[" * 100_000,
+    "numbers": b"[1e999, NaN]",
+    "many": [{"path": f"{index}.json", "modified": "yesterday"} for index in range(20_000)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_server_harms_nothing(open_page, lie):
+    history = {"../../x": {"prompt": [0, 1, {"6": {"inputs": {"text": "y" * 3_000_000 + "\x1b"}}, "7": None}, [], 5]},
+               "b": [], "c": {"prompt": "x"}, "d": {"prompt": [1, 2, {}]}, "e" * 3_000_000: {"prompt": [1, 2, {"a": 1}]}}  # fmt: skip
+    with serve({"/userdata": LIES[lie], "/history": history}) as (url, _):
+        page = open_page(target=url)
+        answer = ask(page, url)
+        assert answer.status_code == 200
+        assert len(answer.content) < 100_000
+        sources = answer.json()
+        names = [entry["name"] for entry in sources["workflows"]]
+        if lie == "many":
+            assert len(names) == 500
+        elif lie == "names":
+            assert names == ["good.json"]
+        else:
+            assert names == []
+            assert "not a ComfyUI" in sources["problem"]
+        assert [job["id"] for job in sources["jobs"]] == ["../../x"]
+        assert "\x1b" not in sources["jobs"][0]["title"]
+        assert len(sources["jobs"][0]["title"]) <= 100
+        page.post("open", 422, job="../../x", target=url)  # its graph is none
+        page.post("open", 422, workflow="../../etc/passwd.json", target=url)
+    assert os.listdir() == []  # noqa: PTH208
+
+
+def test_a_target_that_nobody_named_is_not_asked(open_page):
+    with serve({}) as (url, seen):
+        page = open_page()
+        before = len(seen)
+        assert ask(page, url).status_code == 422
+        page.post("open", 422, job="aaaa-1", target=url)
+        assert len(seen) == before
+
+
+def test_sources_say_why_there_are_none(open_page):
+    page = open_page(target="http://127.0.0.1:9")
+    assert "keeps no workflows" in ask(page, "embedded").json()["problem"]
+    assert "refused" in ask(page, "http://127.0.0.1:9").json()["problem"]
+
+
+def test_an_upload_and_the_example_open(open_page, tmp_path):
+    content = base64.b64encode(json.dumps(TXT2IMG).encode()).decode()
+    page = open_page()
+    assert page.post("open", upload={"name": "../../evil.json", "content": content})["file"] == "evil/experiment.yaml"
+    page.post("open", 422, example=True)  # one is open
+    assert page.follow()["problems"] == []
+
+    page = open_page()
+    page.post("open", 422, upload={"name": "x.json", "content": base64.b64encode(b"{}").decode()})
+    page.post("open", 422, upload={"name": "x.json", "content": "no base64!"})
+    page.post("open", 422)
+    assert page.post("open", example=True)["mode"] == "edit"
+    assert page.follow()["plan"]["trials"] == 4
+    assert {path.name for path in tmp_path.iterdir()} <= {"work", "config"}
+
+
+def test_a_strangers_workflow_gets_no_neighbours(open_page):
+    Path("secret.png").write_bytes(b"the secret")
+    graph = {**TXT2IMG, "10": {"class_type": "LoadImage", "inputs": {"image": "../../secret.png"}}}
+    content = base64.b64encode(json.dumps(graph).encode()).decode()
+    page = open_page()
+    page.post("open", upload={"name": "w.json", "content": content})
+    assert any("placeholder" in note for note in page.follow()["notes"])
+    assert b"the secret" not in Path("w/inputs/secret.png").read_bytes()
