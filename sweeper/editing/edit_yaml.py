@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.editing.yaml_text import BREAK, YamlText, dedent
+from sweeper.editing.yaml_text import BREAK, YamlText
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.starter_experiment import quote_yaml
@@ -26,7 +26,7 @@ DELETE: Final = MISSING  # no value; null is a value
 _WIDTH: Final = 120  # columns; a longer list has one item on each line
 _MAX_WORK: Final = 5_000_000  # characters that one change may read again, for a list whose items change one by one
 _MAX_COMPARED: Final = 300  # items of a list that are compared with each other
-_PLAIN: Final = re.compile(r"[A-Za-z][\w./-]*")
+_PLAIN: Final = re.compile(r"(?:\.\.?/)*[A-Za-z][\w./-]*")
 _NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))  # of YAML 1.2, or of 1.1
 
 
@@ -77,19 +77,12 @@ def move_entry(text: str, path: KeyPath, parent: KeyPath, before: str | None = N
     return _check(changed, _replace_at(_replace_at(old, path, DELETE), new_path, value), text, path)
 
 
-def find_written(text: str, path: KeyPath) -> str:
-    """Return the YAML of a value as it is written, without the indentation of its first line; empty if it is not."""
-    yaml_text = YamlText(text)
-    nodes = yaml_text.walk(path)
-    if len(nodes) <= len(path):
-        return ""
-    start, end = nodes[-1].start, nodes[-1].end
-    return "\n".join(dedent(line, yaml_text.get_column(start)) for line in BREAK.split(yaml_text.text[start:end]))
-
-
-def write_yaml(value: Mapping[str, Any]) -> str:
-    """Write a mapping as people do: a value on its line if it fits 120 columns, else in block style."""
-    return "".join(f"{line}\n" for key, item in value.items() for line in _write_entry(key, item, 0))
+def add_line(text: str, path: KeyPath, line: str) -> str:
+    """Return the text with a new entry at a path, which `line` writes with its key. Raises as `edit_yaml` does."""
+    value = parse_text(line).value[path[-1]]
+    return _check(
+        _set_value(text, path, value, lines=[line]), _replace_at(parse_text(text).value, path, value), text, path
+    )
 
 
 def parse_text(text: str) -> Source:

@@ -133,6 +133,14 @@ class YamlText:
         lines = BREAK.split(self.text[entry : self._find_line_end(nodes[-1].end)])
         return None if nodes[-2].is_flow else [dedent(line, indent) for line in lines]
 
+    def read_value(self, path: KeyPath) -> str:
+        """Return the YAML of a value as it is written, without its indentation; empty if it is not written there."""
+        nodes = self.walk(path)
+        if len(nodes) <= len(path):
+            return ""
+        lines = BREAK.split(self.text[nodes[-1].start : nodes[-1].end])
+        return "\n".join(dedent(line, self.get_column(nodes[-1].start)) for line in lines)
+
     def append(self, lines: Sequence[str]) -> str:
         """Return the text with lines at its end; for a text without values."""
         start = "" if self.begins_line(len(self.text)) else self.newline
@@ -211,10 +219,14 @@ class YamlText:
     def _delete_in_flow(self, node: Node, previous: Node | None, following: Node | None) -> str:
         behind = _COMMENT.match(self.text, node.end)
         start, end = node.entry, behind.end() if behind else node.end  # with its comma and comment
-        if following is not None and "#" not in self.text[end : following.entry]:
-            end = following.entry
-        elif following is None and previous is not None and "#" not in self.text[previous.end : node.entry]:
-            start, end = previous.end, node.end
+        if following is not None:
+            end = end if "#" in self.text[end : following.entry] else following.entry
+        elif previous is not None:
+            is_line, has_comma = self.begins_line(node.entry), self.text[node.end : end].lstrip(" \t").startswith(",")
+            if is_line and (has_comma or "#" in self.text[previous.end : node.entry]):
+                start = self._find_break(node.entry)  # the comma in front of it may stay
+            elif "#" not in self.text[previous.end : node.entry]:
+                start, end = previous.end, end if is_line else node.end
         return self._splice(start, end, "")
 
     def _refuse_used_anchors(self, node: Node) -> None:

@@ -45,27 +45,31 @@ def render_slots_file(
         "# A slot that an experiment does not give keeps the workflow's own value (shown behind each line).",
         "slots:",
     ]
-    for suggestion in suggestions:
-        fields = [f"at: {_to_yaml(suggestion.addresses) if suggestion.others else quote_yaml(suggestion.address)}"]
-        if suggestion.schema is not None:
-            fields.append(f"schema: {_to_yaml(suggestion.schema)}")
-        if suggestion.is_default:
-            fields.append(f"default: {json.dumps(suggestion.value, ensure_ascii=True)}")
-        if suggestion.type == "file":
-            fields.append("kind: file")
-        node = suggestion.class_type
-        if suggestion.title and suggestion.title != node:
-            node = f"{node} '{suggestion.title}'"
-        current = json.dumps(suggestion.value, ensure_ascii=False)
-        if suggestion.type == "file":
-            current = "a local file, given by the experiment"
-        elif suggestion.is_default:
-            current = "the class's default, for other branches"
-        comment = ": ".join(shorten(to_one_line(text)) for text in (node, current))
-        lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {comment}")
+    lines += [f"  {render_slot(suggestion)}" for suggestion in suggestions]
     if unchecked:
         lines += [f"# {UNCHECKED}. A server that has these classes checks them.", f"unchecked: {_to_yaml(unchecked)}"]
     return "\n".join([*lines, *_render_branches(graph, info), *_render_models(models)]) + "\n"
+
+
+def render_slot(suggestion: Suggestion) -> str:
+    """Return the line of the slots file that declares a slot, without its indentation."""
+    fields = [f"at: {_to_yaml(suggestion.addresses) if suggestion.others else quote_yaml(suggestion.address)}"]
+    if suggestion.schema is not None:
+        fields.append(f"schema: {_to_yaml(suggestion.schema)}")
+    if suggestion.is_default:
+        fields.append(f"default: {json.dumps(suggestion.value, ensure_ascii=True)}")
+    if suggestion.type == "file":
+        fields.append("kind: file")
+    node = suggestion.class_type
+    if suggestion.title and suggestion.title != node:
+        node = f"{node} '{suggestion.title}'"
+    current = json.dumps(suggestion.value, ensure_ascii=False)
+    if suggestion.type == "file":
+        current = "a local file, given by the experiment"
+    elif suggestion.is_default:
+        current = "the class's default, for other branches"
+    comment = ": ".join(shorten(to_one_line(text)) for text in (node, current))
+    return f"{suggestion.name}: {{{', '.join(fields)}}}  # {comment}"
 
 
 def _render_models(models: Iterable[ModelFile]) -> Iterator[str]:
