@@ -196,6 +196,7 @@ class Document:
 
     def _with_slots(self, text: str) -> _State:
         """Return the state of a text with the slots file on disk. While it has a mistake, that of the last text."""
+        slots_file: Path | None = None
         try:
             template = get_at(parse_text(text).value, ("template",))
             path = self.file.parent / template if isinstance(template, str) and template else None
@@ -204,8 +205,8 @@ class Document:
             slots_file = self._scope.resolve(get_slots_file(path))
         except InputError:
             slots_file = self._state.slots_file
-        except (OutsideError, OSError, ValueError):  # a name that no disk accepts, or another project
-            slots_file = None
+        except (OutsideError, OSError, ValueError):  # of another project, or a name that no disk accepts
+            pass
         is_there = slots_file is not None and slots_file.exists()
         return _State(text, slots_file, self._read_text(slots_file) if slots_file is not None and is_there else None)
 

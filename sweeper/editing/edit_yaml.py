@@ -27,7 +27,7 @@ _WIDTH: Final = 120  # columns; a longer list has one item on each line
 _MAX_WORK: Final = 5_000_000  # characters that one change may read again, for a list whose items change one by one
 _MAX_COMPARED: Final = 300  # items of a list that are compared with each other
 _PLAIN: Final = re.compile(r"(?:\.\.?/)*[A-Za-z][\w./-]*")
-_NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))  # of YAML 1.2, or of 1.1
+_NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off"))  # of YAML 1.2, or of 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ def edit_yaml(text: str, path: KeyPath, value: Any, *, order: Sequence[str] = ()
     if (depth := next((number for number, node in enumerate(nodes) if node.is_alias), None)) is not None:
         path, value = path[:depth], get_at(expected, path[:depth])  # written out here, and left alone elsewhere
     before = get_at(old, path)
-    edits = [(path, value)] if DELETE in (before, value) else [*_list_edits(before, value, path)]
+    is_whole = depth is not None or DELETE in (before, value)
+    edits = [(path, value)] if is_whole else [*_list_edits(before, value, path)]
     if edits != [(path, value)] and len(edits) * len(text) <= _MAX_WORK:
         with suppress(UsageError):
             changed = text

@@ -151,7 +151,7 @@ def _find_derived(experiment: Experiment, axes: Mapping[str, Any]) -> dict[str, 
     for name, expression in experiment.derive.items():  # sorted: each needs only earlier ones
         varying |= {name} if varying & set(expression.names) else set()
     needed = varying & experiment.derive.keys()
-    for name in reversed(experiment.derive):
+    for name in reversed([*experiment.derive]):
         needed |= experiment.derive.keys() & set(experiment.derive[name].names) if name in needed else set()
     return {name: expression.text for name, expression in experiment.derive.items() if name in needed}
 

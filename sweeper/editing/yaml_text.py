@@ -54,7 +54,7 @@ class YamlText:
         self.bom = "\ufeff" if text.startswith("\ufeff") else ""  # the parser does not count it
         self.text = text.removeprefix("\ufeff")
         events = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        starts = (event for event in events if isinstance(event, yaml.NodeEvent))
+        starts: Iterator[Any] = (event for event in events if isinstance(event, yaml.NodeEvent))
         self.root = next((self._read(event, events, 0, 0) for event in starts), None)
         found = BREAK.search(self.text)
         self.newline = found[0] if found and found[0] in ("\r\n", "\r") else "\n"
