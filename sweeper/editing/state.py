@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from sweeper.answers.parts import Fact, Facts, Part
 from sweeper.answers.render import render_text
-from sweeper.editing.document import Document, StaleVersionError, describe_document
+from sweeper.editing.changes import describe_document
+from sweeper.editing.document import Document, StaleVersionError
 from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
 from sweeper.errors import InputError, Problem, SweeperError, UsageError
 from sweeper.loading.load import load_granted

@@ -21,9 +21,10 @@ NAMES = [
     {"path": "old.json", "modified": 1_700_000_000_000},
     {"path": "sub/my fox.json", "modified": 1_800_000_000_000},
 ]
+OWL = {**TXT2IMG, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "an owl"}}}
 HISTORY = {
     "aaaa-1": {"prompt": [0, "aaaa-1", TXT2IMG, {"create_time": 1_750_000_000_000}, ["9"]]},
-    "bbbb-2": {"prompt": [1, "bbbb-2", {**TXT2IMG, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "an owl"}}}]},
+    "bbbb-2": {"prompt": [1, "bbbb-2", OWL]},
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def test_the_workflows_and_jobs_of_a_comfyui_open(open_page):
         assert sources["problem"] is None
         assert [entry["name"] for entry in sources["workflows"]] == ["sub/my fox.json", "old.json"]
         assert sources["workflows"][0]["modified"] == 1_800_000_000
-        assert [(job["id"], job["title"]) for job in sources["jobs"]] == [("bbbb-2", "blurry"), ("aaaa-1", "blurry")]
+        assert [(job["id"], job["title"]) for job in sources["jobs"]] == [("bbbb-2", "an owl"), ("aaaa-1", "blurry")]
         query = "/userdata?dir=workflows&recurse=true&split=false&full_info=true"
         assert query in [path for path, _ in seen]
 
@@ -119,23 +120,30 @@ def test_the_workflows_and_jobs_of_a_comfyui_open(open_page):
         assert {key for _, key in seen} == {None}
 
 
+PATHS = (
+    "../../etc/passwd.json", "/abs.json", "a/../b.json", "x" * 3_000_000 + ".json", "a\\..\\b.json", "\x1b[2J.json", "",
+    None, 7, "no.txt", "a//b.json", "good.json",
+)  # fmt: skip
 LIES = {
-    "names": [{"path": path, "modified": 1} for path in (
-        "../../etc/passwd.json", "/abs.json", "a/../b.json", "x" * 3_000_000 + ".json", "a\\..\\b.json", "\x1b[2J.json", "",
-        None, 7, "no.txt", "a//b.json", "good.json")] + ["text", None, [], {}],
+    "names": [*({"path": path, "modified": 1} for path in PATHS), "text", None, [], {}],
     "html": b"<html><body>hello</body></html>",
     "object": {"a": 1},
     "nested": b"[" * 100_000,
     "numbers": b"[1e999, NaN]",
     "many": [{"path": f"{index}.json", "modified": "yesterday"} for index in range(20_000)],
-}  # fmt: skip
+}
+LYING_HISTORY = {
+    "../../x": {"prompt": [0, 1, {"6": {"inputs": {"text": "y" * 3_000_000 + "\x1b"}}, "7": None}, [], 5]},
+    "b": [],
+    "c": {"prompt": "x"},
+    "d": {"prompt": [1, 2, {}]},
+    "e" * 3_000_000: {"prompt": [1, 2, {"a": 1}]},
+}
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_server_harms_nothing(open_page, lie):
-    history = {"../../x": {"prompt": [0, 1, {"6": {"inputs": {"text": "y" * 3_000_000 + "\x1b"}}, "7": None}, [], 5]},
-               "b": [], "c": {"prompt": "x"}, "d": {"prompt": [1, 2, {}]}, "e" * 3_000_000: {"prompt": [1, 2, {"a": 1}]}}  # fmt: skip
-    with serve({"/userdata": LIES[lie], "/history": history}) as (url, _):
+    with serve({"/userdata": LIES[lie], "/history": LYING_HISTORY}) as (url, _):
         page = open_page(target=url)
         answer = ask(page, url)
         assert answer.status_code == 200
@@ -190,7 +198,9 @@ def test_an_upload_and_the_example_open(open_page, tmp_path):
 
 def test_a_strangers_workflow_gets_no_neighbours(open_page):
     Path("secret.png").write_bytes(b"the secret")
-    graph = {**TXT2IMG, "10": {"class_type": "LoadImage", "inputs": {"image": "../../secret.png"}}}
+    picture = {"class_type": "LoadImage", "inputs": {"image": "../../secret.png"}}
+    latent = {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}}
+    graph = {**TXT2IMG, "5": latent, "10": picture}
     content = base64.b64encode(json.dumps(graph).encode()).decode()
     page = open_page()
     page.post("open", upload={"name": "w.json", "content": content})
