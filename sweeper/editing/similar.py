@@ -82,7 +82,7 @@ def make_revised(text: str, *, settings: Mapping[str, Any], changes: Mapping[str
         )
     blocks = [(("sweep", index), block) for index, block in enumerate(sweep)] if isinstance(sweep, list) else []
     paths: list[tuple[KeyPath, Any]] = [*blocks] or [(("sweep",), {} if sweep is DELETE else sweep)]
-    for path, block in paths:
+    for path, block in sorted(paths, key=lambda item: not _has_values(item[1], settings)):
         axes = _list_axes(block)
         if any(settings.get(axis) is None for axis in axes):
             continue
@@ -97,11 +97,22 @@ def make_revised(text: str, *, settings: Mapping[str, Any], changes: Mapping[str
     )
 
 
-def _list_axes(block: Any) -> list[str]:
+def _list_axes(block: Any) -> dict[str, Any]:
     if not isinstance(block, dict):
         raise UsageError(f"the sweep of this file is {format_value(block)}, and not a block; mend it first")
     groups = [block.get("grid"), *(block.get("zip") or [])]
-    return [name for group in groups if isinstance(group, dict) for name in group]
+    return {name: form for group in groups if isinstance(group, dict) for name, form in group.items()}
+
+
+def _has_values(block: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether the lists of a block have the settings, so that the trial is probably one of this block."""
+
+    def has(items: list[Any], value: Any) -> bool:
+        parts = [item if isinstance(item, dict) and "label" in item else {"value": item} for item in items]
+        return any(part.get("value") == value or part.get("label") == value for part in parts)
+
+    axes = _list_axes(block).items()
+    return all(has(form, settings.get(name)) for name, form in axes if isinstance(form, list))
 
 
 def _is_seed(slot: Slot) -> bool:
