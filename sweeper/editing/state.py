@@ -6,14 +6,17 @@ ends the older check, except a question to a server that does not respond; then 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.parts import Fact, Facts, Part
 from sweeper.answers.render import render_text
+from sweeper.comfy.target import Target
 from sweeper.editing.changes import describe_document
 from sweeper.editing.document import Document, StaleVersionError
 from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
@@ -22,17 +25,18 @@ from sweeper.loading.load import load_granted
 from sweeper.loading.read_scope import EVERYTHING, make_scope
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust, load_grants
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import CLOUD, EMBEDDED
 from sweeper.running.count_plan import PlanCounter
-from sweeper.running.node_class_cache import get_cached_classes, get_embedded_classes
+from sweeper.running.node_class_cache import Nodes, get_cached_classes, get_embedded_classes
 from sweeper.running.plan_answer import PlanAnswer
 from sweeper.running.prepare import Prepared, prepare
 from sweeper.running.settings import RunOptions
 from sweeper.tables.results_folder import default_results_folder
 
 _MAX_COUNTED: Final = 100_000  # trials; of more, the page shows only how many they are
-_RUN: Final = "run"
+Recall = Callable[[Target, Nodes], NodeInfo | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,12 @@ class OutdatedError(Exception):
 
 
 def load_checked(
-    file: Path, specs: Sequence[Any] | None, *, trust: bool, asks_targets: bool = True
+    file: Path, specs: Sequence[Any] | None, *, trust: bool, asks_targets: bool, recall: Recall = get_cached_classes
 ) -> tuple[Prepared | None, Check]:
     """Load and prepare an experiment as `sweeper plan` does, without asking for trust: what is missing is a mistake.
 
-    `specs`: the targets that the user gave on the command line, which may get their keys. Returns None with the
-    problems.
+    `specs`: the targets that the user gave on the command line, which may get their keys. `recall`: finds the known
+    classes of a target. Returns None with the problems.
     """
     try:
         users = load_named_targets()
@@ -83,21 +87,21 @@ def load_checked(
     others = [target.name for target in servers if not target.embedded] if not missing else []
     if partial.has_template:
         nodes = list(experiment.template.graph.values())
-        known = (get_cached_classes(target, nodes) for target in servers)
-        classes = next((found for found in known if found is not None), None) or get_embedded_classes(nodes)
-        check = replace(check, inputs=list_page_inputs(experiment.template, classes))
-        if prepared is not None and prepared.classes is None and servers:
-            prepared = replace(prepared, classes=get_cached_classes(servers[0], nodes))
+        classes = recall(servers[0], nodes) if servers else None
+        check = replace(check, inputs=list_page_inputs(experiment.template, classes or get_embedded_classes(nodes)))
+        if prepared is not None and prepared.classes is None:
+            prepared = replace(prepared, classes=classes)
     if others and not asks_targets:
         return prepared, replace(check, notes=(f"not checked against {' and '.join(others)} yet: sweeper asks it now",))
     return prepared, replace(check, is_whole=True)
 
 
 def check_experiment(
-    file: Path, specs: Sequence[Any] | None, *, trust: bool, asks_targets: bool, is_outdated: Callable[[], bool]
-) -> Check:
+    file: Path, specs: Sequence[Any] | None, *, trust: bool, asks_targets: bool, recall: Recall,
+    is_outdated: Callable[[], bool],
+) -> Check:  # fmt: skip
     """Find out what a run of an experiment would do, and every mistake. Raises OutdatedError."""
-    prepared, check = load_checked(file, specs, trust=trust, asks_targets=asks_targets)
+    prepared, check = load_checked(file, specs, trust=trust, asks_targets=asks_targets, recall=recall)
     if prepared is None:
         return check
     check = replace(check, trials=len(prepared.plan), notes=(*check.notes, *prepared.notes))
@@ -138,9 +142,11 @@ class Editor:
         self._first_target: Any = None  # that of the file when it was opened
         self._notice: str | None = None
         self._revision = 0  # grows with what has to be checked
-        self._wanted, self._asking, self._is_closed = threading.Event(), threading.Lock(), False
-        self._ended: list[Callable[[], None]] = []
-        threading.Thread(target=self._check_forever, name="sweeper-check", daemon=True).start()
+        self._classes: dict[Any, NodeInfo | None] = {}
+        self._wanted, self._ask_wanted, self._is_closed = threading.Event(), threading.Event(), False
+        for wanted in (self._wanted, self._ask_wanted):
+            check = partial(self._check_forever, wanted, asks_targets=wanted is self._ask_wanted)
+            threading.Thread(target=check, name="sweeper-check", daemon=True).start()
 
     # --- the document
 
@@ -211,6 +217,7 @@ class Editor:
     def close(self) -> None:
         self._is_closed = True
         self._wanted.set()
+        self._ask_wanted.set()
 
     # --- what is known of it
 
@@ -259,7 +266,7 @@ class Editor:
             state = {
                 "number": self.number, "mode": "edit", "problem": self.problem, "version": document.version,
                 "file": str(document.file), "folder": str(document.file.parent), "text": document.text,
-                "command": join_command(["sweeper", _RUN, str(document.file), *_list_target_words(specs)]),
+                "command": join_command(["sweeper", "run", str(document.file), *_list_target_words(specs)]),
                 "can_undo": document.can_undo, "can_redo": document.can_redo, "diff": document.diff(),
                 "notice": self._notice, "checking": check.version != document.version or not check.is_whole,
             }  # fmt: skip
@@ -271,55 +278,56 @@ class Editor:
             "targets": self.list_targets(),
             "inputs": check.inputs.rows,
             "problems": [_describe_problem(problem, document.file, names) for problem in check.problems],
-            "notes": [*self.notes, *check.notes, *(check.answer.warnings if check.answer is not None else ())],
+            "notes": list(dict.fromkeys((*self.notes, *check.notes, *(check.answer.warnings if check.answer else ())))),
             "plan": describe_plan(check),
         }  # fmt: skip
 
     # --- checking
 
-    def _check_forever(self) -> None:
+    def _check_forever(self, wanted: threading.Event, *, asks_targets: bool) -> None:
         while True:
-            self._wanted.wait()
-            self._wanted.clear()
+            wanted.wait()
+            wanted.clear()
             if self._is_closed:
                 return
-            if self._check_once(asks_targets=False) and self._asking.acquire(blocking=False):
-                threading.Thread(target=self._ask_targets, name="sweeper-ask", daemon=True).start()
+            with contextlib.suppress(OutdatedError):
+                self._check_once(asks_targets=asks_targets)
 
-    def _ask_targets(self) -> None:
-        """Check with the servers of the targets, until the latest version is checked."""
-        try:
-            while not self._is_closed and not self._check.is_whole:
-                self._check_once(asks_targets=True)
-        finally:
-            self._asking.release()
-
-    def _check_once(self, *, asks_targets: bool) -> bool:
-        """Check the latest version. Returns whether there are targets left to ask."""
+    def _check_once(self, *, asks_targets: bool) -> None:
+        """Check the latest version, and have its targets asked if there are some. Raises OutdatedError."""
         with self._lock:
             document, revision = self.document, self._revision
             if document is None:
-                return False
+                return
             version, specs = document.version, self.list_specs()
+        recall = get_cached_classes if asks_targets else self._recall_classes
         try:
             check = check_experiment(
-                document.file, specs, trust=self.trust, asks_targets=asks_targets,
+                document.file, specs, trust=self.trust, asks_targets=asks_targets, recall=recall,
                 is_outdated=lambda: self._revision != revision or self._is_closed,
             )  # fmt: skip
         except OutdatedError:
-            return False
+            raise
         except Exception as error:  # noqa: BLE001 - the page must show it, whatever it is
-            check = Check(
-                problems=(Problem(str(document.file), 0, "", f"{type(error).__name__}: {error}"),), is_whole=True
-            )
+            problem = Problem(str(document.file), 0, "", f"{type(error).__name__}: {error}")
+            check = Check(problems=(problem,), is_whole=True)
         with self._lock:
             if self._revision != revision:
-                return False
-            rows = check.inputs if check.inputs.rows else self._check.inputs
+                return
+            inputs = check.inputs if check.inputs.rows else self._check.inputs
             out, targets = check.out or self._check.out, check.targets or self._check.targets
-            self._check = replace(check, version=version, inputs=rows, out=out, targets=targets)
+            self._check = replace(check, version=version, inputs=inputs, out=out, targets=targets)
+            self._classes = {} if asks_targets else self._classes
             self.mark_changed()
-        return not check.is_whole
+        if not check.is_whole:
+            self._ask_wanted.set()
+
+    def _recall_classes(self, target: Target, nodes: Nodes) -> NodeInfo | None:
+        """The node classes of a target in sweeper's cache, read once after each question: they may be large."""
+        key = (target.url, frozenset(node["class_type"] for node in nodes))
+        if key not in self._classes:
+            self._classes = {key: get_cached_classes(target, nodes)}
+        return self._classes[key]
 
 
 def _list_target_words(specs: Sequence[str] | None) -> list[str]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import urlopen
 
 import httpx
 import pytest
 
 from sweeper.editing.open_server import OpenServer
+from sweeper.embedded import EmbeddedServer
 from tests.cli.conftest import SLOTS, TXT2IMG
 from tests.waiting import wait_until
 
@@ -101,3 +106,40 @@ def open_page():
     for server in servers:
         server.runner.stop()
         server.__exit__()
+
+
+@contextmanager
+def serve(answers):
+    """A ComfyUI with other answers to some paths. Gives its address and the paths and headers of its requests."""
+    seen = []
+    with EmbeddedServer(dialect="comfyui") as real:
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                path = self.path.partition("?")[0]
+                seen.append((self.path, self.headers.as_string()))
+                if path in answers:
+                    content = answers[path]
+                    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+                    self.send_response(200)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                elif path.startswith(("/userdata", "/history")):
+                    self.send_error(404)
+                else:
+                    with urlopen(real.url + self.path) as answer:
+                        body = answer.read()
+                    self.send_response(200)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+        server.server_close()

@@ -5,17 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
-from sweeper.embedded import EmbeddedServer
 from tests.cli.conftest import TXT2IMG
-from tests.editing.conftest import EXPERIMENT
+from tests.editing.conftest import EXPERIMENT, serve
 
 NAMES = [
     {"path": "old.json", "modified": 1_700_000_000_000},
@@ -26,43 +21,6 @@ HISTORY = {
     "aaaa-1": {"prompt": [0, "aaaa-1", TXT2IMG, {"create_time": 1_750_000_000_000}, ["9"]]},
     "bbbb-2": {"prompt": [1, "bbbb-2", OWL]},
 }  # fmt: skip
-
-
-@contextmanager
-def serve(answers):
-    """A ComfyUI with other answers to some paths. Gives its address and the paths and keys that it was sent."""
-    seen = []
-    with EmbeddedServer(dialect="comfyui") as real:
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                path = self.path.partition("?")[0]
-                seen.append((self.path, self.headers.get("X-API-Key") or self.headers.get("Authorization")))
-                if path in answers:
-                    content = answers[path]
-                    body = content if isinstance(content, bytes) else json.dumps(content).encode()
-                    self.send_response(200)
-                    self.send_header("content-length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
-                elif path.startswith(("/userdata", "/history")):
-                    self.send_error(404)
-                else:
-                    with urlopen(real.url + self.path) as answer:
-                        body = answer.read()
-                    self.send_response(200)
-                    self.send_header("content-length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", seen
-        server.shutdown()
-        server.server_close()
 
 
 def ask(page, target):
@@ -117,7 +75,7 @@ def test_the_workflows_and_jobs_of_a_comfyui_open(open_page):
         third = open_page(target=url)
         third.post("open", 422, job="cccc", target=url)
         third.post("open", 422, workflow="../secret.json", target=url)
-        assert {key for _, key in seen} == {None}
+        assert not any("key" in head.lower() for _, head in seen)
 
 
 PATHS = (
