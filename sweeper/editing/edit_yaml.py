@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from sweeper.editing.yaml_text import BREAK, YamlText
@@ -86,8 +87,9 @@ def add_line(text: str, path: KeyPath, line: str) -> str:
     )
 
 
+@lru_cache(maxsize=8)  # one change reads the same texts several times
 def parse_text(text: str) -> Source:
-    """Parse a text as `load` does. Raises UsageError."""
+    """Parse a text as `load` does. Do not change the value. Raises UsageError."""
     try:
         return parse_yaml(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), "")
     except SourceError as error:
@@ -126,9 +128,10 @@ def _replace_at(value: Any, path: KeyPath, new: Any) -> Any:
 
 
 def _check(changed: str, expected: Any, text: str, path: KeyPath) -> str:
-    with suppress(UsageError):
-        if _encode(parse_text(changed).value or {}) == _encode(expected or {}):
-            return changed
+    for end in ("", YamlText(text).newline):  # a text in block style at the end of a file may need a line break
+        with suppress(UsageError):
+            if _encode(parse_text(changed + end).value or {}) == _encode(expected or {}):
+                return changed + end
     message = "this place can only be edited as YAML; change it in the text of the file"
     raise UsageError(Problem("", parse_text(text).find_line(path), format_key_path(path), message))
 

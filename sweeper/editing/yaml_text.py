@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import yaml
@@ -25,7 +26,7 @@ _COMMENT: Final = re.compile(f"[ \t]*,?[ \t]*(?:#{_NO_BREAKS})?")  # behind an e
 
 
 @dataclass(slots=True)
-class Node:
+class WrittenValue:
     """A value at `start:end` of the text, with its anchor and tag, and without the comments behind it.
 
     Its entry begins at `entry` with a key or a dash, and `after` is the position behind the `:` or `-`. `children` are
@@ -39,9 +40,9 @@ class Node:
     anchor: str | None
     is_alias: bool
     is_flow: bool
-    children: dict[str | int, Node] = field(default_factory=dict)
+    children: dict[str | int, WrittenValue] = field(default_factory=dict)
 
-    def iter_all(self) -> Iterator[Node]:
+    def iter_all(self) -> Iterator[WrittenValue]:
         yield self
         for child in self.children.values():
             yield from child.iter_all()
@@ -53,19 +54,22 @@ class YamlText:
     def __init__(self, text: str) -> None:
         self.bom = "\ufeff" if text.startswith("\ufeff") else ""  # the parser does not count it
         self.text = text.removeprefix("\ufeff")
-        events = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        starts: Iterator[Any] = (event for event in events if isinstance(event, yaml.NodeEvent))
-        self.root = next((self._read(event, events, 0, 0) for event in starts), None)
         found = BREAK.search(self.text)
         self.newline = found[0] if found and found[0] in ("\r\n", "\r") else "\n"
 
-    def _read(self, event: Any, events: Iterator[Any], entry: int, after: int) -> Node:
+    @cached_property
+    def root(self) -> WrittenValue | None:
+        events = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        starts: Iterator[Any] = (event for event in events if isinstance(event, yaml.NodeEvent))
+        return next((self._read(event, events, 0, 0) for event in starts), None)
+
+    def _read(self, event: Any, events: Iterator[Any], entry: int, after: int) -> WrittenValue:
         start, end = event.start_mark.index, event.end_mark.index
         end = start + len(self.text[start:end].rstrip())  # without the blank lines behind a text in block style
         if start == end and isinstance(event, yaml.ScalarEvent):  # some of these marks are those of the next token
             start = end = after
         is_flow = bool(getattr(event, "flow_style", False))
-        node = Node(start, end, entry, after, event.anchor, isinstance(event, yaml.AliasEvent), is_flow)
+        node = WrittenValue(start, end, entry, after, event.anchor, isinstance(event, yaml.AliasEvent), is_flow)
         position = event.start_mark.index
         for child in events if isinstance(event, yaml.CollectionStartEvent) else ():
             if isinstance(child, yaml.CollectionEndEvent):
@@ -85,7 +89,7 @@ class YamlText:
             position = node.children[key].end
         return node
 
-    def walk(self, path: KeyPath) -> list[Node]:
+    def walk(self, path: KeyPath) -> list[WrittenValue]:
         """Return the nodes from the top to the one at a path, as far as they are written there."""
         nodes = [self.root] if self.root is not None else []
         for key in path if nodes else ():
@@ -117,7 +121,7 @@ class YamlText:
     def begins_line(self, index: int) -> bool:
         return not self.text[self._find_line_start(index) : index].strip()
 
-    def get_indent(self, nodes: Sequence[Node]) -> int:
+    def get_indent(self, nodes: Sequence[WrittenValue]) -> int:
         """Return the column of entries in block style: of the first one, or of comments in their place."""
         if nodes and nodes[-1].children:
             return self.get_column(next(iter(nodes[-1].children.values())).entry)
@@ -127,7 +131,7 @@ class YamlText:
         comment = re.compile("[\r\n]+( +)#").match(self.text, self._find_line_end(nodes[-1].end))
         return len(comment[1]) if comment and len(comment[1]) > indent else indent + 2
 
-    def read_lines(self, nodes: Sequence[Node]) -> list[str] | None:
+    def read_lines(self, nodes: Sequence[WrittenValue]) -> list[str] | None:
         """Return the lines of an entry without their indentation; None if it stands in brackets."""
         entry, indent = nodes[-1].entry, self.get_column(nodes[-1].entry)
         lines = BREAK.split(self.text[entry : self._find_line_end(nodes[-1].end)])
@@ -146,7 +150,7 @@ class YamlText:
         start = "" if self.begins_line(len(self.text)) else self.newline
         return f"{self.bom}{self.text}{start}{self._join(lines, 0)}{self.newline}"
 
-    def replace(self, nodes: Sequence[Node], head: str, body: Sequence[str], name: str = "") -> str:
+    def replace(self, nodes: Sequence[WrittenValue], head: str, body: Sequence[str], name: str = "") -> str:
         """Return the text with another value: `head` stands behind its key or dash, `body` are the lines below.
 
         `name`: the key of the first entry, if there were only comments until now.
@@ -174,7 +178,7 @@ class YamlText:
         written = (space + head if head else "") + between
         return self._splice(node.after, end, written + (self.newline + self._join(body, indent) if body else ""))
 
-    def insert(self, nodes: Sequence[Node], lines: Sequence[str], before: str | int | None, name: str) -> str:
+    def insert(self, nodes: Sequence[WrittenValue], lines: Sequence[str], before: str | int | None, name: str) -> str:
         """Return the text with another entry of a collection in block style, at its end or in front of another one."""
         children, indent = list(nodes[-1].children.values()), self.get_indent(nodes)
         index = list(nodes[-1].children).index(before) if before is not None else len(children)
@@ -186,7 +190,7 @@ class YamlText:
             place = self._find_commented(name, place)
         return self._splice(place, place, self.newline + self._join(lines, indent))
 
-    def insert_in_flow(self, parent: Node, written: str, before: str | int | None) -> str:
+    def insert_in_flow(self, parent: WrittenValue, written: str, before: str | int | None) -> str:
         """As `insert`, in brackets."""
         children = list(parent.children.values())
         if before is not None:
@@ -199,7 +203,7 @@ class YamlText:
         space = self.newline + " " * self.get_column(last.entry) if is_line else " "
         return self._splice(last.end, last.end, f",{space}{written}")
 
-    def delete(self, nodes: Sequence[Node]) -> str:
+    def delete(self, nodes: Sequence[WrittenValue]) -> str:
         """Return the text without an entry, and without the comment behind it."""
         *_, parent, node = nodes
         self._refuse_used_anchors(node)
@@ -216,7 +220,7 @@ class YamlText:
         found = BREAK.match(self.text, end)
         return self._splice(start if found else self._find_break(start), found.end() if found else end, "")
 
-    def _delete_in_flow(self, node: Node, previous: Node | None, following: Node | None) -> str:
+    def _delete_in_flow(self, node: WrittenValue, previous: WrittenValue | None, following: WrittenValue | None) -> str:
         behind = _COMMENT.match(self.text, node.end)
         start, end = node.entry, behind.end() if behind else node.end  # with its comma and comment
         if following is not None:
@@ -229,7 +233,7 @@ class YamlText:
                 start, end = previous.end, end if is_line else node.end
         return self._splice(start, end, "")
 
-    def _refuse_used_anchors(self, node: Node) -> None:
+    def _refuse_used_anchors(self, node: WrittenValue) -> None:
         anchors = {part.anchor for part in node.iter_all() if not part.is_alias} - {None}
         for part in self.root.iter_all() if anchors and self.root is not None else ():
             if part.is_alias and part.anchor in anchors and not node.start <= part.start < node.end:
