@@ -74,7 +74,8 @@ class YamlText:
         for child in events if isinstance(event, yaml.CollectionStartEvent) else ():
             if isinstance(child, yaml.CollectionEndEvent):
                 # The mark of a collection in block style is behind the comments that follow it.
-                node.end = child.end_mark.index if is_flow else position
+                mark: Any = child.end_mark
+                node.end = mark.index if is_flow else position
                 break
             key: str | int = len(node.children)
             entry = after = child.start_mark.index

@@ -143,7 +143,7 @@ def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
         wrong = {}  # by column
         for _, name, kind, is_required, _, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
             words = "".join(f", '{word}'" for word in _WORDS.get((table, name), ()))
-            known = "SELECT id FROM runs" if name in _RUN_COLUMNS else words[2:]
+            known = words[2:] or ("SELECT id FROM runs" if name in _RUN_COLUMNS else "")
             unknown = f" OR {name} NOT IN ({known})" if known else ""
             optional = "" if is_required or key else f"{name} IS NOT NULL AND "
             wrong[name] = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)}{unknown})"
@@ -470,8 +470,7 @@ class Database:
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """Commit the block's statements together, or none of them if it raises.
 
-        At the end the commit survives a killed process. It survives a power cut too if `durable`, else after the next
-        `sync`. A transaction inside another one joins it.
+        The commit survives a killed process, and a power cut if `durable`. Inside another transaction it joins that.
         """
         if self._connection.in_transaction:
             yield
@@ -490,8 +489,7 @@ class Database:
     def sync(self) -> None:
         """Wait until everything committed so far is on the disk. May be called from another thread.
 
-        SQLite holds commits in a write-ahead log until it copies them into the database file, and verifies each record
-        when it reads it (https://www.sqlite.org/wal.html). A commit survives a killed process without this, too.
+        SQLite verifies each record that it reads from its write-ahead log (https://www.sqlite.org/wal.html).
         """
         with translate_errors(self.path):
             if self._log is None:
