@@ -104,13 +104,19 @@ class Document:
         self._commit(replace(state, text=text, slots_text=slots_text))
 
     def replace_text(self, version: str, text: str) -> None:
-        """Save any text, with the line ends of the present one, which pages do not keep. Raises StaleVersionError."""
-        self._check_version(version)
+        """Save any text, with the line ends of the present one, which pages do not keep.
+
+        Raises StaleVersionError; redo brings back the refused text then.
+        """
         ends = set(_LINE_ENDS.findall(self.text))
         if len(ends) == 1:
             end = ends.pop()
             text = _LINE_ENDS.sub(lambda _: end, text)
-        self._commit(replace(self._state, text=text))
+        new = replace(self._state, text=text)
+        if version != self.version and new not in (self._state, *self._redo[-1:]):
+            self._redo.append(new)
+        self._check_version(version)
+        self._commit(new)
 
     def undo(self, version: str) -> None:
         self._step_back(version, self._undo, self._redo)

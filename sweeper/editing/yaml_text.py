@@ -24,6 +24,8 @@ _COLON: Final = re.compile(r"\s*:")
 _DASH: Final = re.compile(rf"(?:[&!]\S*|#{_NO_BREAKS}|\s)*?-(?=\s|$)")
 _COMMENT: Final = re.compile(f"[ \t]*,?[ \t]*(?:#{_NO_BREAKS})?")  # behind an entry in brackets
 
+_COMMENT_LINE: Final = re.compile(f"[\r\n]+( *)#({_NO_BREAKS})")
+
 
 @dataclass(slots=True)
 class WrittenValue:
@@ -59,8 +61,8 @@ class YamlText:
 
     @cached_property
     def root(self) -> WrittenValue | None:
-        events = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        starts: Iterator[Any] = (event for event in events if isinstance(event, yaml.NodeEvent))
+        events: Iterator[Any] = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        starts = (event for event in events if isinstance(event, yaml.NodeEvent))
         return next((self._read(event, events, 0, 0) for event in starts), None)
 
     def _read(self, event: Any, events: Iterator[Any], entry: int, after: int) -> WrittenValue:
@@ -173,7 +175,7 @@ class YamlText:
         else:
             end = self._find_line_end(node.end)
             if name:
-                end = self._find_commented(name, end)
+                end = self._skip_comments(end, indent, name)
             between = self.text[node.end : end]
             space = self.text[node.after : node.start] if node.start < node.end else " " if mark in ":-" else ": "
         written = (space + head if head else "") + between
@@ -187,8 +189,7 @@ class YamlText:
             start = children[0].entry
             return self._splice(start, start, f"{self._join(lines, indent).lstrip(' ')}{self.newline}{' ' * indent}")
         place = self._find_line_end(children[index - 1].end)
-        if before is None:
-            place = self._find_commented(name, place)
+        place = self._skip_comments(place, indent, name if before is None else None)
         return self._splice(place, place, self.newline + self._join(lines, indent))
 
     def insert_in_flow(self, parent: WrittenValue, written: str, before: str | int | None) -> str:
@@ -242,15 +243,20 @@ class YamlText:
                 message = f"{found}; change it in the text of the file"
                 raise UsageError(Problem("", self.get_line(node.start), "", message))
 
-    def _find_commented(self, name: str, line_end: int) -> int:
-        """Return the end of the line in front of a commented entry of this name, as `sweeper init` writes it."""
-        following = re.compile(f"[\r\n]+ +# ?(?:({re.escape(name)}: )|{_NO_BREAKS})")
-        place = line_end
-        while found := following.match(self.text, place):
-            if found[1]:
-                return place
-            place = found.end()
-        return line_end
+    def _skip_comments(self, line_end: int, indent: int, name: str | None) -> int:
+        """Return the end of the line behind which a new entry belongs, at or after `line_end`.
+
+        It is the line in front of a commented entry of this name, as `sweeper init` writes it. Comments that are
+        indented further belong to the entry above.
+        """
+        place = scanned = line_end
+        while found := _COMMENT_LINE.match(self.text, scanned):
+            if name is not None and found[2].removeprefix(" ").startswith(f"{name}: "):
+                return scanned
+            if place == scanned and len(found[1]) > indent:
+                place = found.end()
+            scanned = found.end()
+        return place
 
     def _splice(self, start: int, end: int, new: str) -> str:
         return self.bom + self.text[:start] + new + self.text[end:]

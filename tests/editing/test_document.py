@@ -88,6 +88,19 @@ def test_a_change_on_disk_wins_and_the_page_can_redo_its_own(file):
     assert file.read_text() == TEXT
 
 
+def test_a_text_for_an_older_version_waits_behind_redo(file):
+    document = Document(file)
+    version = document.version
+    file.write_text(TEXT + "# theirs\n")
+    assert document.reload()
+    for _ in range(2):
+        with pytest.raises(StaleVersionError, match="has changed since"):
+            document.replace_text(version, TEXT + "# typed\n")
+    assert file.read_text() == TEXT + "# theirs\n"
+    document.redo(document.version)
+    assert (file.read_text(), document.can_redo) == (TEXT + "# typed\n", False)
+
+
 def test_a_change_between_check_and_save_wins_too(file, monkeypatch):
     document = Document(file)
 
