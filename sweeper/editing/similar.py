@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from sweeper.model.experiment import Experiment, NumberRange
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, Slot
 from sweeper.schemas import make_editor_line
-from sweeper.schemas.values import KeyPath, format_value, is_number
+from sweeper.schemas.values import KeyPath, format_value, is_number, to_fraction
 from sweeper.wording import join_names, to_one_line
 
 _SEED_INPUTS: Final = frozenset(("seed", "noise_seed"))
@@ -143,8 +144,11 @@ def _refine(value: float, numbers: list[float], schema: SlotSchema) -> list[Any]
     numbers_between = NumberRange(low, high, is_integer=is_whole)
     steps = [numbers_between.round((low + value) / 2), value, numbers_between.round((value + high) / 2)]
     multiple = schema.rules.get("multipleOf")
-    if is_number(multiple) and multiple:
-        steps = [steps[0] // multiple * multiple, value, -(-steps[2] // multiple) * multiple]
+    if is_number(multiple) and multiple > 0:
+        factor = to_fraction(multiple)
+        counts = math.floor(to_fraction(steps[0]) / factor), math.ceil(to_fraction(steps[2]) / factor)
+        lower, upper = (count * factor for count in counts)
+        steps = [int(lower), value, int(upper)] if is_whole else [float(lower), value, float(upper)]
     return sorted({number for number in steps if low < number < high and _is_allowed(number, schema)})
 
 

@@ -62,17 +62,17 @@ class YamlText:
     @cached_property
     def root(self) -> WrittenValue | None:
         events: Iterator[Any] = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        starts = (event for event in events if isinstance(event, yaml.NodeEvent))
-        return next((self._read(event, events, 0, 0) for event in starts), None)
+        first = next((event for event in events if isinstance(event, yaml.NodeEvent)), None)
+        return None if first is None else self._read(first, events, 0, 0)
 
     def _read(self, event: Any, events: Iterator[Any], entry: int, after: int) -> WrittenValue:
         start, end = event.start_mark.index, event.end_mark.index
+        position = start
         end = start + len(self.text[start:end].rstrip())  # without the blank lines behind a text in block style
         if start == end and isinstance(event, yaml.ScalarEvent):  # some of these marks are those of the next token
             start = end = after
         is_flow = bool(getattr(event, "flow_style", False))
         node = WrittenValue(start, end, entry, after, event.anchor, isinstance(event, yaml.AliasEvent), is_flow)
-        position = event.start_mark.index
         for child in events if isinstance(event, yaml.CollectionStartEvent) else ():
             if isinstance(child, yaml.CollectionEndEvent):
                 # The mark of a collection in block style is behind the comments that follow it.

@@ -123,7 +123,10 @@ def test_a_change_of_the_slots_file_is_seen(file):
     assert (document.version != version, document.slots_text, document.can_undo) == (True, SLOTS + "# theirs\n", True)
     with pytest.raises(StaleVersionError):
         document.apply(version, [SET_STEPS])
-    assert file.read_text() == TEXT
+    (file.parent / "t.slots.yaml").write_text(SLOTS)
+    with pytest.raises(StaleVersionError):  # though the change is one of the experiment
+        document.apply(document.version, [SET_STEPS])
+    assert (file.read_text(), document.slots_text) == (TEXT, SLOTS)
 
 
 def test_a_text_of_the_page_keeps_the_line_ends_and_the_mode_of_the_file(file):

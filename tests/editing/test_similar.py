@@ -7,7 +7,7 @@ import pytest
 import sweeper
 from sweeper.editing.similar import make_revised, make_similar
 from sweeper.errors import UsageError
-from tests.experiment_files import make_search_writer, write
+from tests.experiment_files import make_search_writer, small, write
 
 TEXT = """\
 name: mine
@@ -58,6 +58,15 @@ def test_steps_stay_within_the_schema_and_go_past_the_end_of_an_axis(tmp_path):
     experiment, settings = find(write(tmp_path, TEXT.replace("4, 7, 10", "0, 1, 30")), cfg=0.0, width=256)
     values = list_values(load_text(tmp_path, make_similar(experiment, settings, name="n")))
     assert (values["cfg"], values["width"]) == ([0.0, 0.5], [128, 256, 384])
+
+
+def test_steps_are_multiples_where_the_schema_asks_for_them(tmp_path):
+    graph, slots = small()
+    slots["cfg"]["schema"]["multipleOf"] = 0.1
+    text = TEXT.replace("{from: 256, to: 768, step: 256}", "[256, 264, 512]").replace("4, 7, 10", "1.1, 1.4, 1.9")
+    experiment, settings = find(write(tmp_path, text, graph, slots), cfg=1.4, width=264)
+    values = list_values(load_text(tmp_path, make_similar(experiment, settings, name="n")))
+    assert (values["cfg"], values["width"]) == ([1.2, 1.4, 1.7], [264, 392])
 
 
 def test_what_bundles_labels_and_derive_gave_is_fixed(tmp_path):
