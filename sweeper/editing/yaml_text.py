@@ -74,16 +74,15 @@ class YamlText:
         is_flow = bool(getattr(event, "flow_style", False))
         node = WrittenValue(start, end, entry, after, event.anchor, isinstance(event, yaml.AliasEvent), is_flow)
         for child in events if isinstance(event, yaml.CollectionStartEvent) else ():
+            end = child.end_mark.index
             if isinstance(child, yaml.CollectionEndEvent):
-                # The mark of a collection in block style is behind the comments that follow it.
-                mark: Any = child.end_mark
-                node.end = mark.index if is_flow else position
+                node.end = end if is_flow else position  # in block style, the mark is behind comments that follow
                 break
             key: str | int = len(node.children)
             entry = after = child.start_mark.index
             value = child
             if isinstance(event, yaml.MappingStartEvent):
-                key, after, value = child.value, child.end_mark.index, next(events)
+                key, after, value = child.value, end, next(events)
                 colon = _COLON.match(self.text, after)
                 after = colon.end() if colon else after
             elif not is_flow and (dash := _DASH.match(self.text, position)):
