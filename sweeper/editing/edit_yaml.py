@@ -24,6 +24,7 @@ from sweeper.model.template import MISSING
 from sweeper.schemas.values import KeyPath
 
 DELETE: Final = MISSING  # no value; null is a value
+_REFUSED: Final = "this place can only be edited as YAML; change it in the text of the file"
 _WIDTH: Final = 120  # columns; a longer list has one item on each line
 _MAX_WORK: Final = 5_000_000  # characters that one change may read again, for a list whose items change one by one
 _MAX_COMPARED: Final = 300  # items of a list that are compared with each other
@@ -132,8 +133,15 @@ def _check(changed: str, expected: Any, text: str, path: KeyPath) -> str:
         with suppress(UsageError):
             if _encode(parse_text(changed + end).value or {}) == _encode(expected or {}):
                 return changed + end
-    message = "this place can only be edited as YAML; change it in the text of the file"
-    raise UsageError(Problem("", parse_text(text).find_line(path), format_key_path(path), message))
+    raise UsageError(Problem("", parse_text(text).find_line(path), format_key_path(path), _REFUSED))
+
+
+def _read_positions(text: str) -> YamlText:
+    try:
+        parse_text(text)
+    except UsageError:  # an edit before this one has failed
+        raise UsageError(_REFUSED) from None
+    return YamlText(text)
 
 
 def _encode(value: Any) -> str:
@@ -174,7 +182,7 @@ def _list_edits(old: Any, new: Any, path: KeyPath) -> Iterator[tuple[KeyPath, An
 def _edit(text: str, path: KeyPath, value: Any, order: Sequence[str] = ()) -> str:
     if value is not DELETE:
         return _set_value(text, path, value, order=order)
-    yaml_text = YamlText(text)
+    yaml_text = _read_positions(text)
     nodes = yaml_text.walk(path)
     if len(nodes) > len(path):
         return yaml_text.delete(nodes)
@@ -194,7 +202,7 @@ def _set_value(
     before: str | int | None = None,
 ) -> str:
     """Replace or add a value. `lines`: its entry as it was written elsewhere. `before`: the key in front of which."""
-    yaml_text = YamlText(text)
+    yaml_text = _read_positions(text)
     nodes = yaml_text.walk(path)
     if isinstance(value, _Items) and len(nodes) > len(path):
         nodes.pop()

@@ -235,6 +235,7 @@ def test_each_place_is_edited_as_a_person_would(text, path, value, expected):
         ("a: [1]\n", ("a", 5), 3, "there is no such place"),
         ("- 1\n", ("a",), 3, "there is no such place"),
         ("? a\n: 1\nb: 2\n", ("a",), DELETE, "can only be edited as YAML"),
+        ("a:\n  ? x\n  : 1\n  y: 2\n", ("a", "x"), DELETE, "can only be edited as YAML"),
         ("a: 1\n", ("b",), "\ud800", "can only be edited as YAML"),
         ("a: 1\n", ("b",), float("nan"), "can only be edited as YAML"),
         ("a: " + "[" * 70 + "]" * 70, ("b",), 1, "64 levels"),
