@@ -239,7 +239,7 @@ def _replace_file(path: Path, old: bytes | None, content: bytes | None) -> None:
     """Replace a file as a whole, None: no file. Raises _ChangedError if its content is not the old one, and OSError."""
 
     def check() -> None:
-        if (path.read_bytes() if path.exists() else None) != old:
+        if (read_text_bytes(path) if path.exists() else None) != old:
             raise _ChangedError
 
     if content is None:

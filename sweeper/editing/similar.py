@@ -49,7 +49,7 @@ def make_similar(experiment: Experiment, settings: Mapping[str, Any], *, name: s
     params = {
         key: value
         for key, value in values.items()
-        if key not in axes and key not in derive and value is not None
+        if key not in axes and key not in derive and (value is not None or key in slots)
         if key in used or (key in slots and (key in given or value != slots[key].default))
     }
     about = "all else is fixed" if axes else "it has no number and no seed to vary, so all is fixed"
