@@ -16,7 +16,7 @@ from sweeper.wording import shorten
 INPUTS: Final = "inputs"
 MAX_UPLOAD: Final = 64 * 2**20  # bytes
 _SUFFIXES: Final = PICTURE_SUFFIXES | {f".{name}" for name in FILM_TYPES | SOUND_TYPES}
-_MAX_STEM: Final = 100  # characters
+_MAX_STEM: Final = 60  # characters, of up to 4 bytes
 
 
 def decode_upload(content: str) -> bytes:

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from sweeper.answers.render import to_json
-from sweeper.editing.document import StaleVersionError
+from sweeper.editing.document import Document, StaleVersionError
 from sweeper.editing.find_sources import (
     find_experiments,
     find_server_sources,
@@ -35,6 +35,7 @@ from sweeper.editing.run_process import KINDS, REHEARSE, Question, Runner, RunRe
 from sweeper.editing.starter_folder import make_experiment, to_file_name
 from sweeper.editing.state import Editor
 from sweeper.errors import SweeperError, UsageError
+from sweeper.loading.trust import get_trust_path
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.reporting.contents import MEDIA_TYPES
@@ -88,7 +89,7 @@ class OpenServer(PageServer):
         self._report: LiveView | None = None
         self._report_folder: Path | None = None
         self._reported_at = 0.0
-        self._seen: Any = None  # of the run
+        self._seen: Any = None  # of the run, and of the user's trust
         self.editor = Editor(target=target, trust=trust, notify=self._notify)
         self.runner = Runner(self.editor.mark_changed)
         try:
@@ -101,7 +102,7 @@ class OpenServer(PageServer):
 
     def __enter__(self) -> Self:
         posts: dict[str, _Handler] = {
-            "/edit": self.edit, "/text": self.replace_text, "/undo": self.undo, "/redo": self.redo, "/run": self.run,
+            "/edit": self.edit, "/text": self.replace_text, "/undo": self.step, "/redo": self.step, "/run": self.run,
             "/upload": self.upload, "/stop": self.stop_run, "/open": self.open,
         }  # fmt: skip
         gets: dict[str, _Handler] = {
@@ -128,15 +129,18 @@ class OpenServer(PageServer):
 
     async def _look_forever(self) -> None:
         while not self._is_stopping:
-            with contextlib.suppress(OSError):
+            try:
                 await asyncio.to_thread(self._look)
+            except Exception as error:  # noqa: BLE001 - the page must show it, and the next look may succeed
+                self.editor.problem = f"{type(error).__name__}: {error}"
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _look(self) -> None:
-        """See what has changed beside the page: the file, the runs of other processes, and the end of our own."""
+        """See what has changed beside the page: the file, runs here and of other processes, and what is trusted."""
         self.editor.look_at_disk()
         run = self.runner.describe(self.editor.results)
-        seen = run and (run["state"], run["command"])
+        trust = get_trust_path()
+        seen = run and (run["state"], run["command"]), trust.is_file() and trust.stat().st_mtime
         if self._follow_results() or seen != self._seen:
             self._seen = seen
             self.editor.check_again()
@@ -289,13 +293,11 @@ class OpenServer(PageServer):
         change = self.editor.change
         return await _do(lambda: change(lambda document: document.replace_text(body["version"], body["text"])))
 
-    async def undo(self, request: Request) -> Response:
+    async def step(self, request: Request) -> Response:
+        """POST /undo and /redo: `version`."""
         body = await _read(request, {"version": str})
-        return await _do(lambda: self.editor.change(lambda document: document.undo(body["version"])))
-
-    async def redo(self, request: Request) -> Response:
-        body = await _read(request, {"version": str})
-        return await _do(lambda: self.editor.change(lambda document: document.redo(body["version"])))
+        step = Document.undo if request.url.path == "/undo" else Document.redo
+        return await _do(lambda: self.editor.change(lambda document: step(document, body["version"])))
 
     async def upload(self, request: Request) -> Response:
         """POST /upload: a file for the folder `inputs`, by `name`, its `content` in base64."""

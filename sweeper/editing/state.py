@@ -141,6 +141,7 @@ class Editor:
         self._check = Check()
         self._first_target: Any = None  # that of the file when it was opened
         self._notice: str | None = None
+        self._disk_problem: str | None = None
         self._revision = 0  # grows with what has to be checked
         self._classes: dict[Any, NodeInfo | None] = {}
         self._wanted, self._ask_wanted, self._is_closed = threading.Event(), threading.Event(), False
@@ -193,13 +194,19 @@ class Editor:
             self.apply(self.document.version, [change], check.inputs)
 
     def look_at_disk(self) -> None:
-        """Take what another program wrote into the files, if one did."""
+        """Take what another program wrote into the files, if one did, and say so if they are gone."""
         with self._lock:
-            if self.document is not None and self.document.reload():
-                self._notice = (
-                    f"{self.document.file.name} was changed by another program; the page shows the file on disk"
-                )
+            try:
+                is_changed, problem = self.document is not None and self.document.reload(), None
+            except InputError as error:
+                is_changed, problem = False, str(error)
+            if is_changed and self.document is not None:
+                name = self.document.file.name
+                self._notice = f"{name} was changed by another program; the page shows the file on disk"
                 self.check_again()
+            if problem != self._disk_problem:
+                self._disk_problem = problem
+                self.mark_changed()
 
     def check_again(self) -> None:
         """Check the document anew, because it or something around it has changed."""
@@ -264,7 +271,8 @@ class Editor:
             assert document is not None
             described, specs = describe_document(document.text), self.list_specs()
             state = {
-                "number": self.number, "mode": "edit", "problem": self.problem, "version": document.version,
+                "number": self.number, "mode": "edit", "version": document.version,
+                "problem": self._disk_problem or self.problem,
                 "file": str(document.file), "folder": str(document.file.parent), "text": document.text,
                 "command": join_command(["sweeper", "run", str(document.file), *_list_target_words(specs)]),
                 "can_undo": document.can_undo, "can_redo": document.can_redo, "diff": document.diff(),

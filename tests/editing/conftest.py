@@ -36,6 +36,7 @@ def _an_empty_folder_and_a_clean_environment(tmp_path, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("SWEEPER_", "COMFY_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SWEEPER_TRUST_FILE", str(tmp_path / "trusted.json"))
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "config"))
     monkeypatch.setattr("sweeper.serving.access.WRONG_TOKEN_SECONDS", 0.0)

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from sweeper.editing.open_server import OpenServer
+from sweeper.loading.trust import add_grants
 from tests.editing.conftest import EXPERIMENT, Page
 from tests.waiting import read_line
 
@@ -205,6 +206,25 @@ def test_no_key_is_sent_to_a_server_that_the_file_names(open_page, write, monkey
         with contextlib.suppress(TimeoutError):
             received.append(server.accept())
     assert received == []
+
+
+def test_trust_of_another_terminal_counts_at_once(open_page, write):
+    page = open_page(write(EXPERIMENT + "run: {confirm_above: 50 USD}\n"))
+    assert any("without a question" in problem["text"] for problem in page.follow()["problems"])
+    add_grants(Path("mine"), ["lets runs cost 50 USD without a question"])
+    page.follow(lambda state: state["plan"])
+    assert page.state["problems"] == []
+
+
+def test_a_file_that_is_gone_is_said_and_found_again(open_page, write):
+    page = open_page(file := write())
+    text = page.follow()["text"]
+    file.rename("elsewhere.yaml")
+    assert "experiment.yaml" in page.follow(lambda state: state["problem"])["problem"]
+    assert page.state["text"] == text
+    Path("elsewhere.yaml").write_text(EXPERIMENT.replace("[2, 4]", "[7]"))
+    Path("elsewhere.yaml").rename(file)
+    page.follow(lambda state: state["problem"] is None and "[7]" in state["text"])
 
 
 SECRETS = ("../../secret.png", "/etc/passwd", "inputs/link.png", "../t.json/../../secret.png")
