@@ -38,9 +38,9 @@ AT_ONCE = (
 # Each of these has a process of its own: it starts workers of a cluster, or waits until it is stopped.
 ALONE = (
     "run shop.yaml --dask local:1", "doctor shop.yaml --dask local:1", "serve", "view shop.yaml",
-    "vote shop.yaml --between steps",
+    "vote shop.yaml --between steps", "open shop.yaml --no-open",
 )  # fmt: skip
-WAITING = ("serve", "view ", "vote ")
+WAITING = ("serve", "view ", "vote ", "open ")
 
 RUN_AT_ONCE = """
 import os, sys
