@@ -143,19 +143,24 @@ def _add_slot(
     slots_text: str | None, address: str, suggestions: Collection[Suggestion], taken: Collection[str]
 ) -> tuple[str, str | None]:
     """Return the name of the slot at an address, and the slots file that has it."""
-    declared = get_at(parse_text(slots_text or "").value, ("slots",))
-    names = declared if isinstance(declared, dict) else {}
-    for name in names:
-        at = get_at(names, (name, "at"))
-        if address in (at if isinstance(at, list) else [at]):
-            return name, slots_text
+    names = find_slots(slots_text)
+    if address in names:
+        return names[address], slots_text
     suggestion = next((slot for slot in suggestions if address in slot.addresses), None)
     if suggestion is None:
         raise UsageError(f"the workflow has no input {format_value(address)} that a slot can set")
     numbered = (f"{suggestion.name}_{number}" for number in itertools.count(2))
-    name = next(name for name in itertools.chain([suggestion.name], numbered) if name not in {*names, *taken})
+    name = next(name for name in itertools.chain([suggestion.name], numbered) if name not in {*names.values(), *taken})
     line = render_slot(replace(suggestion, name=name))
     return name, add_line(slots_text or f"{make_editor_line('slots')}\n", ("slots", name), line)
+
+
+def find_slots(slots_text: str | None) -> dict[str, str]:
+    """The names of the slots in a slots file by the addresses that they set. Raises UsageError if it is no YAML."""
+    declared = get_at(parse_text(slots_text or "").value, ("slots",))
+    slots = declared if isinstance(declared, dict) else {}
+    places = ((name, get_at(slots, (name, "at"))) for name in slots)
+    return {str(address): name for name, at in places for address in (at if isinstance(at, list) else [at])}
 
 
 def describe_document(text: str) -> dict[str, Any]:

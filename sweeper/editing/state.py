@@ -17,7 +17,7 @@ from typing import Any, Final
 from sweeper.answers.parts import Fact, Facts, Part
 from sweeper.answers.render import render_text
 from sweeper.comfy.target import Target
-from sweeper.editing.changes import describe_document
+from sweeper.editing.changes import describe_document, find_slots
 from sweeper.editing.document import Document, StaleVersionError
 from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
 from sweeper.errors import InputError, Problem, SweeperError, UsageError
@@ -270,6 +270,9 @@ class Editor:
             document, check = self.document, self._check
             assert document is not None
             described, specs = describe_document(document.text), self.list_specs()
+            slots: Mapping[str, str] = {}
+            with contextlib.suppress(UsageError):
+                slots = find_slots(document.slots_text)  # the check knows a new one only later
             state = {
                 "number": self.number, "mode": "edit", "version": document.version,
                 "problem": self._disk_problem or self.problem,
@@ -284,7 +287,7 @@ class Editor:
             "slots_file": None if document.slots_file is None else str(document.slots_file),
             "target": specs[0] if specs else described.get("target"),
             "targets": self.list_targets(),
-            "inputs": check.inputs.rows,
+            "inputs": [{**row, "slot": row["slot"] or slots.get(row["address"])} for row in check.inputs.rows],
             "problems": [_describe_problem(problem, document.file, names) for problem in check.problems],
             "notes": list(dict.fromkeys((*self.notes, *check.notes, *(check.answer.warnings if check.answer else ())))),
             "plan": describe_plan(check),
