@@ -123,7 +123,8 @@ class Runner:
         own = experiment.run.budget if budget is None else budget
         text, amount, _ = find_cost_question(answer, paid, experiment, own)
         spent = load_spent(Path(answer.out)).high
-        if amount.high is not None and spent is not None:
+        # Without all prices there can be no budget, and the question says so.
+        if answer.cost is not None and answer.has_classes and amount.high is not None and spent is not None:
             most = floor_micros(experiment.run.confirm_above) if text is None else amount.high
             limit = Decimal(spent + most) / MICROS
             budget = limit if own is None else min(own, limit)

@@ -334,6 +334,13 @@ def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, wri
     assert not Path("t-2").exists()
 
 
+def test_the_command_opens_a_file_with_mistakes(start, write):
+    _, url = start(write("sweep: ["))
+    page = Page(url)
+    assert page.follow()["problems"]
+    page.http.close()
+
+
 def test_the_command_says_what_is_wrong(start, write):
     for arguments in (
         ("none.yaml",),

@@ -101,6 +101,21 @@ def test_a_given_budget_and_target_are_used(open_page, write, box):
     assert "budget: 4.00 USD of 4.00 USD is spent" in "".join(state["run"]["messages"])
 
 
+def test_a_cost_that_nobody_knows_is_asked_about_and_has_no_budget(open_page, write, monkeypatch):
+    monkeypatch.setenv("PARTNER_KEY", "secret")
+    with EmbeddedServer(dialect="comfyui", api_key="other") as server:
+        target = f"{{name: box, url: '{server.url}', partner_key_env: PARTNER_KEY}}"
+        text = EXPERIMENT.replace("embedded", target).replace("steps: [2, 4]", "seed: {seeds: 101}\n    steps: [2]")
+        page = open_page(write(text), trust=True)
+        page.follow()
+        question = run(page, 428)
+        assert question["question"] == "Submit 101 jobs to box, at a cost that is not known?"
+        run(page, confirmed=question["confirm"])
+        assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --yes --trust"
+        page.post("stop")
+        page.follow(has_ended)
+
+
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
     with EmbeddedServer(dialect="comfyui", faults=Faults(scenario=Scenario(job_seconds=(0.5, 0.5)))) as server:

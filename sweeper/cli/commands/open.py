@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.editing.starter_folder import make_experiment
+from sweeper.errors import ExperimentError
 from sweeper.loading.targets_file import load_named_targets
 
 _EXPERIMENTS = (".yaml", ".yml")
@@ -53,10 +55,13 @@ def command(
     from sweeper.editing.open_server import OpenServer
 
     notes: list[str] = []
-    if file is not None and file.suffix.lower() in _EXPERIMENTS:
-        trust_check.load_trusted(file, load_named_targets(), trust=trust, targets=None if target is None else [target])
+    workflow = file and options.get_workflow_path(file)
+    if file is not None and workflow == file and file.suffix.lower() in _EXPERIMENTS:
+        with suppress(ExperimentError):  # the page shows it
+            named = load_named_targets()
+            trust_check.load_trusted(file, named, trust=trust, targets=None if target is None else [target])
     elif file is not None:
-        file, notes = make_experiment(options.get_workflow_path(file), into, NodeClassSource(target))
+        file, notes = make_experiment(workflow, into, NodeClassSource(target))
         for note in notes:
             console.warn(note)
     server = OpenServer(file, target=target, trust=trust, into=into, host=host, port=port, embedder=embed_in)
