@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ from sweeper.comfy.protocol import Flow, ServerRequest, raise_for_status
 from sweeper.comfy.responses import to_seconds
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import SweeperError, UsageError
+from sweeper.loading.bounded_files import BoundError, find_matching_files
 from sweeper.loading.load import read_name
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.bounded_json import parse_json
@@ -29,8 +31,7 @@ from sweeper.wording import shorten, to_one_line
 T = TypeVar("T")
 
 LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
-_MAX_FOLDERS: Final = 200  # that are searched for experiments, at most so deep
-_MAX_DEPTH: Final = 3
+_PATTERNS: Final = ("*.y*ml", "*/*.y*ml", "*/*/*.y*ml")  # of experiments
 _MAX_LISTED: Final = 500
 _MAX_NAME: Final = 500  # characters
 _MAX_JOBS: Final = 30
@@ -45,36 +46,19 @@ def list_target_names(given: str | None) -> list[str]:
 
 
 def find_experiments(folder: Path) -> list[dict[str, Any]]:
-    """The experiments in a folder and near below it, the latest first; of names, not of what they name."""
+    """The experiments in a folder and near below it, the latest first, without links and what is hidden."""
+    paths: set[Path] = set()
+    for pattern in _PATTERNS:
+        with suppress(BoundError):  # then only those that are nearer
+            paths |= find_matching_files(folder, pattern, lambda _: None)
     found: list[dict[str, Any]] = []
-    for path in _iter_experiment_files(folder):
-        try:
-            if path.stat().st_size <= _MAX_HEAD and b"template" in path.read_bytes():
+    for path in paths:
+        is_other = path.name.lower().endswith(".slots.yaml") or any(part.startswith(".") for part in path.parts)
+        with suppress(SweeperError, OSError, ValueError):
+            is_own = path.resolve() == folder.resolve() / path
+            if is_own and not is_other and path.stat().st_size <= _MAX_HEAD and b"template" in path.read_bytes():
                 found.append({"path": str(path), "name": read_name(path)[0], "modified": path.stat().st_mtime})
-        except (SweeperError, OSError, ValueError):
-            continue
     return sorted(found, key=lambda entry: -entry["modified"])[:_MAX_LISTED]
-
-
-def _iter_experiment_files(folder: Path) -> Iterator[Path]:
-    """YAML files that are no links, in folders that are neither hidden nor links nor results."""
-    pending, seen = [(Path(os.path.normpath(folder)), 0)], 0
-    while pending and seen < _MAX_FOLDERS:
-        home, depth = pending.pop(0)
-        seen += 1
-        try:
-            with os.scandir(home) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in listed[: 10 * _MAX_LISTED]:
-            if entry.name.startswith(".") or entry.is_symlink():
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if depth < _MAX_DEPTH and entry.name not in ("results", "baselines", "node_modules"):
-                    pending.append((home / entry.name, depth + 1))
-            elif entry.name.lower().endswith((".yaml", ".yml")) and not entry.name.lower().endswith(".slots.yaml"):
-                yield home / entry.name
 
 
 def find_server_sources(target: str) -> dict[str, Any]:

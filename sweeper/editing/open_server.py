@@ -31,7 +31,7 @@ from sweeper.editing.find_sources import (
 )
 from sweeper.editing.input_files import MAX_UPLOAD, add_input_file, decode_upload, list_input_files
 from sweeper.editing.node_class_source import NodeClassSource
-from sweeper.editing.run_process import KINDS, REHEARSE, Question, Runner, RunRequest
+from sweeper.editing.run_process import KINDS, REHEARSE, Question, Runner
 from sweeper.editing.starter_folder import make_experiment, to_file_name
 from sweeper.editing.state import Editor
 from sweeper.errors import SweeperError, UsageError
@@ -339,8 +339,8 @@ class OpenServer(PageServer):
             specs = [target]
         file = self.editor.check_version(body["version"])
         return self.runner.start(
-            RunRequest(file, body["version"], body["kind"], specs, body.get("budget"), body.get("confirmed"),
-                       self.editor.trust)
+            file, version=body["version"], kind=body["kind"], specs=specs, budget=body.get("budget"),
+            confirmed=body.get("confirmed"), trust=self.editor.trust,
         )  # fmt: skip
 
     async def stop_run(self, _request: Request) -> Response:

