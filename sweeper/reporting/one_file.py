@@ -9,8 +9,10 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from shlex import quote
@@ -23,13 +25,15 @@ from sweeper.files import atomic_write, describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_script, to_json, transpose_files
-from sweeper.reporting.thumbnails import SMALLER_SIDES, THUMBS_FOLDER, UNREADABLE, open_picture
+from sweeper.reporting.thumbnails import SMALLER_SIDES, THUMBS_FOLDER, UNREADABLE, is_whole_webp, open_picture
 from sweeper.reporting.write_report import PAGE_FOLDER, Report
+from sweeper.running.folder_lock import lock_itself
 from sweeper.serving.page_files import read_page
 from sweeper.store.artifacts import link_files
 
 NO_SPRITES: Final = {"across": 1, "sheets": [], "count": 0}
 THUMBNAILS_ONLY: Final = "thumbnails only"
+_FOLDER_PREFIX: Final = ".one-file-"
 _BASE64: Final = 4 / 3  # bytes of a file inside the page, for one of its own
 _SMALL_SIDE: Final = 2048  # pixels of the longer side of a picture that is made smaller
 _SMALL_QUALITY: Final = 85
@@ -50,10 +54,12 @@ def write_one_file(
     written.
     """
     with _make_folder(results) as folder:
-        out = Path(folder, "report")
+        out = folder / "report"
         thumbs = results / "report" / THUMBS_FOLDER  # of the page itself, if it was written: they take longest
         if thumbs.is_dir() and not thumbs.is_symlink():
-            made = (path for path in thumbs.iterdir() if path.is_file() and not path.is_symlink())
+            made = (
+                path for path in thumbs.iterdir() if path.is_file() and not path.is_symlink() and is_whole_webp(path)
+            )
             link_files(((path, path.name) for path in made), out / THUMBS_FOLDER)
         report = write_report(out)
         if not report.trial_count:
@@ -86,12 +92,23 @@ def write_one_file(
     return Report(file, report.trial_count, report.missing_count), f"{len(page.encode()) / 1e6:.1f} MB, {words}"
 
 
-def _make_folder(results: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for the report: in the results, where links to the artifacts take no space, if they can be written."""
-    try:
-        return tempfile.TemporaryDirectory(prefix=".one-file-", dir=results)
-    except OSError:
-        return tempfile.TemporaryDirectory(prefix="sweeper-one-file-")
+@contextmanager
+def _make_folder(results: Path) -> Iterator[Path]:
+    """A folder for the report: in the results, where links to the artifacts take no space, if they can be written.
+
+    It is locked, so that the next call removes what a killed process left, and nothing that another one uses.
+    """
+    for path in filter(Path.is_dir, results.glob(f"{_FOLDER_PREFIX}*")):
+        with suppress(OSError), lock_itself(path) as is_locked:
+            if is_locked:
+                shutil.rmtree(path)
+    with ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=results)))
+            stack.enter_context(lock_itself(folder))
+        except OSError:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sweeper-one-file-")))
+        yield folder
 
 
 def select_files(

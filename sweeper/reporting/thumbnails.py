@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -93,43 +93,48 @@ class Thumbnails:
         self._folder = report / THUMBS_FOLDER
         self.known = self._read_index()
 
-    def make(self, files: Iterable[tuple[str, str]], sprite_count: int) -> Sprites:
-        """Make the missing thumbnails of these files (SHA-256, path), and the sprite sheets of all that have one.
+    def make(self, list_files: Callable[[], Iterator[tuple[str, str]]], sprite_count: int) -> Sprites:
+        """Make the missing thumbnails of files (SHA-256, path), and the sprite sheets of all that have one.
 
         `sprite_count`: about how many sprites these are; 0 makes none. Files that follow each other share a sheet. A
-        sheet is named by its content and made once. Raises ResultsError if the folder cannot be read or written.
+        sheet is named by its content and made once. If a thumbnail is damaged, all are made again from their pictures.
+        Raises ResultsError if the folder cannot be read or written.
         """
-        side = SPRITE_SIDE if sprite_count <= _MANY_SPRITES else SPRITE_SIDE // 2
-        make_thumbnail = partial(self._make_thumbnail, sprite_side=side)
-        pictures, indices, sheets = iter(files), dict[str, int](), list[str]()
-        sprites: dict[str, Any] = {}  # of the thumbnails that are new, until their sheet is made
-        is_changed = False
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            present = {path.name for path in self._folder.iterdir()} if self.known else set()
-            with _open_pool() as pool:
-                while part := dict(islice(pictures, _SPRITES_PER_SHEET)):
-                    missing = [item for item in part.items() if self._is_missing(item[0], present)]
-                    batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
-                    made = pool.map(lambda batch: [*map(make_thumbnail, batch)], batches)
-                    for sha, thumb, sprite in chain.from_iterable(made):
-                        self.known[sha], is_changed = thumb, True
-                        sprites |= {sha: sprite} if sprite_count and thumb else {}
-                    for sha in part:
-                        if sprite_count and self.known.get(sha):
-                            indices.setdefault(sha, len(indices))
-                    while len(indices) >= (len(sheets) + 1) * _SPRITES_PER_SHEET:
-                        self._add_sheet(sheets, [*indices], sprites, side, pool)
-                if len(indices) > len(sheets) * _SPRITES_PER_SHEET:
-                    self._add_sheet(sheets, [*indices], sprites, side, pool)
-            if is_changed:
-                self._write_index()
+            try:
+                return self._make(list_files(), sprite_count)
+            except ImageError:
+                self.known = {}
+                return self._make(list_files(), sprite_count)
         except OSError as error:
             raise ResultsError(f"{self._folder}: {error.strerror or error}") from error
-        except UNREADABLE as error:
-            raise ResultsError(
-                f"{self._folder}: has a thumbnail that cannot be read: {error}; delete this folder"
-            ) from error
+
+    def _make(self, pictures: Iterator[tuple[str, str]], sprite_count: int) -> Sprites:
+        """Do what `make` does. Raises ImageError if a thumbnail is damaged, and OSError."""
+        side = SPRITE_SIDE if sprite_count <= _MANY_SPRITES else SPRITE_SIDE // 2
+        make_thumbnail = partial(self._make_thumbnail, sprite_side=side)
+        indices, sheets = dict[str, int](), list[str]()
+        sprites: dict[str, Any] = {}  # of the thumbnails that are new, until their sheet is made
+        is_changed = False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        present = {path.name for path in self._folder.iterdir()} if self.known else set()
+        with _open_pool() as pool:
+            while part := dict(islice(pictures, _SPRITES_PER_SHEET)):
+                missing = [item for item in part.items() if self._is_missing(item[0], present)]
+                batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+                made = pool.map(lambda batch: [*map(make_thumbnail, batch)], batches)
+                for sha, thumb, sprite in chain.from_iterable(made):
+                    self.known[sha], is_changed = thumb, True
+                    sprites |= {sha: sprite} if sprite_count and thumb else {}
+                for sha in part:
+                    if sprite_count and self.known.get(sha):
+                        indices.setdefault(sha, len(indices))
+                while len(indices) >= (len(sheets) + 1) * _SPRITES_PER_SHEET:
+                    self._add_sheet(sheets, [*indices], sprites, side, pool)
+            if len(indices) > len(sheets) * _SPRITES_PER_SHEET:
+                self._add_sheet(sheets, [*indices], sprites, side, pool)
+        if is_changed:
+            self._write_index()
         return Sprites(tuple(sheets), indices)
 
     def _add_sheet(
@@ -155,9 +160,12 @@ class Thumbnails:
 
     def _load_sprite(self, sha: str, side: int) -> Any:
         path = self._folder / _list_names(sha, self.known[sha])[-1]
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
-            check_pixels(image.size)
-            return _make_sprite(image, side)
+        try:
+            with Image.open(path, formats=PICTURE_FORMATS) as image:
+                check_pixels(image.size)
+                return _make_sprite(image, side)
+        except UNREADABLE as error:
+            raise ImageError(f"{path}: {error}") from error
 
     def is_shown(self, name: str, sprites: Sprites) -> bool:
         """Whether a file of the folder is the index, a sheet, or a thumbnail of a picture that has a sprite."""
@@ -173,10 +181,10 @@ class Thumbnails:
             self.known = kept
             self._write_index()
 
-    def _is_missing(self, sha: str, present: Container[str]) -> bool:
+    def _is_missing(self, sha: str, present: set[str]) -> bool:
         if sha not in self.known:
             return _SHA256.fullmatch(sha) is not None
-        return self.known[sha] is not None and _list_names(sha, self.known[sha])[-1] not in present
+        return self.known[sha] is not None and not present.issuperset(_list_names(sha, self.known[sha]))
 
     def _make_thumbnail(self, item: tuple[str, str], sprite_side: int) -> tuple[str, Thumbnail | None, Any]:
         """Make the thumbnails of a file; returns its SHA-256, its facts and its sprite, None if it cannot be read."""
@@ -243,6 +251,13 @@ def _list_names(sha: str, thumb: Thumbnail | None) -> list[str]:
     side = 0 if thumb is None else max(thumb.width, thumb.height)
     smaller = (f"-{smaller}" for smaller in SMALLER_SIDES if smaller < side)
     return [f"{sha}{suffix}.webp" for suffix in ("", *smaller)]
+
+
+def is_whole_webp(path: Path) -> bool:
+    """Whether a WebP has the length that stands at its beginning. True for files with another suffix."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return path.suffix != ".webp" or int.from_bytes(head[4:], "little") + 8 == path.stat().st_size
 
 
 def _open_pool() -> ThreadPoolExecutor:

@@ -109,7 +109,7 @@ def write_report(
         out.mkdir(parents=True, exist_ok=True)
         artifacts = collect_artifacts(recorded, results)
         thumbnails = Thumbnails(out)
-        sprites = thumbnails.make(list_pictures(artifacts.values()), len(artifacts))
+        sprites = thumbnails.make(lambda: list_pictures(artifacts.values()), len(artifacts))
         data["sprites"] = sprites.as_data()
         entries = iter_file_entries(artifacts, thumbnails.known, sprites.indices)
         present = (artifact.path for artifact in artifacts.values() if artifact.size is not None)

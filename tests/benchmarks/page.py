@@ -224,7 +224,7 @@ def thumbnails(artifacts: Path, count: int = 400) -> None:
     paths = sorted(artifacts.iterdir())[:count]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        Thumbnails(Path(folder)).make([(f"{n:064x}", str(path)) for n, path in enumerate(paths)], 0)
+        Thumbnails(Path(folder)).make(lambda: iter([(f"{n:064x}", str(path)) for n, path in enumerate(paths)]), 0)
         ours = len(paths) / (time.perf_counter() - start)
         start = time.perf_counter()
         for path in paths:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -10,8 +12,11 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import EmbeddedServer
+from sweeper.reporting.thumbnails import is_whole_webp
+from sweeper.running.folder_lock import lock_itself
 from sweeper.store import Store
 from sweeper.store.trial_marks import Mark
+from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
 
@@ -113,6 +118,45 @@ def test_what_cannot_fit_is_refused_and_nothing_is_written(tmp_path, capsys):
     assert "--max-mb more, or select some" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
     assert not list(out.glob(".one-file-*"))
+
+
+KILLED_REPORT = """
+import os, sys
+from sweeper.cli import main
+sys.addaudithook(lambda event, _: event == "os.link" and os._exit(9))
+main(["report", sys.argv[1], "--one-file", "client.html"])
+"""
+
+
+@needs_signals
+def test_folder_of_a_killed_call_is_removed_and_none_that_is_in_use(out, tmp_path, capsys):
+    killed = subprocess.run([sys.executable, "-c", KILLED_REPORT, str(out)], cwd=tmp_path, timeout=60, check=False)
+    assert killed.returncode == 9
+    (left,) = out.glob(".one-file-*")
+    used = out / ".one-file-used"
+    used.mkdir()
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "kept").touch()
+    (link := out / ".one-file-link").symlink_to(elsewhere)
+    with lock_itself(used):
+        assert send(capsys, out, tmp_path / "client.html")[0] == 0
+    assert not left.exists()
+    assert {*out.glob(".one-file-*")} == {used, link}
+    assert (elsewhere / "kept").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 6, 200])
+def test_damaged_thumbnails_are_made_again(out, tmp_path, capsys, visit, keep):
+    assert main(["report", str(out)]) == 0
+    thumbs = [path for path in out.glob("report/thumbs/*.webp") if not path.name.startswith("sprites")]
+    for path in thumbs:
+        path.write_bytes(path.read_bytes()[:keep])
+    for options in (("--max-mb", 0.7), ("--where", "steps > 1")):  # with the sprites of the report, and with new ones
+        code, _, err = send(capsys, out, tmp_path / "client.html", *options)
+        assert (code, ".one-file" in err) == (0, False)
+        visit(tmp_path / "client.html").wait_for_function(f"({LOADED})() === {2 if '--where' in options else 3}")
+    assert main(["report", str(out), "--where", "steps > 1"]) == 0
+    assert all(is_whole_webp(path) for path in out.glob("report/thumbs/*.webp"))
 
 
 def test_nothing_but_a_page_is_replaced(out, capsys):

@@ -411,7 +411,7 @@ class Follower:
         """Register the files of these rows and make their thumbnails before a page hears of them."""
         recorded = {name: sha for row in rows for name, sha in zip(row.outputs, row.sha256, strict=True)}
         artifacts = collect_artifacts(recorded, self.results)
-        sprites = self.thumbs.make(list_pictures(artifacts.values()), len(artifacts) if with_sprites else 0)
+        sprites = self.thumbs.make(lambda: list_pictures(artifacts.values()), len(artifacts) if with_sprites else 0)
         with self._lock:
             state.artifacts.update(artifacts)
             paths = (Path(artifact.path) for artifact in artifacts.values() if artifact.size is not None)
