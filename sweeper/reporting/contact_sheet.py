@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
+
+from PIL import ExifTags, Image
 
 from sweeper.answers.cells import format_rounded
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import atomic_write, describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import is_film
+from sweeper.model.picture_size import PICTURE_FORMATS
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns, SearchedPoint
 from sweeper.reporting.contents import LocatedFile, collect_artifacts
 from sweeper.reporting.dataset import encode_axis, label_axis, select_axes
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
+from sweeper.reporting.thumbnails import UNREADABLE
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.searched_points import find_best_points, list_points
@@ -31,10 +35,12 @@ from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
 _Artifacts = Mapping[str, LocatedFile]  # see `collect_artifacts`
+_OURS: Final = Image.Exif()
+_OURS[ExifTags.Base.Software] = "sweeper --sheet"  # so that no other file is replaced by a further page
 # By suffix, the options with which Pillow saves a page. The default quality damages the letters. A PDF has 150 pixels
 # an inch, so that a sheet of 50 megapixels is about a metre wide.
-_FORMATS: Final[dict[str, dict[str, float]]] = {
-    ".png": {}, ".webp": {"quality": 92}, ".pdf": {"quality": 92, "resolution": 150.0},
+_FORMATS: Final[dict[str, dict[str, Any]]] = {
+    ".png": {"exif": _OURS}, ".webp": {"quality": 92, "exif": _OURS}, ".pdf": {"quality": 92, "resolution": 150.0},
 }  # fmt: skip
 
 
@@ -87,13 +93,24 @@ def write_sheets(
             for number, page in enumerate(draw_pages(sheet, options.cell, options.megapixels), 1):
                 has_file = suffix == ".pdf" and number > 1
                 if not has_file:
-                    written.append(file if number == 1 else file.with_stem(f"{file.stem}-{number}"))
+                    written.append(file if number == 1 else _name_further_page(file, number))
                     unfinished = stack.enter_context(atomic_write(written[-1])).name
                 append = {"append": True} if has_file else {}
                 page.save(unfinished, suffix[1:].upper(), **_FORMATS[suffix], **append)
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
     return written
+
+
+def _name_further_page(file: Path, number: int) -> Path:
+    """The file of page `number`. Raises ResultsError if it is there and sweeper did not make it."""
+    path, software = file.with_stem(f"{file.stem}-{number}"), None
+    if path.exists():
+        with suppress(*UNREADABLE), Image.open(path, formats=PICTURE_FORMATS) as image:
+            software = image.getexif().get(ExifTags.Base.Software)
+        if software != _OURS[ExifTags.Base.Software]:
+            raise ResultsError(f"{path}: sweeper did not make this file; move it, or give --sheet another name")
+    return path
 
 
 def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _SheetAxis]:

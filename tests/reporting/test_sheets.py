@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
+from sweeper.cli import main
 from sweeper.errors import UsageError
 from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.sheet_pages import wrap_text
@@ -132,6 +133,21 @@ def test_pdf_has_all_pages_in_one_file(tmp_path):
     assert written == [tmp_path / "s.pdf"]
     pages = int(re.findall(rb"/Count (\d+)", written[0].read_bytes())[-1])
     assert pages == len(write_sheets(out, tmp_path / "s.png", SheetOptions(megapixels=1.0))) > 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", solid((1, 2, 3))], ids=["empty", "text", "picture"])
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_further_page_replaces_a_sheet_and_no_other_file(tmp_path, capsys, suffix, content):
+    out, file = Sweep({"steps": [*range(60)]}, size=(200, 200)).write(tmp_path / "out"), tmp_path / f"sheet.{suffix}"
+    command = ["report", str(out), "--sheet", str(file), "--megapixels", "1"]
+    assert [main(command), main(command)] == [0, 0]  # a sheet may be drawn again
+    other = tmp_path / f"sheet-2.{suffix}"
+    other.write_bytes(content)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert main(command) == 2
+    error = f"error: {other}: sweeper did not make this file; move it, or give --sheet another name"
+    assert error in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize("name", ["sheet.pdf", "sheet.png"])
