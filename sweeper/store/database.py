@@ -39,12 +39,9 @@ _RANGES: Final = {
     "TEXT": "",
 }
 _WORDS: Final = {
-    ("jobs", "state"): STATES,
-    ("charges", "kind"): KINDS,
-    ("votes", "answer"): ANSWERS,
-    ("marks", "verdict"): VERDICTS,
-    ("marks", "stars"): range(MAX_STARS + 1),
-}
+    ("jobs", "state"): STATES, ("charges", "kind"): KINDS, ("votes", "answer"): ANSWERS,
+    ("marks", "verdict"): VERDICTS, ("marks", "stars"): range(MAX_STARS + 1),
+}  # fmt: skip
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _CHECKED_SECONDS: Final = 60.0  # later, bits that nobody read since may have flipped
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
