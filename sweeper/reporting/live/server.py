@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,13 +24,15 @@ from sweeper.errors import ResultsError, SweeperError, UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
+from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_json, iter_script, to_json
 from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
-from sweeper.reporting.live.share import make_shared_file
+from sweeper.reporting.one_file import write_one_file
+from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
-from sweeper.reporting.write_report import PAGE_FOLDER
+from sweeper.reporting.write_report import PAGE_FOLDER, write_report
 from sweeper.schemas.values import fits_shape
 from sweeper.serving.access import NO_STORE, PageServer, is_loopback, make_page_route, read_body, respond_not_found
 from sweeper.store import Store
@@ -40,6 +43,12 @@ _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comme
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
 _IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
 _ACCEPT_SHAPE: Final = {"trial": int, "seen": [str]}
+# What the menu `Share` saves: the trials that are shown, as one file or as a contact sheet.
+_SHARED_TYPES: Final = {".html": "text/html", ".png": "image/png"}
+_MAX_BYTES: Final = 25_000_000  # of one file, as by default of `sweeper report --max-mb`
+_MAX_SHEET_MEGAPIXELS: Final = 200.0  # a download is one picture, so it is not split before that
+_RANGES: Final = re.compile(r"(\d{1,9}(-\d{1,9})?(,(?!$)|$))*")
+_MAX_TRIALS: Final = 1_000_000  # in the ranges of a request
 # A file from a server may run no scripts when it is opened by itself.
 _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
@@ -193,14 +202,14 @@ class LiveView(PageServer):
         return await _respond_when_written(self._follower.accept, value["trial"], value["seen"])
 
     async def share(self, request: Request) -> Response:
-        """POST /share: a file to save, see `make_shared_file`. One at a time, because each takes all cores."""
+        """POST /share: a file to save, see `_make_shared_file`. One at a time, because each takes all cores."""
         body = await read_body(request)
         if body is None:
             return PlainTextResponse("these trials have too many gaps for one request; narrow the filter", 413)
         async with self._sharing:
             try:
                 wish = parse_json(body)
-                content, media_type = await asyncio.to_thread(make_shared_file, self._results, self._run, wish)
+                content, media_type = await asyncio.to_thread(_make_shared_file, self._results, self._run, wish)
             except (UsageError, ValueError) as problem:
                 return PlainTextResponse(str(problem), 422)
             except ResultsError as problem:
@@ -258,3 +267,43 @@ def _respond_with_file(path: Path | None) -> Response:
     media = MEDIA_TYPES.get(path.suffix.lower())
     shown = {} if media else {"content-disposition": "attachment"}
     return FileResponse(path, media_type=media or "application/octet-stream", headers=_IMMUTABLE | _SANDBOX | shown)
+
+
+def _make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes, str]:
+    """Make a file as the page asks for it, and its media type.
+
+    `wish` has `file` (a name whose suffix says the kind), `x` and `y` (axes of a sheet), `trials` (ranges such as
+    `0-99,120`; empty: all) and `address` (the view, as it stands behind `#`).
+
+    Raises UsageError if that is not what the page asks for, and ResultsError if the file cannot be made.
+    """
+    fields = ("file", "x", "y", "trials", "address")
+    if not isinstance(wish, Mapping) or not all(isinstance(wish.get(name), str) for name in fields):
+        raise UsageError(f"expected an object with the texts {', '.join(fields)}")
+    suffix = Path(wish["file"]).suffix
+    if suffix not in _SHARED_TYPES:
+        raise UsageError(f"file: {suffix!r} cannot be made; use one of {', '.join(_SHARED_TYPES)}")
+    trials = _parse_ranges(wish["trials"])
+    with tempfile.TemporaryDirectory(prefix="sweeper-share-") as folder:
+        file = Path(folder, f"shared{suffix}")
+        if suffix == ".html":
+            answers = find_answers(results, run) if trials is None else {}
+            write_page = partial(write_report, results, run=run, trials=trials, answers=answers)
+            write_one_file(results, file, _MAX_BYTES, write_page, address=wish["address"])
+        else:
+            options = SheetOptions(wish["x"] or None, wish["y"] or None, megapixels=_MAX_SHEET_MEGAPIXELS)
+            if len(write_sheets(results, file, options, run=run, trials=trials)) > 1:
+                raise ResultsError("the sheet is too large for one picture; show fewer trials, or use --sheet")
+        return file.read_bytes(), _SHARED_TYPES[suffix]
+
+
+def _parse_ranges(text: str) -> frozenset[int] | None:
+    """The trials of ranges; None for an empty text. Raises UsageError."""
+    if text == "":
+        return None
+    if not _RANGES.fullmatch(text):
+        raise UsageError("trials: expected ranges such as 0-99,120")
+    ranges = [tuple(map(int, part.split("-"))) for part in text.split(",")]
+    if sum(max(0, part[-1] - part[0] + 1) for part in ranges) > _MAX_TRIALS:
+        raise UsageError(f"trials: more than {_MAX_TRIALS:,}")
+    return frozenset(trial for part in ranges for trial in range(part[0], part[-1] + 1))
