@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -348,18 +347,19 @@ def _add_file(
     extension = output.path.suffix[1:] or "bin"
     candidates = (output.case.build_file_name(extension, number) for number in itertools.count(1))
     name = next(candidate for candidate in candidates if candidate not in names)
+    data = output.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != output.sha256:
+        raise ResultsError(f"{output.path}: is not the file that the run saved; delete it, and `sweeper run` again")
     accepted = AcceptedFile(
-        file=name, sha256=output.sha256, pixels=None, size=0, params=row.result.params, digest=row.result.digest,
-        target=row.result.target or "", server=baseline.add_server(row.server), sweeper=version(DISTRIBUTION),
+        file=name, sha256=output.sha256, pixels=None, size=len(data), ending=png_checksums(data).hex(),
+        params=row.result.params, digest=row.result.digest, target=row.result.target or "",
+        server=baseline.add_server(row.server), sweeper=version(DISTRIBUTION),
         model_facts=baseline.add_models(row.result.model_facts),
     )  # fmt: skip
-    waiting = baseline.folder / accepted.waiting_name
-    with output.path.open("rb") as source, atomic_write(waiting) as copy:
-        shutil.copyfileobj(source, copy)
+    with atomic_write(baseline.folder / accepted.waiting_name) as copy:
+        copy.write(data)
     with suppress(ImageError):  # a text, a sound, a video: only its bytes are known
-        accepted = replace(accepted, pixels=pixel_hash(waiting))
-    data = waiting.read_bytes()
-    accepted = replace(accepted, size=len(data), ending=png_checksums(data).hex())
+        accepted = replace(accepted, pixels=pixel_hash(baseline.folder / accepted.waiting_name))
     if workflow is None:
         return accepted
     graph, inputs = workflow

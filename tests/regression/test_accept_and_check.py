@@ -156,6 +156,16 @@ def test_accept_killed_at_any_step_leaves_the_old_or_the_new_baseline(shop):
     assert old + new == len(ended_as)
 
 
+def test_picture_that_was_altered_since_its_run_is_not_accepted(shop):
+    run_and_accept(shop)
+    before = {path.name: path.read_bytes() for path in BASELINE.iterdir()}
+    artifact = min(Path("results/shop/artifacts").glob("*.png"))
+    Image.new("RGB", (64, 64)).save(artifact)
+    with pytest.raises(ResultsError, match="is not the file that the run saved"):
+        sweeper.accept("results/shop", yes=True)
+    assert {path.name: path.read_bytes() for path in BASELINE.iterdir()} == before
+
+
 def test_accept_removes_no_file_of_somebody_else(shop):
     run_and_accept(shop)
     Path("elsewhere.png").write_bytes(b"mine")
