@@ -144,6 +144,22 @@ def test_lines_have_the_shapes_of_the_pictures_in_them(made, opened):
     assert boxes == [[200, 50], [200, 50], [200, 173], [200, 173]]
 
 
+def test_lines_of_a_gallery_are_full_and_their_pictures_whole(made, opened):
+    sizes = [(256, 64), (96, 288), (160, 160), (192, 108)] * 6
+    page = opened(made(Sweep({"seed": range(24)}, sizes=sizes)), "#view=gallery&captions=false&size=304")
+    spans = page.locator(".cell[data-trial]").evaluate_all(
+        "all => all.map(one => { const b = one.getBoundingClientRect(); return [b.y, b.right, b.width / b.height]; })"
+    )
+    lines = [[one for one in spans if one[0] == top] for top in sorted({top for top, *_ in spans})]
+    assert len(lines) > 2
+    assert all(abs(line[-1][1] - 1392) < 2 for line in lines[:-1])  # 8 pixels remain on each side
+    assert [ratio for *_, ratio in spans] == [pytest.approx(width / height, rel=0.05) for width, height in sizes]
+    page.locator("[role=grid]").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowDown")  # another line has another number of pictures
+    assert page.locator(".cell.current").is_visible()
+
+
 def test_question_mark_lists_the_keys(made, opened):
     page = opened(made(Sweep(GRID)), "#trial=0")
     page.keyboard.press("?")

@@ -318,10 +318,11 @@ export class GridView {
 
   /** @param {HTMLElement} node @param {number} r @param {number} c */
   putCell(node, r, c) {
-    const { side, columns, rows } = this.geometry;
+    const { side, rows } = this.geometry;
+    const [start, width] = this.geometry.findSpan(r, c);
     node.ariaColIndex = String(c + 2);
-    const left = `${side + columns.starts[c]}px`;
-    const shape = `width:${columns.lengths[c]}px;height:${rows.lengths[r]}px`;
+    const left = `${side + start}px`;
+    const shape = `width:${width}px;height:${rows.lengths[r]}px`;
     if (this.shapes.get(node) === shape) {
       node.style.left = left;
       return;
@@ -332,8 +333,8 @@ export class GridView {
 
   /** The context of a cell; cells of one shape share it. @param {number} r @param {number} c */
   contextAt(r, c) {
-    const { columns, rows, caption } = this.geometry;
-    const [width, height] = [columns.lengths[c], rows.lengths[r] - caption];
+    const { rows, caption } = this.geometry;
+    const [width, height] = [this.geometry.findSpan(r, c)[1], rows.lengths[r] - caption];
     const key = `${width} ${height} ${this.isPassing}`;
     const context = this.contexts.get(key) ?? { ...this.cellContext, box: [width, height], skipsCaptions: this.isPassing };
     this.contexts.set(key, context);
@@ -389,6 +390,7 @@ export class GridView {
     last?.classList.remove("current");
     last?.removeAttribute("id");
     this.current = [Math.min(Math.max(r, 0), rows.length - 1), Math.min(Math.max(c, 0), columns.length - 1)];
+    while (this.current[1] > 0 && this.arrangement.exists?.(...this.current) === false) this.current[1] -= 1; // a line of a list ended
     if (!stay) this.scroller.scrollTo(GridGeometry.findScroll(this.geometry, this.getViewport(), ...this.current));
     this.draw();
     this.completeTexts();

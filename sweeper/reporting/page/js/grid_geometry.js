@@ -21,9 +21,11 @@ import * as Layout from "./layout.js";
  * @property {Lines} columns
  * @property {number} height of all rows
  * @property {number} width of all columns
+ * @property {(r: number, c: number) => Span} findSpan
  */
-/** @typedef {{widths: Float64Array, heights: Float64Array}} Shapes of the columns and rows, the widest column being 1 */
-/** @typedef {{width: number, height: number}} Room pixels */
+/** @typedef {[left: number, width: number]} Span of a cell in its line, in pixels */
+/** @typedef {{widths: Float64Array, heights: Float64Array, spans?: Span[][]}} Shapes of the columns and rows, the widest column being 1; of a list also its cells */
+/** @typedef {{width: number, height: number, scrollbar: number}} Room pixels */
 /** @typedef {{lineCount: number, hasSummary: boolean}} Texts the lines of a caption, and whether labels have a line below them */
 /** @typedef {{r: number, height: number} | null} Opening room that is kept free below a row */
 
@@ -31,7 +33,6 @@ const GAP = 4;
 const BAND = 26;
 const OUTER = 26;
 const OUTER_GAP = 14; // between groups of columns
-const SCROLLBAR = 18;
 const MARGIN = 8; // around a list
 const LINE = 17; // of a caption, as in css/grid.css
 const TINT = 3; // below it
@@ -54,8 +55,7 @@ const computeCaption = (lineCount) => (lineCount === 0 ? 0 : lineCount * LINE + 
 export function arrange(room, context) {
   const { dataset, state, holds, getSortedRows, colour, free, marks } = context;
   const isGallery = state.view === "gallery";
-  const rows = isGallery ? getSortedRows() : [];
-  const arrangement = isGallery ? Layout.arrangeList(rows, rows.length) : Layout.arrange(dataset, state, holds);
+  const arrangement = isGallery ? Layout.arrangeList(getSortedRows()) : Layout.arrange(dataset, state, holds);
   const { x, y, xx, yy } = arrangement.axis;
   const shapes = measureShapes(arrangement, dataset);
   /** @param {boolean} isWrapped */
@@ -67,11 +67,9 @@ export function arrange(room, context) {
   const size = chooseSize(arrangement, shapes, context, room, texts);
   const isAlone = x !== undefined && !y && !xx && !yy;
   if (!isGallery && !(isAlone && arrangement.columns.length * (size + GAP) > room.width)) return { arrangement, shapes, size, texts, wrapped: undefined };
-  const perLine = choosePerLine(arrangement.columns.length, shapes, state, room, countLines(true));
-  const list = isGallery ? Layout.arrangeList(rows, perLine) : Layout.wrap(arrangement, perLine);
-  const { heights } = measureShapes(list, dataset);
-  const widths = new Float64Array(list.columns.length).fill(1); // by chance, a column of a list may have narrow pictures only
-  return { arrangement: list, shapes: { widths, heights }, size: computeListSize(room.width, perLine), texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
+  const lines = chooseLines(listAspects(arrangement, dataset), state, room, countLines(true));
+  const list = Layout.wrap(arrangement, lines.starts);
+  return { arrangement: list, shapes: lines, size: lines.size, texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
 }
 
 /** The axes of each line of a caption: short values share one, and a long text has its own, where it needs no name. @param {Axis[]} axes */
@@ -81,24 +79,55 @@ export function groupForCaption(axes) {
   return [axes.filter((axis) => !long.includes(axis)), ...long.map((axis) => [axis])].filter((group) => group.length > 0);
 }
 
-/** @param {number} width @param {number} perLine */
-const computeListSize = (width, perLine) => Math.floor((width - 2 * MARGIN - SCROLLBAR) / perLine) - GAP;
+/** The width by the height of each cell of a row. @param {Layout.Arrangement} arrangement @param {Dataset} dataset */
+function listAspects({ columns, find }, dataset) {
+  const ratios = dataset.listRatios();
+  const usual = ratios.find((ratio) => ratio > 0) ?? 1;
+  return columns.map((_, c) => 1 / Math.min(MAX_RATIO, Math.max(1 / MAX_RATIO, ratios[find(0, c)] || usual)));
+}
 
 /**
- * How many cells of a list stand in a line, which they fill.
- * @param {number} count of all cells @param {Shapes} shapes @param {State} state @param {Room} room @param {number} lineCount
+ * Break the cells of a list into lines that fill the width, and choose their size.
+ * @param {number[]} aspects @param {State} state @param {Room} room @param {number} lineCount of a caption
  */
-function choosePerLine(count, { heights }, state, { width, height }, lineCount) {
-  const fitting = Array.from({ length: Math.max(1, Math.floor(width / LEAST)) }, (_, index) => index + 1);
-  const ratio = heights.reduce((most, each) => Math.max(most, each), 0);
-  /** @param {number} perLine */
-  const isInView = (perLine) => {
-    const size = computeListSize(width, perLine);
-    return size <= MOST && size >= LEAST && Math.ceil(count / perLine) * (size * ratio + computeCaption(lineCount) + GAP) <= height;
+function chooseLines(aspects, state, room, lineCount) {
+  const width = room.width - 2 * MARGIN - room.scrollbar + GAP;
+  const mean = aspects.reduce((sum, aspect) => sum + aspect, 0) / aspects.length;
+  const breakAt = (/** @type {number} */ size) => breakLines(aspects, width, size / mean);
+  const isInView = (/** @type {number} */ size) => breakAt(size).reduce((sum, { height }) => sum + height + computeCaption(lineCount) + GAP, MARGIN) <= room.height;
+  const wanted = state.fit === "" ? state.size : room.width < 600 ? LEAST : USUAL;
+  const size = state.fit === "all" && isInView(LEAST) ? findLargest(LEAST, MOST, isInView) : wanted;
+  const lines = breakAt(size);
+  const most = lines.reduce((count, { spans }) => Math.max(count, spans.length), 0);
+  return {
+    size,
+    starts: lines.map(({ start }) => start),
+    spans: lines.map(({ spans }) => spans),
+    widths: new Float64Array(most).fill((width / most - GAP) / size),
+    heights: Float64Array.from(lines, ({ height }) => height / size),
   };
-  const all = state.fit === "all" ? fitting.find(isInView) : undefined;
-  const wanted = state.fit === "" ? state.size : width < 600 ? LEAST : USUAL;
-  return all ?? Math.max(1, Math.floor((width - 2 * MARGIN - SCROLLBAR) / (wanted + GAP)));
+}
+
+/** Break cells into lines of one width, each no higher than `most`; the last one as high as that before it. @param {number[]} aspects @param {number} width @param {number} most pixels */
+function breakLines(aspects, width, most) {
+  /** @type {{start: number, height: number, spans: Span[]}[]} */
+  const lines = [];
+  for (let start = 0, end = 0, height = Infinity; end < aspects.length; start = end, height = Infinity) {
+    let sum = 0;
+    while (end < aspects.length && height > most) {
+      sum += Math.max(aspects[end++], MIN_WIDTH / most);
+      height = (width - (end - start) * GAP) / sum;
+    }
+    height = Math.min(height, end < aspects.length ? height : (lines.at(-1)?.height ?? most));
+    let left = 0;
+    const spans = aspects.slice(start, end).map((aspect) => {
+      const from = left;
+      left += Math.max(aspect, MIN_WIDTH / most) * height + GAP;
+      return /** @type {Span} */ ([Math.round(from), Math.round(left) - Math.round(from) - GAP]);
+    });
+    lines.push({ start, height, spans });
+  }
+  return lines;
 }
 
 /**
@@ -128,7 +157,7 @@ function measureShapes({ rows, columns, find }, dataset) {
  * @param {Layout.Arrangement} arrangement @param {Shapes} shapes @param {number} size
  * @param {Texts} texts @param {Room} room @param {Opening} [opening] @returns {Geometry}
  */
-export function compute(arrangement, { widths, heights }, size, texts, room, opening = null) {
+export function compute(arrangement, { widths, heights, spans }, size, texts, room, opening = null) {
   const caption = computeCaption(texts.lineCount);
   const columnWidths = widths.map((width) => Math.max(Math.min(MIN_WIDTH, size), Math.round(width * size)));
   const rowHeights = heights.map((height) => Math.max(Math.min(MIN_HEIGHT, size), Math.round(height * size)) + caption);
@@ -136,7 +165,8 @@ export function compute(arrangement, { widths, heights }, size, texts, room, ope
   const rows = computeOffsets(arrangement.rows, rowHeights, yy ? BAND : 0, yy ? 10 : 0, opening);
   const columns = computeOffsets(arrangement.columns, columnWidths, 0, xx ? OUTER_GAP : 0);
   const labels = computeLabels(arrangement, columnWidths, room.width < 600, texts.hasSummary);
-  return { gap: GAP, band: BAND, caption, ...labels, rows, columns, height: rows.end, width: columns.end };
+  const findSpan = (/** @type {number} */ r, /** @type {number} */ c) => /** @type {Span} */ (spans ? (spans[r][c] ?? [0, 0]) : [columns.starts[c], columns.lengths[c]]);
+  return { gap: GAP, band: BAND, caption, ...labels, rows, columns, findSpan, height: rows.end, width: columns.end };
 }
 
 /**
@@ -151,7 +181,7 @@ function chooseSize(arrangement, shapes, { state, dataset }, room, texts) {
   const fits = (size, isWhole) => {
     const geometry = compute(arrangement, shapes, size, texts, room);
     const isHigh = geometry.head + geometry.height > room.height;
-    return geometry.side + geometry.width + (isHigh ? SCROLLBAR : 0) <= room.width && !(isWhole && isHigh);
+    return geometry.side + geometry.width + (isHigh ? room.scrollbar : 0) <= room.width && !(isWhole && isHigh);
   };
   if (state.fit === "all" && fits(LEAST, true)) return findLargest(LEAST, MOST, (size) => fits(size, true));
   const [low, high] = state.fit === "all" ? [LEAST, USUAL] : [MIN_SIZE, MAX_SIZE];

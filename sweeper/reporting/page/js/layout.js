@@ -284,26 +284,27 @@ function compact(axis, heads, across, down, used, { cells, filtered, next, shown
 }
 
 /**
- * Wrap one long row into lines of `perLine` cells, as words in a paragraph; its labels then belong to the cells.
- * @param {Arrangement} arrangement @param {number} perLine @returns {Arrangement}
+ * Wrap one long row into lines, as words in a paragraph; its labels then belong to the cells.
+ * @param {Arrangement} arrangement @param {number[]} starts the first cell of each line @returns {Arrangement}
  */
-export function wrap(arrangement, perLine) {
-  const count = arrangement.columns.length;
+export function wrap(arrangement, starts) {
+  const ends = [...starts.slice(1), arrangement.columns.length];
   /** @param {number} r @param {number} c */
-  const columnOf = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
+  const columnOf = (r, c) => (starts[r] + c < ends[r] ? starts[r] + c : -1);
   return {
     ...arrangement,
     axis: NO_AXES,
     heads: NO_AXES,
-    rows: makeBlank(Math.ceil(count / perLine)),
-    columns: makeBlank(Math.min(perLine, count)),
+    rows: makeBlank(starts.length),
+    columns: makeBlank(starts.reduce((most, start, r) => Math.max(most, ends[r] - start), 0)),
     isFiltered: (r, c) => columnOf(r, c) >= 0 && arrangement.isFiltered(0, columnOf(r, c)),
     find: (r, c) => (columnOf(r, c) < 0 ? -1 : arrangement.find(0, columnOf(r, c))),
     trials: (r, c) => (columnOf(r, c) < 0 ? [] : arrangement.trials(0, columnOf(r, c))),
     exists: (r, c) => columnOf(r, c) >= 0,
     locate(row) {
-      const position = arrangement.locate(row);
-      return position && [Math.floor(position[1] / perLine), position[1] % perLine];
+      const index = arrangement.locate(row)?.[1];
+      const r = index === undefined ? -1 : starts.findLastIndex((start) => start <= index);
+      return index === undefined ? null : [r, index - starts[r]];
     },
   };
 }
@@ -312,28 +313,23 @@ const NO_AXES = { x: undefined, y: undefined, xx: undefined, yy: undefined };
 /** @param {number} length @returns {Line[]} */
 const makeBlank = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
 
-/**
- * Arrange rows of the data one after the other, in lines of `perLine`, as the gallery shows them.
- * @param {number[]} list @param {number} perLine @returns {Arrangement}
- */
-export function arrangeList(list, perLine) {
+/** Arrange rows of the data one after the other, as the gallery shows them. @param {number[]} list @returns {Arrangement} */
+export function arrangeList(list) {
   const indices = new Map(list.map((row, index) => [row, index]));
-  const find = (/** @type {number} */ r, /** @type {number} */ c) => (c < perLine ? (list[r * perLine + c] ?? -1) : -1);
   return {
     axis: NO_AXES,
     heads: NO_AXES,
-    rows: makeBlank(Math.ceil(list.length / perLine)),
-    columns: makeBlank(Math.min(perLine, list.length)),
+    rows: makeBlank(1),
+    columns: makeBlank(list.length),
     shown: list.length,
-    find,
-    trials: (r, c) => (find(r, c) < 0 ? [] : [find(r, c)]),
+    find: (_, c) => list[c],
+    trials: (_, c) => [list[c]],
     hasMore: () => false,
     isFiltered: () => false,
     values: () => [],
-    exists: (r, c) => find(r, c) >= 0,
     locate(row) {
       const index = indices.get(row);
-      return index === undefined ? null : [Math.floor(index / perLine), index % perLine];
+      return index === undefined ? null : [0, index];
     },
   };
 }

@@ -34,7 +34,6 @@ import { Zoom } from "./zoom.js";
  * @property {() => Expression.Filter} getFilter
  * @property {() => Columns.Column[]} getNumberColumns the columns that can colour cells and be plotted
  * @property {() => number[]} getRows the rows that pass the filter
- * @property {() => number[] | null} getTableRows the same in the table's order; null if another view is shown
  * @property {() => number[]} getSortedRows the same in the order of the table and the gallery
  * @property {() => {column: Columns.Column, extent: [number, number], range: [number, number]} | null} getScale what colours the
  *   cells: the column, the numbers at the ends of the scale, and its lowest and highest number
@@ -49,7 +48,7 @@ import { Zoom } from "./zoom.js";
 /**
  * @typedef {object} ViewContext  what a view needs besides
  * @property {ViewState.State} state
- * @property {{width: number, height: number}} room pixels
+ * @property {{width: number, height: number, scrollbar: number}} room pixels
  * @property {Columns.Column | undefined} colour the column that colours the cells
  * @property {(rows: number[]) => string} tint the colour of the mean of some rows
  * @property {Map<number, number>} ranks of the three best rows by what colours the cells, from 0 on
@@ -103,7 +102,7 @@ class App {
     /** @type {ReturnType<Page["getScale"]>} */
     this.scale = null;
     this.rebuildTimer = 0;
-    this.room = { width: 0, height: 0 }; // that the view was built for
+    this.room = { width: 0, height: 0, scrollbar: 0 }; // that the view was built for
     this.hasShapes = false; // whether it knew the shape of a picture
     this.marks = new Marks(this.dataset, (rows) => this.showMarks(rows));
     this.page = this.makePage();
@@ -134,7 +133,6 @@ class App {
       getFilter: () => this.filter,
       getNumberColumns: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts", "cost"].map((name) => dataset.outcomeColumn(name))],
       getRows: () => this.getRows(),
-      getTableRows: () => (this.state.view === "table" ? this.getSortedRows() : null),
       getSortedRows: () => this.getSortedRows(),
       getScale: () => this.scale,
       getArrangement: () => this.view?.arrangement ?? Layout.arrange(dataset, this.state, this.filter.holds),
@@ -219,7 +217,7 @@ class App {
     this.bar.show(this.state, this.view?.arrangement); // the bars may get another height
     this.tray.show(this.state);
     // Read the size before the view changes: afterwards the browser would have to lay out the page for it.
-    const room = { height: this.host.clientHeight, width: this.host.clientWidth };
+    const room = { height: this.host.clientHeight, width: this.host.clientWidth, scrollbar: Dom.measureScrollbar() };
     Dom.redrawKeepingFocus(this.host, () => {
       this.view?.close?.();
       this.view = this.createView({ ...this.page, ...this.makeViewContext(room) }, scroll);
@@ -239,7 +237,7 @@ class App {
     return new GridView(this.host, context, scroll);
   }
 
-  /** @param {{width: number, height: number}} room @returns {ViewContext} */
+  /** @param {ViewContext["room"]} room @returns {ViewContext} */
   makeViewContext(room) {
     const { dataset, state } = this;
     const sorted = state.view === "gallery" ? dataset.column(state.sort.replace(/^-/, "")) : undefined;

@@ -21,11 +21,12 @@ const OWN_SWIPE = "input, audio, video, .stack:has(.slider-line)"; // controls t
  * @returns {number | undefined} a row of the data
  */
 export function findNeighbour(page, row, down, across) {
-  const tableRows = page.getTableRows();
-  if (tableRows !== null) return stepInList(page, tableRows, row, down + across);
+  const { view } = page.getState();
+  const step = () => stepInList(page, page.getSortedRows(), row, down + across);
+  if (view === "table" || (view === "gallery" && across !== 0)) return step(); // the next one may begin a line
   const arrangement = page.getArrangement();
   const position = arrangement.locate(row);
-  if (position === null) return page.getState().view === "gallery" ? stepInList(page, page.getSortedRows(), row, down + across) : undefined;
+  if (position === null) return view === "gallery" ? step() : undefined;
   const stack = arrangement.trials(...position);
   if (stack.length > 1 && across !== 0) {
     const next = stack[stack.indexOf(row) + across];

@@ -233,7 +233,7 @@ export class Zoom {
   }
 
   makeSteps() {
-    const isList = this.page.getTableRows() !== null;
+    const isList = this.page.getState().view === "table";
     return Steps.makeButtons((down, across) => this.findNeighbour(down, across), (down, across) => this.go(down, across), isList);
   }
 

@@ -69,6 +69,20 @@ export function focusByKey(host, key) {
 /** @param {Element | null} node @returns {node is HTMLElement | SVGElement} */
 const isFocusable = (node) => node instanceof HTMLElement || node instanceof SVGElement;
 
+/** @type {number | undefined} */
+let scrollbar;
+
+/** The pixels that a scroll bar takes from what it scrolls; 0 if it lies above. */
+export function measureScrollbar() {
+  if (scrollbar === undefined) {
+    const node = document.body.appendChild(el("div"));
+    node.style.cssText = "position:fixed;left:-99px;width:50px;overflow:scroll";
+    scrollbar = node.offsetWidth - node.clientWidth;
+    node.remove();
+  }
+  return scrollbar;
+}
+
 /** A button with a text. @param {string} text @param {() => void} onclick @param {Record<string, any>} [more] attributes */
 export const makeButton = (text, onclick, more = {}) => el("button", { onclick, ...more }, text);
 
