@@ -7,7 +7,6 @@ import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
 import * as Sprites from "./sprites.js";
-import * as Stack from "./stack.js";
 import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
@@ -82,7 +81,7 @@ export function showTrial(node, row, stack, context, brief = false) {
   node.dataset.trial = String(dataset.trial(row));
   node.draggable = files.length > 0;
   const parts = [makeFrame(row, context, preview?.classList.contains("preview") ? preview : null)];
-  const summary = stack && Stack.summarize(dataset, stack);
+  const summary = stack && summarize(dataset, stack);
   const most = countShown(box);
   if (summary) parts.push(makeStackBadge(summary, box[0]));
   else if (files.length > most) parts.push(el("span", { class: "badge" }, Media.describeCount(files, Media.choose(files, most))));
@@ -184,11 +183,47 @@ export function markExcluded(node, values, dataset) {
   node.setAttribute("aria-label", node.title);
 }
 
-/** How many trials lie below the one that is shown, and the most urgent state among them. @param {Stack.StackSummary} summary @param {number} size */
+// --- several trials in one cell
+
+/**
+ * @typedef {object} StackSummary
+ * @property {string} words how many of the trials have which state
+ * @property {number} more how many trials are hidden below the first
+ * @property {string} kind the most urgent state among those, unless the first trial has it too; else ""
+ * @property {number} count how many trials have that state
+ */
+
+// From the most urgent on. A trial that was checked has a status and a state of the check; the more urgent one counts.
+const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new", "gone"];
+
+/** @param {string} kind */
+const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
+
+/**
+ * The more urgent of a trial's status and its state of the check; `same` or `succeeded` if neither is urgent.
+ * @param {Dataset} dataset @param {number} row @returns {string}
+ */
+function findKind(dataset, row) {
+  const [status, state] = [dataset.status(row), dataset.finding(row)?.state];
+  return URGENCY.find((kind) => kind === status || kind === state) ?? state ?? status;
+}
+
+/** @param {Dataset} dataset @param {number[]} rows of one cell, the first on top @returns {StackSummary} */
+export function summarize(dataset, rows) {
+  const kinds = rows.map((row) => findKind(dataset, row));
+  const counts = ValueText.countEach(kinds);
+  const parts = [...counts].map(([kind, count]) => `${count} ${describeKind(kind)}`).join(", ");
+  const below = new Set(kinds.slice(1));
+  const urgent = URGENCY.find((kind) => below.has(kind)) ?? "";
+  const kind = urgent === kinds[0] ? "" : urgent;
+  return { words: `${rows.length} trials share this cell: ${parts}`, more: rows.length - 1, kind, count: counts.get(kind) ?? 0 };
+}
+
+/** How many trials lie below the one that is shown, and the most urgent state among them. @param {StackSummary} summary @param {number} size */
 function makeStackBadge({ more, kind, count }, size) {
   const title = `${more + 1} trials share this cell: show them all`;
   if (!kind) return el("span", { class: "badge stacked", title }, `+${more}`);
-  const words = `+${more} · ${count} ${Stack.describeKind(kind)}`;
+  const words = `+${more} · ${count} ${describeKind(kind)}`;
   const fits = TextWidth.shorten(words, size - 20) === words;
   return el("span", { class: `badge stacked below-${kind.replace(" ", "-")}`, title }, fits ? words : `+${more} ${SIGNS[kind]}`);
 }
@@ -300,7 +335,7 @@ export function completeTexts(node, row, context) {
 /**
  * Write the tooltip and the text for screen readers.
  * @param {HTMLElement} node @param {number} row @param {Context} context
- * @param {Stack.StackSummary | null} [summary] of the trials that share the cell
+ * @param {StackSummary | null} [summary] of the trials that share the cell
  */
 export function describe(node, row, { dataset, marks, free }, summary = null) {
   const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => `${axis.name}: ${axis.labelOf(-1)}`); // the caption has them too

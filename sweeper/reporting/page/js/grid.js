@@ -8,7 +8,6 @@ import * as GridGeometry from "./grid_geometry.js";
 import * as GridLabels from "./grid_labels.js";
 import * as Recycle from "./recycle.js";
 import * as PlotData from "./plot_data.js";
-import * as Stack from "./stack.js";
 import * as Strip from "./strip.js";
 /** @import { Context } from "./main.js" */
 
@@ -435,7 +434,7 @@ export class GridView {
       if (Number(node.dataset.row) !== row) return; // a trial below the first shows no mark
       const stack = this.getStack(row, r, c);
       Cell.showMark(node, row, this.context.marks);
-      Cell.describe(node, row, this.contextAt(r, c), stack && Stack.summarize(this.context.dataset, stack));
+      Cell.describe(node, row, this.contextAt(r, c), stack && Cell.summarize(this.context.dataset, stack));
     });
   }
 

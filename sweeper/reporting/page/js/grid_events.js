@@ -2,8 +2,8 @@
 
 import * as Dom from "../../../serving/page/js/dom.js";
 import * as Keys from "../../../serving/page/js/keys.js";
-import * as Drag from "./drag.js";
 import { Marks } from "./marks.js";
+import * as Media from "./media.js";
 import * as Workflow from "./workflow.js";
 /** @import { GridView } from "./grid.js" */
 
@@ -57,7 +57,7 @@ export function listen(grid) {
   // A drag takes the trial's file and its workflow. The browser's own drag of a picture would take the thumbnail.
   scroller.addEventListener("dragstart", (event) => {
     const row = findRow(event);
-    if (row >= 0) Drag.fillWithFile(event, context.dataset.files(row)[0], ...Workflow.getFile(context.dataset, row));
+    if (row >= 0) Media.fillDrag(event, context.dataset.files(row)[0], ...Workflow.getFile(context.dataset, row));
   });
   scroller.addEventListener("pointerover", (event) => {
     if (event.target instanceof HTMLVideoElement) event.target.play().catch(() => {});

@@ -15,7 +15,7 @@ import * as Live from "./live.js";
 import { Marks } from "./marks.js";
 import * as PlotData from "./plot_data.js";
 import * as Plots from "./plots.js";
-import * as PrintSheet from "./print_sheet.js";
+import * as Share from "./share.js";
 import { SearchView } from "./search_view.js";
 import * as Sprites from "./sprites.js";
 import * as Tray from "./tray.js";
@@ -111,7 +111,7 @@ class App {
     this.host.after(this.tray.node);
     this.zoom = new Zoom(/** @type {HTMLDialogElement} */ (Dom.byId("zoom")), this.page);
     this.listen();
-    PrintSheet.listen(this.page);
+    Share.listenToPrint(this.page);
     this.build(false);
     this.showState();
     Live.follow(this.dataset, {

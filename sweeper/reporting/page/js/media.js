@@ -122,3 +122,28 @@ export function describeKinds(files) {
   const getWord = (file) => (file.kind === "audio" ? "sound" : getSign(file) ? "film" : file.kind === "image" ? "picture" : "file");
   return [...countEach(files.map(getWord))].map(([word, count]) => `${count} ${word}${count > 1 ? "s" : ""}`).join(", ");
 }
+
+/** @type {Record<string, string>} */
+const MEDIA_TYPES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", webp: "image/webp", gif: "image/gif" };
+
+/**
+ * Fill a drag of a cell, a picture or a link with the artifact itself, never its thumbnail.
+ *
+ * ComfyUI fetches the first URL it is given, but may fetch neither a file of this disk nor one of another server.
+ * Therefore a workflow goes first, as a data URL. A picture that is dragged out of the dialog is a file to the
+ * browser, which ComfyUI reads before all this.
+ * @param {DragEvent} event @param {PageFile | undefined} file
+ * @param {string | null} [workflow] JSON text
+ * @param {string} [name] of the workflow's file
+ */
+export function fillDrag(event, file, workflow = null, name = "") {
+  if (!file?.path || event.dataTransfer === null) return;
+  const url = new URL(toUrl(file.path), location.href).href;
+  const fileName = file.path.split("/").at(-1) ?? "";
+  const type = MEDIA_TYPES[/\w+$/.exec(fileName)?.[0].toLowerCase() ?? ""] ?? "application/octet-stream";
+  const inline = workflow && `data:application/json,${encodeURIComponent(workflow)}#/${encodeURIComponent(name)}`;
+  event.dataTransfer.setData("text/uri-list", inline || url);
+  event.dataTransfer.setData("text/plain", url);
+  event.dataTransfer.setData("DownloadURL", `${type}:${fileName}:${url}`);
+  event.dataTransfer.effectAllowed = "copy";
+}

@@ -5,7 +5,7 @@ import * as Expression from "./expression.js";
 import * as Layout from "./layout.js";
 import { makeFormat, toRounded } from "./value_text.js";
 /** @import { Axis, Column } from "./columns.js" */
-/** @import { Group } from "./heat_map.js" */
+/** @import { Group } from "./plots.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Context } from "./main.js" */
 /** @import { State } from "./state.js" */

@@ -1,6 +1,7 @@
 // Plots of one number: a heat map over X and Y, lines along a numeric axis, its distribution, and another number against
 // it. What one presses opens its trials in the gallery. Four small kinds of plots need no library of 490 kB.
 
+import * as Keys from "../../../serving/page/js/keys.js";
 import * as Columns from "./columns.js";
 import * as Chart from "./chart.js";
 import * as Colours from "./colours.js";
@@ -8,7 +9,6 @@ import * as Decide from "./decide.js";
 import * as DecideData from "./decide_data.js";
 import { el, makeField, makeMenu, svg } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
-import * as HeatMap from "./heat_map.js";
 import * as Layout from "./layout.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
@@ -22,6 +22,19 @@ import * as ValueText from "./value_text.js";
 /** @typedef {{x: number, low: number, mean: number, high: number, open: () => void, words: string}} Point units; low and high: the ends of its band */
 /** @typedef {{points: Point[], colour: string, full: string, label: string}} Line */
 /** @typedef {{state: ViewState.State, node: HTMLElement}} Controls the menus, and the state of the page when they are used */
+
+/** @typedef {{mean: number, low: number, high: number, count: number}} Group a number of the trials that share a point */
+/** @typedef {{name: string, labels: string[], full: string[]}} HeatLines the rows or columns of a map, with labels short and in full */
+/**
+ * @typedef {object} HeatMapData
+ * @property {HeatLines} rows
+ * @property {HeatLines} columns
+ * @property {(r: number, c: number) => Group | undefined} getGroup
+ * @property {[number, number]} extent of the means
+ * @property {string} metric
+ * @property {(value: number) => string} format
+ * @property {(r: number, c: number) => void} open shows the trials of a cell
+ */
 
 const MAX_LINES = Colours.LINES.length; // of categories: each needs a colour of its own
 const MAX_ORDERED_LINES = 12; // of numbers, which have the colours of a ramp
@@ -108,7 +121,7 @@ function makeHeatMap(rows, metric, x, y, context) {
     const head = axis && Layout.makeHead(dataset, axis);
     return { name: head?.name ?? "", labels: codes.map((code) => head?.labelOf(code) ?? "all"), full: codes.map((code) => head?.fullOf(code) ?? "all") };
   };
-  /** @type {HeatMap.HeatMapData} */
+  /** @type {HeatMapData} */
   const map = {
     rows: toLines(y, down),
     columns: toLines(x, across),
@@ -121,7 +134,7 @@ function makeHeatMap(rows, metric, x, y, context) {
       PlotData.openTrials(context, metric, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
     },
   };
-  if (across.length * down.length > MAX_TABLE_CELLS) return [...HeatMap.create(map), scale];
+  if (across.length * down.length > MAX_TABLE_CELLS) return [...drawHeatMap(map), scale];
   const counts = [...new Set([...groups.values()].map((group) => group.count))];
   const words = counts.length > 1 ? "In brackets: of how many trials." : counts[0] > 1 && `Each number is the mean of ${counts[0]} trials.`;
   return [el("div", { class: "wide" }, makeHeatTable(map, counts.length > 1)), scale, words && el("p", { class: "dim" }, words)];
@@ -152,9 +165,9 @@ function makeShares(shares) {
   return parts.length > 0 && [el("div", { class: "shares" }, parts.map(({ part }) => part)), el("ul", { class: "key", "aria-label": "Shares of the variance" }, parts.map(makeLegendItem))];
 }
 
-/** @param {HeatMap.HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
+/** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
 function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCounts) {
-  const makeLabel = (/** @type {HeatMap.HeatLines} */ { labels, full }, /** @type {number} */ at) => el("span", { title: full[at] }, labels[at]);
+  const makeLabel = (/** @type {HeatLines} */ { labels, full }, /** @type {number} */ at) => el("span", { title: full[at] }, labels[at]);
   /** @param {number} r @param {number} c */
   const makeCell = (r, c) => {
     const group = getGroup(r, c);
@@ -173,6 +186,91 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
   );
   return el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, body));
 }
+
+// --- a heat map that has too many cells for a table
+
+const [WIDTH, HEIGHT] = [Chart.PLOT.width, 480]; // units of a map with that many cells
+const [MAX_CELL, MIN_CELL] = [24, 2]; // units
+const LEVELS = 64; // colours, each of which is one path
+/** @type {Record<string, [number, number]>} */
+const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+/** @param {HeatMapData} map */
+function drawHeatMap(map) {
+  const { rows, columns, metric } = map;
+  const [rowCount, columnCount] = [rows.labels.length, columns.labels.length];
+  const letter = Chart.getLetterWidth();
+  const left = Math.min(WIDTH / 3, 16 + letter * rows.labels.reduce((most, label) => Math.max(most, label.length), 0));
+  const width = Math.min(MAX_CELL, (WIDTH - left - 16) / columnCount);
+  const height = Math.max(MIN_CELL, Math.min(MAX_CELL, HEIGHT / rowCount));
+  const frame = { ...Chart.PLOT, left, height: Chart.PLOT.top + height * rowCount + Chart.PLOT.bottom, right: WIDTH - left - width * columnCount };
+  const { toX, toY } = Chart.makeScale(frame);
+  const place = (/** @type {number} */ r, /** @type {number} */ c) => ({ x: toX(0) + c * width, y: toY(1) + r * height });
+  const step = Math.ceil((2.2 * letter) / height);
+  const sides = rows.labels.map((label, r) => r % step === 0 && svg("text", { x: left - 6, y: place(r, 0).y + height / 2 + 4, "text-anchor": "end", class: "side-label" }, svg("title", {}, rows.full[r]), label));
+  const ticks = columns.labels.map((label, c) => ({ share: (c + 0.5) / columnCount, label }));
+  const marker = svg("rect", { width, height, class: "here", visibility: "hidden" });
+  const label = `Heat map of ${metric}, ${columnCount} by ${rowCount}; use the arrow keys to read its cells, Enter to show their trials`;
+  const node = Chart.makeSvg(
+    frame,
+    { class: "plot drawn", role: "img", tabindex: 0, "aria-label": label },
+    Chart.makeText(4, 14, `${rows.name} ↓`, "start"),
+    svg("rect", { ...place(0, 0), width: width * columnCount, height: height * rowCount, class: "plane" }),
+    paintCells(map, place, width, height),
+    sides,
+    Chart.makeFoot(frame, ticks, columns.name, letter),
+    marker,
+  );
+  const status = el("p", { class: "dim heat-status", role: "status" }, "Point at a cell to read it.");
+  /** @type {[number, number] | undefined} */
+  let current;
+  const show = (/** @type {[number, number] | undefined} */ cell) => {
+    if (cell === undefined) return;
+    current = [Math.min(Math.max(cell[0], 0), rowCount - 1), Math.min(Math.max(cell[1], 0), columnCount - 1)];
+    status.textContent = describeCell(map, ...current);
+    for (const [name, value] of Object.entries({ ...place(...current), visibility: "visible" })) marker.setAttribute(name, String(value));
+  };
+  const open = (/** @type {[number, number]} */ cell) => map.getGroup(...cell) !== undefined && map.open(...cell);
+  const find = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {[number, number]} */ ([Math.floor((y - toY(1)) / height), Math.floor((x - toX(0)) / width)]);
+  Chart.listenToPointer(node, find, show, open);
+  const move = (/** @type {string} */ key) => {
+    show(current ? [current[0] + STEPS[key][0], current[1] + STEPS[key][1]] : [0, 0]);
+    marker.scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
+  Keys.bind(node, "In a heat map", [
+    [Object.keys(STEPS).join(" "), "the next cell", move],
+    ["Enter", "show its trials", () => current && open(current)],
+  ]);
+  return [el("div", { class: "wide" }, node), status];
+}
+
+/** @param {HeatMapData} map @param {(r: number, c: number) => {x: number, y: number}} place @param {number} width @param {number} height */
+function paintCells({ rows, columns, getGroup, extent }, place, width, height) {
+  /** @type {Map<number, string>} */
+  const paths = new Map();
+  for (let r = 0; r < rows.labels.length; r++) {
+    for (let c = 0; c < columns.labels.length; c++) {
+      const group = getGroup(r, c);
+      if (group === undefined) continue;
+      const [level, { x, y }] = [Math.round(Colours.toShare(group.mean, extent) * LEVELS), place(r, c)];
+      paths.set(level, `${paths.get(level) ?? ""}M${x.toFixed(2)} ${y.toFixed(2)}h${width.toFixed(2)}v${height.toFixed(2)}h-${width.toFixed(2)}z`);
+    }
+  }
+  return [...paths].map(([level, d]) => svg("path", { d, fill: Colours.pick(level / LEVELS), "shape-rendering": "crispEdges" }));
+}
+
+/** @param {HeatMapData} map @param {number} r @param {number} c */
+function describeCell({ rows, columns, getGroup, metric, format }, r, c) {
+  const group = getGroup(r, c);
+  /** @type {[HeatLines, number][]} */
+  const lines = [[columns, c], [rows, r]];
+  const where = lines.filter(([line]) => line.name !== "").map(([line, index]) => `${line.name}: ${line.labels[index]}`);
+  const value = group === undefined ? "no value" : format(group.mean);
+  const spread = group && group.count > 1 ? ` (${group.count} trials, ${format(group.low)} to ${format(group.high)})` : "";
+  return `${where.join(" · ")} · ${metric}: ${value}${spread}`;
+}
+
+// --- the other plots
 
 /** The distribution of a number. @param {number[]} rows @param {Columns.Column} metric @param {Context} context */
 function makeHistogram(rows, metric, context) {

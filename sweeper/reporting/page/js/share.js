@@ -1,7 +1,7 @@
 // What one can give to others of the page: one file, a picture or a PDF of what is shown, and the address.
 
-import { announce, copyText, el, makeButton, makePanel } from "../../../serving/page/js/dom.js";
-import * as PrintSheet from "./print_sheet.js";
+import { announce, copyText, el, makeButton, makePanel, toUrl } from "../../../serving/page/js/dom.js";
+import * as Layout from "./layout.js";
 import * as Workflow from "./workflow.js";
 /** @import { Page } from "./main.js" */
 
@@ -20,7 +20,7 @@ export function create(page) {
     "Share",
     makeExport("one file", "A page with its pictures inside, to send", `${name}.html`, "--one-file"),
     makeExport("contact sheet", "A picture of the grid", `${name}.png`, "--sheet"),
-    makeButton("Print or save as PDF", () => PrintSheet.print(page), { title: "The whole arrangement, on pages" }),
+    makeButton("Print or save as PDF", () => print(page), { title: "The whole arrangement, on pages" }),
     makeButton("Copy address", () => copyText(location.href, "address"), { title: "It opens this view" }),
   );
 }
@@ -68,4 +68,85 @@ async function download(page, file) {
   } catch (error) {
     announce(`${file} cannot be made: ${error instanceof Error ? error.message : error}`);
   }
+}
+
+// --- on paper: the whole arrangement of the grid as tables, because the grid itself has only the cells that are in view
+
+const MAX_CELLS = 3000; // a browser needs a minute for more
+const MAX_COLUMNS = 8; // of one table; further columns follow below
+const SHEET = "print-sheet"; // id of the element that only paper shows
+
+/** @param {Page} page */
+export function listenToPrint(page) {
+  addEventListener("beforeprint", () => put(page));
+  addEventListener("afterprint", () => document.getElementById(SHEET)?.remove());
+}
+
+/** Print when all pictures are there. @param {Page} page */
+async function print(page) {
+  const images = [...put(page).querySelectorAll("img")];
+  await Promise.allSettled(images.map((image) => image.decode()));
+  globalThis.print();
+}
+
+/** @param {Page} page @returns {HTMLElement} */
+function put(page) {
+  const there = document.getElementById(SHEET);
+  if (there) return there;
+  const isGrid = ["grid", "gallery"].includes(page.getState().view);
+  const sheet = el("section", { id: SHEET, class: isGrid ? "" : "empty" }, isGrid ? makeTables(page) : []);
+  document.body.append(sheet);
+  return sheet;
+}
+
+/** @param {Page} page */
+function makeTables(page) {
+  const { columns, rows, heads, find, shown } = page.getArrangement();
+  const parts = Layout.groupByOuter(columns).flatMap(({ outer, from, to }) =>
+    Array.from({ length: Math.ceil((to - from) / MAX_COLUMNS) }, (_, part) => {
+      const start = from + part * MAX_COLUMNS;
+      return { outer, from: start, to: Math.min(to, start + MAX_COLUMNS) };
+    }),
+  );
+  let left = MAX_CELLS;
+  const tables = Layout.groupByOuter(rows).flatMap((down) =>
+    parts.flatMap((across) => {
+      if (!listRange(down).some((r) => listRange(across).some((c) => find(r, c) >= 0))) return [];
+      left -= (down.to - down.from) * (across.to - across.from);
+      if (left < 0) return [];
+      const title = [nameValue(heads.yy, down.outer), nameValue(heads.xx, across.outer)].filter(Boolean).join(" · ");
+      return [el("h2", {}, title), makeTable(page, down, across)];
+    }),
+  );
+  const { experiment } = page.dataset.raw;
+  const note = left < 0 ? `, of which the first ${MAX_CELLS.toLocaleString("en")} cells are printed` : "";
+  return [el("h1", {}, experiment), ...tables, el("p", {}, `${shown.toLocaleString("en")} trials${note} · made with sweeper`)];
+}
+
+/** @param {Layout.Head | undefined} head @param {number} code */
+const nameValue = (head, code) => (head ? `${head.name} ${head.labelOf(code)}` : "");
+
+/** @param {{from: number, to: number}} range */
+const listRange = ({ from, to }) => Array.from({ length: to - from }, (_, index) => from + index);
+
+/** @param {Page} page @param {{from: number, to: number}} down @param {{from: number, to: number}} across */
+function makeTable(page, down, across) {
+  const { columns, rows, heads } = page.getArrangement();
+  const top = heads.x ? [el("thead", {}, el("tr", {}, heads.y ? el("td") : null, listRange(across).map((c) => el("th", {}, nameValue(heads.x, columns[c].inner)))))] : [];
+  const body = listRange(down).map((r) =>
+    el("tr", {}, heads.y ? el("th", {}, nameValue(heads.y, rows[r].inner)) : null, listRange(across).map((c) => makeCell(page, r, c))),
+  );
+  return el("table", {}, top, el("tbody", {}, body));
+}
+
+/** @param {Page} page @param {number} r @param {number} c */
+function makeCell({ dataset, marks, getArrangement }, r, c) {
+  const { exists, find } = getArrangement();
+  const row = exists && !exists(r, c) ? -1 : find(r, c);
+  if (row < 0) return el("td");
+  const [file] = dataset.files(row);
+  const path = file?.thumb ?? (file?.kind === "image" ? file.path : undefined);
+  const { verdict, stars } = marks.get(row);
+  const mark = [verdict === "keep" ? "✓ kept" : verdict === "reject" ? "✗ rejected" : "", "★".repeat(stars)].filter(Boolean).join(" ");
+  return el("td", {}, path ? el("img", { src: toUrl(path), alt: "" }) : dataset.status(row), el("small", {}, mark));
 }

@@ -4,8 +4,8 @@ import * as Keys from "../../../serving/page/js/keys.js";
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import * as Comparison from "./comparison.js";
 import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "../../../serving/page/js/dom.js";
-import * as Drag from "./drag.js";
 import { Marks } from "./marks.js";
+import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as Review from "./review.js";
 import * as Steps from "./steps.js";
@@ -355,13 +355,13 @@ export class Zoom {
     const { row, output } = this.shown;
     const target = event.target instanceof Element ? event.target : null;
     if (target?.closest(".actions a")) {
-      Drag.fillWithFile(event, dataset.files(row)[output], ...Workflow.getFile(dataset, row));
+      Media.fillDrag(event, dataset.files(row)[output], ...Workflow.getFile(dataset, row));
       return;
     }
     const src = target?.closest(".stage img")?.getAttribute("src");
     const rows = [row, ...this.getPanes().map((pane) => pane.row)].filter((shown) => shown >= 0);
     const files = [...rows.flatMap((shown) => dataset.files(shown)), ...(dataset.finding(row)?.accepted ?? [])];
-    Drag.fillWithFile(event, files.find((file) => file.path && toUrl(file.path) === src));
+    Media.fillDrag(event, files.find((file) => file.path && toUrl(file.path) === src));
   }
 }
 
