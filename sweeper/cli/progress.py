@@ -18,7 +18,6 @@ from sweeper.model.result import FAILED
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running import run_events as events
 from sweeper.running.run_events import RunCounts
-from sweeper.running.search_answer import describe_point
 from sweeper.wording import count_things
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def _describe_round(event: events.RoundPlanned) -> str:
     points = count_things(event.points, "new point") if event.points else "points asked for earlier"
     of = "" if event.limit is None else f" of {event.limit}"
     text = f"round {event.number}: {trials} of {points} ({event.asked}{of} done)"
+    from sweeper.running.search_answer import describe_point
+
     return text if event.best is None else f"{text}; best {describe_point(event.best)}"
 
 
