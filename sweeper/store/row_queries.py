@@ -278,7 +278,8 @@ def _read_files(texts: Sequence[str], check: Callable[[object, object], None]) -
     """The files of each row from the JSON of `_FILES`, in their order."""
     rows = []
     for items in json.loads(f"[{','.join(texts)}]"):
-        files = sorted(json.loads(item) if isinstance(item, str) else item for item in items)
+        files = [json.loads(item) if isinstance(item, str) else item for item in items]
+        files.sort()
         for _, path, sha256, *_ in files:
             check(path, sha256)
         rows.append(tuple([ArtifactRef(sys.intern(node), at, path, sha256) for _, path, sha256, node, at in files]))
