@@ -204,30 +204,31 @@ def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInput
     If those are unknown, they keep their names on this machine.
     """
     digests = table.facts["digest"]
-    target_of = dict(zip(digests, table.facts["target"], strict=True))
     template = planned.experiment.template
     varying = {name for name, cells in table.slots.items() if _varies(cells)}
     files = {name for name, slot in template.slots.items() if slot.is_file}  # their names depend on the target, too
+    target_of = dict(zip(digests, table.facts["target"], strict=True)) if files else {}
     swept = _select_inputs(template, varying | files)
     base: dict[str, Any] = {}
     cells: dict[tuple[str, str], list[Any]] = {}  # by node and input, for each known digest
-    known: dict[str, int] = {}  # the index of a digest's cells
+    known = dict.fromkeys(digests, -1)  # the index of a digest's cells; -1 if it is unknown
+    count = 0
     for trial in planned.written():
-        if trial.digest not in target_of or trial.digest in known:
+        if known.get(trial.digest) != -1:
             continue
         found = planned.files(trial) if files else ()
         used = [(file, uploaded.get(target_of[trial.digest] or "", {})) for file in found]
-        if not known:
+        if not base:
             base = _render(template, trial, used)
             keys = [(node, name) for node, content in base.items() for name in content.get("inputs", {})]
             cells = {(node, name): [] for node, name in keys if name in swept.graph.get(node, {}).get("inputs", {})}
-        known[trial.digest] = len(known)
+        known[trial.digest], count = count, count + 1
         graph = _render(swept, trial, used)
         for (node, name), column in cells.items():
             column.append(graph[node]["inputs"].get(name))
-    if not known:
+    if not base:
         return None
-    indices = [known.get(digest, -1) for digest in digests]
+    indices = list(map(known.__getitem__, digests))
     changes = []
     for (node, name), column in cells.items():
         values, of = encode_values(column)
@@ -254,7 +255,7 @@ def _select_inputs(template: Template, slots: Collection[str]) -> Template:
         content = template.graph[str(node)]
         inputs = content.get("inputs", {})
         chosen = {name: value for name, value in inputs.items() if node in template.branches or (node, name) in swept}
-        graph[str(node)] = {**content, "inputs": chosen}
+        graph[str(node)] = {"inputs": chosen}
     return replace(template, graph=graph, leaves=leaves)
 
 

@@ -21,7 +21,7 @@ from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.store.row_queries import Batch
-from sweeper.tables.export import replace_surrogates
+from sweeper.tables.export import replace_surrogates, share_texts
 
 FORMAT: Final = 1  # of the data; the page refuses any other
 # The columns of the outcome that the page shows beside the status.
@@ -71,11 +71,12 @@ def tabulate(batches: Iterable[Batch], layout: TableLayout) -> TrialTable:
     cells: dict[str, dict[str, list[Any]]] = {field: {name: [] for name in names[field]} for field in names}
     facts: dict[str, list[Any]] = {name: [] for name in _FACTS}
     origins: dict[Any, Any] = {}
+    shared: dict[str, str] = {}
     table = TrialTable(layout, cells["columns"], cells["params"], cells["metrics"], facts, [])
     for batch in batches:
         for field in ("columns", "params"):
             for name, column in cells[field].items():
-                column.extend([row.get(name) for row in batch[field]])
+                column.extend(share_texts([row.get(name) for row in batch[field]], shared))
         for name, column in cells["metrics"].items():
             column.extend(batch["metrics"].get(name) or [None] * len(batch["trial"]))
         for name, column in facts.items():

@@ -47,6 +47,7 @@ _SPRITES_PER_SHEET: Final = _SPRITES_PER_LINE * _SPRITES_PER_LINE
 THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")  # also of a sheet of sprites
 _INDEX_NAME: Final = "index.json"
 _MAX_BLACK: Final = 6.0  # of 255: the mean and the deviation of the light in a picture that is nearly black
+_MAYBE_BLACK: Final = 80  # the mean of the brightest channel; above it, even pure blue is lighter than _MAX_BLACK
 _MAX_FLAT: Final = 8  # of 255: the range of each channel in a picture of one colour; its thumbnail is compressed
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # What Pillow and the film reader raise for files that are broken, unknown or far too large.
@@ -171,7 +172,7 @@ class Thumbnails:
         """Whether a file of the folder is the index, a sheet, or a thumbnail of a picture that has a sprite."""
         sha = name[:64]
         if sha in sprites.indices:
-            return name in _list_names(sha, self.known[sha])
+            return name[64:] == ".webp" or name in _list_names(sha, self.known[sha])
         return name == _INDEX_NAME or f"{THUMBS_FOLDER}/{name}" in sprites.sheets
 
     def prune_index(self, sprites: Sprites) -> None:
@@ -201,12 +202,13 @@ class Thumbnails:
                 if max(width, height) > side:  # a smaller picture is not enlarged: its thumbnail serves all cells
                     small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
                     self._save(small, f"{sha}-{side}.webp")
-            colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+            opaque = small.convert("RGB")
+            colour = opaque.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         except UNREADABLE:
             return sha, None, None
         assert isinstance(colour, tuple)
-        mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
-        look = "" if is_film(path) or frames > 1 else _judge_look(small)
+        mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour))
+        look = "" if is_film(path) or frames > 1 else _judge_look(opaque, max(map(int, colour)))
         return sha, Thumbnail(width, height, frames, mean, workflow, look), _make_sprite(small, sprite_side)
 
     def _save(self, image: Any, name: str) -> None:
@@ -233,12 +235,16 @@ def _read_thumbnail(fields: Sequence[Any]) -> Thumbnail:
     return Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow), str(look))
 
 
-def _judge_look(image: Any) -> str:
-    """Whether a thumbnail shows nothing, as after an overflow in a VAE or with a missing model."""
-    light = ImageStat.Stat(image.convert("L"))
-    if light.mean[0] < _MAX_BLACK and light.stddev[0] < _MAX_BLACK:
-        return "nearly black"
-    return "flat" if all(most - least <= _MAX_FLAT for least, most in image.convert("RGB").getextrema()) else ""
+def _judge_look(image: Any, brightest: int) -> str:
+    """Whether a thumbnail in RGB shows nothing, as after an overflow in a VAE or with a missing model.
+
+    `brightest`: the mean of its brightest channel.
+    """
+    if brightest < _MAYBE_BLACK:
+        light = ImageStat.Stat(image.convert("L"))
+        if light.mean[0] < _MAX_BLACK and light.stddev[0] < _MAX_BLACK:
+            return "nearly black"
+    return "flat" if all(most - least <= _MAX_FLAT for least, most in image.getextrema()) else ""
 
 
 def _make_sprite(image: Any, side: int) -> Any:

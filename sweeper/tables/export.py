@@ -285,12 +285,16 @@ def collect_cells(
     Lists of texts (`outputs`, `sha256`) become JSON text.
     """
     columns: dict[str, list[Any]] = {name: [] for name in column_names(layout) if wanted is None or name in wanted}
-    shared: dict[str, str] = {}  # because prompts are repeated in every row
+    shared: dict[str, str] = {}
     for batch in batches:
         for name, column in columns.items():
-            cells = _get_cells(batch, name, layout)
-            column.extend(map(shared.setdefault, cells, cells) if set(map(type, cells)) == {str} else cells)
+            column.extend(share_texts(_get_cells(batch, name, layout), shared))
     return columns
+
+
+def share_texts(cells: Sequence[Any], shared: dict[str, str]) -> Iterable[Any]:
+    """The cells with each text once in memory, because rows repeat their prompts. `shared`: all texts so far."""
+    return map(shared.setdefault, cells, cells) if set(map(type, cells)) == {str} else cells
 
 
 def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Sequence[Any]:
