@@ -20,6 +20,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.cli.forked_commands import python
+
+__all__ = ["python"]  # a fixture
+
 # The headless shell is Chromium without its windows, and opens a page in two thirds of the time.
 _BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)

@@ -1,9 +1,10 @@
-"""Commands of an assistant, forked from a process that has imported sweeper, because each import takes a second.
+"""Commands that are forked from a process that has imported sweeper, because each import takes a second.
 
-The fixture `forked_commands` puts a small program in the place of Python where `sweeper mcp` starts a command. The
-program hands its streams, folder and environment to this script, which forks. So a command is still a process of its
-own: it dies when the program is killed, and the program ends as the command did. Only the start of Python is skipped;
-tests about that talk to a server in a process of its own.
+`python` is a small program that stands for Python where a test runs `python -m sweeper`, and `forked_commands` puts it
+in the place of Python where `sweeper mcp` starts a command. The program hands its streams, folder, environment and
+arguments to this script, which forks. So a command is still a process of its own: it gets the signals of the program,
+dies when the program is killed, and the program ends as the command did. Only the start of Python is skipped; tests
+about that, and those that look at the id of the process, start it themselves.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ from tests import ROOT
 from tests.waiting import read_line
 
 _PROGRAM = """#!{python} -IS
-import os, socket
+import os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 server.connect({address!r})
-socket.send_fds(server, [repr((os.getcwd(), dict(os.environ))).encode()], [0, 1, 2])
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: server.send(str(int(number)).encode()))
+socket.send_fds(server, [repr((os.getcwd(), dict(os.environ), sys.argv[1:])).encode()], [0, 1, 2])
 for stream in range(3):
     os.close(stream)
 status = int(server.recv(16) or b"9")
 if os.WIFSIGNALED(status):
+    signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
     os.kill(os.getpid(), os.WTERMSIG(status))
 os._exit(os.waitstatus_to_exitcode(status))
 """
@@ -49,11 +53,11 @@ _MODULES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def forked_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fork the commands of a server in this process. Where Linux's calls are missing, they start as always."""
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What to start in place of Python for `-m sweeper`. Where Linux's calls are missing, it is Python."""
     if not hasattr(os, "pidfd_open"):
-        yield
+        yield sys.executable
         return
     folder: Path = tmp_path_factory.mktemp("forks")
     address, program = folder / "address", folder / "program"
@@ -65,9 +69,15 @@ def forked_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert read_line(process.stdout) == "ready\n"
-        with mock.patch("sweeper.cli.assistant.cli_process.sys", SimpleNamespace(executable=str(program))):
-            yield
+        yield str(program)
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def forked_commands(python: str) -> Iterator[None]:
+    """Fork the commands of a server in this process."""
+    with mock.patch("sweeper.cli.assistant.cli_process.sys", SimpleNamespace(executable=python)):
+        yield
 
 
 def main() -> None:
@@ -101,15 +111,17 @@ def _watch_command(connection: socket.socket) -> None:
         _carry_out(*literal_eval(message.decode()), streams)
     for stream in streams:
         os.close(stream)
-    if connection in select.select([os.pidfd_open(pid), connection], [], [])[0]:
-        os.kill(pid, signal.SIGKILL)
+    end = os.pidfd_open(pid)
+    while end not in select.select([end, connection], [], [])[0]:
+        number = connection.recv(16)  # nothing if the program is gone
+        os.kill(pid, int(number or signal.SIGKILL))
     status = os.waitpid(pid, 0)[1]
     with suppress(OSError):
         connection.send(str(status).encode())
     os._exit(0)
 
 
-def _carry_out(folder: str, environment: dict[str, str], streams: list[int]) -> None:
+def _carry_out(folder: str, environment: dict[str, str], arguments: list[str], streams: list[int]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -117,7 +129,9 @@ def _carry_out(folder: str, environment: dict[str, str], streams: list[int]) -> 
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
-    sys.exit(importlib.import_module("sweeper.cli.assistant.confined_command").main())
+    sys.stderr.reconfigure(line_buffering=True)
+    _, module, *sys.argv[1:] = arguments[arguments.index("-m") :]
+    sys.exit(importlib.import_module("sweeper.cli" if module == "sweeper" else module).main())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -30,13 +29,13 @@ def plan(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def view():
+def view(python):
     """A function that starts `sweeper view` and returns the process and its first line on stdout."""
     processes = []
 
     def start(*arguments, **environment):
         process = subprocess.Popen(
-            [sys.executable, "-m", "sweeper", "view", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [python, "-m", "sweeper", "view", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )  # fmt: skip
         processes.append(process)

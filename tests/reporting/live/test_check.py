@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,9 +50,9 @@ def accepted(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def view():
+def view(python):
     """The address of `sweeper view e.yaml` in a process of its own."""
-    command = [sys.executable, "-m", "sweeper", "view", "e.yaml"]
+    command = [python, "-m", "sweeper", "view", "e.yaml"]
     processes = []
 
     def start():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 
 import httpx
@@ -50,12 +49,12 @@ def visit(lend_pages):
 
 
 @pytest.fixture
-def start():
+def start(python):
     """`sweeper run` in a process of its own, which is ended with the test."""
     processes = []
 
     def go(experiment, out, server, *more):
-        command = [sys.executable, "-m", "sweeper", "run", str(experiment.file), "--out", str(out)]
+        command = [python, "-m", "sweeper", "run", str(experiment.file), "--out", str(out)]
         command += ["--target", server.url, *more]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
