@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,11 +59,11 @@ def sweeper(capsys):
 
 
 @pytest.fixture
-def process():
+def process(python):
     """A function that runs one command line in a new process."""
 
-    def run(*arguments, **options):
-        command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
+    def run(*arguments, program=python, **options):
+        command = [program, "-m", "sweeper", *map(str, arguments)]
         root = str(ROOT)
         env = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8", **options.pop("env", {})}
         done = subprocess.run(command, capture_output=True, env=env, timeout=60, check=False, **options)

@@ -129,7 +129,7 @@ def _carry_out(folder: str, environment: dict[str, str], arguments: list[str], s
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
-    sys.stderr.reconfigure(line_buffering=True)
+    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     _, module, *sys.argv[1:] = arguments[arguments.index("-m") :]
     sys.exit(importlib.import_module("sweeper.cli" if module == "sweeper" else module).main())
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 from tests import ROOT
 
 
-def answer(command, file, text, *flags):
+def answer(python, command, file, text, *flags):
     """Run a command on a terminal whose user trusts the experiment and types `text`.
 
     Returns the exit code and what the terminal shows.
     """
     leader, follower = os.openpty()
-    words = [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet", *flags]
+    words = [python, "-m", "sweeper", command, file, "--trust", "--quiet", *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
     done = subprocess.Popen(
         words, stdin=follower, stdout=subprocess.DEVNULL, stderr=follower, env=environment, start_new_session=True

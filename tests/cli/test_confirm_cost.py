@@ -33,8 +33,8 @@ def experiment(write, server):
 
 
 @pytest.mark.parametrize(("text", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
-def test_terminal_asks_before_it_spends(experiment, text, code):
-    ended, shown = answer("run", experiment(), text)
+def test_terminal_asks_before_it_spends(python, experiment, text, code):
+    ended, shown = answer(python, "run", experiment(), text)
 
     assert "cost 8.00 USD for the jobs on the target" in shown
     assert f"{QUESTION}? [y/N]" in shown
@@ -44,10 +44,10 @@ def test_terminal_asks_before_it_spends(experiment, text, code):
         assert "error: the answer was no, so nothing was submitted" in shown
 
 
-def test_question_is_about_what_is_left_of_the_budget(experiment):
-    code, shown = answer("run", experiment({"budget": 7, "confirm_above": 6}), "n\n")
+def test_question_is_about_what_is_left_of_the_budget(python, experiment):
+    code, shown = answer(python, "run", experiment({"budget": 7, "confirm_above": 6}), "n\n")
     assert (code, "Submit 4 jobs to box for 7.00 USD? [y/N]" in shown) == (1, True)
-    code, shown = answer("run", experiment({"budget": 5, "confirm_above": 6}), "n\n")
+    code, shown = answer(python, "run", experiment({"budget": 5, "confirm_above": 6}), "n\n")
     assert (code, "[y/N]" in shown, "budget: 4.00 USD of 5.00 USD" in shown) == (1, False, True)
 
 

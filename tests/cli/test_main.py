@@ -208,11 +208,11 @@ def test_closed_stdout_on_windows_is_not_an_error():
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_an_old_encoding_of_the_console_spoils_no_output(process, encoding):
-    env = {"PYTHONIOENCODING": encoding}
-    shown = process("validate", "\u6771\u4eac.yaml", "--json", env=env)
+    options = {"env": {"PYTHONIOENCODING": encoding}, "program": sys.executable}
+    shown = process("validate", "\u6771\u4eac.yaml", "--json", **options)
     assert json.loads(shown.out)[0]["file"] == "\u6771\u4eac.yaml"  # data is UTF-8 everywhere
 
-    told = process("validate", "\u6771\u4eac.yaml", env=env)
+    told = process("validate", "\u6771\u4eac.yaml", **options)
     assert (told.code, told.err) == (2, "error: \\u6771\\u4eac.yaml: there is no such file\n")
 
 

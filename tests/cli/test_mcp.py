@@ -13,7 +13,7 @@ from mcp import Client
 from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
-from tests.cli.assistant_client import EXPERIMENT, call, make_root, refuse, talk, talk_to_process, wait_for_end
+from tests.cli.assistant_client import EXPERIMENT, call, make_root, refuse, talk, wait_for_end
 
 pytestmark = pytest.mark.usefixtures("forked_commands")
 SEARCH = """\
@@ -58,7 +58,7 @@ def test_an_assistant_builds_runs_and_reads_a_sweep(root: Path) -> None:
         await call(client, "start_search", experiment="search.yaml")
         assert (await wait_for_end(client))["summary"]["trials"] == 4
 
-    talk_to_process(root, conversation)
+    talk(root, conversation)
 
 
 def test_mistakes_come_back_with_the_next_step(root: Path) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -283,13 +282,13 @@ def test_exit_code_tells_how_the_run_ended(sweeper, sweep, monkeypatch, changes,
 
 @pytest.mark.parametrize("presses", [1, 2])
 @needs_signals
-def test_ctrl_c_waits_then_cancels_and_keeps_every_row(sweep, presses):
+def test_ctrl_c_waits_then_cancels_and_keeps_every_row(python, sweep, presses):
     sweep("sweep: {grid: {seed: {from: 0, to: 19, step: 1}}}\n")
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
         server.faults.node_seconds = 0.2
         if presses == 2:
             server.faults.stall_nodes = {"Paint"}
-        command = [sys.executable, "-m", "sweeper", "run", "paint.yaml", "--target", server.url, "--json"]
+        command = [python, "-m", "sweeper", "run", "paint.yaml", "--target", server.url, "--json"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
             lines = [read_line(process.stderr)]

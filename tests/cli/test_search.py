@@ -250,12 +250,12 @@ def write_priced_search(write_search, server):
     )
 
 
-def test_terminal_asks_about_the_price_of_all_trials(write_priced_search, sweeper):
+def test_terminal_asks_about_the_price_of_all_trials(python, write_priced_search, sweeper):
     write_priced_search()
     preview = sweeper("search", "shop.yaml", "--preview")
     assert "cost    8.00 USD for the jobs on the target (next round)\n" in preview.out
     assert "in all  16.00 USD for 8 trials at the same price\n" in preview.out
-    code, shown = answer("search", "shop.yaml", "n\n")
+    code, shown = answer(python, "search", "shop.yaml", "n\n")
     assert "Submit 8 jobs to box for 16.00 USD? [y/N]" in shown
     assert (code, "error: the answer was no, so nothing was submitted" in shown) == (1, True)
     assert not Path("results").exists()

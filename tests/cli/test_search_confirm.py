@@ -143,11 +143,11 @@ def test_failed_trials_are_said_and_left_out(sweeper, write_search, server):
     assert (repaired.code, " on 4 fresh seeds and these 2 prompts" in repaired.out) == (0, True)
 
 
-def test_budget_limits_the_confirmation_and_the_price_is_asked(sweeper, write_search, server):
+def test_budget_limits_the_confirmation_and_the_price_is_asked(python, sweeper, write_search, server):
     target = {"name": "box", "url": server.url, "price": {"per_job": "2 USD"}}
     file = write_search({"target": target, "run": {"confirm_above": "1 USD"}})
     assert sweeper("search", file, "-q", "--trust", "--yes").code == 0
-    code, shown = answer("search", file, "n\n", "--confirm")
+    code, shown = answer(python, "search", file, "n\n", "--confirm")
     assert "Submit 8 jobs to box for 16.00 USD? [y/N]" in shown
     assert (code, Path("results/shop-confirm").exists()) == (1, False)
     outcome = sweeper("search", file, "--confirm", "--budget", "5", "--trust", "--yes")

@@ -22,20 +22,26 @@ from tests.waiting import read_line
 KEY = "a-key-that-nobody-may-see"
 
 
-@contextmanager
-def run_server(*options, **variables):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, "-m", "sweeper", "serve", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
-        try:
-            yield process, read_line(process.stdout).strip()
-        finally:
-            process.kill()
+@pytest.fixture
+def run_server(python):
+    """A function that starts `sweeper serve`; with it: the process and the URL."""
+
+    @contextmanager
+    def run(*options, **variables):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        command = [python, "-m", "sweeper", "serve", *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+            try:
+                yield process, read_line(process.stdout).strip()
+            finally:
+                process.kill()
+
+    return run
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @needs_signals
-def test_first_line_is_the_base_url_and_a_signal_stops_it(number):
+def test_first_line_is_the_base_url_and_a_signal_stops_it(run_server, number):
     with run_server("--dialect", "comfyui") as (process, url):
         with urllib.request.urlopen(f"{url}/system_stats") as answer:
             assert answer.status == 200
@@ -47,7 +53,7 @@ def test_first_line_is_the_base_url_and_a_signal_stops_it(number):
     assert err == "serving the comfyui dialect; Ctrl-C stops it\n"
 
 
-def test_serve_simulates_a_scenario(sweeper):
+def test_serve_simulates_a_scenario(run_server, sweeper):
     Path("busy.yaml").write_text("error_rate: 1\n")
     with run_server("--dialect", "comfyui", "--scenario", "busy.yaml") as (_, url):
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -57,7 +63,7 @@ def test_serve_simulates_a_scenario(sweeper):
     assert caught.value.code == 503
 
 
-def test_serve_has_the_classes_of_another_server(sweeper):
+def test_serve_has_the_classes_of_another_server(run_server, sweeper):
     declared = {"Mine": {"input": {"required": {"amount": ["INT", {"default": 1}]}}, "output": ["IMAGE"]}}
     Path("info.json").write_text(json.dumps(declared))
     with (
@@ -82,7 +88,7 @@ def ask_for_user(url, key=None):
 
 @pytest.mark.parametrize("way", ["variable", "file", "option"])
 @needs_signals
-def test_serve_requires_the_key_that_it_was_given(tmp_path, way):
+def test_serve_requires_the_key_that_it_was_given(run_server, tmp_path, way):
     (tmp_path / "key").write_text(f"{KEY}\nnot this\n")
     options = {
         "variable": ["--api-key-env", "THE_KEY"],
@@ -152,7 +158,7 @@ def test_conflicting_serve_options_exit_2(sweeper, options, text, message):
     assert outcome.err.startswith(message)
 
 
-def test_port_in_use_exits_2(sweeper):
+def test_port_in_use_exits_2(run_server, sweeper):
     with run_server() as (_, url):
         outcome = sweeper("serve", "--port", url.rpartition(":")[2])
 
@@ -160,7 +166,7 @@ def test_port_in_use_exits_2(sweeper):
     assert outcome.err.startswith("error: cannot listen on 127.0.0.1:")
 
 
-def test_doctor_describes_a_server_and_never_shows_the_key(sweeper, monkeypatch, tmp_path):
+def test_doctor_describes_a_server_and_never_shows_the_key(run_server, sweeper, monkeypatch, tmp_path):
     (tmp_path / "config/sweeper").mkdir(parents=True)
     with run_server("--api-key-env", "MY_KEY", MY_KEY=KEY) as (_, url):
         targets = tmp_path / "config/sweeper/targets.yaml"
@@ -184,7 +190,7 @@ def test_doctor_describes_a_server_and_never_shows_the_key(sweeper, monkeypatch,
     assert all(KEY not in text for outcome in (good, people, bad) for text in (outcome.out, outcome.err))
 
 
-def test_doctor_shows_version_and_cache_mode_of_a_comfyui(sweeper):
+def test_doctor_shows_version_and_cache_mode_of_a_comfyui(run_server, sweeper):
     with run_server("--dialect", "comfyui") as (_, url):
         (report,) = sweeper("doctor", "--target", url, "--json").json["targets"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -501,12 +500,12 @@ def test_damaged_trust_file_is_reported(sweeper, write, content, tmp_path, monke
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
-def test_terminal_asks_once(write, answer, code):
+def test_terminal_asks_once(python, write, answer, code):
     file = write(PLAIN + "metrics: ['math:sqrt']\n")
     for _ in range(1 + (code == 0)):  # once trusted, the second command does not ask
         leader, follower = os.openpty()
         done = subprocess.Popen(
-            [sys.executable, "-m", "sweeper", "plan", file], stdin=follower, stdout=follower, stderr=subprocess.PIPE,
+            [python, "-m", "sweeper", "plan", file], stdin=follower, stdout=follower, stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
         )  # fmt: skip
         os.close(follower)

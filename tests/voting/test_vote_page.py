@@ -234,15 +234,15 @@ def test_nothing_tells_the_setting_of_a_picture(folder, server, visit, browser):
     assert all(vote_id in {vote.id for vote in votes} for vote_id in ids)
 
 
-def start(folder, port=0):
-    command = [sys.executable, "-m", "sweeper", "vote", str(folder), "--port", str(port)]
+def start(python, folder, port=0):
+    command = [python, "-m", "sweeper", "vote", str(folder), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return process, read_line(process.stdout).strip()
 
 
-def test_vote_survives_kill_between_click_and_answer(tmp_path, visit):
+def test_vote_survives_kill_between_click_and_answer(python, tmp_path, visit):
     folder = make_folder(tmp_path / "results")
-    process, url = start(folder)
+    process, url = start(python, folder)
     try:
         page = visit(url, "ana")
         first = answer(page, lambda: page.keyboard.press("ArrowLeft"))
@@ -252,7 +252,7 @@ def test_vote_survives_kill_between_click_and_answer(tmp_path, visit):
         second = page.evaluate("() => document.body.dataset.pair")
         page.keyboard.press("ArrowRight")
         page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
-        process, again = start(folder, int(url.strip("/").rpartition(":")[2]))
+        process, again = start(python, folder, int(url.strip("/").rpartition(":")[2]))
         assert again == url
         page.wait_for_function(NEXT, arg=second)
         assert load_answers(folder, "ana") == {first: "left", second: "right"}
