@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import tempfile
 import webbrowser
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,17 @@ def open_in_browser(address: str | Path) -> None:
     url = address.resolve().as_uri() if isinstance(address, Path) else address.partition("#")[0]
     if not webbrowser.open(url):
         console.warn(f"this machine has no browser to open the page in; its address is {url}")
+
+
+@contextmanager
+def open_privately(url: str) -> Iterator[None]:
+    """Open a URL with its token in the browser, by a page that only this user can read, as long as the block runs."""
+    with tempfile.TemporaryDirectory(prefix="sweeper-") as folder:
+        page = Path(folder, "open.html")
+        page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={html.escape(url)}">')
+        if not webbrowser.open(page.as_uri()):
+            console.warn("this machine has no browser to open the page in; open its address yourself")
+        yield
 
 
 def write_checked_report(

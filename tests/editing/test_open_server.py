@@ -19,7 +19,7 @@ import pytest
 from sweeper.editing.open_server import OpenServer
 from sweeper.loading.trust import add_grants
 from tests.editing.conftest import EXPERIMENT, Page
-from tests.waiting import read_line
+from tests.waiting import read_line, wait_until
 
 AXIS = {"set": "axis", "name": "steps", "value": [3, 5, 7]}
 
@@ -332,6 +332,20 @@ def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, wri
     assert process.wait(30) == 0
     assert Path("t/experiment.yaml").read_text() == before
     assert not Path("t-2").exists()
+
+
+def test_the_browser_gets_the_token_by_a_file_of_the_user(start, write, monkeypatch):
+    browser = Path("browser.sh").absolute()
+    browser.write_text('#!/bin/sh\necho "$1" > argument\ncat "${1#file://}" > page.html\ntouch seen\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    process, url = start(write(), "--open")
+    wait_until(Path("seen").exists)
+    assert url in Path("page.html").read_text()
+    assert "token" not in Path("argument").read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert not Path(Path("argument").read_text().strip().removeprefix("file://")).exists()
 
 
 def test_the_command_opens_a_file_with_mistakes(start, write):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
 
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.commands.view import host, port
-from sweeper.cli.open_page import open_in_browser
+from sweeper.cli.open_page import open_privately
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.editing.node_class_source import NodeClassSource
@@ -71,9 +71,8 @@ def command(
             server.editor.make_axis(axis)
         console.print_line(json.dumps({"url": server.url}) if as_json else server.url)
         console.print_status("Ctrl-C stops it; anyone with this address can edit and run")
-        if open_browser:
-            open_in_browser(server.url)
-        wait()
+        with open_privately(server.url) if open_browser else nullcontext():
+            wait()
         if server.runner.stop():
             console.print_status("waiting for the jobs that run; Ctrl-C again cancels them")
         while server.runner.is_running:
