@@ -19,6 +19,7 @@ from urllib.parse import quote
 from sweeper.comfy.protocol import Flow, ServerRequest, raise_for_status
 from sweeper.comfy.responses import to_seconds
 from sweeper.comfy.target import resolve_targets
+from sweeper.editing.starter_folder import LOCAL_COMFYUI
 from sweeper.errors import SweeperError, UsageError
 from sweeper.loading.bounded_files import BoundError, find_matching_files
 from sweeper.loading.load import read_name
@@ -30,7 +31,6 @@ from sweeper.wording import shorten, to_one_line
 
 T = TypeVar("T")
 
-LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PATTERNS: Final = ("*.y*ml", "*/*.y*ml", "*/*/*.y*ml")  # of experiments
 _MAX_LISTED: Final = 500
 _MAX_NAME: Final = 500  # characters

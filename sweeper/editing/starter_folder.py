@@ -29,7 +29,7 @@ _INPUTS: Final = "inputs"
 _MAX_NAME_BYTES: Final = 255  # of a file, on most systems
 _OTHER_SUFFIXES: Final = frozenset(f".{name}" for name in FILM_TYPES | SOUND_TYPES)
 _MAX_FOLDERS: Final = 100  # of one name
-_LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
+LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PLACEHOLDER_SIZE: Final = (512, 512)
 
 
@@ -47,14 +47,10 @@ def make_experiment(source: Path | None, folder: Path | None, classes: NodeClass
         workflow = next(name for name in contents if name.endswith(".json"))
         if (home / EXPERIMENT).is_file() and _has_content(home / workflow, contents[workflow]):
             return home / EXPERIMENT, []
-        try:
+        if folder is not None or not home.exists():
             write_starter_folder(home, contents)
-        except (UsageError, FileExistsError):
-            if folder is not None or number == _MAX_FOLDERS:
-                raise
-            continue
-        return home / EXPERIMENT, notes
-    raise AssertionError
+            return home / EXPERIMENT, notes
+    raise UsageError(f"{base}: {_MAX_FOLDERS} folders of this name have other things; give a folder by --into")
 
 
 def write_starter_folder(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -132,7 +128,7 @@ def _choose_target(workflow: LoadedWorkflow, target: str | None, notes: list[str
             f"sweeper's own server lacks {join_names(sorted(missing))}: stand-ins run these nodes, so that you can try "
             f"the sweep; for real pictures: `sweeper run --target URL`"
         )
-    return "embedded", f"sweeper's own server draws no real model; yours: {_LOCAL_COMFYUI}, or cloud"
+    return "embedded", f"sweeper's own server draws no real model; yours: {LOCAL_COMFYUI}, or cloud"
 
 
 def _list_choices(

@@ -358,6 +358,7 @@ def test_the_command_opens_a_file_with_mistakes(start, write):
 def test_the_command_says_what_is_wrong(start, write):
     for arguments in (
         ("none.yaml",),
+        ("--axis", "3.cfg"),
         ("none.json",),
         (write(), "--axis", "3.none"),
         (write(), "--embed-in", "http://x"),

@@ -148,7 +148,9 @@ def test_an_upload_and_the_example_open(open_page, tmp_path):
     page.post("open", 422, upload={"name": "x.json", "content": base64.b64encode(b"{}").decode()})
     page.post("open", 422, upload={"name": "x.json", "content": "no base64!"})
     page.post("open", 422)
-    assert page.post("open", example=True)["mode"] == "edit"
+    Path("txt2img").mkdir()
+    Path("txt2img/mine.txt").touch()
+    assert page.post("open", example=True)["folder"] == "txt2img-2"  # nothing goes into a folder of other things
     assert page.follow()["plan"]["trials"] == 4
     assert {path.name for path in tmp_path.iterdir()} <= {"work", "config"}
 

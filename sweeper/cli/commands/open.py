@@ -15,7 +15,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.editing.starter_folder import make_experiment
-from sweeper.errors import ExperimentError
+from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.targets_file import load_named_targets
 
 _EXPERIMENTS = (".yaml", ".yml")
@@ -54,6 +54,8 @@ def command(
     """
     from sweeper.editing.open_server import OpenServer
 
+    if axis is not None and file is None:
+        raise UsageError("--axis needs FILE")
     notes: list[str] = []
     workflow = file and options.get_workflow_path(file)
     if file is not None and workflow == file and file.suffix.lower() in _EXPERIMENTS:
