@@ -53,15 +53,7 @@ _MIN_SECONDS: Final = 0.1  # between two states, if nobody edits
 _LOOK_SECONDS: Final = 0.5  # between two looks at the disk
 _REPORT_SECONDS: Final = 5.0  # until a report that cannot be shown is tried again
 _SANDBOX: Final = NO_STORE | {"content-security-policy": "default-src 'none'; sandbox"}
-_Handler = Callable[[Request], Awaitable[Response]]
-
-
-class _Refusal(Exception):  # noqa: N818 - an answer
-    """The answer to a request that is none."""
-
-    def __init__(self, status: int, problem: str) -> None:
-        super().__init__(problem)
-        self.response = _respond({"problem": problem}, status)
+_Handler = Callable[[Request], Awaitable[Any]]
 
 
 class OpenServer(PageServer):
@@ -109,8 +101,8 @@ class OpenServer(PageServer):
             "/state": self.serve_state, "/choices": self.serve_choices, "/sources": self.serve_sources,
             "/files/{name}": self.serve_file,
         }  # fmt: skip
-        routes = [Route(path, _answer_errors(function)) for path, function in gets.items()]
-        routes += [Route(path, self._respond_after(function), methods=["POST"]) for path, function in posts.items()]
+        routes = [Route(path, self._answer(handler)) for path, handler in gets.items()]
+        routes += [Route(path, self._answer(handler), methods=["POST"]) for path, handler in posts.items()]
         app = Starlette(routes=[*routes, make_page_route(PAGE_FOLDER)] if PAGE_FOLDER.is_dir() else routes)
         self.start(app, writable=list(posts), on_loop=self._begin)
         return self
@@ -138,7 +130,7 @@ class OpenServer(PageServer):
     def _look(self) -> None:
         """See what has changed beside the page: the file, runs here and of other processes, and what is trusted."""
         self.editor.look_at_disk()
-        run = self.runner.describe(self.editor.results)
+        run = self.runner.describe(self.editor.check.out)
         trust = get_trust_path()
         seen = run and (run["state"], run["command"]), trust.is_file() and trust.stat().st_mtime
         if self._follow_results() or seen != self._seen:
@@ -147,7 +139,7 @@ class OpenServer(PageServer):
 
     def _follow_results(self) -> bool:
         """Serve the report of the results folder as soon as there are results. Returns whether that changed."""
-        folder = self.editor.results
+        folder = self.editor.check.out
         if folder is not None and self.runner.kind == REHEARSE:
             folder /= REHEARSAL
         if folder == self._report_folder or folder is None or not Store.exists(folder):
@@ -178,7 +170,7 @@ class OpenServer(PageServer):
 
     # --- the state
 
-    async def serve_state(self, request: Request) -> Response:
+    async def serve_state(self, request: Request) -> None:
         """GET /state?after=N: the state, at once or as soon as it is newer than N."""
         after = request.query_params.get("after", "")
         known = int(after) if after.isdecimal() and after.isascii() and len(after) < 16 else -1
@@ -191,7 +183,6 @@ class OpenServer(PageServer):
                     await asyncio.sleep(_MIN_SECONDS)  # a run says much
         finally:
             self._waiting.discard(event)
-        return _respond(await asyncio.to_thread(self._describe))
 
     def _describe(self) -> dict[str, Any]:
         if self.editor.document is None:
@@ -199,35 +190,40 @@ class OpenServer(PageServer):
                 self._sources = self._find_sources(None)
             state = {"number": self.editor.number, "mode": "start", "problem": self.editor.problem}
             return state | {"sources": self._sources}
-        run = self.runner.describe(self.editor.results)
+        run = self.runner.describe(self.editor.check.out)
         return self.editor.describe() | {"run": run, "report": None if self._report is None else self._report.url}
 
-    def _respond_after(self, handler: _Handler) -> _Handler:
-        """Answer a change with the new state, or 409 with the state if somebody else has changed the files since."""
+    def _answer(self, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Answer with what the handler returns: a response, a value for JSON, or None for the state.
+
+        422 says what is wrong with a request, and 409 with the state that somebody else has changed the files since.
+        """
 
         async def respond(request: Request) -> Response:
             status = 200
             try:
-                response = await handler(request)
-                if response.status_code != 204:
-                    return response
-            except StaleVersionError:
-                status = 409
-            return _respond(await asyncio.to_thread(self._describe), status)
+                try:
+                    value = await handler(request)
+                except StaleVersionError:
+                    value, status = None, 409
+                value = await asyncio.to_thread(self._describe) if value is None else value
+            except (SweeperError, OSError) as error:
+                value, status = {"problem": str(error)}, 422
+            return value if isinstance(value, Response) else _respond(value, status)
 
-        return _answer_errors(respond)
+        return respond
 
-    async def serve_choices(self, request: Request) -> Response:
+    async def serve_choices(self, request: Request) -> Any:
         """GET /choices?address=A&filter=WORDS: the choices of an input."""
         address, words = (request.query_params.get(name, "") for name in ("address", "filter"))
-        return _respond(await asyncio.to_thread(self.editor.inputs.find_choices, address, words[:1000]))
+        return await asyncio.to_thread(self.editor.check.inputs.find_choices, address, words[:1000])
 
     # --- what to open
 
-    async def serve_sources(self, request: Request) -> Response:
+    async def serve_sources(self, request: Request) -> Any:
         """GET /sources?target=T: what a target has, besides the experiments here."""
         async with self._slow:
-            return _respond(await asyncio.to_thread(self._find_sources, request.query_params.get("target")))
+            return await asyncio.to_thread(self._find_sources, request.query_params.get("target"))
 
     def _find_sources(self, target: str | None) -> dict[str, Any]:
         """The experiments here; with a target, also what that has, which takes as long as the target likes."""
@@ -238,14 +234,13 @@ class OpenServer(PageServer):
         experiments = find_experiments(Path())
         return {"target": target or self._target, "targets": targets, "experiments": experiments, **found}
 
-    async def open(self, request: Request) -> Response:
+    async def open(self, request: Request) -> None:
         """POST /open: an experiment from the list, or the folder of a workflow."""
         body = await _read(request, {}, _UPLOAD_BYTES)
         async with self._slow:
             if self.editor.document is not None:
                 raise UsageError("an experiment is open already")
             await asyncio.to_thread(self._open, body)
-        return Response(status_code=204)
 
     def _open(self, body: Mapping[str, Any]) -> None:
         text = (None, str)
@@ -282,31 +277,32 @@ class OpenServer(PageServer):
 
     # --- the document
 
-    async def edit(self, request: Request) -> Response:
+    async def edit(self, request: Request) -> None:
         """POST /edit: `version` and `changes`; see `Document.apply`."""
         body = await _read(request, {"version": str, "changes": [dict]})
-        return await _do(lambda: self.editor.apply(body["version"], body["changes"]))
+        await asyncio.to_thread(self.editor.apply, body["version"], body["changes"])
 
-    async def replace_text(self, request: Request) -> Response:
+    async def replace_text(self, request: Request) -> None:
         """POST /text: `version` and the whole `text` of the file."""
         body = await _read(request, {"version": str, "text": str})
-        change = self.editor.change
-        return await _do(lambda: change(lambda document: document.replace_text(body["version"], body["text"])))
+        await asyncio.to_thread(
+            self.editor.change, lambda document: document.replace_text(body["version"], body["text"])
+        )
 
-    async def step(self, request: Request) -> Response:
+    async def step(self, request: Request) -> None:
         """POST /undo and /redo: `version`."""
         body = await _read(request, {"version": str})
         step = Document.undo if request.url.path == "/undo" else Document.redo
-        return await _do(lambda: self.editor.change(lambda document: step(document, body["version"])))
+        await asyncio.to_thread(self.editor.change, lambda document: step(document, body["version"]))
 
-    async def upload(self, request: Request) -> Response:
+    async def upload(self, request: Request) -> Any:
         """POST /upload: a file for the folder `inputs`, by `name`, its `content` in base64."""
         async with self._slow:
             body = await _read(request, {"name": str, "content": str}, _UPLOAD_BYTES)
             folder = self.editor.folder
             path = await asyncio.to_thread(lambda: add_input_file(folder, body["name"], decode_upload(body["content"])))
         self.editor.check_again()
-        return _respond({"path": path})
+        return {"path": path}
 
     async def serve_file(self, request: Request) -> Response:
         """GET /files/NAME: a file of `inputs`."""
@@ -318,7 +314,7 @@ class OpenServer(PageServer):
 
     # --- the run
 
-    async def run(self, request: Request) -> Response:
+    async def run(self, request: Request) -> Response | None:
         """POST /run: start a run, or answer 428 with the question about its cost and the token that confirms it."""
         text = (None, str)
         body = await _read(request, {"version": str, "kind": str, "target": text, "budget": text, "confirmed": text})
@@ -326,9 +322,7 @@ class OpenServer(PageServer):
             raise UsageError(f"`kind` is one of {', '.join(KINDS)}")
         async with self._slow:
             question = await asyncio.to_thread(self._run, body)
-        if question is None:
-            return Response(status_code=204)
-        return _respond({"question": question.text, "confirm": question.token}, 428)
+        return question and _respond({"question": question.text, "confirm": question.token}, 428)
 
     def _run(self, body: Mapping[str, Any]) -> Question | None:
         target = body.get("target")
@@ -343,11 +337,10 @@ class OpenServer(PageServer):
             confirmed=body.get("confirmed"), trust=self.editor.trust,
         )  # fmt: skip
 
-    async def stop_run(self, _request: Request) -> Response:
+    async def stop_run(self, _request: Request) -> None:
         """POST /stop: as Ctrl-C does."""
         if not await asyncio.to_thread(self.runner.stop):
             raise UsageError("no run of this page goes on")
-        return Response(status_code=204)
 
 
 def _respond(value: Any, status: int = 200) -> Response:
@@ -355,32 +348,15 @@ def _respond(value: Any, status: int = 200) -> Response:
     return Response(text, status, NO_STORE, "application/json")
 
 
-def _answer_errors(handler: _Handler) -> _Handler:
-    async def respond(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except _Refusal as refusal:
-            return refusal.response
-        except (SweeperError, OSError) as error:
-            return _respond({"problem": str(error)}, 422)
-
-    return respond
-
-
-async def _do(action: Callable[[], object]) -> Response:
-    await asyncio.to_thread(action)
-    return Response(status_code=204)
-
-
 async def _read(request: Request, shape: Mapping[str, Any], limit: int = _EDIT_BYTES) -> Any:
-    """The JSON object of a request, whose keys have these types. Raises _Refusal."""
+    """The JSON object of a request, whose keys have these types. Raises UsageError."""
     body = await read_body(request, limit)
     if body is None:
-        raise _Refusal(413, f"the request is longer than {limit:,} bytes")
+        raise UsageError(f"the request is longer than {limit:,} bytes")
     try:
         value = await asyncio.to_thread(parse_json, body)
     except ValueError as error:
-        raise _Refusal(400, f"the request is not JSON: {error}") from None
-    if not fits_shape(value, dict(shape)) or not isinstance(value, dict):
-        raise _Refusal(400, f"the request is an object with {', '.join(shape) or 'what to do'}, each of its type")
+        raise UsageError(f"the request is not JSON: {error}") from None
+    if not isinstance(value, dict) or not fits_shape(value, dict(shape)):
+        raise UsageError(f"the request is no object with {', '.join(shape) or 'what to do'}, each of its type")
     return value

@@ -138,7 +138,7 @@ class Editor:
         self.notes: tuple[str, ...] = ()  # on the folder that was made for a workflow
         self._notify = notify
         self._lock = threading.RLock()
-        self._check = Check()
+        self.check = Check()  # of the latest version that was checked
         self._first_target: Any = None  # that of the file when it was opened
         self._notice: str | None = None
         self._disk_problem: str | None = None
@@ -156,7 +156,7 @@ class Editor:
         grants = load_grants().get(file.parent.resolve(), ())
         document = Document(file, EVERYTHING if self.trust else make_scope(file, grants, {}))
         with self._lock:
-            self.document, self._check, self.problem = document, Check(), None
+            self.document, self.check, self.problem = document, Check(), None
             self._first_target = describe_document(document.text).get("target")
         self.check_again()
 
@@ -176,7 +176,7 @@ class Editor:
 
     def apply(self, version: str, changes: Sequence[Mapping[str, Any]], inputs: PageInputs | None = None) -> None:
         """Apply changes of the page to the document. Raises StaleVersionError, and UsageError for a wrong one."""
-        known = inputs or self.inputs
+        known = inputs or self.check.inputs
         suggestions, taken = known.suggestions, known.names
         self.change(lambda document: document.apply(version, changes, suggestions, taken))
 
@@ -229,15 +229,6 @@ class Editor:
     # --- what is known of it
 
     @property
-    def inputs(self) -> PageInputs:
-        return self._check.inputs
-
-    @property
-    def results(self) -> Path | None:
-        """The results folder of the experiment, if it is known."""
-        return self._check.out
-
-    @property
     def folder(self) -> Path:
         """The folder of the experiment. Raises UsageError if none is open."""
         if self.document is None:
@@ -254,7 +245,7 @@ class Editor:
 
     def list_targets(self) -> list[str]:
         """The names of the targets that the experiment can run on."""
-        return list(dict.fromkeys([EMBEDDED, CLOUD, *self._check.targets, *([self.target] if self.target else [])]))
+        return list(dict.fromkeys([EMBEDDED, CLOUD, *self.check.targets, *([self.target] if self.target else [])]))
 
     def list_specs(self) -> list[str] | None:
         """The target of the command line, which stands for that of the file until the file names another."""
@@ -267,7 +258,7 @@ class Editor:
     def describe(self) -> dict[str, Any]:
         """The state of the page in mode `edit`, without the run and its report."""
         with self._lock:
-            document, check = self.document, self._check
+            document, check = self.document, self.check
             assert document is not None
             described, specs = describe_document(document.text), self.list_specs()
             slots: Mapping[str, str] = {}
@@ -325,9 +316,9 @@ class Editor:
         with self._lock:
             if self._revision != revision:
                 return
-            inputs = check.inputs if check.inputs.rows else self._check.inputs
-            out, targets = check.out or self._check.out, check.targets or self._check.targets
-            self._check = replace(check, version=version, inputs=inputs, out=out, targets=targets)
+            inputs = check.inputs if check.inputs.rows else self.check.inputs
+            out, targets = check.out or self.check.out, check.targets or self.check.targets
+            self.check = replace(check, version=version, inputs=inputs, out=out, targets=targets)
             self._classes = {} if asks_targets else self._classes
             self.mark_changed()
         if not check.is_whole:
