@@ -144,6 +144,7 @@ class Editor:
         self._disk_problem: str | None = None
         self._revision = 0  # grows with what has to be checked
         self._classes: dict[Any, NodeInfo | None] = {}
+        self._places: dict[str, tuple[int, str]] = {}  # of the inputs at first, and their groups
         self._wanted, self._ask_wanted, self._is_closed = threading.Event(), threading.Event(), False
         for wanted in (self._wanted, self._ask_wanted):
             check = partial(self._check_forever, wanted, asks_targets=wanted is self._ask_wanted)
@@ -156,7 +157,7 @@ class Editor:
         grants = load_grants().get(file.parent.resolve(), ())
         document = Document(file, EVERYTHING if self.trust else make_scope(file, grants, {}))
         with self._lock:
-            self.document, self.check, self.problem = document, Check(), None
+            self.document, self.check, self.problem, self._places = document, Check(), None, {}
             self._first_target = describe_document(document.text).get("target")
         self.check_again()
 
@@ -278,11 +279,22 @@ class Editor:
             "slots_file": None if document.slots_file is None else str(document.slots_file),
             "target": specs[0] if specs else described.get("target"),
             "targets": self.list_targets(),
-            "inputs": [{**row, "slot": row["slot"] or slots.get(row["address"])} for row in check.inputs.rows],
+            "inputs": self._place_inputs(check.inputs, slots),
             "problems": [_describe_problem(problem, document.file, names) for problem in check.problems],
             "notes": list(dict.fromkeys((*self.notes, *check.notes, *(check.answer.warnings if check.answer else ())))),
             "plan": describe_plan(check),
         }  # fmt: skip
+
+    def _place_inputs(self, inputs: PageInputs, slots: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The inputs where they stood first, because one that becomes a slot must not jump away."""
+        places = {
+            row["address"]: self._places.get(row["address"], (len(inputs.rows), row["group"])) for row in inputs.rows
+        }
+        rows = sorted(inputs.rows, key=lambda row: places[row["address"]][0])
+        return [
+            {**row, "slot": row["slot"] or slots.get(row["address"]), "group": places[row["address"]][1]}
+            for row in rows
+        ]
 
     # --- checking
 
@@ -320,6 +332,9 @@ class Editor:
             out, targets = check.out or self.check.out, check.targets or self.check.targets
             self.check = replace(check, version=version, inputs=inputs, out=out, targets=targets)
             self._classes = {} if asks_targets else self._classes
+            self._places = self._places or {
+                row["address"]: (index, row["group"]) for index, row in enumerate(inputs.rows)
+            }
             self.mark_changed()
         if not check.is_whole:
             self._ask_wanted.set()

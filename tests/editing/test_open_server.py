@@ -48,6 +48,16 @@ def test_inputs_have_their_limits_and_the_useful_ones_come_first(open_page, writ
     assert rows["3.cfg"]["group"] == "app"  # the slots file leaves out others
 
 
+def test_an_input_that_becomes_a_slot_stays_where_it_was(open_page, write):
+    page = open_page(write())
+    before = [(row["address"], row["group"]) for row in page.follow()["inputs"]]
+    page.edit({"set": "axis", "address": "3.denoise", "value": [0.5, 1]})
+    rows = page.follow()["inputs"]
+    assert [(row["address"], row["group"]) for row in rows] == before
+    assert next(row["slot"] for row in rows if row["address"] == "3.denoise") == "denoise"
+    assert page.state["plan"]["trials"] == 4
+
+
 def test_choices_are_filtered_by_words(open_page, write):
     page = open_page(write())
     page.follow()
