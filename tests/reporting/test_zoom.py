@@ -18,6 +18,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import open_menu
 from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -206,7 +207,7 @@ def test_table_sorts_numbers_and_puts_missing_last(made, opened):
 
 def test_table_columns_can_be_chosen(made, opened):
     page = opened(made(Sweep({"steps": [4, 16]}, slots={"prompt": "a fox"})), "#view=table")
-    page.locator("summary", has_text="Columns").click()
+    open_menu(page, "View")
     page.get_by_role("checkbox", name="prompt").check()
     assert "prompt" in page.locator(".thead").inner_text()
     assert page.locator(".tbody .trow").first.inner_text().count("a fox") == 1

@@ -11,6 +11,7 @@ import * as Layout from "./layout.js";
 import * as MarkExport from "./mark_export.js";
 import * as Share from "./share.js";
 import * as ViewState from "./state.js";
+import * as TableView from "./table.js";
 import * as Transport from "./transport.js";
 import * as ValueText from "./value_text.js";
 /** @import { Axis } from "./columns.js" */
@@ -28,60 +29,52 @@ const VIEWS = [
   ["plots", "Plots"],
 ];
 
+const STEP_PAUSE = 1500; // milliseconds without a change after which the next one is another step of Back
+const DELAY = 120; // milliseconds after which a change is applied
+
+/** @typedef {ReturnType<typeof createInput>} PendingInput */
+
 /**
  * Applies what a user types or drags in a control, shortly after the last change.
  *
  * Changes without a pause are one step of Back: the first is a step, the others replace it. Another change in between,
  * or Back itself, begins a new step.
+ * @param {Page} page
  */
-class PendingInput {
-  static STEP_PAUSE = 1500; // milliseconds without a change after which the next one is another step of Back
-  static DELAY = 120; // milliseconds
+function createInput({ update, getState }) {
+  let [name, timer, lastTime] = ["", 0, 0];
+  /** @type {Partial<ViewState.State> | null} */
+  let waiting = null;
+  /** @type {ViewState.State | null} */
+  let lastState = null; // that the last change led to; null when the next change is a new step
 
-  /** @param {Page} page */
-  constructor(page) {
-    this.page = page;
-    /** @type {Partial<ViewState.State> | null} */
-    this.change = null;
-    this.name = "";
-    this.timer = 0;
-    this.lastTime = 0;
-    /** @type {ViewState.State | null} */
-    this.lastState = null; // that the last change led to; null when the next change is a new step
+  /** Apply a waiting change now, because its time has come or its control loses the focus. */
+  function apply() {
+    clearTimeout(timer);
+    const change = waiting;
+    waiting = null;
+    if (change === null) return;
+    update(change, { replace: lastState === getState() });
+    lastState = getState();
   }
 
   /** Apply a change of one setting soon. @param {Partial<ViewState.State>} change */
-  schedule(change) {
-    const [name] = Object.keys(change);
-    const now = performance.now();
-    if (this.name !== name || now - this.lastTime > PendingInput.STEP_PAUSE) this.lastState = null;
-    clearTimeout(this.timer);
-    this.change = change;
-    this.name = name;
-    this.lastTime = now;
-    this.timer = setTimeout(() => this.apply(), PendingInput.DELAY);
+  function schedule(change) {
+    const [next, now] = [Object.keys(change)[0], performance.now()];
+    if (next !== name || now - lastTime > STEP_PAUSE) lastState = null;
+    clearTimeout(timer);
+    [waiting, name, lastTime, timer] = [change, next, now, setTimeout(apply, DELAY)];
   }
 
-  /** Apply a waiting change now, because its time has come or its control loses the focus. */
-  apply() {
-    clearTimeout(this.timer);
-    const { change } = this;
-    if (change === null) return;
-    this.change = null;
-    this.page.update(change, { replace: this.lastState === this.page.getState() });
-    this.lastState = this.page.getState();
-  }
-
-  /** Whether a control has a value that the page does not have yet. @param {keyof ViewState.State} name */
-  isPending(name) {
-    return this.change?.[name] !== undefined;
-  }
+  /** Whether a control has a value that the page does not have yet. @param {keyof ViewState.State} setting */
+  const isPending = (setting) => waiting?.[setting] !== undefined;
+  return { apply, schedule, isPending };
 }
 
 /** @param {HTMLElement} host @param {Page} page */
 export function create(host, page) {
   const { dataset } = page;
-  const input = new PendingInput(page);
+  const input = createInput(page);
   const counts = Counts.create(page);
   /** @type {Record<string, boolean>} */
   const isOffered = { search: Boolean(dataset.raw.search), decide: DecideData.canDecide(dataset, page.marks.count() > 0) };
@@ -93,6 +86,7 @@ export function create(host, page) {
   const pins = createPins(page);
   const colour = makeColourMenu(page);
   const time = makeTimeMenu(page);
+  const columns = TableView.createColumnChooser(page);
   const legend = makeLegend(page);
   const marks = makeMarkMenu(page);
   const { experiment, description } = dataset.raw;
@@ -109,7 +103,7 @@ export function create(host, page) {
       tabs.nodes,
       filter.nodes,
       legend.nodes,
-      el("div", { class: "menus" }, marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
+      el("div", { class: "menus" }, marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
     el("div", { class: "under" }, !isNarrow && sort.nodes, pins.nodes, filter.chips, filter.status),
     counts.notices,
@@ -120,7 +114,7 @@ export function create(host, page) {
   /** @param {ViewState.State} state @param {Layout.Arrangement | undefined} arrangement of the grid, if that is the view */
   function show(state, arrangement) {
     const count = arrangement ? arrangement.shown : page.getRows().length;
-    for (const part of [tabs, sort, pins, filter, legend, looks, colour, time, marks]) part.show(state, count);
+    for (const part of [tabs, sort, pins, filter, legend, looks, columns, colour, time, marks]) part.show(state, count);
     counts.show(state.where);
   }
 

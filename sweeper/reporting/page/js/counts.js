@@ -63,19 +63,13 @@ function makeFilters(update) {
   const buttons = new Map(); // by filter
   let current = "";
 
-  /** @param {string} filter @param {string} word */
-  function makeButton(filter, word) {
-    const onclick = () => update({ where: current === filter ? "" : filter });
-    const button = el("button", { class: word.replace(" ", "-"), title: "show only these, or all again", onclick });
-    buttons.set(filter, button);
-    return button;
-  }
-
   /** @param {string} column @param {string} word @param {number} count */
   function makeCount(column, word, count) {
     const text = `${count.toLocaleString("en")} ${STATUS_WORDS[word] ?? word}`;
     const filter = `${column} == '${word}'`;
-    const button = buttons.get(filter) ?? makeButton(filter, word);
+    const onclick = () => update({ where: current === filter ? "" : filter });
+    const button = buttons.get(filter) ?? el("button", { class: word.replace(" ", "-"), title: "show only these, or all again", onclick });
+    buttons.set(filter, button);
     if (button.textContent !== text) button.textContent = text;
     return button;
   }

@@ -1,5 +1,6 @@
 // The view Decide: the values of each axis as pictures with everything else held, and what the current choice is worth.
 
+import { createInterval } from "../../../serving/page/js/segment.js";
 import * as Colours from "./colours.js";
 import * as DecideData from "./decide_data.js";
 import { copyText, el, makeField, makeMenu, makePanel, redrawKeepingFocus, toUrl } from "../../../serving/page/js/dom.js";
@@ -88,13 +89,9 @@ function makePainter(choice) {
   const values = (choice?.axes ?? []).flatMap((axis) => axis.values);
   const extent = Colours.findExtent(values.flatMap(({ mean, low, high }) => [mean, low ?? mean, high ?? mean])) ?? [0, 1];
   const format = choice?.metric === "votes" ? toPercent : ValueText.makeFormat(values.map(({ mean }) => mean));
-  const toShare = (/** @type {number} */ value) => Colours.toShare(value, extent) * 100;
+  const toShare = (/** @type {number} */ value) => Colours.toShare(value, extent);
   return (/** @type {DecideData.Estimate} */ { mean, low, high, votes }) => {
-    const [dot, reach] = [el("i", { class: "dot" }), el("i", { class: "reach" })];
-    dot.style.left = `${toShare(mean)}%`;
-    reach.style.left = `${toShare(low ?? mean)}%`;
-    reach.style.width = `${toShare(high ?? mean) - toShare(low ?? mean)}%`;
-    return { number: [format(mean), votes].filter(Boolean).join(" · "), bar: el("span", { class: "estimate", "aria-hidden": "true" }, reach, dot) };
+    return { number: [format(mean), votes].filter(Boolean).join(" · "), bar: createInterval(toShare(low ?? mean), toShare(mean), toShare(high ?? mean)) };
   };
 }
 

@@ -8,23 +8,14 @@
 /** @typedef {[operator: string, ...operands: any[]]} Tree operands are trees, a name, or a value */
 /** @typedef {{kind: "value" | "name" | "keyword" | "sign", text: string, value: Value}} Token */
 
-/**
- * How many letters one must insert, delete, replace or swap with the next to make one word of the other (the optimal
- * string alignment distance: Damerau 1964).
- * @param {string} a @param {string} b
- */
+/** How many letters of one word are missing or too many to make those of the other, in any order. @param {string} a @param {string} b */
 function countEdits(a, b) {
-  const lines = [Array.from({ length: b.length + 1 }, (_, index) => index)];
-  for (let i = 1; i <= a.length; i++) {
-    const [before, line] = [lines[i - 1], [i]];
-    for (let j = 1; j <= b.length; j++) {
-      const isSwapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
-      const swapped = isSwapped ? lines[i - 2][j - 2] + 1 : Infinity;
-      line.push(Math.min(before[j] + 1, line[j - 1] + 1, before[j - 1] + Number(a[i - 1] !== b[j - 1]), swapped));
-    }
-    lines.push(line);
+  let [rest, more] = [b, 0];
+  for (const letter of a) {
+    if (rest.includes(letter)) rest = rest.replace(letter, "");
+    else more += 1;
   }
-  return lines[a.length][b.length];
+  return Math.max(more, rest.length);
 }
 
 /** The name most like a word; undefined if none is similar. @param {string} word @param {Iterable<string>} names */

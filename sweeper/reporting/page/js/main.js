@@ -76,10 +76,8 @@ class App {
   static MARK_DELAY = 400; // milliseconds after which marks are applied to a filter by marks
   static RESIZE_DELAY = 150;
   static OUTCOME_DELAY = 1000; // the same for outcomes of a run that is still going
-  /** @type {(keyof ViewState.State)[]} settings that the grid depends on */
-  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "fit", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view", "open", "by"];
-  /** @type {(keyof ViewState.State)[]} the same for the table and the plots */
-  static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y", "by", "choice"];
+  /** @type {string[]} settings that no view depends on, but the dialog or a bar */
+  static OTHER_KEYS = ["trial", "with", "file", "mode", "picks", "time", "play"];
   /** @type {(keyof ViewState.State)[]} settings that change the layout, so that the scroll position loses its meaning */
   static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size", "fit"];
 
@@ -182,9 +180,9 @@ class App {
     const before = this.state;
     this.state = next;
     if (next.fit !== "" && next.fit === before.fit) next.size = before.size; // chosen by the grid
-    const isChanged = (/** @type {(keyof ViewState.State)[]} */ keys) => keys.some((key) => before[key] !== next[key]);
-    if (isChanged(["where"])) this.compileFilter();
-    if (isChanged(next.view === "grid" ? App.GRID_KEYS : App.OTHER_KEYS)) this.build(!isChanged(App.LAYOUT_KEYS));
+    const changed = /** @type {(keyof ViewState.State)[]} */ (Object.keys(next)).filter((key) => before[key] !== next[key] && !App.OTHER_KEYS.includes(key));
+    if (changed.includes("where")) this.compileFilter();
+    if (changed.length > 0) this.build(!changed.some((key) => App.LAYOUT_KEYS.includes(key)));
     this.showState();
     if (before.trial !== "" && next.trial === "") {
       const row = this.dataset.row(Number(before.trial));

@@ -3,7 +3,7 @@
 import { el, toUrl } from "../../../serving/page/js/dom.js";
 import * as Sprites from "./sprites.js";
 import { countEach } from "./value_text.js";
-/** @import { PageFile } from "./dataset.js" */
+/** @import { Dataset, PageFile } from "./dataset.js" */
 
 const MIN_PLAYER = 110; // pixels below which browsers draw an audio player without its play button
 
@@ -79,6 +79,13 @@ function createImage(file, { full = false, src, load = (image, url) => (image.sr
   };
   const sprite = box && Sprites.create(file, box, () => makeImage((image) => (image.src = url)));
   return sprite ?? makeImage(load);
+}
+
+/** A small picture of a row's first file; null if it has none. @param {Dataset} dataset @param {number} row @param {number} width pixels */
+export function createThumb(dataset, row, width) {
+  const [file] = dataset.files(row);
+  if (!file?.thumb) return null;
+  return reportLoss(el("img", { src: toUrl(pickThumbnail(file, width, dataset.raw.sides)), alt: "", loading: "lazy", draggable: "false" }));
 }
 
 /** Let a picture that cannot be loaded say so in its place. @param {HTMLImageElement} image */

@@ -116,7 +116,7 @@ export class SearchView {
 
   /** @param {SearchPoints.SearchPoint} point */
   makeBestButton(point) {
-    const thumbs = point.shown.flatMap((row) => this.makeThumb(row) ?? []).slice(0, SearchView.MAX_THUMBS);
+    const thumbs = point.shown.flatMap((row) => Media.createThumb(this.context.dataset, row, SearchView.THUMB_WIDTH) ?? []).slice(0, SearchView.MAX_THUMBS);
     const button = Dom.el(
       "button",
       { onclick: () => this.open(point), title: "Show all pictures of this point", "data-keep": `best ${point.number}` },
@@ -136,14 +136,6 @@ export class SearchView {
   /** @param {SearchPoints.SearchPoint} point */
   describeSpace(point) {
     return this.space.map((dimension) => `${dimension.name} ${dimension.format(point)}`).join(" · ");
-  }
-
-  /** @param {number} row */
-  makeThumb(row) {
-    const { dataset } = this.context;
-    const [file] = dataset.files(row);
-    if (!file?.thumb) return null;
-    return Media.reportLoss(Dom.el("img", { src: Dom.toUrl(Media.pickThumbnail(file, SearchView.THUMB_WIDTH, dataset.raw.sides)), alt: "", loading: "lazy" }));
   }
 
   // --- parallel coordinates and slices
@@ -224,7 +216,7 @@ export class SearchView {
       this.highlight();
       const row = point.shown[0] ?? point.rows[0];
       card.replaceChildren(
-        this.makeThumb(point.rows.find((one) => this.context.dataset.files(one)[0]?.thumb) ?? row) ?? "",
+        Media.createThumb(this.context.dataset, point.rows.find((one) => this.context.dataset.files(one)[0]?.thumb) ?? row, SearchView.THUMB_WIDTH) ?? "",
         Dom.el("b", {}, this.describeGoals(point)),
         ...this.space.map((dimension) => Dom.el("span", {}, `${dimension.name}: ${dimension.format(point)}`)),
         Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point)}`),

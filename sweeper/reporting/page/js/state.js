@@ -66,9 +66,13 @@ const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS
 const TRIAL_KEYS = /** @type {const} */ (["trial", "with", "choice", "open"]); // trial numbers, which change when the sweep grows
 export const MAX_PICKS = 9;
 const USUAL_SIZE = 160; // pixels
-const VIEWS = ["decide", "grid", "gallery", "table", "plots"];
-const STACKS = ["first", "highest", "lowest"];
-const MODES = ["picked", "single", "side", "blink", "slider", "difference"];
+/** @type {[key: keyof typeof DEFAULTS, choices: string[]][]} */
+const CHOICES = [
+  ["view", ["decide", "grid", "gallery", "table", "plots", "search"]],
+  ["stack", ["first", "highest", "lowest"]],
+  ["mode", ["picked", "single", "side", "blink", "slider", "difference"]],
+  ["fit", Object.keys(FITS)],
+];
 
 /** The settings by axis. They have no prototype, since an axis may be called `__proto__` or `constructor`. */
 const makeAxisSettings = () => ({ pins: Object.create(null), hidden: Object.create(null), order: Object.create(null) });
@@ -166,11 +170,9 @@ export function read(text, initial, dataset) {
     for (const other of Layout.DIRECTIONS) if (name !== "" && state[other] === name) state[other] = ""; // an axis has one
     state[direction] = name;
   }
-  if (!VIEWS.includes(state.view) && !(state.view === "search" && dataset.raw.search)) state.view = initial.view;
-  if (!MODES.includes(state.mode)) state.mode = initial.mode;
-  if (!STACKS.includes(state.stack)) state.stack = initial.stack;
+  for (const [key, choices] of CHOICES) if (!choices.includes(state[key])) state[key] = initial[key];
+  if (state.view === "search" && !dataset.raw.search) state.view = initial.view;
   if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
-  if (!Object.hasOwn(FITS, state.fit)) state.fit = initial.fit;
   const size = Number(params.get("size"));
   if (Number.isInteger(size) && size >= 48 && size <= 512) Object.assign(state, { size, fit: "" });
   if (params.has("captions")) state.captions = params.get("captions") === "true";

@@ -4,11 +4,12 @@ import * as Keys from "../../../serving/page/js/keys.js";
 import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
 import * as DecideData from "./decide_data.js";
-import { announce, el, toUrl } from "../../../serving/page/js/dom.js";
+import { announce, el, redrawKeepingFocus } from "../../../serving/page/js/dom.js";
 import { Marks } from "./marks.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
+import * as Recycle from "./recycle.js";
 import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
 import { createMarkControls } from "./zoom.js";
@@ -66,23 +67,12 @@ export class TableView {
       this.body,
     );
     this.listen();
-    this.install(host);
+    host.replaceChildren(this.scroller);
+    if (this.rows.length === 0) this.scroller.before(el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
     this.scroller.scrollTo(left, top);
     this.draw();
     this.resizeObserver = new ResizeObserver(() => this.schedule());
     this.resizeObserver.observe(this.scroller);
-  }
-
-  /** @param {HTMLElement} host */
-  install(host) {
-    // The table is rebuilt with each update of a run: the list of columns stays as it was.
-    const before = host.querySelector("details");
-    const chooser = makeColumnChooser(this.context.dataset, this.columns, this.context.update);
-    chooser.open = before?.open ?? false;
-    const scrollTop = before?.lastElementChild?.scrollTop ?? 0;
-    host.replaceChildren(chooser, this.scroller);
-    if (chooser.lastElementChild) chooser.lastElementChild.scrollTop = scrollTop;
-    if (this.rows.length === 0) chooser.after(el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
   }
 
   makeHead() {
@@ -106,8 +96,8 @@ export class TableView {
     return head;
   }
 
-  /** @param {number} index */
-  makeRow(index) {
+  /** @param {HTMLElement} node @param {number} index */
+  putRow(node, index) {
     const { dataset } = this.context;
     const row = this.rows[index];
     const cells = this.columns.map((column, i) => {
@@ -118,24 +108,16 @@ export class TableView {
       if (heat !== undefined) cell.style.setProperty("--heat", `${Math.round(heat * MAX_HEAT)}%`);
       return cell;
     });
-    const picture = this.hasPictures && el("span", { role: "gridcell", class: "picture" }, this.makePicture(row));
-    const node = el("div", { class: `trow ${dataset.status(row)}`, role: "row", "aria-rowindex": index + 2 }, picture, cells);
+    const picture = this.hasPictures && el("span", { role: "gridcell", class: "picture" }, Media.createThumb(dataset, row, TableView.PICTURE_WIDTH));
+    node.replaceChildren(...(picture ? [picture] : []), ...cells);
+    node.className = `trow ${dataset.status(row)}`;
+    node.ariaRowIndex = String(index + 2);
     node.dataset.trial = String(dataset.trial(row));
     node.dataset.row = String(row);
     node.id = `row-${index}`;
     node.style.top = `${index * this.rowHeight}px`;
     node.style.gridTemplateColumns = this.template;
     node.classList.toggle("current", index === this.current);
-    return this.body.appendChild(node);
-  }
-
-  /** @param {number} row */
-  makePicture(row) {
-    const { dataset } = this.context;
-    const [file] = dataset.files(row);
-    if (!file?.thumb) return null;
-    const src = toUrl(Media.pickThumbnail(file, TableView.PICTURE_WIDTH, dataset.raw.sides));
-    return Media.reportLoss(el("img", { src, alt: "", loading: "lazy", draggable: "false" }));
   }
 
   draw() {
@@ -144,13 +126,11 @@ export class TableView {
     const { scrollTop, clientHeight } = this.scroller;
     const from = Math.max(0, Math.floor(scrollTop / this.rowHeight) - OVERSCAN);
     const to = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / this.rowHeight) + OVERSCAN);
-    for (const [index, node] of this.nodes) {
-      if (index < from || index >= to) {
-        node.remove();
-        this.nodes.delete(index);
-      }
-    }
-    for (let index = from; index < to; index++) if (!this.nodes.has(index)) this.nodes.set(index, this.makeRow(index));
+    Recycle.cover(this.nodes, [from, to], {
+      make: () => this.body.appendChild(el("div", { role: "row" })),
+      put: (node, index) => this.putRow(node, index),
+      drop: (node) => node.remove(),
+    });
   }
 
   schedule() {
@@ -280,23 +260,24 @@ function parseNames(text) {
   }
 }
 
-/** A list of all columns with check boxes. @param {Dataset} dataset @param {Columns.Column[]} columns those that are shown @param {Page["update"]} update */
-function makeColumnChooser(dataset, columns, update) {
-  const boxes = dataset.columns.map((column) => {
-    const { name } = column;
-    const box = el("input", { type: "checkbox", value: name, "data-keep": `column ${name}`, onchange: onChange });
-    box.checked = columns.includes(column);
-    return box;
-  });
-  function onChange() {
-    update({ columns: JSON.stringify(boxes.filter((box) => box.checked).map((box) => box.value)) });
+/** The list of all columns, in the menu of the bar. @param {Page} page */
+export function createColumnChooser({ dataset, update }) {
+  const list = el("div", { class: "columns" });
+  const node = el("div", { role: "group", "aria-label": "Columns" }, "Columns", list);
+  /** @param {State} state */
+  function show(state) {
+    node.hidden = state.view !== "table";
+    if (node.hidden) return;
+    const chosen = chooseColumns(dataset, state);
+    const boxes = dataset.columns.map((column) => Object.assign(el("input", { type: "checkbox", value: column.name, "data-keep": `column ${column.name}`, onchange }), { checked: chosen.includes(column) }));
+    function onchange() {
+      update({ columns: JSON.stringify(boxes.filter((box) => box.checked).map((box) => box.value)) });
+    }
+    const { scrollTop } = list;
+    redrawKeepingFocus(list, () => list.replaceChildren(...boxes.map((box) => el("label", {}, box, box.value))));
+    list.scrollTop = scrollTop;
   }
-  return el(
-    "details",
-    { class: "columns" },
-    el("summary", {}, `Columns (${columns.length} of ${dataset.columns.length})`),
-    el("div", { class: "strip" }, boxes.map((box) => el("label", {}, box, box.value))),
-  );
+  return { nodes: [node], show };
 }
 
 /** A small picture of how the numbers of a column are distributed; null if they are all the same. @param {Columns.Column} column @param {number[]} rows */

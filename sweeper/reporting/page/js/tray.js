@@ -1,11 +1,14 @@
 // The bars below the view: an axis that plays, films that play together, and the tray with collected trials.
 
-import { announce, el, makeButton, redrawKeepingFocus, toUrl } from "../../../serving/page/js/dom.js";
+import { announce, el, makeButton, redrawKeepingFocus } from "../../../serving/page/js/dom.js";
+import * as Media from "./media.js";
 import * as Params from "./params.js";
 import { MAX_PICKS } from "./state.js";
 import * as Transport from "./transport.js";
 /** @import { Page } from "./main.js" */
 /** @import { State } from "./state.js" */
+
+const THUMB_WIDTH = 48; // pixels
 
 /** Collect a trial, or take it out again. @param {Page} page @param {number} row */
 export function toggle({ dataset, getState, update }, row) {
@@ -32,9 +35,7 @@ export function create(page) {
   function makeItem(trial, word, remove) {
     const row = dataset.row(trial) ?? -1;
     const title = Params.makeTitle(dataset, row);
-    const file = dataset.files(row).find(({ thumb }) => thumb);
-    const image = file && el("img", { src: toUrl(file.thumb ?? ""), alt: "", draggable: "false" });
-    return el("span", { class: "item" }, el("button", { title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, image, `${word} ${trial}`), el("button", { "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
+    return el("span", { class: "item" }, el("button", { title, "aria-label": `${word} ${trial}: ${title}`, onclick: () => page.open(row) }, Media.createThumb(dataset, row, THUMB_WIDTH), `${word} ${trial}`), el("button", { "aria-label": `Take out ${word} ${trial}`, "data-keep": `out ${trial}`, onclick: remove }, "✕"));
   }
 
   /** @param {State} state */

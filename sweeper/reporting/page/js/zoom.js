@@ -2,6 +2,7 @@
 
 import * as Keys from "../../../serving/page/js/keys.js";
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
+import { createSegment } from "../../../serving/page/js/segment.js";
 import * as Comparison from "./comparison.js";
 import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "../../../serving/page/js/dom.js";
 import { Marks } from "./marks.js";
@@ -245,8 +246,6 @@ export class Zoom {
     );
     const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
     const hasAccepted = (dataset.finding(row)?.accepted.length ?? 0) > 0;
-    const pinned = other < 0 ? undefined : dataset.files(other).find(({ thumb }) => thumb);
-    const thumb = pinned && el("img", { class: "pinned", src: toUrl(pinned.thumb ?? ""), alt: "" });
     const isCollected = page.marks.picked.has(row);
     return el(
       "div",
@@ -256,7 +255,7 @@ export class Zoom {
         Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
       hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
       Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
-      other >= 0 && el("button", { "data-keep": "release", title: "Stop comparing", onclick: () => this.release() }, thumb ?? "", `Reference: trial ${dataset.trial(other)} ✕`),
+      other >= 0 && el("button", { "data-keep": "release", title: "Stop comparing", class: "pinned", onclick: () => this.release() }, Media.createThumb(dataset, other, 20), `Reference: trial ${dataset.trial(other)} ✕`),
       Zoom.makeButton("collect", { onclick: () => Tray.toggle(page, row), "aria-pressed": String(isCollected), title: "Into the tray, to compare several: key X" }, "Collect"),
     );
   }
@@ -274,11 +273,10 @@ export class Zoom {
     const { row, output } = this.shown;
     const files = this.dataset.files(row);
     if (files.length < 2) return null;
-    const buttons = files.map((_, index) => {
-      const onclick = () => this.replaceState({ file: String(index) });
-      return Zoom.makeButton(`output-${index}`, { "aria-pressed": String(index === output), onclick }, `${index + 1}`);
-    });
-    return el("div", { class: "strip", role: "group", "aria-label": "Files of this trial" }, buttons);
+    const numbers = Object.fromEntries(files.map((_, index) => [index, String(index + 1)]));
+    const { node, choose } = createSegment("Files of this trial", numbers, (file) => this.replaceState({ file }));
+    choose(String(output));
+    return node;
   }
 
   // --- what the user does

@@ -3,7 +3,7 @@
 import { byId, el } from "../../../serving/page/js/dom.js";
 import * as Keys from "../../../serving/page/js/keys.js";
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
-import { createSwitch } from "../../../serving/page/js/segment.js";
+import { createInterval, createSwitch } from "../../../serving/page/js/segment.js";
 
 const pictures = byId("pictures");
 const frames = [...pictures.querySelectorAll("button")];
@@ -108,9 +108,9 @@ async function finish() {
 /** @param {Ranking} ranking */
 function makeRanking({ axis, values, words }) {
   const rows = values.map(({ value, share, low, high, won, tied, lost, undecided }) => {
-    const row = el("tr", {}, el("th", {}, value), el("td", {}, `${toPercent(share)} %`), el("td", {}, makeInterval(share, low, high)));
+    const row = el("tr", {}, el("th", {}, value), el("td", {}, `${toPercent(share)} %`), el("td", { title: `95 % interval: ${toPercent(low)} to ${toPercent(high)} %` }, createInterval(low, share, high)));
     row.append(el("td", {}, `${won} of ${won + tied + lost} won${tied ? `, ${tied} equal` : ""}`), el("td", {}, undecided ? "undecided" : ""));
-    row.classList.toggle("undecided", undecided);
+    row.classList.toggle("is-undecided", undecided);
     return row;
   });
   return [el("h2", {}, axis), el("table", {}, ...rows), ...words.map((text) => el("p", {}, text))];
@@ -118,17 +118,6 @@ function makeRanking({ axis, values, words }) {
 
 /** @param {number} share 0 to 1 */
 const toPercent = (share) => Math.round(share * 100);
-
-/** @param {number} share @param {number} low @param {number} high */
-function makeInterval(share, low, high) {
-  const node = el("div", {}, el("i"), el("b"));
-  const [band, point] = /** @type {HTMLElement[]} */ ([...node.children]);
-  node.className = "interval";
-  node.title = `95 % interval: ${toPercent(low)} to ${toPercent(high)} %`;
-  band.style.cssText = `left:${low * 100}%;width:${(high - low) * 100}%`;
-  point.style.left = `${share * 100}%`;
-  return node;
-}
 
 /** @param {number} votes */
 function describeNeeded(votes) {
@@ -196,7 +185,7 @@ async function isServing() {
 function vote(answer) {
   if (busy || !state?.pair) return;
   const given = { voter, vote: state.pair.id, answer };
-  keepVote(given);
+  localStorage.setItem(UNSENT, JSON.stringify(given)); // until `forgetVote`
   for (const frame of frames) frame.classList.toggle("chosen", frame.dataset.answer === answer);
   request("next", given);
 }
@@ -295,7 +284,7 @@ async function start() {
   if (about.voter !== null) begin(about.voter);
   else {
     show("name-form");
-    nameField.value = readName();
+    nameField.value = localStorage.getItem(NAME) ?? "";
     nameField.focus();
   }
 }
@@ -338,21 +327,13 @@ async function sendRequest(path, body, report) {
   }
 }
 
-/** Keep an answer until `forgetVote`. @param {{voter: string, vote: string, answer: string}} vote */
-function keepVote(vote) {
-  localStorage.setItem(UNSENT, JSON.stringify(vote));
-}
-
-function forgetVote() {
-  localStorage.removeItem(UNSENT);
-}
+/** Forget the answer that was kept until the server stored it. */
+const forgetVote = () => localStorage.removeItem(UNSENT);
 
 /** The answer of this voter that the server may not have stored. @param {string} voter @returns {{voter: string, vote: string, answer: string} | null} */
 function readUnsent(voter) {
   const vote = JSON.parse(localStorage.getItem(UNSENT) ?? "null");
   return vote?.voter === voter ? vote : null;
 }
-
-const readName = () => localStorage.getItem(NAME) ?? "";
 
 start();
