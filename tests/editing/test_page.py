@@ -1,0 +1,305 @@
+"""The page of `sweeper open` in a real Chromium: by mouse alone, by keyboard alone, and with another editor."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sweeper.editing.open_server import OpenServer
+from tests.cli.conftest import TXT2IMG
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+EXPERIMENT = """\
+# mine
+name: mine
+template: workflow.json
+target: embedded
+
+sweep:
+  grid:
+    cfg: [4, 8]  # few
+    seed: {seeds: 2}
+metrics: [brightness]  # a column
+"""
+SLOTS = """\
+slots:
+  cfg: {at: "3.cfg", schema: {type: number, minimum: 0, maximum: 100}}
+  seed: {at: "3.seed", schema: {type: integer, minimum: 0}}
+  prompt: {at: "6.text", schema: {type: string}}
+  width: {at: "5.width", schema: {type: integer, minimum: 16}}
+  height: {at: "5.height", schema: {type: integer, minimum: 16}}
+"""
+AXE = """async () => {
+    const found = (await axe.run(document, { resultTypes: ['violations'], preload: false })).violations;
+    return found.flatMap(({ id, nodes }) => nodes.map(node => [id, node.target.join(' '), node.failureSummary])); }"""
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """The file of an experiment, whose folder has nothing else than it needs."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path(folder, "workflow.json").write_text(json.dumps(TXT2IMG))
+    Path(folder, "workflow.slots.yaml").write_text(SLOTS)
+    file = Path("mine", "experiment.yaml")
+    file.write_text(EXPERIMENT)
+    return file
+
+
+@pytest.fixture
+def visit(browser):
+    """Serve an experiment, or the choice of one, and open the page; what it writes to the console fails the test."""
+    contexts, servers, trouble = [], [], []
+
+    def go(file=None, address="", **options):
+        server = OpenServer(file)
+        servers.append(server.__enter__())
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(server.url)
+        page.wait_for_selector("#main > *")
+        if address:
+            page.goto(server.url.split("#")[0] + address)
+        page.server = server
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    for server in servers:
+        server.runner.stop()
+        server.__exit__()
+    assert [text for text in trouble if not text.startswith("Failed to load resource")] == []
+
+
+def wait_for_count(page, text):
+    page.locator(".count").get_by_text(text, exact=True).wait_for()
+
+
+def has(file, text):
+    wait_until(lambda: text in file.read_text(), 10)
+    return True
+
+
+def tab_to(page, label):
+    """Press Tab until the element with this label, text or placeholder has the focus."""
+    script = (
+        "() => { const e = document.activeElement; return e.ariaLabel ?? e.labels?.[0]?.innerText ?? e.innerText; }"
+    )
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        if page.evaluate(script) == label:
+            return
+    raise AssertionError(f"Tab does not reach {label}")
+
+
+def test_mouse_alone_leads_from_an_unknown_workflow_to_its_grid(tmp_path, monkeypatch, visit):
+    monkeypatch.chdir(tmp_path)
+    workflow = tmp_path / "unknown.json"
+    workflow.write_text(json.dumps(TXT2IMG))
+    page = visit()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="A file: Choose a file…").click()
+    chooser.value.set_files(workflow)
+    page.get_by_role("button", name="Vary sampler of KSampler").click()
+    page.get_by_role("checkbox", name="heun", exact=True).check()
+    page.get_by_role("button", name="Do not vary steps").click()
+    wait_for_count(page, "4 pictures")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url(lambda url: url.split("#")[0] != page.server.url.split("#")[0])
+    page.locator("#view img").nth(3).wait_for()
+    assert page.get_by_role("heading", level=1).inner_text() == "unknown"
+
+
+def test_keyboard_alone_leads_from_a_workflow_to_its_grid(experiment, visit):
+    page = visit(experiment)
+    wait_for_count(page, "4 pictures")
+    tab_to(page, "Add a value to cfg")
+    page.keyboard.type("6 7")
+    page.keyboard.press("Enter")
+
+    wait_for_count(page, "8 pictures")
+    for key in ("Shift+Tab", "ArrowRight", "Delete"):  # to the chips, to the second, away with it
+        page.keyboard.press(key)
+    wait_for_count(page, "6 pictures")
+    tab_to(page, "Vary text of CLIPTextEncode")
+    page.keyboard.press("Enter")
+    page.locator("textarea:focus").wait_for()  # in the new axis
+    page.keyboard.type("a wolf")
+    page.keyboard.press("Enter")
+    wait_for_count(page, "12 pictures")
+    for key in ("Shift+Tab", "Enter"):  # to the first chip, which opens
+        page.keyboard.press(key)
+    page.locator(".editor :focus").wait_for()  # its value; its label is the next field
+    page.keyboard.press("Tab")
+    page.keyboard.type("none")
+    assert has(experiment, "label: none")
+    page.keyboard.press("Enter")  # back on the chip
+    page.locator(".chip:focus").wait_for()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    wait_until(lambda: "label: none" not in experiment.read_text(), 10)
+    assert "# few" in experiment.read_text()
+    tab_to(page, "Run")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: url.split("#")[0] != page.server.url.split("#")[0])
+    page.locator("#view img").nth(3).wait_for()
+
+
+def test_a_mistake_stands_at_its_field_in_the_words_of_validate(experiment, visit):
+    page = visit(experiment)
+    wait_for_count(page, "4 pictures")
+    page.get_by_label("Add a value to cfg").fill("abc")
+    page.keyboard.press("Enter")
+    card = page.get_by_role("group", name="cfg varies", exact=True)
+    card.get_by_role("alert").get_by_text("found 'abc', but a number is needed", exact=True).wait_for()
+    page.get_by_label("Add a value to cfg").fill("700")
+    page.keyboard.press("Enter")
+    card.get_by_role("alert").get_by_text("found 700.0, but at most 100.0 is needed", exact=True).wait_for()
+    assert experiment.read_text() == EXPERIMENT  # what is no value is not written
+    experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, 700]").replace("metrics", "metrix"))
+    card.locator("p.error").get_by_text("found 700.0, but at most 100.0 is needed").last.wait_for()
+    assert card.locator(".chip.wrong").inner_text() == "700"
+    page.get_by_role("link", name="Show it").click()
+    page.get_by_label("Add a value to cfg").and_(page.locator(":focus")).wait_for()
+    assert "metrix" in page.locator(".outcome .error").first.inner_text()  # it has no field
+    assert page.get_by_role("button", name="Run", exact=True).get_attribute("aria-disabled") == "true"
+
+
+def test_another_editor_wins_and_what_is_being_typed_stays(experiment, visit):
+    page = visit(experiment)
+    wait_for_count(page, "4 pictures")
+    page.get_by_label("Add a value to cfg").fill("6, 1")
+    experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, 8, 12]"))
+    wait_for_count(page, "6 pictures")
+    assert "changed by another program" in page.locator("#notices").inner_text()
+    assert page.get_by_label("Add a value to cfg").input_value() == "6, 1"
+    page.keyboard.type("0")
+    assert page.get_by_label("Add a value to cfg").input_value() == "6, 10"
+    page.keyboard.press("Enter")
+    wait_for_count(page, "10 pictures")
+    assert "cfg: [4, 8, 12, 6, 10]  # few" in experiment.read_text()
+
+
+def test_axes_vary_together_by_a_drag_and_alone_again(experiment, visit):
+    page = visit(experiment)
+    wait_for_count(page, "4 pictures")
+    page.locator("[id='axis 3.seed'], .card").nth(1).locator(".grip").drag_to(page.locator(".card").first)
+    wait_for_count(page, "2 pictures")
+    assert has(experiment, "zip:")
+    page.get_by_role("button", name="Vary seed alone").click()
+    wait_for_count(page, "4 pictures")
+    page.get_by_role("button", name="More for cfg").click()
+    page.get_by_label("Vary cfg together with").select_option("seed")
+    wait_for_count(page, "2 pictures")
+
+
+def test_pasted_lines_become_one_text_or_several(experiment, visit, browser):
+    page = visit(experiment, permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Vary prompt of CLIPTextEncode").click()
+    page.evaluate("navigator.clipboard.writeText('a wolf\\n\\na lynx\\n')")
+    page.keyboard.press("Control+v")
+    page.get_by_role("button", name="2 values, a line each").click()
+    wait_for_count(page, "12 pictures")
+    page.keyboard.press("Control+v")
+    page.get_by_role("button", name="One text").click()
+    wait_for_count(page, "16 pictures")
+
+
+def test_pictures_and_bundles_are_written(experiment, visit, tmp_path):
+    workflow = json.loads(json.dumps(TXT2IMG)) | {"10": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
+    experiment.with_name("workflow.json").write_text(json.dumps(workflow))
+    slots = SLOTS + '  image: {at: "10.image", kind: file}\n'
+    experiment.with_name("workflow.slots.yaml").write_text(slots)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a fox.png")
+    Image.new("RGB", (8, 9)).save(experiment.with_name("a.png"))
+    page = visit(experiment)
+    page.get_by_role("button", name="Vary image of LoadImage").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="image: choose files…").click()
+    chooser.value.set_files(tmp_path / "a fox.png")
+    assert has(experiment, "image: [a.png, inputs/a-fox.png]")
+    page.locator("img.thumb").wait_for()
+    assert page.evaluate("() => document.querySelector('img.thumb').decode().then(() => true)")
+    page.get_by_role("button", name="Add a named value that sets several inputs").click()
+    page.locator(".editor :focus").wait_for()
+    page.keyboard.type("tall")
+    page.get_by_label("Also set an input").select_option("height")
+    page.get_by_label("height of tall").fill("128")
+    assert has(experiment, 'look: [{label: tall, set: {prompt: "a fox", height: 128}}]')
+
+
+def test_the_question_about_money_is_asked_on_the_page(experiment, visit):
+    page = visit(experiment)
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.post_data_json["confirmed"])
+        route.fulfill(status=428, json={"question": "This costs 6 USD. Run?", "confirm": "yes"})
+
+    page.route("**/run", answer)
+    wait_for_count(page, "4 pictures")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("This costs 6 USD. Run?").wait_for()
+    page.get_by_role("button", name="No", exact=True).click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("button", name="Yes, run").click()
+    wait_until(lambda: asked == [None, None, "yes"])
+
+
+def test_what_the_page_has_no_control_for_stays_as_it_is(experiment, visit):
+    text = EXPERIMENT.replace("sweep:", 'derive:\n  prompt: "a {{ beast }}"   # kept\n\nsweep:').replace(
+        "    seed", "    beast: {choices: 'fox'}\n    seed"
+    )
+    experiment.write_text(text)
+    page = visit(experiment, "#yaml")
+    field = page.get_by_label("The text of mine/experiment.yaml")
+    assert field.input_value() == text
+    page.get_by_role("button", name="Close").click()
+    assert 'prompt: "a {{ beast }}"' in page.locator(".others").inner_text()
+    page.get_by_role("button", name="Remove 8").click()
+    wait_until(lambda: experiment.read_text() == text.replace("[4, 8]", "[4]"))
+
+
+def test_a_page_whose_server_has_gone_says_so_and_keeps_its_text(experiment, visit):
+    page = visit(experiment)
+    wait_for_count(page, "4 pictures")
+    page.goto(f"{page.url}#input=width")
+    page.locator("[data-key='input 5.width']:focus").wait_for()
+    page.server.stop()
+    page.get_by_label("width of EmptyLatentImage", exact=True).fill("128")
+    page.get_by_text("sweeper has stopped; start it again with sweeper open mine/experiment.yaml").wait_for()
+    assert page.get_by_label("width of EmptyLatentImage", exact=True).input_value() == "128"
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+def test_axe_finds_nothing_on_any_screen(experiment, visit, theme, width):
+    options = {"color_scheme": theme, "viewport": {"width": width, "height": 900}, "reduced_motion": "reduce"}
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    start = visit(**options)
+    start.evaluate(axe)
+    found = {"start": start.evaluate(AXE)}
+    experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, {label: high, value: 800}]"))
+    page = visit(experiment, **options)
+    page.evaluate(axe)
+    page.get_by_role("button", name="Vary sampler_name of KSampler").or_(page.locator(".fold").first).first.click()
+    page.get_by_role("button", name="high", exact=True).click()
+    page.get_by_role("button", name="More for cfg").click()
+    page.get_by_role("button", name="Add a named value").click()
+    page.get_by_label("Add a value to cfg").fill("abc")
+    page.keyboard.press("Enter")
+    page.get_by_role("group", name="cfg varies", exact=True).get_by_role("alert").wait_for()
+    found["editing"] = page.evaluate(AXE)
+    page.get_by_role("button", name="File", exact=True).click()
+    found["file"] = page.evaluate(AXE)
+    assert {place: problems for place, problems in found.items() if problems} == {}
