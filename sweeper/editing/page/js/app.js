@@ -1,6 +1,6 @@
 // What the page knows: the state of the server, which it follows and changes, and what is open and typed on the page.
 
-import { announce } from "../../../reporting/page/js/dom.js";
+import { announce } from "../../../serving/page/js/dom.js";
 import { applyChanges, nameInput, toLabel } from "./model.js";
 /** @import { Change, Input, State } from "./model.js" */
 

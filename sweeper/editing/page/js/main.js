@@ -1,6 +1,6 @@
 // The page of `sweeper open`: shows the state of the server, and turns presses into changes of the experiment's file.
 
-import { byId, copyText } from "../../../reporting/page/js/dom.js";
+import { byId, copyText } from "../../../serving/page/js/dom.js";
 import { createSwitch } from "../../../serving/page/js/segment.js";
 import { redraw, server, setDraw, TYPING, ui } from "./app.js";
 import { makeAxes } from "./axes.js";
