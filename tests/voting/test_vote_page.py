@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections import defaultdict
 from contextlib import closing
 from importlib.resources import files

@@ -106,9 +106,8 @@ def command(
                 loaded, target=prepared.specs, out=out, named=prepared.users, progress=display,
                 session=dask_options.choose_session(dask, dask_resources), **settings,
             )  # fmt: skip
-        answer = partial(
-            answer_search, result, find_idle=not quiet, real_run=real, confirm_command=f"{again} --confirm"
-        )
+        facts: dict[str, Any] = {"find_idle": not quiet, "real_run": real, "confirm_command": f"{again} --confirm"}
+        answer = partial(answer_search, result, **facts)
         show_end(result.run, None if result.has_finished else result.error, answer, experiment, loaded.name,
                  as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and result.ended_by != "interrupt":
