@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sweeper.errors import UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.serving.hosting import ServerThread, bind
-from sweeper.serving.page_files import SHARED_PAGE, join_script, read_page
+from sweeper.serving.page_files import SHARED_PAGE, join_script, read_html, read_page
 
 
 def is_loopback(name: str) -> bool:
@@ -160,7 +160,7 @@ class AccessControl:
         if sent:
             await asyncio.sleep(WRONG_TOKEN_SECONDS)
         if request.url.path == "/":
-            return Response(LOGIN_PAGE.read_bytes(), 401, NO_STORE, "text/html; charset=utf-8")
+            return Response(read_html(LOGIN_PAGE), 401, NO_STORE, "text/html; charset=utf-8")
         return PlainTextResponse(
             "a token is required; the address that sweeper printed has it", 401, {"www-authenticate": "Bearer"}
         )

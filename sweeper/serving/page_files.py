@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 SHARED_PAGE: Final = Path(__file__).parent / "page"  # files that several pages use
 _IMPORT: Final = re.compile(r'^import (?:\* as (\w+)|(\{[^}]*\})) from "([^"]+)";\n', re.MULTILINE)
@@ -20,10 +21,16 @@ _SHEET: Final = re.compile(r'^@import "([^"]+)";\n', re.MULTILINE)
 def read_page(folder: Path) -> dict[str, str]:
     """Return the texts of `index.html` in a folder, its style sheet and its script, by file name."""
     return {
-        "index.html": (folder / "index.html").read_text("utf-8"),
+        "index.html": read_html(folder / "index.html"),
         "page.css": join_styles(folder / "css" / "main.css"),
         "page.js": join_script(folder / "js" / "main.js"),
     }
+
+
+def read_html(path: Path) -> str:
+    """The text of a page, with the icon of all pages in the place of none."""
+    icon = quote((SHARED_PAGE / "icon.svg").read_text("utf-8"))
+    return path.read_text("utf-8").replace('href="data:,"', f'href="data:image/svg+xml,{icon}"')
 
 
 def join_styles(sheet: Path) -> str:

@@ -62,6 +62,9 @@ def test_one_file_opens_alone_and_its_marks_come_back(out, tmp_path, capsys, vis
     assert str(tmp_path) not in file.read_text("utf-8")
     page = visit(file)
     page.wait_for_function(f"({LOADED})() === 3")
+    assert (page.title(), page.locator(".made").inner_text()) == ("made-up · sweeper", "made with sweeper")
+    icon = page.locator("link[rel=icon]").get_attribute("href")
+    page.evaluate("src => Object.assign(new Image(), { src }).decode()", icon)  # the policy of the page allows it
     page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
     marks = page.evaluate("sweeper.page.marks.toFile()")
     (tmp_path / "marks.json").write_text(marks)

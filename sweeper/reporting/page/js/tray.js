@@ -29,7 +29,8 @@ export function create(page) {
   const { dataset, update } = page;
   const [scrubber, films] = [Transport.createScrubber(page), Transport.createGridClock(page)];
   const picked = el("div", { class: "tray", role: "group", "aria-label": "Collected trials" });
-  const node = el("footer", { class: "below" }, scrubber.node, films.node, picked);
+  const isSent = dataset.raw.first?.address !== undefined; // a file for others
+  const node = el("footer", { class: "below" }, scrubber.node, films.node, picked, isSent && el("p", { class: "made" }, "made with sweeper"));
 
   /** @param {number} trial @param {string} word @param {() => void} remove */
   function makeItem(trial, word, remove) {
