@@ -36,16 +36,17 @@ def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
     page.keyboard.press("Escape")
 
 
-def test_shared_cell_opens_as_a_strip_below_its_row(folder, opened):
+def test_shared_cell_opens_in_its_place_as_a_small_grid(folder, opened):
     page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
     cells = page.locator(".opened .cell")
+    below = page.locator('[data-trial="3"]').first.bounding_box()
     page.locator(".cell .badge").nth(1).click()
     assert cells.evaluate_all("all => all.map(one => Number(one.dataset.trial))") == [6, 7, 8]
     assert cells.locator(".caption").all_inner_texts() == ["seed 1", "seed 2", "seed 3"]
-    above, strip, below = (page.locator(place).first.bounding_box()
-                           for place in ('[data-trial="6"]', ".opened", '[data-trial="3"]'))  # fmt: skip
-    assert above["y"] + above["height"] < strip["y"]
-    assert strip["y"] + strip["height"] < below["y"]
+    cell, small = (page.locator(place).first.bounding_box() for place in ('.row [data-trial="6"]', ".opened"))
+    assert cell["y"] == small["y"]
+    assert page.locator('[data-trial="3"]').first.bounding_box() == below  # the other cells stay where they are
+    assert small["x"] + small["width"] <= 1400
     cells.first.focus()
     for key in ("ArrowRight", "k"):
         page.keyboard.press(key)

@@ -126,7 +126,7 @@ def test_trial_is_shown_beside_its_accepted_picture(checked, opened):
     assert sources[0].startswith("accepted/")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
     page.keyboard.press("d")
-    page.wait_for_selector("canvas[data-done]")
+    page.wait_for_selector(".subtracted img + img")
     page.keyboard.press("ArrowRight")  # this trial has no accepted picture
     assert page.get_by_role("button", name="Beside the accepted").count() == 0
 

@@ -6,9 +6,7 @@ import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
 
-TRANSFORMS = (
-    "() => [...document.querySelectorAll('#zoom .lens :is(img, canvas)')].map(one => getComputedStyle(one).transform)"
-)
+TRANSFORMS = "() => [...document.querySelectorAll('#zoom .lens img')].map(one => getComputedStyle(one).transform)"
 
 
 @pytest.fixture

@@ -352,9 +352,10 @@ function makeMarkMenu({ dataset, marks, update }) {
  * @param {string[][]} views @param {(view: string) => void} choose @returns {BarPart}
  */
 function makeTabs(views, choose) {
-  const tabs = views.map(([name, text]) =>
-    el("button", { role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
-  );
+  const { node } = createSegment("View", Object.fromEntries(views), choose);
+  node.setAttribute("role", "tablist");
+  const tabs = [...node.querySelectorAll("button")];
+  for (const tab of tabs) tab.role = "tab";
   /** @param {string} key @param {KeyboardEvent} event */
   function step(key, { target }) {
     const [index, count] = [tabs.findIndex((tab) => tab === target), tabs.length];
@@ -362,7 +363,7 @@ function makeTabs(views, choose) {
     tabs[next % count].focus();
     choose(views[next % count][0]);
   }
-  const node = el("div", { class: "tabs segment", role: "tablist", "aria-label": "View" }, tabs);
+  node.classList.add("tabs");
   Keys.bind(node, "", [["ArrowLeft ArrowRight Home End", "", step]]);
   return {
     nodes: [node],

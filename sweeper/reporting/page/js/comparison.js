@@ -1,7 +1,7 @@
-// Compares pictures: side by side, or two of them blinking, under a slider, or as their difference. A canvas subtracts
+// Compares pictures: side by side, or two of them blinking, under a slider, or as their difference. The style sheet subtracts
 // them, because a page that is opened from a disk may not read pixels.
 
-import { el, toUrl } from "../../../serving/page/js/dom.js";
+import { el } from "../../../serving/page/js/dom.js";
 import * as Media from "./media.js";
 import * as Transport from "./transport.js";
 /** @import { PageFile } from "./dataset.js" */
@@ -117,39 +117,22 @@ function makeSlider(a, b, left, right) {
 
 /** @param {PageFile} a @param {PageFile} b */
 function makeDifference(a, b) {
-  const canvas = el("canvas", { role: "img", "aria-label": "Difference of the two pictures; black where they are equal" });
-  const label = "How much differences are amplified";
-  const gain = el("input", { type: "range", min: 0, max: 6, step: 1, value: 2, "aria-label": label, oninput: amplify });
-  const status = el("span", {});
+  const pictures = /** @type {HTMLImageElement[]} */ ([showFull(a), showFull(b)]);
+  const label = "Difference of the two pictures; black where they are equal";
+  const stack = el("div", { class: "stack lens subtracted", role: "img", "aria-label": label }, pictures);
+  const gain = el("input", { type: "range", min: 0, max: 6, step: 1, value: 2, "aria-label": "How much differences are amplified", oninput: amplify });
+  const status = el("span");
   function amplify() {
     const factor = 2 ** Number(gain.value);
-    canvas.style.filter = `brightness(${factor})`;
+    stack.style.filter = `brightness(${factor})`;
     status.textContent = `× ${factor}`;
   }
   amplify();
-  drawDifference(canvas, a, b).then((problem) => {
-    if (problem) status.textContent = problem;
-  });
-  const controls = el("div", { class: "strip" }, "difference", gain, status);
-  return el("div", { class: "stage" }, el("div", { class: "stack lens" }, canvas), controls);
-}
-
-/** Draw the difference; returns the reason if that is not possible, else "". @param {HTMLCanvasElement} canvas @param {PageFile} a @param {PageFile} b */
-async function drawDifference(canvas, a, b) {
-  const [one, two] = [a, b].map((file) => Object.assign(new Image(), { src: toUrl(file.path) }));
-  try {
-    await Promise.all([one.decode(), two.decode()]);
-  } catch {
-    return "one of the pictures cannot be read";
-  }
-  const [width, height] = [one.naturalWidth, one.naturalHeight];
-  if (width !== two.naturalWidth || height !== two.naturalHeight)
-    {return `${width} × ${height} against ${two.naturalWidth} × ${two.naturalHeight}: only pictures of the same size have a difference`;}
-  Object.assign(canvas, { width, height });
-  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  pen.drawImage(one, 0, 0);
-  pen.globalCompositeOperation = "difference";
-  pen.drawImage(two, 0, 0);
-  canvas.dataset.done = "true";
-  return "";
+  Promise.all(pictures.map((picture) => picture.decode())).then(() => {
+    const [one, two] = pictures.map(({ naturalWidth, naturalHeight }) => `${naturalWidth} × ${naturalHeight}`);
+    if (one === two) return;
+    stack.replaceChildren();
+    status.textContent = `${one} against ${two}: only pictures of the same size have a difference`;
+  }, () => {}); // a picture that is lost says so itself
+  return el("div", { class: "stage" }, stack, el("div", { class: "strip" }, "difference", gain, status));
 }

@@ -39,7 +39,7 @@ export function create(page) {
     replaceIfChanged(statuses, counts.map(([word, count]) => (word === "succeeded" ? el("span", {}, `${count.toLocaleString("en")} done`) : filters.makeCount("status", word, count))));
     states.hidden = !raw.check;
     if (raw.check) {
-      const byState = dataset.countCheckStates();
+      const byState = ValueText.countEach(dataset.listRows().map((row) => dataset.check[0].label(row)));
       const words = [...new Set([...CHECK_STATES, ...byState.keys()])].filter((word) => byState.has(word));
       replaceIfChanged(states, words.map((word) => filters.makeCount("check", word, byState.get(word) ?? 0)));
     }

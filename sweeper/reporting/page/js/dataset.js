@@ -282,11 +282,6 @@ export class Dataset {
     return ValueText.countEach(this.listRows().map((row) => this.status(row)));
   }
 
-  /** How many rows have which state of the check. */
-  countCheckStates() {
-    return ValueText.countEach(this.listRows().map((row) => this.check[0].label(row)));
-  }
-
   /** All rows, in the order of the data. */
   listRows() {
     return Array.from({ length: this.size }, (_, row) => row);

@@ -78,12 +78,11 @@ export class GridView {
     /** @type {Map<string, Cell.CellContext>} */
     this.contexts = new Map(); // by the shape of cells
     this.geometry = GridGeometry.compute(arrangement, shapes, size, texts, room);
-    this.strip = Strip.create(this);
-    if (this.strip) this.geometry = GridGeometry.compute(arrangement, shapes, size, texts, room, this.strip.opening);
     this.summary = texts.hasSummary ? PlotData.makeLineSummary(arrangement, context) : null;
     this.labels = GridLabels.create(this.arrangement, this.geometry, context.openAxes, this.summary?.describe);
     this.canvas = this.makeCanvas();
     this.scroller = this.makeScroller();
+    this.strip = Strip.create(this);
     GridEvents.listen(this);
     this.scroller.addEventListener("scroll", () => (this.waitForPause(GridView.PAUSE), this.schedule()), { passive: true });
     // Start waiting from the frame that shows the grid, however long it took to build.

@@ -8,16 +8,7 @@ import * as Workflow from "./workflow.js";
 /** @import { GridView } from "./grid.js" */
 
 /** @type {Record<string, [number, number]>} rows and columns that a key moves */
-const STEPS = {
-  ArrowLeft: [0, -1],
-  ArrowRight: [0, 1],
-  ArrowUp: [-1, 0],
-  ArrowDown: [1, 0],
-  PageUp: [-5, 0],
-  PageDown: [5, 0],
-  Home: [0, -1e9],
-  End: [0, 1e9],
-};
+const STEPS = { ...Keys.ARROWS, PageUp: [-5, 0], PageDown: [5, 0], Home: [0, -1e9], End: [0, 1e9] };
 
 /** React to keys, clicks, drags, and pointers over a film. @param {GridView} grid */
 export function listen(grid) {

@@ -27,7 +27,6 @@ import * as Layout from "./layout.js";
 /** @typedef {{widths: Float64Array, heights: Float64Array, spans?: Span[][]}} Shapes of the columns and rows, the widest column being 1; of a list also its cells */
 /** @typedef {{width: number, height: number, scrollbar: number}} Room pixels */
 /** @typedef {{lineCount: number, hasSummary: boolean}} Texts the lines of a caption, and whether labels have a line below them */
-/** @typedef {{r: number, height: number} | null} Opening room that is kept free below a row */
 
 const GAP = 4;
 const BAND = 26;
@@ -155,14 +154,14 @@ function measureShapes({ rows, columns, find }, dataset) {
 /**
  * Compute the geometry of a grid whose widest column has `size` pixels.
  * @param {Layout.Arrangement} arrangement @param {Shapes} shapes @param {number} size
- * @param {Texts} texts @param {Room} room @param {Opening} [opening] @returns {Geometry}
+ * @param {Texts} texts @param {Room} room @returns {Geometry}
  */
-export function compute(arrangement, { widths, heights, spans }, size, texts, room, opening = null) {
+export function compute(arrangement, { widths, heights, spans }, size, texts, room) {
   const caption = computeCaption(texts.lineCount);
   const columnWidths = widths.map((width) => Math.max(Math.min(MIN_WIDTH, size), Math.round(width * size)));
   const rowHeights = heights.map((height) => Math.max(Math.min(MIN_HEIGHT, size), Math.round(height * size)) + caption);
   const { xx, yy } = arrangement.axis;
-  const rows = computeOffsets(arrangement.rows, rowHeights, yy ? BAND : 0, yy ? 10 : 0, opening);
+  const rows = computeOffsets(arrangement.rows, rowHeights, yy ? BAND : 0, yy ? 10 : 0);
   const columns = computeOffsets(arrangement.columns, columnWidths, 0, xx ? OUTER_GAP : 0);
   const labels = computeLabels(arrangement, columnWidths, room.width < 600, texts.hasSummary);
   const findSpan = (/** @type {number} */ r, /** @type {number} */ c) => /** @type {Span} */ (spans ? (spans[r][c] ?? [0, 0]) : [columns.starts[c], columns.lengths[c]]);
@@ -233,15 +232,14 @@ function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
  * @param {Float64Array} lengths of the lines
  * @param {number} titleHeight kept free before each group with one outer value
  * @param {number} groupGap between these groups
- * @param {Opening} [opening]
  */
-function computeOffsets(lines, lengths, titleHeight, groupGap, opening = null) {
+function computeOffsets(lines, lengths, titleHeight, groupGap) {
   const starts = new Float64Array(lines.length);
   let offset = 0;
   lines.forEach((line, index) => {
     if (index === 0 || line.outer !== lines[index - 1].outer) offset += titleHeight + (index === 0 ? 0 : groupGap);
     starts[index] = offset;
-    offset += lengths[index] + GAP + (opening?.r === index ? opening.height : 0);
+    offset += lengths[index] + GAP;
   });
   return { starts, lengths, end: offset };
 }

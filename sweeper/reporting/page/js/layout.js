@@ -157,14 +157,9 @@ export function arrange(dataset, view, holds = () => true) {
     shown += 1;
   }
   const axis = { x, y, xx, yy };
-  return compact(axis, makeHeads(dataset, axis), across, down, used, { cells, filtered, next, shown, pins });
-}
-
-/** @param {Dataset} dataset @param {Record<Direction, Columns.Axis | undefined>} axis @returns {Record<Direction, Head | undefined>} */
-function makeHeads(dataset, axis) {
   const placed = Object.values(axis).flatMap((one) => one ?? []);
-  const [x, y, xx, yy] = DIRECTIONS.map((direction) => axis[direction] && makeHead(dataset, axis[direction], placed));
-  return { x, y, xx, yy };
+  const heads = Object.fromEntries(DIRECTIONS.map((direction) => [direction, axis[direction] && makeHead(dataset, axis[direction], placed)]));
+  return compact(axis, /** @type {Arrangement["heads"]} */ (heads), across, down, used, { cells, filtered, next, shown, pins });
 }
 
 /**

@@ -156,8 +156,7 @@ export class Marks {
 
   /** @param {string} digest @param {RequestInit} [options] */
   post(digest, options = {}) {
-    const body = JSON.stringify({ [digest]: this.byDigest.get(digest) });
-    return fetch("marks", { method: "POST", headers: { "content-type": "application/json" }, body, ...options });
+    return Dom.postJson("marks", { [digest]: this.byDigest.get(digest) }, options);
   }
 
   /** All marks as a file that another page of this sweep reads. */

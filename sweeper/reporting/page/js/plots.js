@@ -192,8 +192,6 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
 const [WIDTH, HEIGHT] = [Chart.PLOT.width, 480]; // units of a map with that many cells
 const [MAX_CELL, MIN_CELL] = [24, 2]; // units
 const LEVELS = 64; // colours, each of which is one path
-/** @type {Record<string, [number, number]>} */
-const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 /** @param {HeatMapData} map */
 function drawHeatMap(map) {
@@ -234,11 +232,11 @@ function drawHeatMap(map) {
   const find = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {[number, number]} */ ([Math.floor((y - toY(1)) / height), Math.floor((x - toX(0)) / width)]);
   Chart.listenToPointer(node, find, show, open);
   const move = (/** @type {string} */ key) => {
-    show(current ? [current[0] + STEPS[key][0], current[1] + STEPS[key][1]] : [0, 0]);
+    show(current ? [current[0] + Keys.ARROWS[key][0], current[1] + Keys.ARROWS[key][1]] : [0, 0]);
     marker.scrollIntoView({ block: "nearest", inline: "nearest" });
   };
   Keys.bind(node, "In a heat map", [
-    [Object.keys(STEPS).join(" "), "the next cell", move],
+    [Object.keys(Keys.ARROWS).join(" "), "the next cell", move],
     ["Enter", "show its trials", () => current && open(current)],
   ]);
   return [el("div", { class: "wide" }, node), status];

@@ -1,7 +1,7 @@
 // The answers to a check: a change is accepted, or it is a bug. Where a server can accept, it does so at once; otherwise
 // the answers are marks, from which the page makes one command. Also the causes that changed cases have in common.
 
-import { announce, copyText, el } from "../../../serving/page/js/dom.js";
+import { announce, copyText, el, postJson } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import * as MarkExport from "./mark_export.js";
 /** @import { Dataset } from "./dataset.js" */
@@ -39,8 +39,7 @@ export function makeAnswers({ dataset, marks }, row) {
 async function sendAcceptance(dataset, row) {
   const trial = dataset.trial(row);
   const seen = [...(dataset.finding(row)?.accepted ?? []).map(({ path }) => path), ...dataset.files(row).map(({ sha256 }) => sha256)];
-  const options = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ trial, seen }) };
-  const response = await fetch("accept", options).catch(() => null);
+  const response = await postJson("accept", { trial, seen }).catch(() => null);
   if (response === null) return "not accepted: the server does not respond; start `sweeper view` again";
   return response.ok ? `trial ${trial} is accepted` : `not accepted: ${await response.text()}`;
 }

@@ -121,7 +121,7 @@ export class SearchView {
       "button",
       { onclick: () => this.open(point), title: "Show all pictures of this point", "data-keep": `best ${point.number}` },
       Dom.el("span", { class: "thumbs" }, thumbs),
-      Dom.el("span", { class: "words" }, Dom.el("b", {}, this.describeGoals(point)), Dom.el("span", {}, this.describeSpace(point)), Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point)}`)),
+      Dom.el("span", { class: "words" }, Dom.el("b", {}, this.describeGoals(point)), Dom.el("span", {}, this.space.map(({ name, format }) => `${name} ${format(point)}`).join(" · ")), Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point)}`)),
     );
     button.dataset.point = String(point.number);
     return button;
@@ -131,11 +131,6 @@ export class SearchView {
   describeGoals(point) {
     const known = this.goals.flatMap((goal, index) => (point.objectives[index] === null ? [] : [`${this.search.objectives[index].short} ${goal.format(point)}`]));
     return known.join(" · ") || "no objective";
-  }
-
-  /** @param {SearchPoints.SearchPoint} point */
-  describeSpace(point) {
-    return this.space.map((dimension) => `${dimension.name} ${dimension.format(point)}`).join(" · ");
   }
 
   // --- parallel coordinates and slices
@@ -238,9 +233,7 @@ export class SearchView {
     return failed === undefined ? "" : dataset.reason(failed).slice(0, 160);
   }
 
-  hideCard() {
-    this.card.hidden = true;
-  }
+  hideCard = () => (this.card.hidden = true);
 
   highlight() {
     for (const node of this.scroller.querySelectorAll(".chosen")) {

@@ -1,6 +1,6 @@
 // What one can give to others of the page: one file, a picture or a PDF of what is shown, and the address.
 
-import { announce, copyText, el, makeButton, makePanel, toUrl } from "../../../serving/page/js/dom.js";
+import { announce, copyText, el, makeButton, makePanel, postJson, toUrl } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 import * as Workflow from "./workflow.js";
 /** @import { Page } from "./main.js" */
@@ -57,9 +57,8 @@ function makeCommand(page, file, option) {
 async function download(page, file) {
   const { x, y } = page.getState();
   announce(`${file} is being made…`);
-  const body = JSON.stringify({ file, x, y, trials: describeShown(page), address: location.hash });
   try {
-    const answer = await fetch("share", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const answer = await postJson("share", { file, x, y, trials: describeShown(page), address: location.hash });
     if (!answer.ok) throw new Error(await answer.text());
     const url = URL.createObjectURL(await answer.blob());
     el("a", { href: url, download: file }).click();

@@ -138,9 +138,7 @@ export class TableView {
   }
 
   /** The first row that is fully in view. */
-  findFirstVisible() {
-    return Math.ceil(this.scroller.scrollTop / this.rowHeight);
-  }
+  findFirstVisible = () => Math.ceil(this.scroller.scrollTop / this.rowHeight);
 
   /** Make a row the current one. @param {number} index @param {boolean} [stay] whether the view stays even if the row is outside of it */
   setCurrent(index, stay = false) {
@@ -198,9 +196,8 @@ export class TableView {
   }
 
   /** The row of the data, or -1. */
-  getCurrentRow() {
-    return this.rows[this.current] ?? -1;
-  }
+  getCurrentRow = () => this.rows[this.current] ?? -1;
+  focus = () => this.scroller.focus();
 
   /** Show a changed mark; returns whether other columns have values now. @param {number} row */
   refreshMark(row) {
@@ -211,10 +208,6 @@ export class TableView {
     });
     if (cells[0]?.parentElement?.contains(this.marker)) this.marking.show(row);
     return chooseColumns(this.context.dataset, this.context.state).join() !== this.columns.join();
-  }
-
-  focus() {
-    this.scroller.focus();
   }
 
   /** @returns {[number, number]} */

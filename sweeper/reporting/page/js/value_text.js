@@ -17,29 +17,12 @@ export function decodeValue(value) {
   return value;
 }
 
-/**
- * JSON text of a value that may hold BigInts.
- * @param {Value} value
- * @param {string} [indent] what the lines after the first begin with
- * @param {string} [step] the indent of one level; without it the text is one line
- * @returns {string}
- */
-export function toJson(value, indent = "", step = "") {
-  const next = indent + step;
-  const [open, end] = step ? ["\n" + next, "\n" + indent] : ["", ""];
-  const comma = step ? ",\n" + next : ",";
-  if (typeof value === "bigint") return value.toString();
-  if (Array.isArray(value)) {
-    if (value.length === 0) return "[]";
-    return value.some((item) => item !== null && typeof item === "object")
-      ? `[${open}${value.map((item) => toJson(item, next, step)).join(comma)}${end}]`
-      : `[${value.map((item) => toJson(item)).join(step ? ", " : ",")}]`;
-  }
-  if (value !== null && typeof value === "object") {
-    const items = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}:${step && " "}${toJson(item, next, step)}`);
-    return items.length ? `{${open}${items.join(comma)}${end}}` : "{}";
-  }
-  return JSON.stringify(value);
+/** JSON text of a value that may hold BigInts. @param {Value} value @param {string} [step] the indent of one level; without it the text is one line */
+export function toJson(value, step = "") {
+  const write = (/** @type {(item: bigint) => string} */ toItem) => JSON.stringify(value, (_, item) => (typeof item === "bigint" ? toItem(item) : item), step);
+  let mark = "#"; // with which no text of the value begins
+  for (const text = write(String); text?.includes(`"${mark}`); ) mark += "#";
+  return write((item) => `${mark}${item}`).replaceAll(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
 }
 
 /** The exact text of a value: two values that differ have two texts. @param {Value} value @returns {string} */

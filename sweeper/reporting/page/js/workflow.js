@@ -18,7 +18,7 @@ export function toText(dataset, row) {
   for (const { node, input, values, of } of changes) {
     if (of[row] >= 0) graph[node].inputs[input] = decodeValue(values[of[row]]);
   }
-  return toJson(graph, "", "  ") + "\n";
+  return toJson(graph, "  ") + "\n";
 }
 
 /** The workflow of a row and a name for its file. @param {Dataset} dataset @param {number} row @returns {[text: string | null, name: string]} */

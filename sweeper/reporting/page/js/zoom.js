@@ -76,8 +76,6 @@ export class Zoom {
   /** @type {Record<string, string>} */
   static MODE_KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
   static MODE_LABELS = { single: "One picture", side: "Side by side", blink: "Blink", slider: "Slider", difference: "Difference" };
-  /** @type {Record<string, [down: number, across: number]>} */
-  static ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
   /** @param {HTMLDialogElement} dialog @param {Page} page */
   constructor(dialog, page) {
@@ -334,7 +332,7 @@ export class Zoom {
   bindKeys() {
     const press = (/** @type {string} */ key) => Keys.press(this.parts.nodes.stage, key);
     Keys.bind(this.dialog, "In an open trial", [
-      [Object.keys(Zoom.ARROWS).join(" "), "the next trial", (key) => this.go(...Zoom.ARROWS[key])],
+      [Object.keys(Keys.ARROWS).join(" "), "the next trial", (key) => this.go(...Keys.ARROWS[key])],
       ["h", "pin as reference for other trials, or stop that", () => this.hold()],
       [Object.keys(Zoom.MODE_KEYS).join(" "), "side by side, blink, slider, difference, one picture", (key) => this.setMode(Zoom.MODE_KEYS[key])],
       ["z + = -", PanZoom.HELP, (key) => this.panZoom.onKey(key)],

@@ -69,6 +69,10 @@ export function focusByKey(host, key) {
 /** @param {Element | null} node @returns {node is HTMLElement | SVGElement} */
 const isFocusable = (node) => node instanceof HTMLElement || node instanceof SVGElement;
 
+/** Send a value to the server as JSON. @param {string} path @param {any} value @param {RequestInit} [more] options */
+export const postJson = (path, value, more = {}) =>
+  fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(value), ...more });
+
 /** @type {number | undefined} */
 let scrollbar;
 

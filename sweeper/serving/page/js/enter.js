@@ -1,16 +1,13 @@
 // The login page. The token comes from the address, behind `#`, or the user types it.
 
-const form = /** @type {HTMLFormElement} */ (document.getElementById("enter"));
-const field = /** @type {HTMLInputElement} */ (document.getElementById("token"));
-const message = /** @type {HTMLElement} */ (document.getElementById("message"));
+import { byId, postJson } from "./dom.js";
+
+const field = /** @type {HTMLInputElement} */ (byId("token"));
+const message = byId("message");
 
 /** @param {string} token */
 async function logIn(token) {
-  const response = await fetch("session", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ token }),
-  });
+  const response = await postJson("session", { token });
   if (response.ok) location.replace("./");
   else {
     message.classList.add("shown");
@@ -18,7 +15,7 @@ async function logIn(token) {
   }
 }
 
-form.addEventListener("submit", (event) => {
+byId("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   logIn(field.value.trim());
 });

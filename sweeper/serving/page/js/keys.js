@@ -8,6 +8,8 @@ import { el } from "./dom.js";
  *   returns false is left to others.
  */
 
+/** @type {Record<string, [down: number, across: number]>} */
+export const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 /** @type {Map<string, Binding[]>} by title, the latest at the end */
 const groups = new Map();
 /** @type {Record<string, string>} */

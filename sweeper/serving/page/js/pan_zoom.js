@@ -81,10 +81,9 @@ export class PanZoom {
   /** One pixel of the picture on one of the screen, or back to the whole picture. @param {{clientX: number, clientY: number}} [at] */
   toggleActualSize(at) {
     if (this.isMagnified()) return this.reset();
-    const picture = this.host.querySelector(".lens :is(img, canvas)");
-    if (picture === null) return;
-    const [width, height] = picture instanceof HTMLImageElement ? [picture.naturalWidth, picture.naturalHeight] : [picture.clientWidth, 0];
-    const fitted = Math.min(picture.clientWidth / width, height ? picture.clientHeight / height : Infinity) * devicePixelRatio;
+    const picture = this.host.querySelector(".lens img");
+    if (!(picture instanceof HTMLImageElement)) return;
+    const fitted = Math.min(picture.clientWidth / picture.naturalWidth, picture.clientHeight / picture.naturalHeight) * devicePixelRatio;
     this.scaleTo(fitted < 0.99 ? 1 / fitted : 2 ** Math.ceil(Math.log2(fitted * 1.5)) / fitted, at, PanZoom.findFrame(picture));
   }
 

@@ -1,6 +1,6 @@
 // The vote page: shows a pair, takes the answer by key, mouse or touch, and asks for the next pair.
 
-import { byId, el } from "../../../serving/page/js/dom.js";
+import { byId, el, postJson } from "../../../serving/page/js/dom.js";
 import * as Keys from "../../../serving/page/js/keys.js";
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
 import { createInterval, createSwitch } from "../../../serving/page/js/segment.js";
@@ -277,7 +277,7 @@ async function start() {
   listen();
   about = /** @type {VoteStart} */ (await sendRequest("start", null, report));
   const { experiment, pairs } = about;
-  document.title = `${experiment}: sweeper vote`;
+  document.title = `${experiment} · sweeper vote`;
   byId("experiment").textContent = experiment;
   const minutes = Math.max(1, Math.round((pairs * SECONDS_PER_PAIR) / 60));
   byId("about").textContent = `Two pictures, one difference: say which is better. ${pairs} pairs, about ${minutes} minute${minutes === 1 ? "" : "s"}. You can stop at any time.`;
@@ -312,7 +312,7 @@ async function sendRequest(path, body, report) {
   for (let pause = 250; ; pause = Math.min(pause * 2, 4000)) {
     let response = null;
     try {
-      response = await fetch(path, body === null ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+      response = await (body === null ? fetch(path) : postJson(path, body));
     } catch {
       report("The server does not respond. Your vote is kept here and will be sent again.");
     }
