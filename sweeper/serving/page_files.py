@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -38,6 +39,7 @@ def join_styles(sheet: Path) -> str:
     return _SHEET.sub(lambda found: join_styles(sheet.parent / found[1]), sheet.read_text("utf-8"))
 
 
+@cache  # to join the script of a report takes longer than to write a small one
 def join_script(main: Path) -> str:
     """A module and all that it imports as one classic script: each becomes a function that returns its exports.
 
