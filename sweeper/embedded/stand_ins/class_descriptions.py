@@ -209,7 +209,8 @@ def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> 
     """Model folder -> the file names that the loaders list, without duplicates, and then those in models/."""
     found: dict[str, dict[str, None]] = {}
     for node in nodes.values():
-        for name, (kind, options) in {**node.required, **node.optional}.items():
+        inputs = {**node.required, **node.optional} if node.models else {}  # few classes load models
+        for name, (kind, options) in inputs.items():
             if name in node.models:
                 choices = kind if isinstance(kind, list) else options.get("options", [])
                 names = [choice for choice in choices if isinstance(choice, str)]
