@@ -15,6 +15,7 @@ import sweeper
 from sweeper.comfy import jobs_api
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
+from tests.running.run_processes import Runners
 from tests.running.servers import DIALECTS, REAL, WITH_UPLOAD, colour
 from tests.running.servers import TEMPLATE as COLOURED
 
@@ -64,6 +65,13 @@ NODES = {
 def short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that lacks a job is believed after a moment, because the lists of our server do not lag by default."""
     monkeypatch.setattr(jobs_api, "LIST_LAG", 0.3)
+
+
+@pytest.fixture(scope="session")
+def runners() -> Iterator[Runners]:
+    """Starts runs that are killed or interrupted."""
+    with Runners() as found:
+        yield found
 
 
 @pytest.fixture(params=DIALECTS)

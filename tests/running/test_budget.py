@@ -16,7 +16,6 @@ from sweeper.errors import UnreachableError, UsageError
 from sweeper.model.money import Amount, to_micros, to_usd
 from sweeper.running.run_events import JobSubmitted, Notice, RunCounts, TrialDone
 from tests.running.fault_proxy import AFTER, BEFORE, LATE, STREAM, FaultyProxy
-from tests.running.run_processes import Runners
 from tests.running.servers import Served
 from tests.running.shop import KEY_VARIABLE, PRICE, Shop, load_charges
 
@@ -30,12 +29,6 @@ def _key(monkeypatch):
 def shop():
     with Shop() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
-        yield found
 
 
 def test_run_ends_in_order_at_the_budget_and_goes_on_with_a_larger_one(shop, experiment, tmp_path):

@@ -10,7 +10,6 @@ import pytest
 import sweeper
 from sweeper.running.run_events import JobSubmitted
 from sweeper.running.stop_control import StopControl
-from tests.running.run_processes import Runners
 from tests.running.servers import SLOW, Served
 
 # By the OpenAPI document of ComfyUI's repository; `offset` is deprecated in Cloud's list of jobs only.
@@ -41,7 +40,7 @@ def recording_server(dialect, tmp_path):
         assert any(re.match(needed, line) for line in requests), needed
 
 
-def test_no_run_makes_a_deprecated_call(recording_server, coloured, tmp_path):
+def test_no_run_makes_a_deprecated_call(runners, recording_server, coloured, tmp_path):
     proxy, target = recording_server.proxy, recording_server.target(concurrency=2)
     plan = coloured(2)
     assert sweeper.run(plan, target, tmp_path / "plain").succeeded == 2
@@ -69,16 +68,15 @@ def test_no_run_makes_a_deprecated_call(recording_server, coloured, tmp_path):
 
     plan = coloured(2)
     accepted = len(proxy.accepted)
-    with Runners() as runners:
-        runner = runners.start(plan, target, tmp_path / "killed")
+    runner = runners.start(plan, target, tmp_path / "killed")
 
-        def kill(asked, when):
-            recording_server.record(asked, when)
-            if asked.submits and when == "after":
-                runner.send(signal.SIGKILL)
+    def kill(asked, when):
+        recording_server.record(asked, when)
+        if asked.submits and when == "after":
+            runner.send(signal.SIGKILL)
 
-        proxy.on_step = kill
-        assert runner.wait().killed
+    proxy.on_step = kill
+    assert runner.wait().killed
     proxy.on_step = recording_server.record
     assert sweeper.run(plan, target, tmp_path / "killed").succeeded == 2
     assert len(proxy.accepted) == accepted + 2  # the killed run's job was found

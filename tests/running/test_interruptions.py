@@ -29,12 +29,6 @@ from tests.running.run_processes import Runners
 from tests.running.servers import Served
 
 
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
-        yield found
-
-
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 def test_jobs_that_a_restarted_server_lost_are_sent_again(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=[1, 2, 3])

@@ -12,7 +12,6 @@ import pytest
 
 from tests.running.fault_proxy import Asked
 from tests.running.invariants import broken_promises
-from tests.running.run_processes import Runners
 from tests.running.servers import DIALECTS, Served
 
 MANY = int(os.environ.get("SWEEPER_SCHEDULES", "0").rpartition(":")[2]) >= 100
@@ -20,12 +19,6 @@ SOME = 6
 TRIALS = 2
 
 pytestmark = pytest.mark.timeout(3600 if MANY else 120)  # all steps on a real server take half an hour
-
-
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
-        yield found
 
 
 def chosen(number: int, salt: int) -> list[int]:

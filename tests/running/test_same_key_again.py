@@ -12,7 +12,6 @@ import sweeper
 from sweeper.comfy import jobs_api
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
-from tests.running.run_processes import Runners
 from tests.running.servers import REAL, Served
 from tests.running.test_transient_failures import rows_of
 
@@ -75,12 +74,6 @@ def strike(server, fault, times):
 @pytest.fixture(params=HOSTS)
 def host(request, tmp_path):
     with Host(request.param, tmp_path / "data") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
         yield found
 
 

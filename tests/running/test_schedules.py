@@ -31,12 +31,6 @@ FEW = 6
 KNOBS = ("queue_full_times", "truncate_download_times", "expire_download_times", "drop_events_times", "lose_times")
 
 
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
-        yield found
-
-
 @dataclass(frozen=True, slots=True)
 class Life:
     """The fault of one process of the runner: a kill at a disk step or around a request, a full disk, or none."""

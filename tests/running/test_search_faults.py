@@ -17,7 +17,6 @@ from sweeper.model.money import Amount
 from sweeper.running.run_events import Notice, RoundPlanned, RunEnded, TrialDone
 from sweeper.running.stop_control import StopControl
 from tests.running.conftest import NODES, make_node, paint
-from tests.running.run_processes import Runners
 from tests.running.searches import find_broken_promises, load_rows, write_search
 from tests.running.servers import REAL
 from tests.running.shop import KEY_VARIABLE, PRICE, Shop, load_charges
@@ -53,12 +52,6 @@ def serve(tmp_path):
     yield start
     for server in started:
         server.stop()
-
-
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
-        yield found
 
 
 def test_failed_points_are_not_tried_again(serve, tmp_path):

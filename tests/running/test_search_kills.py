@@ -27,12 +27,6 @@ TRIALS = 6
 KILLS = 6  # of one search
 
 
-@pytest.fixture(scope="module")
-def runners():
-    with Runners() as found:
-        yield found
-
-
 class Killed:
     """A search on a server of its own, killed at some steps one after the other, and then brought to its end."""
 
