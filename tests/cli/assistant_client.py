@@ -10,17 +10,16 @@ import shutil
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
-
-from sweeper.cli.assistant.mcp_tools import make_server
 from sweeper.cli.assistant.workspace import Workspace, get_root
 from sweeper.cli.commands.mcp import command
 from sweeper.model.money import floor_micros
 from tests import ROOT
+
+if TYPE_CHECKING:
+    from mcp import Client  # to import it takes a second, which other tests do without
 
 EXPERIMENT = """\
 name: tiny
@@ -51,7 +50,7 @@ def make_root(parent: Path) -> Path:
     return root
 
 
-Conversation = Callable[[Client], Coroutine[Any, Any, None]]
+Conversation = Callable[["Client"], Coroutine[Any, Any, None]]
 
 
 def make_environment(root: Path) -> dict[str, str]:
@@ -68,6 +67,10 @@ def talk(root: Path, conversation: Conversation, *options: str, **environment: s
 
     To start the server takes a second of the processor, nearly all of it for the SDK.
     """
+    from mcp import Client
+
+    from sweeper.cli.assistant.mcp_tools import make_server
+
     given = command.make_context("mcp", ["--root", str(root), *options]).params
     budget = None if given["budget"] is None else floor_micros(given["budget"])
 
@@ -85,6 +88,8 @@ def talk(root: Path, conversation: Conversation, *options: str, **environment: s
 
 def talk_to_process(root: Path, conversation: Conversation, *options: str, **environment: str) -> None:
     """Start the server as an assistant does, and talk to it over stdin and stdout; at most 100 seconds."""
+    from mcp import Client, StdioServerParameters
+    from mcp.client.stdio import stdio_client
 
     async def run() -> None:
         parameters = StdioServerParameters(

@@ -17,10 +17,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from mcp import Client
 from PIL import Image
 
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
@@ -41,6 +40,9 @@ from tests.cli.assistant_client import (
     talk_to_process,
     wait_for_end,
 )
+
+if TYPE_CHECKING:
+    from mcp import Client
 
 pytestmark = pytest.mark.usefixtures("forked_commands")
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither FIFOs nor SIGKILL")
@@ -174,15 +176,15 @@ def test_what_was_checked_is_what_runs(root: Path, stranger: Any) -> None:
     writer.start()
 
     async def conversation(client: Client) -> None:
-        started = 0
-        for _ in range(8):
+        started = tried = 0
+        while tried < 8 or not started:  # which of the two it meets is chance
+            tried += 1
             answer = await client.call_tool("start_run", {"experiment": "tiny.yaml"})
             if not answer.is_error:
                 started += 1
                 state = await wait_for_end(client)
                 assert state["exit_code"] == 0, state
                 assert state["summary"]["succeeded"] == 4
-        assert started > 0
 
     try:
         talk(root, conversation)

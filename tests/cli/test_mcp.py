@@ -7,13 +7,16 @@ import io
 import json
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from mcp import Client
 from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
 from tests.cli.assistant_client import EXPERIMENT, call, make_root, refuse, talk, wait_for_end
+
+if TYPE_CHECKING:
+    from mcp import Client
 
 pytestmark = pytest.mark.usefixtures("forked_commands")
 SEARCH = """\
