@@ -35,7 +35,6 @@ from sweeper.editing.run_process import KINDS, REHEARSE, Question, Runner
 from sweeper.editing.starter_folder import make_experiment, to_file_name
 from sweeper.editing.state import Editor
 from sweeper.errors import SweeperError, UsageError
-from sweeper.loading.trust import get_trust_path
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.reporting.contents import MEDIA_TYPES
@@ -81,7 +80,7 @@ class OpenServer(PageServer):
         self._report: LiveView | None = None
         self._report_folder: Path | None = None
         self._reported_at = 0.0
-        self._seen: Any = None  # of the run, and of the user's trust
+        self._seen: Any = None  # of the run, and of files
         self.editor = Editor(target=target, trust=trust, notify=self._notify)
         self.runner = Runner(self.editor.mark_changed)
         try:
@@ -128,11 +127,10 @@ class OpenServer(PageServer):
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _look(self) -> None:
-        """See what has changed beside the page: the file, runs here and of other processes, and what is trusted."""
+        """See what has changed beside the page: files, runs here and of other processes, and what is trusted."""
         self.editor.look_at_disk()
         run = self.runner.describe(self.editor.check.out)
-        trust = get_trust_path()
-        seen = run and (run["state"], run["command"]), trust.is_file() and trust.stat().st_mtime
+        seen = run and (run["state"], run["command"]), *map(_get_time, self.editor.list_watched())
         if self._follow_results() or seen != self._seen:
             self._seen = seen
             self.editor.check_again()
@@ -341,6 +339,13 @@ class OpenServer(PageServer):
         """POST /stop: as Ctrl-C does."""
         if not await asyncio.to_thread(self.runner.stop):
             raise UsageError("no run of this page goes on")
+
+
+def _get_time(path: Path) -> int | None:
+    """When a file or a folder was changed last; None if it is not there."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None
 
 
 def _respond(value: Any, status: int = 200) -> Response:

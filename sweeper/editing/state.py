@@ -19,12 +19,13 @@ from sweeper.answers.render import render_text
 from sweeper.comfy.target import Target
 from sweeper.editing.changes import describe_document, find_slots
 from sweeper.editing.document import Document, StaleVersionError
+from sweeper.editing.input_files import INPUTS
 from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
 from sweeper.errors import InputError, Problem, SweeperError, UsageError
 from sweeper.loading.load import load_granted
 from sweeper.loading.read_scope import EVERYTHING, make_scope
 from sweeper.loading.targets_file import load_named_targets
-from sweeper.loading.trust import describe_missing_trust, load_grants
+from sweeper.loading.trust import describe_missing_trust, get_trust_path, load_grants
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import CLOUD, EMBEDDED
@@ -235,6 +236,12 @@ class Editor:
         if self.document is None:
             raise UsageError("no experiment is open yet")
         return self.document.file.parent
+
+    def list_watched(self) -> list[Path]:
+        """What a check reads besides the document: the user's trust, the workflow, and the folder of input files."""
+        slots = None if self.document is None else self.document.slots_file
+        workflow = [slots.with_name(slots.name.removesuffix(".slots.yaml") + ".json")] if slots is not None else []
+        return [get_trust_path(), *workflow, *([] if self.document is None else [self.folder / INPUTS])]
 
     def check_version(self, version: str) -> Path:
         """Return the file if it still has this version. Raises StaleVersionError."""

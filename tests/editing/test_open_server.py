@@ -18,6 +18,7 @@ import pytest
 
 from sweeper.editing.open_server import OpenServer
 from sweeper.loading.trust import add_grants
+from tests.cli.conftest import TXT2IMG
 from tests.editing.conftest import EXPERIMENT, Page
 from tests.waiting import read_line, wait_until
 
@@ -216,6 +217,21 @@ def test_no_key_is_sent_to_a_server_that_the_file_names(open_page, write, monkey
         with contextlib.suppress(TimeoutError):
             received.append(server.accept())
     assert received == []
+
+
+def test_files_that_change_beside_the_page_count(open_page, write):
+    file = write(EXPERIMENT.replace("    steps:", "    picture: {files: inputs/*.png}\n    steps:"))
+    graph = {**TXT2IMG, "10": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
+    with (file.parent / "t.slots.yaml").open("a") as slots:
+        slots.write('  picture: {at: "10.image", kind: file}\n')
+    page = open_page(file)
+    assert page.follow()["plan"] is None
+    (file.parent / "t.json").write_text(json.dumps(graph))
+    (file.parent / "inputs").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (file.parent / "inputs" / name).write_bytes(b"x")
+    assert page.follow(lambda state: state["plan"])["plan"]["trials"] in (2, 4, 6)
+    page.follow(lambda state: state["plan"] and state["plan"]["trials"] == 6)
 
 
 def test_trust_of_another_terminal_counts_at_once(open_page, write):
