@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "Compare the pictures of two runs: new, gone, same or changed."),
     "template": ("template", "List what can be swept in a workflow, and make a template from it."),
     "init": ("init", "Make a folder with a template and an experiment to edit."),
+    "comfyui-extension": ("comfyui_extension", "Add Sweep... to the menus of a ComfyUI on this machine, or remove it."),
     "trust": ("trust", "Trust a folder's experiments with keys, own code and files elsewhere."),
     "serve": ("serve", "Serve the API of Comfy Cloud, ComfyUI or API v2 on this machine, without a GPU."),
     "mcp": ("mcp", "Let an assistant build and run sweeps, in one folder and within a budget."),

@@ -33,7 +33,7 @@ AT_ONCE = (
     "export shop.yaml -o t.csv", "export shop.yaml --to hf-dataset -o data", "report shop.yaml",
     "accept shop.yaml --yes", "check shop.yaml", "calibrate shop.yaml --repeats 2",
     "compare results/shop results/shop-check", "search find.yaml", "doctor shop.yaml", "votes shop.yaml", "mcp",
-    "lock --help",
+    "lock --help", "comfyui-extension install comfyui",
 )  # fmt: skip
 # Each of these has a process of its own: it starts workers of a cluster, or waits until it is stopped.
 ALONE = (
@@ -86,6 +86,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("shop.json").write_text(json.dumps(TEMPLATE))
     shop = {"template": "shop.json", "target": "embedded", "metrics": ["brightness"]}
     Path("shop.yaml").write_text(json.dumps({**shop, "sweep": {"grid": {"steps": [1, 2], "seed": [1]}}}))
+    Path("comfyui/custom_nodes").mkdir(parents=True)
+    Path("comfyui/models").mkdir()
     Path("find.yaml").write_text(json.dumps({**shop, "params": {"seed": 1}, "search": SEARCH}))
     return marker
 

@@ -1,0 +1,209 @@
+"""*Sweep...* inside ComfyUI, which loads this folder as a custom node pack. The pack has no nodes.
+
+ComfyUI imports this file by its path and with its own Python, which may lack sweeper. So it imports nothing but the
+standard library, takes ComfyUI's own modules from those that are loaded, and does nothing in any other program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import ipaddress
+import json
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+NODE_CLASS_MAPPINGS: Final[dict[str, type]] = {}
+WEB_DIRECTORY: Final = "./js"
+
+RECORD_NAME: Final = "sweeper.json"  # beside this file: `python`, the one that ran `sweeper comfyui-extension install`
+_MAX_BODY_BYTES: Final = 32 << 20
+_MAX_PAGES: Final = 4  # at once; each is a process
+_START_SECONDS: Final = 120.0  # until `sweeper open` prints its address; first it reads the classes of all nodes
+_AXIS: Final = re.compile(r"[\w:]{1,200}\.[^\x00-\x1f\ud800-\udfff]{1,200}")  # NODE.INPUT; node 5:3 is in subgraph 5
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")  # from a proxy: the visitor may be anywhere
+# Ends as by Ctrl-C when stdin does, which is when ComfyUI ends, however it ends.
+_RUN_UNTIL_STDIN_ENDS: Final = """
+import _thread, os, sys, threading
+def watch():
+    while os.read(0, 64): pass
+    _thread.interrupt_main()
+threading.Thread(target=watch, daemon=True).start()
+from sweeper.cli import main
+sys.exit(main())
+"""
+
+
+class _RefusalError(Exception):
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+class _Routes:
+    """What the pack's page asks for, all by POST, because the addresses in the answers have tokens.
+
+    `web` is aiohttp's module; `folder` is where workflows and results go.
+    """
+
+    def __init__(self, web: Any, folder: Path) -> None:
+        self._web, self._folder = web, folder
+        self._pages: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by URL: title, process
+        self._starting = asyncio.Lock()
+
+    def add_to(self, routes: Any) -> None:
+        for name, answer in {"open": self.open, "pages": self.list_pages, "end": self.end}.items():
+            routes.post(f"/sweeper/{name}")(self._guard(answer))
+
+    def _guard(self, answer: Any) -> Any:
+        async def respond(request: Any) -> Any:
+            try:
+                _check_sender(request)
+                return self._web.json_response(await answer(await _read_body(request), request))
+            except _RefusalError as refusal:
+                return self._web.json_response({"problem": str(refusal)}, status=refusal.status)
+
+        return respond
+
+    async def list_pages(self, *_: Any) -> dict[str, Any]:
+        self._pages = {url: page for url, page in self._pages.items() if page[1].poll() is None}
+        pages = [{"url": url, "title": title} for url, (title, _) in self._pages.items()]
+        return {"pages": pages, "can_start": _find_python() is not None}
+
+    async def end(self, body: dict[str, Any], _request: Any) -> dict[str, Any]:
+        _, process = self._pages.pop(str(body.get("url")), ("", None))
+        if process is not None:
+            threading.Thread(target=process.communicate, daemon=True).start()  # closes its stdin, and waits
+        return await self.list_pages()
+
+    async def open(self, body: dict[str, Any], request: Any) -> dict[str, Any]:
+        """Write the workflow to a file and start `sweeper open`: `url`. Or only `command`, for the user to start it."""
+        graph, axis, title = body.get("prompt"), body.get("axis"), str(body.get("title") or "workflow")
+        if not isinstance(graph, dict) or not graph:
+            raise _RefusalError(422, "no node of this workflow would run; add some, or unmute them")
+        if axis is not None and not (isinstance(axis, str) and _AXIS.fullmatch(axis)):
+            raise _RefusalError(422, "`axis` must be NODE.INPUT")
+        digest = hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).hexdigest()[:8]
+        stem = re.sub("[^a-z0-9]+", "-", title.lower().removesuffix(".json"))[:40].strip("-")
+        name = f"{stem or 'workflow'}-{digest}"
+        file = self._folder / "workflows" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # As the page queues it. The saved workflow knows what its author chose for the App mode.
+        extra = {"extra_pnginfo": {"workflow": body.get("workflow")}}
+        file.write_text(json.dumps({"prompt": graph, "extra_data": extra}), "utf-8")
+        address, port = request.transport.get_extra_info("sockname")[:2]  # where ComfyUI listens
+        origin = request.headers["Origin"].lower()
+        target = f"{origin.partition(':')[0]}://{f'[{address}]' if ':' in address else address}:{port}"
+        words = ["open", str(file), "--into", str(self._folder / name), "--target", target]
+        words += ["--axis", axis] if axis else []
+        python = _find_python()
+        if python is None:
+            command = ["sweeper", *words]
+            return {"command": subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)}
+        async with self._starting:
+            await self.list_pages()  # forgets those that have ended
+            if len(self._pages) >= _MAX_PAGES:
+                raise _RefusalError(429, f"{_MAX_PAGES} sweeps are open; end one of them in the sidebar")
+            command = [python, "-P", "-c", _RUN_UNTIL_STDIN_ENDS, *words, "--no-open", "--json", "--embed-in", origin]
+            url, process = await asyncio.to_thread(_start, command, self._folder)
+            self._pages[url] = title, process
+        return {"url": url}
+
+
+def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start `sweeper open` and wait for its address. Raises _RefusalError with what it said if it has ended."""
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(  # noqa: S603 (no shell)
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages,
+            start_new_session=True,  # Ctrl-C in ComfyUI's terminal is not for it
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )  # fmt: skip
+        timer = threading.Timer(_START_SECONDS, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        line = process.stdout.readline(65536)
+        timer.cancel()
+        try:
+            return str(json.loads(line)["url"]), process
+        except (ValueError, KeyError, TypeError):
+            process.kill()
+            process.communicate()
+            messages.seek(0)
+            said = messages.read(4000).decode("utf-8", "replace").strip()
+    raise _RefusalError(502, f"`sweeper open` did not start: {said or f'no address within {_START_SECONDS:.0f} s'}")
+
+
+def _check_sender(request: Any) -> None:
+    """Let only ComfyUI's own page in a browser on this machine pass.
+
+    Raises _RefusalError for other machines, pages of other sites, and those that point their own name at 127.0.0.1.
+    """
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
+    names = (request.remote or "", re.sub(r":\d+$", "", host).strip("[]"))
+    if not all(map(_is_loopback, names)) or any(name in request.headers for name in _FORWARDED):
+        raise _RefusalError(
+            403, "Sweep... works only in a browser on ComfyUI's own machine, at an address such as http://127.0.0.1:8188."
+            " Elsewhere, export the workflow, and start `sweeper open workflow.json --target URL`"
+        )  # fmt: skip
+    if origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+        raise _RefusalError(403, "only ComfyUI's own page may send this")
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _RefusalError(415, "the request must be JSON")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
+
+
+async def _read_body(request: Any) -> dict[str, Any]:
+    content = bytearray()
+    async for part in request.content.iter_chunked(65536):
+        content += part
+        if len(content) > _MAX_BODY_BYTES:
+            raise _RefusalError(413, f"the workflow has more than {_MAX_BODY_BYTES >> 20} MiB")
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise _RefusalError(400, "the request must be a JSON object")
+    return body
+
+
+def _find_python() -> str | None:
+    """The Python that can start `sweeper open`: the recorded one, or ComfyUI's own. None if neither can."""
+    try:
+        python = json.loads(Path(__file__).with_name(RECORD_NAME).read_text("utf-8"))["python"]
+        if os.access(python, os.X_OK):
+            return str(python)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # `install` did not make this folder
+    found = importlib.util.find_spec("sweeper")  # imports nothing; on PyPI, `sweeper` is an unrelated program
+    folders = [] if found is None else list(found.submodule_search_locations or ())
+    return sys.executable if any(Path(folder, "cli/commands/open.py").is_file() for folder in folders) else None
+
+
+def _join_comfyui() -> None:
+    """Add the routes if this is a ComfyUI as expected. Whatever goes wrong, ComfyUI starts as before."""
+    try:
+        server, folders, aiohttp = (sys.modules.get(name) for name in ("server", "folder_paths", "aiohttp"))
+        if server is not None and folders is not None and aiohttp is not None:
+            routes = _Routes(aiohttp.web, Path(folders.get_user_directory(), "sweeper"))
+            routes.add_to(server.PromptServer.instance.routes)
+    except Exception as error:  # noqa: BLE001 (see above)
+        logging.getLogger(__name__).warning("Sweep... is not available: %s", error)
+
+
+_join_comfyui()
