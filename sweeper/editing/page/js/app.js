@@ -72,6 +72,7 @@ class Server {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.flush(), delay);
     this.onChange();
+    if (delay === 0) draw(); // the next press, which may come before the next frame, builds on it
   }
 
   /** Make the changes that another program's change prevented, or forget them. @param {boolean} isMade */
@@ -139,10 +140,8 @@ class Server {
   }
 }
 
-/**
- * @type {{search: string, open: Set<string>, chip: string, errors: Record<string, string>, pasted: Record<string, string[]>, turns: boolean, dragged: string,
- *   choices: Record<string, {filter: string, stamp: string, values: any[], total: number}>, question: {question: string, confirm: string, kind: string} | null, focus: string}}
- */
+/** @type {{search: string, open: Set<string>, chip: string, errors: Record<string, string>, pasted: Record<string, string[]>, turnsAt: number, dragged: string,
+ *   choices: Record<string, {filter: string, stamp: string, values: any[], total: number}>, question: {question: string, confirm: string, kind: string} | null, focus: string}} */
 export const ui = {
   search: "", // what the list of inputs is searched for
   open: new Set(), // keys of what is unfolded: nodes, pickers, messages
@@ -151,7 +150,7 @@ export const ui = {
   pasted: {}, // lines that may be one text or several values, by the key of the field
   choices: {}, // answers of the server, by address
   question: null, // about money
-  turns: false, // whether the page turns into the report as soon as there is one
+  turnsAt: 0, // when the page turns into the report, if there is one then; 0: never
   dragged: "", // name of the axis that is being dragged
   focus: "", // the `data-key` of the element that gets the focus when it is there
 };

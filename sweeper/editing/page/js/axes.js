@@ -50,10 +50,9 @@ function makeCard(state, axis, isZipped) {
   const forms = form in FORM_NAMES && input?.choices === null ? [...new Set([...(FORMS[input.type] ?? []), form])] : [];
   const acts = h("div", { class: "acts" },
     forms.length > 1 && makeMenu(`How the values of ${name} are given`, forms.map((form) => [form, FORM_NAMES[form]]), form, (chosen) => put(axis, input, convert(axis, input, chosen))),
-    state.axes.length > 1 && h("button", { class: "quiet", "aria-expanded": String(isOpen), "aria-label": `More for ${name}`, onclick: () => toggle(`more ${key}`) }, "More"),
+    state.axes.length > 1 && !isZipped && h("button", { class: "quiet", "aria-expanded": String(isOpen), "aria-label": `More for ${name}`, onclick: () => toggle(`more ${key}`) }, "More"),
     h("button", { class: "quiet", "aria-label": `Do not vary ${name}`, onclick: () => keep(axis, input) }, "Do not vary"));
-  const source = input ? `${input.title} · ${input.address}` : "a name of this experiment";
-  const head = h("header", {}, grip, h("h3", {}, input ? toLabel(input) : name), h("span", { class: "dim source" }, source), size !== null && h("span", { class: "dim" }, countThings(size, "value")), acts);
+  const head = h("header", {}, grip, h("h3", {}, input ? toLabel(input) : name), h("span", { class: "dim source" }, input ? `${input.title} · ${input.address}` : "a name of this experiment"), size !== null && h("span", { class: "dim" }, countThings(size, "value")), acts);
   const isTarget = () => ui.dragged !== "" && ui.dragged !== name;
   const ondrop = () => {
     if (isTarget()) edit({ set: "zip", name: ui.dragged, with: name });

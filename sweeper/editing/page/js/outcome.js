@@ -8,6 +8,7 @@ import { h } from "./render.js";
 
 const MOST = 24; // cells of the drawn grid in one direction
 const MOST_BLOCKS = 6; // that are drawn
+const BEGUN = 2000; // milliseconds after which a run has begun, if it has not ended
 /** @type {Record<number, string>} what the exit codes of `sweeper run` mean */
 const ENDS = { 0: "It has finished.", 1: "It has ended; some pictures failed or a limit was reached.", 2: "It did not start; something is wrong.", 3: "It could not reach the target.", 130: "It was stopped." };
 
@@ -16,7 +17,7 @@ export function describePlan({ plan, problems, target }) {
   if (plan === null) return [problems.length ? countThings(problems.length, "mistake") : "Counting…"];
   const isKnown = plan.seconds !== null && !plan.seconds.startsWith("unknown");
   const cost = plan.cost ?? (target === "embedded" ? "free" : "");
-  return [countThings(plan.trials, "picture"), isKnown ? `about ${plan.seconds}` : "", cost].filter((text) => text !== "");
+  return [countThings(plan.trials, "picture"), isKnown ? `about ${plan.seconds?.split(" for ")[0]}` : "", cost].filter((text) => text !== "");
 }
 
 /** @param {State} state */
@@ -87,7 +88,7 @@ async function start(kind, confirmed = null) {
   if (answer?.question) {
     ui.question = { ...answer, kind };
     ui.focus = "confirm";
-  } else ui.turns = answer !== null && kind === "run";
+  } else if (answer !== null && kind === "run") ui.turnsAt = Date.now() + BEGUN;
   redraw();
 }
 
@@ -126,18 +127,20 @@ function makeProgress({ state, kind, messages }, trials, done) {
 
 /** @param {Run} run */
 function makeEnd({ kind, exit_code: code, messages, command }) {
-  const isOpen = ui.open.has("messages") !== (code !== 0); // a failure shows its messages
+  const isFine = code === 0 || code === 130;
+  const isOpen = ui.open.has("messages") === isFine; // a failure shows its messages
   const text = `${kind === "rehearse" ? "Rehearsal: " : ""}${ENDS[code ?? 2] ?? `It ended with exit code ${code}.`}`;
-  const button = h("button", { class: "quiet", "aria-expanded": String(isOpen), onclick: () => toggle("messages") }, "Messages");
-  return h("div", { class: "end-of-run" }, h("p", { role: "status", class: code === 0 ? "good" : "error" }, text), button, isOpen && h("pre", { tabindex: 0, "aria-label": "Messages of the run" }, [`$ ${command}`, ...messages].join("\n")));
+  return h("div", { class: "end-of-run" }, h("p", { role: "status", class: isFine ? "good" : "error" }, text), h("button", { class: "quiet", "aria-expanded": String(isOpen), onclick: () => toggle("messages") }, "Messages"), isOpen && h("pre", { tabindex: 0, "aria-label": "Messages of the run" }, [`$ ${command}`, ...messages].join("\n")));
 }
 
 /** Turn the page into the live report when a run that was started here has begun. @param {State} state */
 export function turnIfStarted({ run, report }) {
-  if (!ui.turns || run === null) return;
-  if (run.state === "ended" && run.exit_code !== 0 && run.exit_code !== 1) ui.turns = false; // its messages are here
-  else if (report !== null && (run.state === "ended" || run.messages.length > 0)) {
-    ui.turns = false;
+  if (ui.turnsAt === 0 || run === null) return;
+  const hasEnded = run.state === "ended";
+  if (hasEnded && run.exit_code !== 0 && run.exit_code !== 1) ui.turnsAt = 0; // its messages are here
+  else if (Date.now() < ui.turnsAt && !hasEnded) setTimeout(redraw, BEGUN);
+  else if (report !== null) {
+    ui.turnsAt = 0;
     location.assign(report);
   }
 }
