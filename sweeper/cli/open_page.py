@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import html
+import shutil
 import tempfile
 import webbrowser
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,22 +25,18 @@ if TYPE_CHECKING:
 def open_in_browser(address: str | Path) -> None:
     """Open a URL or a file in the browser, and say so if there is none.
 
-    The address becomes an argument of the browser, which other users can see, so a token after `#` is left out.
+    The address becomes an argument of the browser, which other users can see. So for one with a token after `#`, it is
+    that of a page which only this user can read, and which leads there.
     """
-    url = address.resolve().as_uri() if isinstance(address, Path) else address.partition("#")[0]
-    if not webbrowser.open(url):
-        console.warn(f"this machine has no browser to open the page in; its address is {url}")
-
-
-@contextmanager
-def open_privately(url: str) -> Iterator[None]:
-    """Open a URL with its token in the browser, by a page that only this user can read, as long as the block runs."""
-    with tempfile.TemporaryDirectory(prefix="sweeper-") as folder:
+    url = shown = address.resolve().as_uri() if isinstance(address, Path) else address
+    if "#" in url:
+        folder = tempfile.mkdtemp(prefix="sweeper-open-")  # only its owner can enter
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         page = Path(folder, "open.html")
-        page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={html.escape(url)}">')
-        if not webbrowser.open(page.as_uri()):
-            console.warn("this machine has no browser to open the page in; open its address yourself")
-        yield
+        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={html.escape(url)}">')
+        url, shown = page.as_uri(), url.partition("#")[0]
+    if not webbrowser.open(url):
+        console.warn(f"this machine has no browser to open the page in; its address is {shown}")
 
 
 def write_checked_report(

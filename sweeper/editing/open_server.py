@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from sweeper.answers.render import to_json
+from sweeper.editing.cell_actions import CellActions
 from sweeper.editing.document import Document, StaleVersionError
 from sweeper.editing.find_sources import (
     find_experiments,
@@ -83,6 +84,7 @@ class OpenServer(PageServer):
         self._seen: Any = None  # of the run, and of files
         self.editor = Editor(target=target, trust=trust, notify=self._notify)
         self.runner = Runner(self.editor.mark_changed)
+        self._cells = CellActions(lambda made: OpenServer(made, host=host, embedder=embedder), self.runner)
         try:
             if file is not None:
                 self.editor.open(file)
@@ -113,6 +115,7 @@ class OpenServer(PageServer):
         self.stop()
         if self._report is not None:
             self._report.__exit__()
+        self._cells.close_pages()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -150,7 +153,9 @@ class OpenServer(PageServer):
         if earlier is not None:
             earlier.__exit__()
         try:
-            view = LiveView(folder, host=host, token=self.token, needs_token=True, embedder=embedder)
+            view = LiveView(
+                folder, host=host, token=self.token, needs_token=True, embedder=embedder, on_cell=self._cells
+            )
             self._report, self._report_folder, self.editor.problem = view.__enter__(), folder, None
         except SweeperError as error:  # it is not ready yet, or somebody else's
             self.editor.problem = f"no report: {error}"

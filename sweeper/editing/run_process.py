@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -71,26 +71,30 @@ class Runner:
 
     def start(
         self, file: Path, *, version: str, kind: str, specs: Sequence[str] | None, budget: str | None,
-        confirmed: str | None, trust: bool,
+        confirmed: str | None, trust: bool, out: Path | None = None, where: str | None = None,
     ) -> Question | None:  # fmt: skip
         """Start a run, or return the question to answer first. Raises UsageError if it cannot start.
 
         `version`: that of the file. `kind`: one of `KINDS`. `specs`: the targets besides the experiment's. `budget`: a
-        sum such as `5 USD`. `confirmed`: the token of the question that was answered.
+        sum such as `5 USD`. `confirmed`: the token of the question that was answered. `out`: another results folder
+        than the experiment's. `where`: the condition for the trials to run.
         """
         prepared, check = load_checked(file, specs, trust=trust, asks_targets=False)
         if prepared is None:
             raise UsageError(f"the experiment has mistakes: {check.problems[0]}")
-        if self.is_running or (check.out is not None and (is_locked(check.out) or is_locked(check.out / REHEARSAL))):
+        folder = out or check.out
+        if self.is_running or (folder is not None and (is_locked(folder) or is_locked(folder / REHEARSAL))):
             raise UsageError(_GOES_ON)
         words = ["run", f"./{file}" if str(file).startswith("-") else str(file)]
         words += [word for spec in specs or () for word in ("--target", spec)]
+        words += [] if out is None else ["--out", str(out)]
+        words += [] if where is None else ["--where", where]
         if kind == REHEARSE:
             words.append("--rehearse")
         else:
             sum_of_money = None if budget is None else parse_usd(budget)
-            text, limit, cost = self._find_question(prepared, sum_of_money)
-            facts = repr((version, specs, limit, text, cost))
+            text, limit, cost = self._find_question(prepared, out, {"budget": sum_of_money, "where": where})
+            facts = repr((version, specs, out, where, limit, text, cost))
             question = text and Question(text, hashlib.blake2b(facts.encode(), key=self._secret).hexdigest())
             if question and confirmed != question.token:
                 return question
@@ -102,16 +106,18 @@ class Runner:
             self._start([*words, *(["--trust"] if trust else [])], kind)
         return None
 
-    def _find_question(self, prepared: Prepared, budget: Decimal | None) -> tuple[str, Decimal | None, str]:
+    def _find_question(
+        self, prepared: Prepared, out: Path | None, options: Mapping[str, Any]
+    ) -> tuple[str, Decimal | None, str]:
         """The question about the money, the budget of the run, and what it costs.
 
         A plan may change after the question, such as by a price. So the run cannot cost more than what was confirmed,
         or without a question than what needs none. Without all prices there can be no budget, and the question says so.
         """
-        paid, experiment = list_paid_targets(prepared), prepared.experiment
+        paid, experiment, budget = list_paid_targets(prepared), prepared.experiment, options["budget"]
         if not paid:
             return "", budget, ""
-        answer = answer_priced_plan(prepared, None, {"budget": budget})
+        answer = answer_priced_plan(prepared, out, options)
         own = experiment.run.budget if budget is None else budget
         text, amount, _ = find_cost_question(answer, paid, experiment, own)
         spent = load_spent(Path(answer.out)).high

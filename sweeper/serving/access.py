@@ -3,9 +3,10 @@
 On a loopback address everybody on this machine has access, but only by a loopback name: a page of another site can
 point its own name at 127.0.0.1 and send requests there as if they were of its own origin (DNS rebinding), but the
 browser still sends that name as `Host`. On any other address a token is required, and on loopback for a page that
-writes or spends: as `Authorization: Bearer`, or as the cookie that `POST /session` sets. It has 256 random bits, so
-nobody guesses it. No URL that a server or proxy sees contains the token: the printed address has it after `#`, which
-browsers do not send. Only a page of this server may send what the application writes down.
+writes or spends, or for the paths of one that do: as `Authorization: Bearer`, or as the cookie that `POST /session`
+sets. It has 256 random bits, so nobody guesses it. No URL that a server or proxy sees contains the token: the printed
+address has it after `#`, which browsers do not send. Only a page of this server may send what the application writes
+down.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ LOGIN_PAGE: Final = SHARED_PAGE / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
 _PUBLIC_PATHS: Final = frozenset({"/session", "/enter.js", "/page.css"})
+HAS_SESSION: Final = "sweeper.has_session"  # of a request's scope: whether it has the token, where that matters
 MAX_BODY_BYTES: Final = 4096  # of a request's body
 WRONG_TOKEN_SECONDS: Final = 1.0  # until the answer to a wrong token; a right one never waits
 _YEAR_SECONDS: Final = 365 * 86400
@@ -104,13 +106,14 @@ def check_embedder(origin: str) -> str:
 class AccessControl:
     """Passes a request to `app`, or answers it. `token` is None if none is required.
 
-    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_body` reads. `embedder`: the
-    origin whose pages may show these in a frame.
+    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_body` reads. `guarded`: if given,
+    only these paths require the token. `embedder`: the origin whose pages may show these in a frame.
     """
 
     def __init__(
-        self, app: ASGIApp, *, host: str, token: str | None, writable: Collection[str] = (), embedder: str | None = None
-    ) -> None:
+        self, app: ASGIApp, *, host: str, token: str | None, writable: Collection[str] = (),
+        guarded: Collection[str] | None = None, embedder: str | None = None,
+    ) -> None:  # fmt: skip
         self._app = app
         self._headers = dict(SECURITY_HEADERS)
         if embedder is not None:
@@ -119,7 +122,7 @@ class AccessControl:
                 "frame-ancestors 'none'", f"frame-ancestors {embedder}"
             )
         self._token = token
-        self._writable = frozenset(writable)
+        self._writable, self._guarded = frozenset(writable), guarded
         # Cookies do not depend on the port, so two views on one machine need different names.
         self._cookie_name = f"{COOKIE_PREFIX}-{_hash(token or '')[:12]}"
         self._cookie_value = _hash(f"session {token}")  # needs no quotes, whatever the token is
@@ -147,19 +150,24 @@ class AccessControl:
             return PlainTextResponse("this server does not use this host name", 421)
         if self._token is not None and request.url.path == "/session" and request.method == "POST":
             return await self._create_session(request)
-        if request.method == "POST" and request.url.path in self._writable:
+        path = request.url.path
+        if request.method == "POST" and path in self._writable:
             if not _is_from_own_page(request):
                 return PlainTextResponse("only a page of this server may send this, as application/json", 403)
         elif request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET", 405)
-        if self._token is None or request.url.path in _PUBLIC_PATHS:
+        return await self._check_token(request, path)
+
+    async def _check_token(self, request: Request, path: str) -> Response | None:
+        if self._token is None or path in _PUBLIC_PATHS:
             return None
         sent = self._check_credentials(request)
-        if any(sent):
+        request.scope[HAS_SESSION] = any(sent)
+        if any(sent) or (self._guarded is not None and path not in self._guarded):
             return None
         if sent:
             await asyncio.sleep(WRONG_TOKEN_SECONDS)
-        if request.url.path == "/":
+        if path == "/":
             return Response(read_html(LOGIN_PAGE), 401, NO_STORE, "text/html; charset=utf-8")
         return PlainTextResponse(
             "a token is required; the address that sweeper printed has it", 401, {"www-authenticate": "Bearer"}
@@ -238,7 +246,8 @@ class PageServer:
         host, port: where to listen. Port 0: the port that `identity` always has, or any free one if that is taken,
             because browsers store a page's settings by origin.
         identity: names the page and its folder, for that port.
-        token: required from visitors; None makes one. On a loopback address none is required, unless `needs_token`.
+        token: required from visitors; None makes one. On a loopback address none is required, unless `needs_token`,
+            or for the paths `guarded` alone. Then `session_url` has it, and `url` and `token` do not.
         embedder: see `AccessControl`.
 
     Raises:
@@ -248,10 +257,12 @@ class PageServer:
 
     def __init__(
         self, host: str, port: int, identity: str, token: str | None, *, needs_token: bool = False,
-        embedder: str | None = None,
+        guarded: Collection[str] = (), embedder: str | None = None,
     ) -> None:  # fmt: skip
         is_open = is_loopback(host) and not needs_token
-        self.token = None if is_open else token or secrets.token_urlsafe(32)
+        self._secret = None if is_open and not guarded else token or secrets.token_urlsafe(32)
+        self.token = None if is_open else self._secret
+        self._guarded = frozenset(guarded) if is_open else None
         self._host, self._embedder = host, embedder and check_embedder(embedder)
         self._listener = _listen(host, port, identity)
         self._thread: ServerThread | None = None
@@ -263,7 +274,12 @@ class PageServer:
         if address in ("0.0.0.0", "::"):  # noqa: S104 - not bound here, only recognised
             address = socket.gethostname()
         host = f"[{address}]" if ":" in address else address
-        return f"http://{host}:{port}/" + (f"#token={quote(self.token, safe='')}" if self.token else "")
+        return f"http://{host}:{port}/" + _write_token(self.token)
+
+    @property
+    def session_url(self) -> str:
+        """The same with the token in any case, so that the page may do all that it can."""
+        return self.url if self.token else self.url + _write_token(self._secret)
 
     def start(
         self,
@@ -273,8 +289,10 @@ class PageServer:
         on_loop: Callable[[asyncio.AbstractEventLoop], None] = lambda _loop: None,
     ) -> None:
         """Serve `app`. `writable`: see `AccessControl`. `on_loop`: see `ServerThread`."""
-        guarded = AccessControl(app, host=self._host, token=self.token, writable=writable, embedder=self._embedder)
-        self._thread = ServerThread([(self._listener, guarded)], {}, on_loop)
+        access = AccessControl(
+            app, host=self._host, token=self._secret, writable=writable, guarded=self._guarded, embedder=self._embedder
+        )
+        self._thread = ServerThread([(self._listener, access)], {}, on_loop)
         self._thread.start()
 
     def stop(self) -> None:
@@ -285,6 +303,10 @@ class PageServer:
 
     def close(self) -> None:
         self._listener.close()
+
+
+def _write_token(token: str | None) -> str:
+    return "" if token is None else f"#token={quote(token, safe='')}"
 
 
 def make_page_route(root: Path) -> Route:

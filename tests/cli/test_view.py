@@ -74,8 +74,27 @@ def test_open_keeps_the_token_out_of_the_browsers_arguments(plan, view, tmp_path
     _, url = view(plan, "--host", "0.0.0.0", "--open", SWEEPER_VIEW_TOKEN="my-token", BROWSER=f"{browser} %s")
     wait_until(Path("opened").exists)
 
-    assert Path("opened").read_text() == url.partition("#")[0] + "\n"
+    opened = Path("opened").read_text().strip()
+    assert opened.startswith("file:")
+    page = Path(opened.removeprefix("file://"))
+    assert f"url={url}" in page.read_text()
+    assert page.parent.stat().st_mode & 0o77 == 0  # only this user can read it
     assert "my-token" in url
+
+
+@needs_scripts
+def test_open_gives_the_browser_a_session_on_loopback_too(plan, view, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\n(echo "$1"; cat "${1#file://}") > opened.tmp && mv opened.tmp opened\n')
+    browser.chmod(0o755)
+    process, url = view(plan, "--open", BROWSER=f"{browser} %s")
+    wait_until(Path("opened").exists)
+    assert "#" not in url
+    address, content = Path("opened").read_text().split("\n")
+    assert f"url={url}#token=" in content
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert not Path(address.removeprefix("file://")).parent.exists()
 
 
 @needs_signals

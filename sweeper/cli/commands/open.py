@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.commands.view import host, port
-from sweeper.cli.open_page import open_privately
+from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.editing.starter_folder import make_experiment
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.targets_file import load_named_targets
+from sweeper.tables.results_folder import find_results_folder
 
 _EXPERIMENTS = (".yaml", ".yml")
 
@@ -33,6 +34,9 @@ _EXPERIMENTS = (".yaml", ".yml")
 @click.option("--into", type=options.FOLDER, metavar="DIR",
               help="The folder to make for a workflow. [default: named after FILE]")  # fmt: skip
 @click.option("--axis", metavar="NODE.INPUT", help="Make this input the first axis.")
+@click.option(
+    "--like", type=int, metavar="TRIAL", help="FILE is a results folder: make an experiment around this trial."
+)
 @host
 @port
 @click.option("--open/--no-open", "open_browser", default=True, help="Open the page in the browser. [default: on]")
@@ -41,8 +45,8 @@ _EXPERIMENTS = (".yaml", ".yml")
 @options.as_json
 @trust_check.option
 def command(
-    file: Path | None, *, target: str | None, into: Path | None, axis: str | None, host: str, port: int,
-    open_browser: bool, embed_in: str | None, as_json: bool, trust: bool,
+    file: Path | None, *, target: str | None, into: Path | None, axis: str | None, like: int | None, host: str,
+    port: int, open_browser: bool, embed_in: str | None, as_json: bool, trust: bool,
 ) -> None:  # fmt: skip
     """Build an experiment on a page in the browser, see what it would do, and run it.
 
@@ -57,6 +61,11 @@ def command(
     if axis is not None and file is None:
         raise UsageError("--axis needs FILE")
     notes: list[str] = []
+    if like is not None:
+        from sweeper.editing.cell_actions import find_trial, write_similar
+
+        file = write_similar(*find_trial(find_results_folder(file or Path()), like))
+        console.print_status(f"wrote {file}")
     workflow = file and options.get_workflow_path(file)
     if file is not None and workflow == file and file.suffix.lower() in _EXPERIMENTS:
         with suppress(ExperimentError):  # the page shows it
@@ -73,8 +82,9 @@ def command(
             server.editor.make_axis(axis)
         console.print_line(json.dumps({"url": server.url}) if as_json else server.url)
         console.print_status("Ctrl-C stops it; anyone with this address can edit and run")
-        with open_privately(server.url) if open_browser else nullcontext():
-            wait()
+        if open_browser:
+            open_in_browser(server.url)
+        wait()
         if server.runner.stop():
             console.print_status("waiting for the jobs that run; Ctrl-C again cancels them")
         while server.runner.is_running:

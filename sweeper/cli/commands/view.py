@@ -49,7 +49,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     RESULTS is a results folder, or an experiment file (for its default folder; before the first run, the page shows the
     plan). The run may be another process, started earlier or later. The first line on stdout is the address. On any
     address but loopback it contains a token, which is new each time unless the environment variable SWEEPER_VIEW_TOKEN
-    sets it. With --open, the browser then asks for the token. Ctrl-C stops the command.
+    sets it. Ctrl-C stops the command.
     """
     experiment = None  # of a file that was given, which may not have run yet
     if results.is_file() and results.suffix.lower() in (".yaml", ".yml"):
@@ -57,17 +57,26 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
         folder = default_results_folder(experiment.file, experiment.name)
     else:
         folder = find_results_folder(results)
-    with catch_stop_signals() as wait, _make_view(folder, experiment, run=run_id, host=host, port=port) as view:
+    with catch_stop_signals() as wait, _show_view(folder, experiment, run=run_id, host=host, port=port) as view:
         show_address(view, "see it", _ENVIRONMENT_VARIABLE, open_browser=open_browser, as_json=as_json)
         wait()
 
 
-def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> LiveView:
+@contextmanager
+def _show_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> Iterator[LiveView]:
+    from sweeper.editing.cell_actions import CellActions
+    from sweeper.editing.open_server import OpenServer
     from sweeper.reporting.live import LiveView
 
     check = make_live_check(folder, view_options.get("run"), experiment)
     token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
-    return LiveView(folder, experiment=experiment, check=check, token=token, **view_options)
+    cells = CellActions(OpenServer)
+    try:
+        with LiveView(folder, experiment=experiment, check=check, token=token, on_cell=cells, **view_options) as view:
+            yield view
+    finally:
+        cells.runner.stop()
+        cells.close_pages()
 
 
 def show_address(
@@ -90,7 +99,7 @@ def show_address(
             "unset it and sweeper makes one"
         )
     if open_browser:
-        open_in_browser(server.url)
+        open_in_browser(server.session_url)
 
 
 @contextmanager
@@ -102,8 +111,8 @@ def start_view(folder: Path, experiment: Experiment, *, open_browser: bool) -> I
         with catch_stop_signals() as wait:  # works even if SIGINT is ignored, as after a shell's `&`
             wait()
 
-    with _make_view(folder, experiment) as view:
-        console.print_status(f"view      {view.url}")
+    with _show_view(folder, experiment) as view:
+        console.print_status(f"view      {view.session_url}")
         if open_browser:
-            open_in_browser(view.url)
+            open_in_browser(view.session_url)
         yield wait_until_stopped

@@ -199,6 +199,15 @@ class Follower:
         """Whether the page shows this trial."""
         return any(outcome.result.trial == trial for outcome in self._state.outcomes)
 
+    def find_trial(self, trial: int) -> tuple[RunRecord, list[str] | None, Result]:
+        """The run, the options of the command that goes on with it, and the row of a trial. Raises UsageError."""
+        with self._lock:
+            state = self._state
+        row = next((row for row in state.rows if row.trial == trial), None)
+        if row is None or state.record is None:
+            raise UsageError("the page has no such trial, or nothing has run yet; load it again")
+        return state.record, state.info["asked"]["options"], row
+
     def find_accepted(self, name: str) -> Path | None:
         """The accepted file with this name, or None."""
         with self._lock:

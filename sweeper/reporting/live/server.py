@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from sweeper.errors import ResultsError, SweeperError, UsageError
@@ -34,8 +34,17 @@ from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER, write_report
 from sweeper.schemas.values import fits_shape
-from sweeper.serving.access import NO_STORE, PageServer, is_loopback, make_page_route, read_body, respond_not_found
+from sweeper.serving.access import (
+    HAS_SESSION,
+    NO_STORE,
+    PageServer,
+    is_loopback,
+    make_page_route,
+    read_body,
+    respond_not_found,
+)
 from sweeper.store import Store
+from sweeper.store.records import RunRecord
 from sweeper.store.trial_marks import parse_marks
 
 _TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
@@ -49,8 +58,28 @@ _MAX_BYTES: Final = 25_000_000  # of one file, as by default of `sweeper report 
 _MAX_SHEET_MEGAPIXELS: Final = 200.0  # a download is one picture, so it is not split before that
 _RANGES: Final = re.compile(r"(\d{1,9}(-\d{1,9})?(,(?!$)|$))*")
 _MAX_TRIALS: Final = 1_000_000  # in the ranges of a request
+_CELL_SHAPE: Final = {
+    "trial": int, "kind": str, "digest": (None, str), "set": (None, {...: object}), "confirmed": (None, str)
+}  # fmt: skip
+_CELL_BYTES: Final = 100_000  # a prompt may be long
 # A file from a server may run no scripts when it is opened by itself.
 _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+
+
+class CellRequest(NamedTuple):
+    """What a person wants of a trial: others like it (`kind` is "more"), or itself with some `changes` ("revise").
+
+    `record` is its run, `options` are the words of the command that goes on with that (None: no command can), and
+    `settings` all values of the trial by name. `confirmed`: the token of the question that the person answered.
+    """
+
+    kind: str
+    results: Path
+    record: RunRecord
+    options: list[str] | None
+    settings: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    confirmed: str | None
 
 
 class LiveView(PageServer):
@@ -62,6 +91,8 @@ class LiveView(PageServer):
         host, port, token, needs_token, embedder: see `PageServer`.
         check: compares trials with the baseline, if there is one.
         stores_marks: whether visitors may write marks into the folder.
+        on_cell: does what a person wants of a trial, and returns `url`, `file` and `command`, or `question` and
+            `confirm`. Only people at this machine with the token can ask for it.
 
     Raises:
         ResultsError, InputError: there is nothing to show.
@@ -82,8 +113,13 @@ class LiveView(PageServer):
         stores_marks: bool = True,
         needs_token: bool = False,
         embedder: str | None = None,
+        on_cell: Callable[[CellRequest], dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(host, port, str(results.resolve()), token, needs_token=needs_token, embedder=embedder)
+        self._on_cell = on_cell if is_loopback(host) else None
+        guarded = ["/cell"] if self._on_cell is not None else []
+        super().__init__(
+            host, port, str(results.resolve()), token, needs_token=needs_token, guarded=guarded, embedder=embedder
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: set[asyncio.Event] = set()  # one for each open stream; set on every change
         self._is_stopping = False
@@ -107,6 +143,7 @@ class LiveView(PageServer):
                 Route("/marks", self.store_marks, methods=["POST"]),
                 Route("/share", self.share, methods=["POST"]),
                 Route("/accept", self.accept, methods=["POST"]),
+                Route("/cell", self.act_on_cell, methods=["POST"]),
                 Route("/files/{name}", self.serve_artifact),
                 Route(f"/{ACCEPTED_FOLDER}/{{name}}", self.serve_accepted),
                 Route(f"/{THUMBS_FOLDER}/{{name}}", self.serve_thumb),
@@ -115,6 +152,7 @@ class LiveView(PageServer):
             ]
         )
         writable = ["/marks", "/share", *(["/accept"] if self._can_accept else [])]
+        writable += ["/cell"] if self._on_cell is not None else []
         self.start(app, writable=writable, on_loop=partial(setattr, self, "_loop"))
         return self
 
@@ -138,7 +176,8 @@ class LiveView(PageServer):
 
     async def serve_data(self, request: Request) -> Response:
         data = await asyncio.to_thread(self._follower.build_data)
-        data["live"]["can_accept"] = self._can_accept
+        can_act = self._on_cell is not None and request.scope.get(HAS_SESSION, False)
+        data["live"] |= {"can_accept": self._can_accept, "has_cells": self._on_cell is not None, "can_act": can_act}
         if request.url.path.endswith(".js"):
             return StreamingResponse(iter_script(data), headers=NO_STORE, media_type="text/javascript")
         return StreamingResponse(iter_json(data), headers=NO_STORE, media_type="application/json")
@@ -200,6 +239,32 @@ class LiveView(PageServer):
         if not fits_shape(value, _ACCEPT_SHAPE):
             return PlainTextResponse("`trial` must be a number, and `seen` a list of texts", 400)
         return await _respond_when_written(self._follower.accept, value["trial"], value["seen"])
+
+    async def act_on_cell(self, request: Request) -> Response:
+        """POST /cell: `kind`, `trial`, the `digest` that the page shows of it, and to revise it `set`."""
+        body = await read_body(request, _CELL_BYTES)
+        if body is None:
+            return PlainTextResponse("the values are too long for one request", 413)
+        try:
+            value = parse_json(body)
+        except ValueError as problem:
+            return PlainTextResponse(str(problem), 400)
+        if not fits_shape(value, _CELL_SHAPE) or value["kind"] not in ("more", "revise"):
+            return PlainTextResponse('`trial` is a number, `kind` "more" or "revise", `set` a mapping', 400)
+        try:
+            answer = await asyncio.to_thread(self._act_on_cell, value)
+        except (SweeperError, OSError) as problem:
+            return PlainTextResponse(str(problem), 422)
+        return JSONResponse(answer, 428 if "question" in answer else 200, NO_STORE)
+
+    def _act_on_cell(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._on_cell is not None
+        record, options, row = self._follower.find_trial(value["trial"])
+        if value.get("digest") not in (None, row.digest):
+            raise UsageError("this trial has changed since the page showed it; load the page again")
+        changes, confirmed = value.get("set") or {}, value.get("confirmed")
+        settings = {**row.columns, **row.params}
+        return self._on_cell(CellRequest(value["kind"], self._results, record, options, settings, changes, confirmed))
 
     async def share(self, request: Request) -> Response:
         """POST /share: a file to save, see `_make_shared_file`. One at a time, because each takes all cores."""

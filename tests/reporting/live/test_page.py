@@ -206,8 +206,10 @@ def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
 def test_run_view_serves_until_it_is_stopped(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     run = start(experiment, tmp_path / "results", painter.server, "--view", "--json")
-    url = next(line for line in run.stderr if line.startswith("view")).split()[1]
-    page = visit(url)
+    address = next(line for line in run.stderr if line.startswith("view")).split()[1]
+    page = visit(address)
+    url = address.partition("#token=")[0]
+    assert page.url == url
     painter.go_on.set()
     page.wait_for_selector(".cell.succeeded img")
     assert next(line for line in run.stderr if "Ctrl-C stops it" in line)

@@ -13,6 +13,7 @@ import { GridView } from "./grid.js";
 import * as Layout from "./layout.js";
 import * as Live from "./live.js";
 import { Marks } from "./marks.js";
+import * as NextTrial from "./next_trial.js";
 import * as PlotData from "./plot_data.js";
 import * as Plots from "./plots.js";
 import * as Share from "./share.js";
@@ -368,6 +369,7 @@ function markByKey(page, key, row) {
 const sweeperGlobal = /** @type {any} */ (globalThis).sweeper ?? {};
 
 try {
+  NextTrial.takeToken();
   sweeperGlobal.page = new App(sweeperGlobal.raw).page;
 } catch (error) {
   const text = document.createElement("p");

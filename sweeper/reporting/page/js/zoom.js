@@ -7,6 +7,7 @@ import * as Comparison from "./comparison.js";
 import { announce, copyText, el, focusByKey, focusKey, saveFile, toUrl } from "../../../serving/page/js/dom.js";
 import { Marks } from "./marks.js";
 import * as Media from "./media.js";
+import * as NextTrial from "./next_trial.js";
 import * as Params from "./params.js";
 import * as Review from "./review.js";
 import * as Steps from "./steps.js";
@@ -156,7 +157,7 @@ export class Zoom {
     parts.replace("answers", Review.makeAnswers(this.page, row), isNewTrial);
     parts.replace("params", Params.makeTables(dataset, row, other), isNewTrial);
     parts.replace("facts", makeFacts(dataset, row, file), isNewTrial);
-    parts.replace("actions", makeActions(dataset, row, file), isNewTrial);
+    parts.replace("actions", makeActions(this.page, row, file), isNewTrial);
     const [mode, panes] = [this.shown.mode, this.getPanes()];
     parts.replaceStage(JSON.stringify([mode, panes]), () => {
       this.paneControls = panes.map(() => createMarkControls(this.page, true));
@@ -339,6 +340,8 @@ export class Zoom {
       ["p f", "while it blinks: pause, flip", press],
       ["Space , . m", "play a film or a sound, one frame back, one on; which one is heard", press],
       ...Marks.KEYS.map(([keys, words]) => /** @type {Keys.Binding} */ ([keys, words, (key) => this.page.markByKey(key, this.shown.row)])),
+      ["n", "more like this: an experiment around the trial", () => void NextTrial.openSimilar(this.dataset, this.shown.row)],
+      ["v", "revise this cell: run it with another value", () => !this.dataset.raw.search && NextTrial.openRevision(this.page, this.shown.row)],
       ["c", "write a comment", () => this.dialog.querySelector("textarea")?.focus()],
       ["?", "these keys", () => Keys.open()],
       ["Escape", "close", () => false], // the dialog does it
@@ -392,8 +395,9 @@ function makeFacts(dataset, row, file) {
 /** @param {string} text @param {() => void} onclick @param {string} [look] */
 const makeButton = (text, onclick, look = "quiet") => el("button", { class: look, "data-keep": text, onclick }, text);
 
-/** @param {Dataset} dataset @param {number} row @param {PageFile | undefined} file */
-function makeActions(dataset, row, file) {
+/** @param {Page} page @param {number} row @param {PageFile | undefined} file */
+function makeActions(page, row, file) {
+  const { dataset } = page;
   const [workflow, name] = Workflow.getFile(dataset, row);
   const workflowActions =
     workflow === null
@@ -409,6 +413,7 @@ function makeActions(dataset, row, file) {
     { class: "actions" },
     workflowActions,
     workflow !== null && makeRerun(dataset, row),
+    NextTrial.makeButtons(page, row),
     canOpen && el("a", { href: toUrl(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
     file?.workflow &&
       el("p", { class: "dim" }, "Drag the picture into ComfyUI: it contains its workflow. A saved workflow can be dragged there too."),
