@@ -42,7 +42,8 @@ class Comfyui:
         self.user = user
         server = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=types.SimpleNamespace(routes=self)))
         web = types.SimpleNamespace(json_response=lambda value, status=200: (status, value))
-        folders = types.SimpleNamespace(get_user_directory=lambda: str(user))
+        inputs = str(user.parent / "input")
+        folders = types.SimpleNamespace(get_user_directory=lambda: str(user), get_input_directory=lambda: inputs)
         self.modules = {"server": server, "folder_paths": folders, "aiohttp": types.SimpleNamespace(web=web)}
 
     def post(self, path: str) -> Callable[[Any], Any]:
@@ -77,7 +78,7 @@ class Comfyui:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder of ComfyUI."""
-    for name in ("custom_nodes", "user"):
+    for name in ("custom_nodes", "user", "input/sub"):
         (tmp_path / "ComfyUI" / name).mkdir(parents=True)
     (tmp_path / "ComfyUI/main.py").touch()
     return tmp_path / "ComfyUI"
@@ -105,12 +106,12 @@ def read_arguments(answer: dict[str, Any]) -> list[str]:
 
 
 def test_sweep_opens_the_graph_as_the_page_would_queue_it(comfyui: Comfyui) -> None:
-    body = {"prompt": GRAPH, "workflow": {"nodes": []}, "axis": "3.steps", "title": "My Flow.json"}
+    body = {"prompt": GRAPH, "axis": "3.steps", "title": "My Flow.json"}
     status, answer = comfyui.ask("open", body)
     assert status == 200
     command, file, *options = read_arguments(answer)
     assert command == "open"
-    assert json.loads(Path(file).read_text())["prompt"] == GRAPH
+    assert json.loads(Path(file).read_text()) == GRAPH
     name = Path(file).stem
     assert name.startswith("my-flow-")
     assert options == [
@@ -215,16 +216,36 @@ def test_a_workflows_odd_name_writes_no_file_elsewhere(comfyui: Comfyui, title: 
     comfyui.ask("end", {"url": answer["url"]})
 
 
+def test_the_pictures_of_a_workflow_come_along_and_no_other_file(root: Path, comfyui: Comfyui) -> None:
+    for name in ("cat.png", "sub/dog.webp", "other.png", "notes.txt", "../secret.png"):
+        (root / "input" / name).write_text(name)
+    (root / "input/link.png").symlink_to(root / "secret.png")
+    names = [
+        "cat.png [input]",
+        "sub/dog.webp",
+        "notes.txt",
+        "../secret.png",
+        str(root / "secret.png"),
+        "link.png",
+        "none.png",
+    ]
+    status, answer = comfyui.ask("open", {"prompt": {"1": {"inputs": {name: name for name in [*names, "a\0.png"]}}}})
+    assert status == 200
+    copied = sorted(file.name for file in (comfyui.user / "sweeper/workflows/input").iterdir())
+    assert copied == ["cat.png", "dog.webp"]
+    comfyui.ask("end", {"url": answer["url"]})
+
+
 @pytest.mark.parametrize("modules", [{}, {"server": object(), "folder_paths": object(), "aiohttp": object()}])
 def test_elsewhere_and_in_an_unknown_comfyui_the_pack_does_nothing(
     modules: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("server", "folder_paths", "aiohttp"):
         monkeypatch.setitem(sys.modules, name, modules.get(name))  # type: ignore[arg-type]
-    pack = Comfyui(tmp_path).load(PACK)
+    pack = Comfyui(tmp_path / "user").load(PACK)
     assert pack.NODE_CLASS_MAPPINGS == {}
     assert (PACK / pack.WEB_DIRECTORY / "sweep.js").is_file()
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "user").exists()
 
 
 @pytest.mark.parametrize("options", [[], ["--copy"]])

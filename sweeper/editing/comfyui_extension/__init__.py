@@ -7,14 +7,17 @@ standard library, takes ComfyUI's own modules from those that are loaded, and do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import ipaddress
 import json
 import logging
+import mimetypes
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,11 +55,11 @@ class _RefusalError(Exception):
 class _Routes:
     """What the pack's page asks for, all by POST, because the addresses in the answers have tokens.
 
-    `web` is aiohttp's module; `folder` is where workflows and results go.
+    `web` is aiohttp's module; `folder` is where workflows and results go; `inputs` has the pictures of ComfyUI's user.
     """
 
-    def __init__(self, web: Any, folder: Path) -> None:
-        self._web, self._folder = web, folder
+    def __init__(self, web: Any, folder: Path, inputs: Path) -> None:
+        self._web, self._folder, self._inputs = web, folder, inputs.resolve()
         self._pages: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by URL: title, process
         self._starting = asyncio.Lock()
 
@@ -97,9 +100,8 @@ class _Routes:
         name = f"{stem or 'workflow'}-{digest}"
         file = self._folder / "workflows" / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        # As the page queues it. The saved workflow knows what its author chose for the App mode.
-        extra = {"extra_pnginfo": {"workflow": body.get("workflow")}}
-        file.write_text(json.dumps({"prompt": graph, "extra_data": extra}), "utf-8")
+        file.write_text(json.dumps(graph), "utf-8")
+        await asyncio.to_thread(self._copy_inputs, graph, file.parent / "input")
         address, port = request.transport.get_extra_info("sockname")[:2]  # where ComfyUI listens
         origin = request.headers["Origin"].lower()
         target = f"{origin.partition(':')[0]}://{f'[{address}]' if ':' in address else address}:{port}"
@@ -117,6 +119,18 @@ class _Routes:
             url, process = await asyncio.to_thread(_start, command, self._folder)
             self._pages[url] = title, process
         return {"url": url}
+
+    def _copy_inputs(self, graph: dict[str, Any], folder: Path) -> None:
+        """Copy the pictures, films and sounds that a workflow names to where `sweeper open` looks for them."""
+        nodes = [node.get("inputs") for node in graph.values() if isinstance(node, dict)]
+        values = [value for inputs in nodes if isinstance(inputs, dict) for value in inputs.values()]
+        for name in {value.removesuffix(" [input]") for value in values if isinstance(value, str) and len(value) < 300}:
+            if (mimetypes.guess_type(name)[0] or "").partition("/")[0] in ("image", "video", "audio"):
+                with contextlib.suppress(OSError, ValueError):  # it is no file
+                    path = (self._inputs / name).resolve()
+                    if path.is_relative_to(self._inputs) and path.is_file():
+                        folder.mkdir(exist_ok=True)
+                        shutil.copy2(path, folder / path.name)
 
 
 def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
@@ -200,8 +214,8 @@ def _join_comfyui() -> None:
     try:
         server, folders, aiohttp = (sys.modules.get(name) for name in ("server", "folder_paths", "aiohttp"))
         if server is not None and folders is not None and aiohttp is not None:
-            routes = _Routes(aiohttp.web, Path(folders.get_user_directory(), "sweeper"))
-            routes.add_to(server.PromptServer.instance.routes)
+            user, inputs = Path(folders.get_user_directory()), Path(folders.get_input_directory())
+            _Routes(aiohttp.web, user / "sweeper", inputs).add_to(server.PromptServer.instance.routes)
     except Exception as error:  # noqa: BLE001 (see above)
         logging.getLogger(__name__).warning("Sweep... is not available: %s", error)
 

@@ -37,11 +37,11 @@ async function sweep(node, widget) {
   // Opened now, because a browser blocks a tab that comes long after the click.
   const tab = canStart ? openTab() : null;
   try {
-    const { output, workflow } = await app.graphToPrompt();
+    const { output } = await app.graphToPrompt();
     const axis = node && widget ? findAddress(output, node, widget) : null;
     if (widget && !axis) tell("warn", `${widget.name} is set by another node, so it is no axis; choose one on the page`);
     const title = app.extensionManager.workflow?.activeWorkflow?.filename ?? "workflow";
-    const answer = await ask("open", { prompt: output, workflow, axis, title });
+    const answer = await ask("open", { prompt: output, axis, title });
     if (answer.command) showCommand(answer.command);
     else {
       const url = toOwnHost(answer.url);
