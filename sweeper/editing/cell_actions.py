@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sweeper.editing.document import Document, StaleVersionError
-from sweeper.editing.run_process import Runner, RunRequest
+from sweeper.editing.run_process import Runner
 from sweeper.editing.similar import make_revised, make_similar
 from sweeper.errors import UsageError
 from sweeper.loading.load import load_recorded
@@ -88,9 +88,10 @@ class CellActions:
             if text != before:
                 document.replace_text(document.version, text)
             trial = _find_revised(cell, experiment)
-            request = RunRequest(file, document.version, "run", specs, None, cell.confirmed, trust=False,
-                                 out=cell.results, where=where)  # fmt: skip
-            question = self.runner.start(request)
+            question = self.runner.start(
+                file, version=document.version, kind="run", specs=specs, budget=None, confirmed=cell.confirmed,
+                trust=False, out=cell.results, where=where,
+            )  # fmt: skip
             if question is None:
                 run = self._wait_for_start(cell.results)
                 return {"url": None, "file": str(file), "command": run["command"], "trial": trial}
