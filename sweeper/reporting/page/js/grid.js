@@ -21,6 +21,13 @@ import * as Strip from "./strip.js";
  */
 /** @typedef {{top: number, left: number, height: number, width: number}} Viewport pixels */
 
+/** What stands in place of the trials if none is left. @param {Context} context */
+export function createEmptyNote({ dataset, update }) {
+  if (dataset.size === 0) return Dom.el("p", { class: "empty" }, "There are no trials.");
+  const clear = Dom.el("button", { onclick: () => update({ where: "", pins: {}, hidden: {} }) }, "Clear filter");
+  return Dom.el("p", { class: "empty" }, "No trial is left by the filter, the chosen values and the hidden ones. ", clear);
+}
+
 export class GridView {
   static OVERSCAN = 1; // lines that are kept on each side of the view
   static FRAME_BUDGET = 8; // milliseconds for filling cells in one frame; the rest is filled in the next frames
@@ -95,9 +102,7 @@ export class GridView {
     this.strip?.mount();
     this.schedule();
     if (this.arrangement.shown === 0) {
-      const clear = Dom.el("button", { onclick: () => context.update({ where: "", pins: {}, hidden: {} }) }, "Clear filter");
-      const words = context.dataset.size > 0 ? "No trial is left by the filter, the chosen values and the hidden ones. " : "There are no trials.";
-      host.prepend(Dom.el("p", { class: "empty" }, words, context.dataset.size > 0 && clear));
+      host.prepend(createEmptyNote(context));
       this.scroller.classList.add("flow");
     }
     this.resizeObserver = new ResizeObserver(() => this.schedule());

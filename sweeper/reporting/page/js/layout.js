@@ -114,9 +114,6 @@ function listPins(dataset, view) {
     .map((axis) => [axis, view.pins[axis.name]]);
 }
 
-/** The axes that may hide trials: a value that is chosen for an axis is shown even if it is hidden. @param {Dataset} dataset @param {AxisValue[]} pins */
-const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
-
 /** Make a test whether no value of a row is hidden. @param {Columns.Axis[]} axes @param {State} view @returns {(row: number) => boolean} */
 export function makeVisibleTest(axes, view) {
   const hiding = axes.filter((axis) => view.hidden[axis.name]?.length > 0).map((axis) => ({ axis, codes: new Set(view.hidden[axis.name]) }));
@@ -133,7 +130,8 @@ export function arrange(dataset, view, holds = () => true) {
   const across = makeLines(x, xx, view);
   const down = makeLines(y, yy, view);
   const pins = listPins(dataset, view);
-  const isVisible = makeVisibleTest(listHidingAxes(dataset, pins), view);
+  const isPinned = (/** @type {Columns.Axis} */ axis) => pins.some(([pinned]) => pinned === axis);
+  const isVisible = makeVisibleTest(dataset.axes.filter((axis) => !isPinned(axis)), view); // a chosen value is shown even if it is hidden
   /** @type {Map<number, number>} cell -> its first row of the data */
   const cells = new Map();
   /** @type {Set<number>} cells with trials that the filter, a pin or a hidden value leaves out */

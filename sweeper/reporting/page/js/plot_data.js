@@ -100,7 +100,7 @@ export function computeMargins(rows, metric, along, per, dataset) {
 }
 
 /** @param {number} count */
-export const countTrials = (count) => `${count} trial${count === 1 ? "" : "s"}`;
+export const countTrials = (count) => `${count.toLocaleString("en")} trial${count === 1 ? "" : "s"}`;
 
 /** The mean of the numbers among some values; undefined if there is none. @param {Value[]} values */
 export function computeMean(values) {

@@ -73,7 +73,7 @@ export function create(host, context, last) {
           ),
           along &&
             makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, ...makeLines(rows, metric, along, per === along ? undefined : per, context)),
-          makeSection(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, makeHistogram(rows, metric, context)),
+          makeSection(`${metric.name} of ${PlotData.countTrials(rows.length)}`, makeHistogram(rows, metric, context)),
           against && makeSection(`${metric.name} against ${against.name}`, ...makeScatter(rows, against, metric, context)),
         ];
   const scroller = el("div", { class: "plots", tabindex: 0, "aria-label": "Plots" }, sections);
@@ -179,7 +179,7 @@ function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCou
     cell.style.color = Colours.pickText(Colours.toShare(group.mean, extent));
     return cell;
   };
-  const corner = el("th", {}, `${rows.name} ↓ ${columns.name} →`);
+  const corner = el("th", {}, [rows.name && `${rows.name} ↓ `, columns.name && `${columns.name} →`]);
   const head = el("tr", {}, corner, columns.labels.map((_, c) => el("th", { scope: "col" }, makeLabel(columns, c))));
   const body = rows.labels.map((_, r) =>
     el("tr", {}, el("th", { scope: "row" }, makeLabel(rows, r)), columns.labels.map((_, c) => makeCell(r, c))),

@@ -30,7 +30,8 @@ const LOG_RATIO = 100; // from this ratio of the largest to the smallest value o
 export function makeOfAxis(axis, points) {
   if (axis.numeric) {
     const toText = (/** @type {number} */ row) => (axis.texts ? axis.label(row) : ValueText.toRounded(axis.value(row)));
-    return makeNumeric(axis, axis.name, ({ rows }) => numberOrNull(axis.value(rows[0])), points, ({ rows }) => toText(rows[0]));
+    const getNumber = (/** @type {SearchPoint} */ { rows }) => (ValueText.isNumber(axis.value(rows[0])) ? Number(axis.value(rows[0])) : null);
+    return makeNumeric(axis, axis.name, getNumber, points, ({ rows }) => toText(rows[0]));
   }
   const present = new Set(points.map((point) => axis.codes[point.rows[0]]));
   const codes = axis.order.filter((code) => present.has(code));
@@ -52,9 +53,6 @@ export function makeOfAxis(axis, points) {
     findRange: (where) => findCategoryRange(where, ticks, makeCondition),
   };
 }
-
-/** @param {ValueText.Value} value */
-const numberOrNull = (value) => (ValueText.isNumber(value) ? Number(value) : null);
 
 /** @param {Objective} objective @param {number} index @param {SearchPoint[]} points @returns {Dimension} */
 export function makeOfObjective({ column, title, short, direction }, index, points) {

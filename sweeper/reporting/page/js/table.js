@@ -5,12 +5,12 @@ import * as Colours from "./colours.js";
 import * as Columns from "./columns.js";
 import * as DecideData from "./decide_data.js";
 import { announce, el, redrawKeepingFocus } from "../../../serving/page/js/dom.js";
+import { createEmptyNote } from "./grid.js";
 import { Marks } from "./marks.js";
 import * as Media from "./media.js";
 import * as Params from "./params.js";
 import * as PlotData from "./plot_data.js";
 import * as Recycle from "./recycle.js";
-import * as TextWidth from "./text_width.js";
 import * as ValueText from "./value_text.js";
 import { createMarkControls } from "./zoom.js";
 /** @import { Dataset } from "./dataset.js" */
@@ -19,7 +19,7 @@ import { createMarkControls } from "./zoom.js";
 
 export class TableView {
   static PICTURE_WIDTH = 84; // pixels
-  static ROW_HEIGHTS = [44, 100]; // of the lowest and the highest pictures
+  static ROW_HEIGHTS = [44, 100]; // of rows, at least and at most
   static PLAIN_HEIGHT = 36; // without pictures
   static MARKING_WIDTH = 210; // of the buttons that mark a row, which stand at its end
   static OVERSCAN = 6; // rows that are kept on each side of the view
@@ -68,7 +68,7 @@ export class TableView {
     );
     this.listen();
     host.replaceChildren(this.scroller);
-    if (this.rows.length === 0) this.scroller.before(el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
+    if (this.rows.length === 0) this.scroller.before(createEmptyNote(context));
     this.scroller.scrollTo(left, top);
     this.draw();
     this.resizeObserver = new ResizeObserver(() => this.schedule());
@@ -291,12 +291,12 @@ function makeDistribution(column, rows) {
   return canvas;
 }
 
-/** Rows are as high as the highest picture in them, within limits. @param {Dataset} dataset @param {number[]} rows */
+/** Rows are as high as the usual picture, within limits. @param {Dataset} dataset @param {number[]} rows */
 function computeRowHeight(dataset, rows) {
   const ratios = dataset.listRatios();
-  const most = rows.reduce((high, row) => Math.max(high, ratios[row] || 0), 0);
+  const known = rows.map((row) => ratios[row]).filter((ratio) => ratio > 0).sort((a, b) => a - b);
   const [low, high] = TableView.ROW_HEIGHTS;
-  return Math.min(high, Math.max(low, Math.round((TableView.PICTURE_WIDTH - 8) * most) + 4));
+  return Math.min(high, Math.max(low, Math.round((TableView.PICTURE_WIDTH - 8) * (known[known.length >> 1] ?? 1)) + 4));
 }
 
 /**
@@ -312,17 +312,12 @@ function makeHeat(column, { dataset, state, getRows }) {
   return values.length > 1 ? (value) => ranks.get(value) : null;
 }
 
-/** @type {CanvasRenderingContext2D | null} */
-let pen = null;
-
 /** The width of a column in pixels: that of its longest value, or its name with the arrow of a sorted column. @param {Columns.Column} column */
 function computeColumnWidth(column) {
-  pen ??= TextWidth.makePen("600 14px"); // as the head is set
-  const head = pen.measureText(`${column.name} ▼`).width + 24;
   const labels =
     column.codes === null
       ? column.numbers.slice(0, SAMPLED).map((_, row) => column.label(row))
       : [...column.labels.slice(0, SAMPLED).map((label, code) => column.names?.[code] ?? ValueText.toVisible(label)), column.codes.includes(-1) ? "(none)" : ""];
-  const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
-  return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28, head)));
+  const longest = labels.reduce((most, label) => Math.max(most, label.length), `${column.name} ▼`.length);
+  return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28)));
 }

@@ -7,18 +7,14 @@ const widths = new Map();
 /** @type {CanvasRenderingContext2D | null} */
 let pen = null;
 
-/** @param {string} font in CSS, without the family @returns {CanvasRenderingContext2D} */
-export function makePen(font) {
-  const context = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
-  context.font = `${font} ${getComputedStyle(document.body).fontFamily}`;
-  return context;
-}
-
 /** @param {string} letter */
 function measureLetter(letter) {
   let width = widths.get(letter);
   if (width === undefined) {
-    pen ??= makePen(`${FONT_SIZE}px`);
+    if (pen === null) {
+      pen = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
+      pen.font = `${FONT_SIZE}px ${getComputedStyle(document.body).fontFamily}`;
+    }
     width = pen.measureText(letter).width;
     widths.set(letter, width);
   }

@@ -98,7 +98,7 @@ export function createClock(listPlayers, hasSound) {
     players.forEach((player, index) => follow(player, index === heard));
     const length = leader?.duration || 0;
     sound.textContent = heard < 0 ? "Sound: off" : players.length > 1 ? `Sound: ${heard + 1} of ${players.length}` : "Sound: on";
-    bar.show(time, length, `${time.toFixed(2)} of ${length.toFixed(2)} s`, isPlaying, leader && frameTimes.get(leader));
+    bar.show(time, length, length ? `${time.toFixed(2)} of ${length.toFixed(2)} s` : "", isPlaying, leader && frameTimes.get(leader));
     if (isPlaying) frame = requestAnimationFrame(sync);
   }
 

@@ -153,7 +153,8 @@ export class Zoom {
     parts.replace("modes", this.makeModes(), isNewTrial);
     parts.replace("outputs", this.makeOutputs(), isNewTrial);
     parts.replace("outcome", makeOutcome(dataset, row), isNewTrial);
-    parts.replace("steps", this.makeSteps(), isNewTrial);
+    const steps = Steps.makeButtons((...step) => this.findNeighbour(...step), (...step) => this.go(...step), this.page.getState().view === "table");
+    parts.replace("steps", steps, isNewTrial);
     parts.replace("answers", Review.makeAnswers(this.page, row), isNewTrial);
     parts.replace("params", Params.makeTables(dataset, row, other), isNewTrial);
     parts.replace("facts", makeFacts(dataset, row, file), isNewTrial);
@@ -230,11 +231,6 @@ export class Zoom {
       el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
       Zoom.makeButton("close", { "aria-label": "Close", onclick: () => this.close() }, "✕"),
     );
-  }
-
-  makeSteps() {
-    const isList = this.page.getState().view === "table";
-    return Steps.makeButtons((down, across) => this.findNeighbour(down, across), (down, across) => this.go(down, across), isList);
   }
 
   makeModes() {
