@@ -254,7 +254,7 @@ def _is_mixed(series: pd.Series[Any]) -> bool:
 
 
 def _to_json_or_none(value: Any) -> str | None:
-    return None if value is None else to_json_text(value)
+    return None if value is None else replace_surrogates(to_json_text(value))
 
 
 # --- the table of a run, without pandas

@@ -133,6 +133,19 @@ def test_streamed_csv_replaces_surrogates_too(tmp_path):
     assert "0,cut \ufffd," in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
 
+def test_parquet_replaces_surrogates_in_a_column_of_mixed_types():
+    frame, _ = make_frame(["cut \ud83d", 3])
+
+    assert pd.read_parquet(io.BytesIO(export_bytes(frame, "parquet")))["x"].tolist() == ['"cut \ufffd"', "3"]
+
+
+def test_csv_quotes_a_column_that_has_marks_in_one_part_only():
+    frame, _ = make_frame(["plain"] * 9000 + ['a "mark"', ""])
+
+    cells = [line.split(",")[1] for line in export_bytes(frame, "csv").decode().split("\r\n")[1:-1]]
+    assert cells == ["plain"] * 9000 + ['"a ""mark"""', '""']
+
+
 def test_csv_distinguishes_missing_from_empty_and_follows_rfc_4180():
     results, layout = shop_results()
 
