@@ -70,8 +70,7 @@ def command(
 
     _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
     selection = Selection(values=values)
-    used = targets if rehearsal is None else [EMBEDDED]
-    prepared = load_for_run(experiment, used, values, trust=trust, out=out)
+    prepared = load_for_run(experiment, targets if rehearsal is None else [EMBEDDED], values, trust=trust, out=out)
     spec = require_search(prepared.experiment)
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
