@@ -14,7 +14,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -50,17 +49,7 @@ Part = Sequence[Sequence[Any]]  # the columns of some rows of a table
 _PART: Final = 8192  # rows of a frame converted at a time: enough to be fast, few enough to need little memory
 
 LIST_COLUMNS: Final = ("outputs", "sha256")
-
-
-@dataclass(frozen=True, slots=True)
-class CsvDialect:
-    """How csv and tsv differ."""
-
-    delimiter: str
-    line_end: str
-
-
-CSV_DIALECTS: Final = {"csv": CsvDialect(",", "\r\n"), "tsv": CsvDialect("\t", "\n")}
+CSV_DIALECTS: Final = {"csv": (",", "\r\n"), "tsv": ("\t", "\n")}  # their delimiters and line ends
 
 
 def encode_text(text: str) -> bytes:
@@ -159,10 +148,10 @@ def to_python_values(series: pd.Series[Any]) -> list[Any]:
 
 
 def format_delimited(
-    names: Sequence[str], parts: Iterable[Part], dialect: CsvDialect, *, safe: bool = False
+    names: Sequence[str], parts: Iterable[Part], dialect: tuple[str, str], *, safe: bool = False
 ) -> Iterator[str]:
     """The header line, then the lines of each part as one text."""
-    delimiter, end = dialect.delimiter, dialect.line_end
+    delimiter, end = dialect
 
     def has_marks(text: str) -> bool:
         return '"' in text or delimiter in text or "\n" in text or "\r" in text
