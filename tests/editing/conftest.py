@@ -29,16 +29,16 @@ sweep:
 
 
 @pytest.fixture(autouse=True)
-def _an_empty_folder_and_a_clean_environment(tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+def _an_empty_folder_and_a_clean_environment(tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("home")
+    (home / "work").mkdir()
+    monkeypatch.chdir(home / "work")
     for name in list(os.environ):
         if name.startswith(("SWEEPER_", "COMFY_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("SWEEPER_TRUST_FILE", str(tmp_path / "trusted.json"))
+    monkeypatch.setenv("SWEEPER_TRUST_FILE", str(home / "trusted.json"))
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
-        monkeypatch.setenv(name, str(tmp_path / "config"))
+        monkeypatch.setenv(name, str(home / "config"))
     monkeypatch.setattr("sweeper.serving.access.WRONG_TOKEN_SECONDS", 0.0)
 
 

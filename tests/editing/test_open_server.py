@@ -257,11 +257,12 @@ SECRETS = ("../../secret.png", "/etc/passwd", "inputs/link.png", "../t.json/../.
 
 
 @pytest.mark.parametrize("value", SECRETS)
-def test_a_strangers_workflow_reads_no_file_elsewhere(open_page, write, value, tmp_path):
-    (tmp_path / "secret.png").write_bytes(b"the secret")
+def test_a_strangers_workflow_reads_no_file_elsewhere(open_page, write, value):
+    secret = Path("../secret.png").absolute()
+    secret.write_bytes(b"the secret")
     file = write(EXPERIMENT.replace("    steps:", f"    picture: ['{value}']\n    steps:"))
     (file.parent / "inputs").mkdir()
-    (file.parent / "inputs/link.png").symlink_to(tmp_path / "secret.png")
+    (file.parent / "inputs/link.png").symlink_to(secret)
     graph = json.loads((file.parent / "t.json").read_text())
     graph["10"] = {"class_type": "LoadImage", "inputs": {"image": value}}
     (file.parent / "t.json").write_text(json.dumps(graph))
