@@ -10,20 +10,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.editing.edit_yaml import DELETE, add_line, edit_yaml, get_at, move_entry, parse_text
-from sweeper.editing.yaml_text import YamlText
+from sweeper.editing.edit_yaml import DELETE, YamlText, edit_yaml, get_at, move_entry, parse_text
 from sweeper.errors import UsageError
 from sweeper.loading.starter_experiment import render_slot
 from sweeper.loading.suggest_slots import Suggestion
 from sweeper.model.axis_values import AXIS_FORMS
-from sweeper.schemas import load_schema, make_editor_line
+from sweeper.schemas import make_editor_line
 from sweeper.schemas.values import KeyPath, format_value
 
-ORDER: Final = tuple(load_schema("experiment")["properties"])  # of the keys of a file
 _GRID: Final = ("sweep", "grid")
 _ZIP: Final = ("sweep", "zip")
-_SHOWN: Final = frozenset(("name", "template", "target", "params", "sweep"))  # keys with a field of their own
-_SHOWN_OF_SWEEP: Final = frozenset(("grid", "zip", "where"))
+_WHERE: Final = ("sweep", "where")
+_SHOWN: Final = {  # keys with a field of their own, or with their own list here
+    *(("name",), ("template",), ("target",), ("params",), ("sweep",)), _GRID, _ZIP, _WHERE
+}  # fmt: skip
 
 
 def apply_changes(
@@ -50,10 +50,10 @@ def apply_changes(
 def _apply(text: str, change: Mapping[str, Any]) -> str:
     match change:
         case {"set": "axis", "name": str(name), "value": list() | dict() as value}:
-            changed = edit_yaml(text, _find_axis(text, name) or (*_GRID, name), value, order=ORDER)
+            changed = edit_yaml(text, _find_axis(text, name) or (*_GRID, name), value)
             return changed if "replace" in value else _remove(changed, ("params", name))  # it searches in that text
         case {"set": "fixed", "name": str(name), "value": value}:
-            return edit_yaml(_remove_axis(text, name), ("params", name), value, order=ORDER)
+            return edit_yaml(_remove_axis(text, name), ("params", name), value)
         case {"set": "none", "name": str(name)}:
             return _remove(_remove_axis(text, name), ("params", name))
         case {"set": "zip", "name": str(name), "with": str(other)}:
@@ -64,15 +64,10 @@ def _apply(text: str, change: Mapping[str, Any]) -> str:
         case {"set": "move", "name": str(name), "before": None | str() as before}:
             return _move_axis(text, name, before)
         case {"set": "where", "value": None | str() as value}:
-            _find_axis(text, "")
-            return _set_or_remove(text, ("sweep", "where"), value)
+            return _apply(text, {"set": "key", "path": _WHERE, "value": value})
         case {"set": "key", "path": [str(), *_] as path, "value": value}:
-            return _set_or_remove(text, tuple(path), value)
+            return _remove(text, tuple(path)) if value is None else edit_yaml(text, tuple(path), value)
     raise UsageError(f"sweeper does not know this change: {format_value(dict(change))}")
-
-
-def _set_or_remove(text: str, path: KeyPath, value: Any) -> str:
-    return _remove(text, path) if value is None else edit_yaml(text, path, value, order=ORDER)
 
 
 def _remove(text: str, path: KeyPath) -> str:
@@ -85,36 +80,36 @@ def _remove(text: str, path: KeyPath) -> str:
     return edit_yaml(text, path, DELETE)
 
 
-def _find_axis(text: str, name: str) -> KeyPath | None:
-    """Return the path of an axis. Raises UsageError if the sweep has several blocks."""
-    value = parse_text(text).value
-    if isinstance(get_at(value, ("sweep",)), list):
-        raise UsageError("the sweep of this file is a list of blocks, which can only be edited as YAML")
+def _list_groups(value: Any) -> list[KeyPath]:
+    """Return the paths of the mappings with axes: the grid, and each zip group."""
     groups = get_at(value, _ZIP)
-    zipped = [(*_ZIP, index, name) for index in range(len(groups) if isinstance(groups, list) else 0)]
-    return next((path for path in [(*_GRID, name), *zipped] if get_at(value, path) is not DELETE), None)
+    return [_GRID, *((*_ZIP, index) for index in range(len(groups) if isinstance(groups, list) else 0))]
+
+
+def _find_axis(text: str, name: str) -> KeyPath | None:
+    value = parse_text(text).value
+    return next((path for group in _list_groups(value) if get_at(value, path := (*group, name)) is not DELETE), None)
 
 
 def _get_axis(text: str, name: str) -> KeyPath:
     path = _find_axis(text, name)
     if path is None:
-        raise UsageError(f"there is no axis {format_value(name)} in this file; make it one first")
+        raise UsageError(f"there is no axis {format_value(name)} that the page can change; edit the text of the file")
     return path
 
 
 def _remove_axis(text: str, name: str) -> str:
-    is_list = isinstance(get_at(parse_text(text).value, ("sweep",)), list)  # then it may be an axis of some blocks only
-    path = None if is_list else _find_axis(text, name)
+    path = _find_axis(text, name)
     return text if path is None else _tidy(_remove(text, path), path)
 
 
 def _tidy(text: str, path: KeyPath) -> str:
     """After an axis has left `path`: the last axis of a zip group belongs into the grid, and nothing stays empty."""
-    parent = path[:-1]
-    rest = get_at(parse_text(text).value, parent)
-    if path[1] == "zip" and isinstance(rest, dict) and len(rest) == 1:
-        text, rest = move_entry(text, (*parent, *rest), _GRID), {}
-    return _remove(text, parent) if rest == {} else text
+    group = path[:-1]
+    rest = get_at(parse_text(text).value, group)
+    if group != _GRID and isinstance(rest, dict) and len(rest) == 1:
+        text, rest = move_entry(text, (*group, *rest), _GRID), {}
+    return _remove(text, group) if rest == {} else text
 
 
 def _zip_axes(text: str, name: str, other: str) -> str:
@@ -122,15 +117,13 @@ def _zip_axes(text: str, name: str, other: str) -> str:
     if name == other or (path[:-1] == group and group != _GRID):
         return text
     if group == _GRID:
-        groups = get_at(parse_text(text).value, _ZIP)
-        group = (*_ZIP, len(groups) if isinstance(groups, list) else 0)
+        group = (*_ZIP, len(_list_groups(parse_text(text).value)) - 1)
         text = move_entry(text, (*_GRID, other), group)
     return _tidy(move_entry(text, path, group), path)
 
 
 def _move_axis(text: str, name: str, before: str | None) -> str:
-    path = _get_axis(text, name)
-    other = None if before is None else _get_axis(text, before)
+    path, other = _get_axis(text, name), None if before is None else _get_axis(text, before)
     is_beside = other is not None and other[:-1] == path[:-1]
     if name == before or len(get_at(parse_text(text).value, path[:-1])) == 1:
         return text
@@ -152,7 +145,8 @@ def _add_slot(
     numbered = (f"{suggestion.name}_{number}" for number in itertools.count(2))
     name = next(name for name in itertools.chain([suggestion.name], numbered) if name not in {*names.values(), *taken})
     line = render_slot(replace(suggestion, name=name))
-    return name, add_line(slots_text or f"{make_editor_line('slots')}\n", ("slots", name), line)
+    text = slots_text or f"{make_editor_line('slots')}\nslots: {{}}\n"
+    return name, edit_yaml(text, ("slots", name), parse_text(line).value[name], lines=[line])
 
 
 def find_slots(slots_text: str | None) -> dict[str, str]:
@@ -169,55 +163,47 @@ def describe_document(text: str) -> dict[str, Any]:
     What cannot be read is left out.
     """
     try:
-        source = parse_text(text)
+        written = YamlText(text)
     except UsageError:
-        text, source = "", parse_text("")
-    yaml_text, value = YamlText(text), source.value if isinstance(source.value, dict) else {}
+        written = YamlText("")
+    value = written.source.value if isinstance(written.source.value, dict) else {}
 
-    def describe(path: KeyPath) -> dict[str, Any]:
-        return {"yaml": yaml_text.read_value(path), "line": source.find_line(path)}
+    def describe(*parents: KeyPath) -> list[tuple[KeyPath, dict[str, Any]]]:
+        """List the entries of mappings by their paths."""
+        parts = [(path, get_at(value, path)) for path in parents]
+        paths = [(*path, key) for path, part in parts if isinstance(part, dict) for key in part]
+        return [
+            (path, {"name": path[-1], "value": get_at(value, path), "yaml": written.read_value(path),
+                    "line": written.source.find_line(path)})
+            for path in paths
+        ]  # fmt: skip
 
-    def list_keys(path: KeyPath) -> list[KeyPath]:
-        part = get_at(value, path)
-        return [(*path, key) for key in part] if isinstance(part, dict) else []
-
-    groups, sweep, where = get_at(value, _ZIP), get_at(value, ("sweep",)), get_at(value, ("sweep", "where"))
-    zipped = [
-        path for index in range(len(groups) if isinstance(groups, list) else 0) for path in list_keys((*_ZIP, index))
-    ]
     axes = [
-        {"name": path[-1], "form": _get_form(form), "value": form, "count": _count_values(form),
-         "zip": path[2] if path[1] == "zip" else None, **describe(path)}
-        for path in [*list_keys(_GRID), *zipped]
-        for form in [get_at(value, path)]
-    ]  # fmt: skip
-    others = [
-        path for path in list_keys(()) if path[0] not in _SHOWN or (path[0] == "sweep" and isinstance(sweep, list))
+        axis | _describe_form(axis["value"]) | {"zip": path[2] if path[1] == "zip" else None}
+        for path, axis in describe(*_list_groups(value))
     ]
-    others += [path for path in list_keys(("sweep",)) if path[1] not in _SHOWN_OF_SWEEP]
-    budget = get_at(value, ("run", "budget"))
+    sweep, where, budget = (get_at(value, path) for path in (("sweep",), ("sweep", "where"), ("run", "budget")))
+    is_list = isinstance(sweep, list)
     return {
         **{key: value.get(key) for key in ("name", "template", "target")},
         "budget": None if budget is DELETE else budget if isinstance(budget, str) else f"{budget} USD",
         "axes": sorted(axes, key=lambda axis: axis["line"]),
-        "fixed": [
-            {"name": path[-1], "value": get_at(value, path), **describe(path)} for path in list_keys(("params",))
-        ],
+        "fixed": [fixed for _, fixed in describe(("params",))],
         "where": where if isinstance(where, str) else None,
-        "other": [{"key": ".".join(map(str, path)), **describe(path)} for path in others],
-        "blocks": len(sweep) if isinstance(sweep, list) else 1,
+        "other": [
+            {"key": ".".join(map(str, path)), "yaml": entry["yaml"], "line": entry["line"]}
+            for path, entry in describe((), ("sweep",))
+            if path not in _SHOWN or (is_list and path == ("sweep",))
+        ],
+        "blocks": len(sweep) if is_list else 1,
     }
 
 
-def _get_form(value: Any) -> str:
+def _describe_form(value: Any) -> dict[str, Any]:
+    """Return the form of an axis, and the number of its values if its text alone says it."""
     if isinstance(value, list):
-        return "values"
+        return {"form": "values", "count": len(value)}
     form = next((form for form in AXIS_FORMS if isinstance(value, dict) and form in value), "other")
-    return "range" if form == "from" else form
-
-
-def _count_values(value: Any) -> int | None:
-    """Return the number of values of an axis, if its text alone says it."""
-    values = value if isinstance(value, list) else get_at(value, ("with",))
-    seeds = get_at(value, ("seeds",))
-    return len(values) if isinstance(values, list) else seeds if type(seeds) is int else None
+    words, seeds = get_at(value, ("with",)), get_at(value, ("seeds",))
+    count = len(words) if isinstance(words, list) else seeds if type(seeds) is int else None
+    return {"form": "range" if form == "from" else form, "count": count}

@@ -11,7 +11,6 @@ import hashlib
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +23,7 @@ from sweeper.loading.load import get_slots_file
 from sweeper.loading.read_scope import OutsideError, ReadScope, describe_cause, find_project
 from sweeper.loading.suggest_slots import Suggestion
 
-_MAX_STEPS: Final = 500  # of undo
-_MAX_CHARACTERS: Final = 32_000_000  # of all steps together
+_MAX_STEPS: Final = 200  # of undo
 _LINE_ENDS: Final = re.compile("\r\n|\r|\n")
 
 
@@ -33,45 +31,26 @@ class StaleVersionError(Exception):
     """A change was made for another text than the present one. Nothing was saved; the message says what happened."""
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """Both texts. `slots_file`: where the slots file is or would be; None if the template cannot be read."""
-
-    text: str
-    slots_file: Path | None = None
-    slots_text: str | None = None
-
-
 class Document:
     """An experiment file that is open on the page, and the slots file of its template. Not thread-safe.
 
-    `scope`: what the experiment may read; by default its project. If the file is a link, its target is changed. Raises
-    UsageError, here and in all methods that read or save.
+    `scope`: what the experiment may read; by default its project. If the file is a link, its target is changed.
+    `slots_file`: where the slots file is or would be; None if the template cannot be read. Undo leaves new slots in it,
+    which change nothing. Raises UsageError, here and in all methods that read or save.
     """
 
     def __init__(self, file: Path, scope: ReadScope | None = None) -> None:
         self.file = file
         self._scope = scope or ReadScope(find_project(file))
-        self._state = _State("")
-        self._state = self._opened = self._read()
-        self._undo: list[_State] = []
-        self._redo: list[_State] = []
-
-    @property
-    def text(self) -> str:
-        return self._state.text
-
-    @property
-    def slots_file(self) -> Path | None:
-        return self._state.slots_file
-
-    @property
-    def slots_text(self) -> str | None:
-        return self._state.slots_text
+        self.slots_file: Path | None = None
+        self._take(self._read_text(file))
+        self._opened = self.text, self.slots_text
+        self._undo: list[str] = []
+        self._redo: list[str] = []
 
     @property
     def opened_text(self) -> str:
-        return self._opened.text
+        return self._opened[0]
 
     @property
     def version(self) -> str:
@@ -94,14 +73,14 @@ class Document:
     ) -> None:
         """Save the changes of the page, all or none; see `apply_changes`. Raises StaleVersionError."""
         self._check_version(version)
-        state = self._state
-        slots_text = state.slots_text
-        text, slots_text = apply_changes(state.text, slots_text, changes, suggestions, taken)
-        if slots_text != state.slots_text and state.slots_file is None:
-            raise UsageError(
-                "the template of this experiment cannot be read, so no input can become a slot; mend it first"
-            )
-        self._commit(replace(state, text=text, slots_text=slots_text))
+        text, slots_text = apply_changes(self.text, self.slots_text, changes, suggestions, taken)
+        if slots_text is not None and slots_text != self.slots_text:
+            if self.slots_file is None:
+                message = "the template of this experiment cannot be read, so no input can become a slot"
+                raise UsageError(f"{message}; mend it first")
+            self._save(self.slots_file, slots_text, text)  # first: a kill in between leaves an unused slot
+            self.slots_text = slots_text
+        self._commit(text)
 
     def replace_text(self, version: str, text: str) -> None:
         """Save any text, with the line ends of the present one, which pages do not keep.
@@ -112,11 +91,10 @@ class Document:
         if len(ends) == 1:
             end = ends.pop()
             text = _LINE_ENDS.sub(lambda _: end, text)
-        new = replace(self._state, text=text)
-        if version != self.version and new not in (self._state, *self._redo[-1:]):
-            self._redo.append(new)
+        if version != self.version and text not in (self.text, *self._redo[-1:]):
+            self._redo.append(text)
         self._check_version(version)
-        self._commit(new)
+        self._commit(text)
 
     def undo(self, version: str) -> None:
         self._step_back(version, self._undo, self._redo)
@@ -125,96 +103,74 @@ class Document:
         self._step_back(version, self._redo, self._undo)
 
     def reload(self) -> bool:
-        """Take the files on disk, as a step that can be undone. Returns whether they had been changed."""
-        found = self._read()
-        if found == self._state:
-            return False
-        self._push(self._state)
-        self._redo.clear()
-        self._state = found
-        return True
+        """Take the files on disk; the text before can be undone to. Returns whether they had been changed."""
+        version, text = self.version, self.text
+        self._take(self._read_text(self.file))
+        if self.text != text:
+            self._undo.append(text)
+            self._redo.clear()
+        return self.version != version
 
     def diff(self) -> list[tuple[str, str]]:
         """Return the lines that differ from the opened text, and three around each, with `+`, `-` or a space."""
         lines: list[tuple[str, str]] = []
-        old = [self._opened.text, self._opened.slots_text or ""]
-        for before, after in zip(old, [self.text, self.slots_text or ""], strict=True):
-            found = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="")
+        for before, after in zip(self._opened, [self.text, self.slots_text], strict=True):
+            found = difflib.unified_diff((before or "").splitlines(), (after or "").splitlines(), lineterm="")
             lines += [(" ", "...") if line[:2] == "@@" else (line[0], line[1:]) for line in [*found][2:]]
         return lines
-
-    def _step_back(self, version: str, source: list[_State], other: list[_State]) -> None:
-        self._check_version(version)
-        if not source:
-            raise UsageError("there is no step left")
-        present = self._state
-        self._save(source[-1], is_undo=source is self._undo)
-        source.pop()
-        other.append(present)
 
     def _check_version(self, version: str) -> None:
         if version != self.version:
             raise StaleVersionError(f"{self.file.name} has changed since; the page shows the present text")
 
-    def _commit(self, new: _State) -> None:
-        present = self._state
-        if new != present:
-            self._save(new)
-            self._push(present)
+    def _commit(self, text: str) -> None:
+        if text != self.text:
+            self._save(self.file, text, text)
+            self._undo[:] = [*self._undo[1 - _MAX_STEPS :], self.text]
             self._redo.clear()
+            self._take(text)
 
-    def _push(self, state: _State) -> None:
-        self._undo.append(state)
-        while len(self._undo) > _MAX_STEPS or sum(len(step.text) for step in self._undo[:-1]) > _MAX_CHARACTERS:
-            del self._undo[0]
+    def _step_back(self, version: str, source: list[str], other: list[str]) -> None:
+        self._check_version(version)
+        if not source:
+            raise UsageError("there is no step left")
+        self._save(self.file, source[-1], source[-1])
+        other.append(self.text)
+        self._take(source.pop())
 
-    def _save(self, new: _State, *, is_undo: bool = False) -> None:
-        """Replace the files by those of a state, and make it the present one.
-
-        Slots come before the experiment that uses them, and go after it: a kill in between leaves an unused slot.
-        """
-        present = self._state
-        files: list[tuple[Path, str | None, str | None]] = [(self.file, present.text, new.text)]
-        if new.slots_file == present.slots_file and new.slots_file is not None:
-            files.insert(len(files) if is_undo else 0, (new.slots_file, present.slots_text, new.slots_text))
-        changed = [file for file in files if file[1] != file[2]]
+    def _save(self, path: Path, content: str, wanted: str) -> None:
+        """Replace a file as a whole, unless another program has changed one. Then `wanted` waits behind redo."""
         try:
-            contents = [None if text is None else text.encode() for _, _, text in changed]
-            is_saved = self._read() == present
-            for (path, old, _), content in zip(changed if is_saved else (), contents if is_saved else (), strict=True):
-                _replace_file(self._resolve(path), None if old is None else old.encode(), content)
-        except _ChangedError:
-            is_saved = False
+            path = self._resolve(path)
+            with atomic_write(path) as stream:
+                if path.exists():
+                    shutil.copymode(path, stream.name)
+                stream.write(content.encode())
+                stream.flush()
+                if self.reload():
+                    self._redo[:] = [wanted]
+                    message = f"{self.file.name} or its slots file was changed by another program"
+                    raise StaleVersionError(
+                        f"{message}; the page shows the file on disk (redo brings back what you changed)"
+                    )
         except (OutsideError, OSError, ValueError) as error:  # half of a surrogate pair is a ValueError
             cause = error.strerror if isinstance(error, OSError) else error
             raise UsageError(Problem(str(self.file), 0, "", f"cannot be saved: {cause}")) from error
-        if is_saved:
-            self._state = self._with_slots(new.text)
-            return
-        self._state = self._read()
-        self._push(present)
-        self._redo[:] = [new]
-        message = f"{self.file.name} or its slots file was changed by another program; the page shows the file on disk"
-        raise StaleVersionError(f"{message} (redo brings back what you changed)")
 
-    def _read(self) -> _State:
-        return self._with_slots(self._read_text(self.file))
-
-    def _with_slots(self, text: str) -> _State:
-        """Return the state of a text with the slots file on disk. While it has a mistake, that of the last text."""
-        slots_file: Path | None = None
+    def _take(self, text: str) -> None:
+        """Make a text the present one, with the slots file of its template. While it has a mistake, with the last."""
         try:
             template = get_at(parse_text(text).value, ("template",))
             path = self.file.parent / template if isinstance(template, str) and template else None
-            if path is None or not self._scope.resolve(path).is_file():
-                return _State(text)
-            slots_file = self._scope.resolve(get_slots_file(path))
+            is_there = path is not None and self._scope.resolve(path).is_file()
+            self.slots_file = self._scope.resolve(get_slots_file(path)) if path is not None and is_there else None
         except InputError:
-            slots_file = self._state.slots_file
-        except (OutsideError, OSError, ValueError):  # of another project, or a name that no disk accepts
             pass
-        is_there = slots_file is not None and slots_file.exists()
-        return _State(text, slots_file, self._read_text(slots_file) if slots_file is not None and is_there else None)
+        except (OutsideError, OSError, ValueError):  # of another project, or a name that no disk accepts
+            self.slots_file = None
+        is_there = self.slots_file is not None and self.slots_file.exists()
+        slots_text = self._read_text(self.slots_file) if self.slots_file is not None and is_there else None
+        self.text, self.slots_text = text, slots_text
 
     def _resolve(self, path: Path) -> Path:
         return self._scope.resolve_experiment(path) if path == self.file else self._scope.resolve(path)
@@ -229,26 +185,3 @@ class Document:
         except (OSError, ValueError) as error:
             message = describe_cause(error)
         raise UsageError(Problem(str(path), 0, "", message))
-
-
-class _ChangedError(Exception):
-    """Another program has changed a file."""
-
-
-def _replace_file(path: Path, old: bytes | None, content: bytes | None) -> None:
-    """Replace a file as a whole, None: no file. Raises _ChangedError if its content is not the old one, and OSError."""
-
-    def check() -> None:
-        if (read_text_bytes(path) if path.exists() else None) != old:
-            raise _ChangedError
-
-    if content is None:
-        check()
-        path.unlink(missing_ok=True)
-        return
-    with atomic_write(path) as file:
-        if old is not None:
-            shutil.copymode(path, file.name)
-        file.write(content)
-        file.flush()
-        check()

@@ -1,21 +1,23 @@
 """Edit one place in the text of a YAML file, by position: all other characters, comments and line ends stay.
 
-Pure functions from text to text. After each edit the house's parser reads the new text: it must have the expected value
-at this place and the old one everywhere else. If not, the edit is refused.
+There are three edits: another text for a value, a new entry, and one entry less. The house's parser reads the result.
+It must have the expected value at this place, the old one everywhere else, and all comments outside of what goes. If
+not, the edit is refused. So this module needs no code for rare places.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from sweeper.editing.yaml_text import BREAK, YamlText
+import yaml
+
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.starter_experiment import quote_yaml
@@ -26,66 +28,230 @@ from sweeper.schemas.values import KeyPath
 DELETE: Final = MISSING  # no value; null is a value
 _REFUSED: Final = "this place can only be edited as YAML; change it in the text of the file"
 _WIDTH: Final = 120  # columns; a longer list has one item on each line
-_MAX_WORK: Final = 5_000_000  # characters that one change may read again, for a list whose items change one by one
-_MAX_COMPARED: Final = 300  # items of a list that are compared with each other
 _PLAIN: Final = re.compile(r"(?:\.\.?/)*[A-Za-z][\w./-]*")
 _NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off"))  # of YAML 1.2, or of 1.1
+_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those that libyaml counts
+_COMMENT: Final = re.compile("#[^\n\r\x85\u2028\u2029]*")
+_COLON: Final = re.compile(r"\s*:")
+# From the end of an item, or the start of its list, to the dash of the next: anchors, tags and comments.
+_DASH: Final = re.compile(rf"(?:[&!]\S*|{_COMMENT.pattern}|\s)*?-(?=\s|$)")
+_Edit = tuple[int, int, str]  # start and end of what goes, and the new text there
 
 
-@dataclass(frozen=True, slots=True)
-class _Items:
-    """New items of a list, in front of the item at their place."""
+@dataclass(slots=True)
+class WrittenValue:
+    """A value at `start:end` of the text, with its anchor and tag, and without the comments behind it.
 
-    values: list[Any]
+    Its entry begins at `entry` with a key or a dash, and `after` is the position behind the `:` or `-`. `children` are
+    its entries by key or index. `is_flow`: a collection in brackets.
+    """
+
+    start: int
+    end: int
+    entry: int
+    after: int
+    is_flow: bool
+    children: dict[str | int, WrittenValue] = field(default_factory=dict)
 
 
-def edit_yaml(text: str, path: KeyPath, value: Any, *, order: Sequence[str] = ()) -> str:
+class YamlText:
+    """The text of a YAML file, where each value stands in it, and the three edits. Raises UsageError if it is no YAML.
+
+    The positions are those of the parser's events, because PyYAML's tree of nodes does not say where an alias stands.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.source = parse_text(text)
+        self.bom = "\ufeff" if text.startswith("\ufeff") else ""  # the parser does not count it
+        self.text = text.removeprefix("\ufeff")
+        found = _BREAK.search(self.text)
+        self.newline = found[0] if found and found[0] in ("\r\n", "\r") else "\n"
+        self._texts: list[tuple[int, int]] = []  # of keys and scalars: a `#` in them begins no comment
+        events: Iterator[Any] = yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        first = next((event for event in events if isinstance(event, yaml.NodeEvent)), None)
+        end = len(self.text)
+        self.root = WrittenValue(end, end, end, end, False) if first is None else self._read(first, events, 0, 0)
+
+    def _read(self, event: Any, events: Iterator[Any], entry: int, after: int) -> WrittenValue:
+        start = position = event.start_mark.index
+        end = start + len(self.text[start : event.end_mark.index].rstrip())  # without blank lines behind a block text
+        if isinstance(event, yaml.ScalarEvent):
+            start, end = (start, end) if start < end else (after, after)  # an empty one may have the next token's mark
+            self._texts.append((self.find_line_end(start) if event.style in ("|", ">") else start, end))
+        node = WrittenValue(start, end, entry, after, bool(getattr(event, "flow_style", False)))
+        for child in events if isinstance(event, yaml.CollectionStartEvent) else ():
+            if isinstance(child, yaml.CollectionEndEvent):
+                node.end = child.end_mark.index if node.is_flow else position  # in block style, it is behind comments
+                break
+            key: str | int = len(node.children)
+            entry = after = child.start_mark.index
+            value = child
+            if isinstance(event, yaml.MappingStartEvent):
+                key, after, value = child.value, child.end_mark.index, next(events)
+                self._texts.append((entry, after))
+                colon = _COLON.match(self.text, after)
+                after = colon.end() if colon else after
+            elif not node.is_flow and (dash := _DASH.match(self.text, position)):
+                entry, after = dash.end() - 1, dash.end()
+            node.children[key] = self._read(value, events, entry, after)
+            position = node.children[key].end
+        return node
+
+    def walk(self, path: KeyPath) -> list[WrittenValue]:
+        """Return the nodes from the top to the one at a path, as far as they are written there."""
+        nodes = [self.root]
+        for key in path:
+            if key not in nodes[-1].children:
+                break
+            nodes.append(nodes[-1].children[key])
+        return nodes
+
+    def list_comments(self, dropped: Sequence[WrittenValue] = ()) -> Counter[str]:
+        """Return all comments, but those in dropped entries and behind them in the same line."""
+        edges = [0, *(edge for text in self._texts for edge in text), len(self.text)]
+        gaps = zip(edges[::2], edges[1::2], strict=True)
+        found = [match for start, end in gaps for match in _COMMENT.finditer(self.text, start, end)]
+        areas = [(node.entry, self.find_line_end(node.end)) for node in dropped]
+        return Counter(match[0] for match in found if not any(start < match.start() < end for start, end in areas))
+
+    def read_value(self, path: KeyPath) -> str:
+        """Return the YAML of a value as it is written, without its indentation; empty if it is not written there."""
+        nodes = self.walk(path)
+        return "\n".join(self.read_lines(nodes[-1].start, nodes[-1].end)) if len(nodes) > len(path) else ""
+
+    def read_lines(self, start: int, end: int) -> list[str]:
+        """Return the lines of a part of the text without the indentation of the first one."""
+        indent = self.get_column(start)
+        first, *lines = _BREAK.split(self.text[start:end])
+        return [first, *(line[min(indent, len(line) - len(line.lstrip(" "))) :] for line in lines)]
+
+    def get_column(self, index: int) -> int:
+        return index - 1 - max(self.text.rfind(letter, 0, index) for letter in "\n\r\x85\u2028\u2029")
+
+    def find_line_end(self, index: int) -> int:
+        found = _BREAK.search(self.text, index)
+        return found.start() if found else len(self.text)
+
+    def replace(self, node: WrittenValue, head: str, body: Sequence[str] = ()) -> _Edit:
+        """Write `head` behind the key or dash of a value, and `body` in the lines below."""
+        line_end = self.find_line_end(node.after)
+        is_below = node.start > line_end
+        if not body and not is_below:
+            return node.start, node.end, head if node.start < node.end else f" {head}"
+        end = node.end if is_below else self.find_line_end(node.end)
+        comment = self.text[node.after : line_end] if is_below else self.text[node.end : end]
+        return (
+            node.after,
+            end,
+            (f" {head}" if head else "") + comment + self._indent(body, 2 + self.get_column(node.entry)),
+        )
+
+    def insert(self, parent: WrittenValue, index: int, lines: Sequence[str]) -> _Edit:
+        """Add an entry to a collection in block style, or to one that is empty."""
+        children = list(parent.children.values())
+        if not children:
+            return self.replace(parent, "", lines)
+        start, indent = children[0].entry, self.get_column(children[0].entry)
+        if index == 0:  # what is in front of the first entry may be a dash
+            return start, start, self._indent([*lines, ""], indent).lstrip("\r\n ") + " " * indent
+        place = self.find_line_end(children[index - 1].end)
+        hanging = re.compile(f"(?:[\r\n]+ {{{indent + 1},}}{_COMMENT.pattern})*").match(self.text, place)
+        place = hanging.end() if hanging else place  # comments that are indented further belong to the entry above
+        return place, place, self._indent(lines, indent)
+
+    def delete(self, parent: WrittenValue, first: int, behind: int) -> _Edit:
+        """Remove the entries `first:behind` of a collection in block style, with the comments in their lines."""
+        children = list(parent.children.values())
+        if behind - first == len(children) and parent is not self.root:
+            return self.replace(parent, "[]" if 0 in parent.children else "{}")
+        start, end = children[first].entry, self.find_line_end(children[behind - 1].end)
+        column = self.get_column(start)
+        if self.text[start - column : start].strip() and behind < len(children):  # behind a dash
+            return start, children[behind].entry, ""
+        found = _BREAK.match(self.text, end)
+        return start - column, found.end() if found else end, ""
+
+    def edit_items(self, node: WrittenValue, old: list[Any], new: list[Any]) -> tuple[list[_Edit], list[WrittenValue]]:
+        """Return the edits of a list in block style, and the items that go. Those at its start and end stay."""
+        first, second = [*map(_encode, old)], [*map(_encode, new)]
+        head = _count_equal(first, second)
+        tail = _count_equal(first[head:][::-1], second[head:][::-1])
+        items, values = [*node.children.values()][head : len(old) - tail], new[head : len(new) - tail]
+        paired = min(len(items), len(values))
+        edits = [self.replace(item, *_write_value(value, 0)) for item, value in zip(items, values, strict=False)]
+        if items[paired:]:
+            edits.append(self.delete(node, head + paired, head + len(items)))
+        if values[paired:]:
+            lines = [line for value in values[paired:] for line in _write_entry(0, value, 0)]
+            edits.append(self.insert(node, head + paired, lines))
+        return edits, items[paired:]
+
+    def _indent(self, lines: Sequence[str], indent: int) -> str:
+        return "".join(self.newline + (" " * indent + line if line else "") for line in lines)
+
+
+def edit_yaml(text: str, path: KeyPath, value: Any, *, before: str | None = None, lines: Sequence[str] = ()) -> str:
     """Return the text with a value set at a path, or deleted if the value is `DELETE`.
 
-    Missing mappings and lists on the way are made; an index of the length of a list adds an item. `order`: a new key at
-    the top stands behind those before it in this list. Of lists and mappings, only what differs is written. Raises
-    UsageError if the text is not YAML, or if this place can only be edited by hand.
+    Missing mappings and lists on the way are made; an index of the length of a list adds an item. A new entry stands in
+    front of the key `before`, else at the end; `lines` are how it is written. Of a list in block style, only what
+    differs is written; what is in brackets is written anew. Raises UsageError if the text is not YAML, or if this place
+    can only be edited by hand.
     """
-    old = parse_text(text).value
-    expected = _replace_at(old, path, value)
-    nodes = YamlText(text).walk(path)
-    if (depth := next((number for number, node in enumerate(nodes) if node.is_alias), None)) is not None:
-        path, value = path[:depth], get_at(expected, path[:depth])  # written out here, and left alone elsewhere
-    before = get_at(old, path)
-    is_whole = depth is not None or DELETE in (before, value)
-    edits = [(path, value)] if is_whole else [*_list_edits(before, value, path)]
-    if edits != [(path, value)] and len(edits) * len(text) <= _MAX_WORK:
+    written = YamlText(text)
+    expected = _replace_at(written.source.value, path, value)
+    edits, dropped = _plan_edits(written, path, expected, before, lines)
+    parts, position = [written.bom], 0
+    for start, end, new in sorted(edits, key=lambda edit: edit[0]):
+        parts += [written.text[position:start], new]
+        position = end
+    for ending in ("", written.newline):  # a text in block style at the end of a file may need a line break
+        changed = "".join([*parts, written.text[position:], ending])
         with suppress(UsageError):
-            changed = text
-            for place, part in edits:
-                changed = _edit(changed, place, part, order)
-            longest = max(map(len, BREAK.split(changed)))
-            if longest <= _WIDTH or longest == max(map(len, BREAK.split(text))):
-                return _check(changed, expected, text, path)
-    return _check(_edit(text, path, value, order), expected, text, path)
+            result = YamlText(changed)
+            is_expected = _encode(result.source.value or {}) == _encode(expected or {})
+            if is_expected and not written.list_comments(dropped) - result.list_comments():
+                return changed
+    raise UsageError(Problem("", written.source.find_line(path), format_key_path(path), _REFUSED))
+
+
+def _plan_edits(
+    written: YamlText, path: KeyPath, expected: Any, before: str | None, lines: Sequence[str]
+) -> tuple[list[_Edit], list[WrittenValue]]:
+    """Return the edits that make the expected value at a path, none if it cannot be done; and the entries that go."""
+    nodes, value = written.walk(path), get_at(expected, path)
+    outer = next((depth for depth, node in enumerate(nodes[: len(path)]) if node.is_flow and node.children), None)
+    if outer is not None:
+        is_lossless = outer > 0 and before is None and not any("#" in line for line in lines)
+        head, body = _write_value(get_at(expected, path[:outer]), written.get_column(nodes[outer].after))
+        return [written.replace(nodes[outer], head, body)] if is_lossless else [], []
+    if len(nodes) <= len(path):
+        if value is DELETE:  # an alias or `<<` gives it
+            return [], []
+        lines = lines or _write_entry(path[-1], value, 2 * len(path))
+        for key in reversed(path[len(nodes) - 1 : -1]):
+            lines = _label(key, "", lines)
+        keys = list(nodes[-1].children)
+        return [written.insert(nodes[-1], keys.index(before) if before in keys else len(keys), lines)], []
+    parent, node = nodes[-2:]
+    if value is DELETE:
+        index = list(parent.children).index(path[-1])
+        return [written.delete(parent, index, index + 1)], [node]
+    if isinstance(value, list) and value and 0 in node.children and not node.is_flow:
+        return written.edit_items(node, get_at(written.source.value, path), value)
+    return [written.replace(node, *_write_value(value, written.get_column(node.after) + 1))], []
 
 
 def move_entry(text: str, path: KeyPath, parent: KeyPath, before: str | None = None) -> str:
     """Return the text with the entry at `path` moved into the mapping at `parent`, with its lines and comments.
 
-    It stands at the end there, or in front of the key `before`. The mapping that it leaves may be empty then. Raises as
-    `edit_yaml` does.
+    The mapping that it leaves may be empty then. Otherwise as `edit_yaml`.
     """
-    old = parse_text(text).value
-    value, new_path = get_at(old, path), (*parent, path[-1])
-    yaml_text = YamlText(text)
-    nodes = yaml_text.walk(path)
-    lines = yaml_text.read_lines(nodes) if len(nodes) > len(path) else None
-    changed = _set_value(_edit(text, path, DELETE), new_path, value, lines=lines, before=before)
-    return _check(changed, _replace_at(_replace_at(old, path, DELETE), new_path, value), text, path)
-
-
-def add_line(text: str, path: KeyPath, line: str) -> str:
-    """Return the text with a new entry at a path, which `line` writes with its key. Raises as `edit_yaml` does."""
-    value = parse_text(line).value[path[-1]]
-    return _check(
-        _set_value(text, path, value, lines=[line]), _replace_at(parse_text(text).value, path, value), text, path
-    )
+    written = YamlText(text)
+    nodes, value = written.walk(path), get_at(written.source.value, path)
+    is_flow = any(node.is_flow for node in nodes[:-1])
+    lines = () if is_flow else written.read_lines(nodes[-1].entry, written.find_line_end(nodes[-1].end))
+    return edit_yaml(edit_yaml(text, path, DELETE), (*parent, path[-1]), value, before=before, lines=lines)
 
 
 @lru_cache(maxsize=8)  # one change reads the same texts several times
@@ -107,136 +273,6 @@ def get_at(value: Any, path: KeyPath) -> Any:
     return value
 
 
-def _replace_at(value: Any, path: KeyPath, new: Any) -> Any:
-    """Return a copy of a value with another part at a path. Aliases share parts, so only the way there is copied."""
-    if not path:
-        return new
-    key = path[0]
-    kind: type = list if isinstance(key, int) else dict
-    part = get_at(value, (key,))
-    is_end = kind is list and key == len(value or ())
-    if (value is not None and not isinstance(value, kind)) or (part is DELETE and kind is list and not is_end):
-        raise UsageError(Problem("", 0, format_key_path(path), "there is no such place in the file"))
-    items: Any = kind(value or ())
-    part = _replace_at(None if part is DELETE else part, path[1:], new)
-    if is_end:
-        items.append(part)
-    elif part is not DELETE:
-        items[key] = part
-    elif key in (items if kind is dict else range(len(items))):
-        del items[key]
-    return items
-
-
-def _check(changed: str, expected: Any, text: str, path: KeyPath) -> str:
-    for end in ("", YamlText(text).newline):  # a text in block style at the end of a file may need a line break
-        with suppress(UsageError):
-            if _encode(parse_text(changed + end).value or {}) == _encode(expected or {}):
-                return changed + end
-    raise UsageError(Problem("", parse_text(text).find_line(path), format_key_path(path), _REFUSED))
-
-
-def _read_positions(text: str) -> YamlText:
-    try:
-        parse_text(text)
-    except UsageError:  # an edit before this one has failed
-        raise UsageError(_REFUSED) from None
-    return YamlText(text)
-
-
-def _encode(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)  # 1, 1.0 and true differ
-
-
-def _list_edits(old: Any, new: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield edits that make one value of another, each in the text that the ones before it leave."""
-    if _encode(old) == _encode(new):
-        return
-    if isinstance(old, dict) and isinstance(new, dict) and old.keys() & new.keys():
-        yield from (((*path, key), DELETE) for key in old if key not in new)
-        for key, item in new.items():
-            yield from _list_edits(old[key], item, (*path, key)) if key in old else [((*path, key), item)]
-    elif isinstance(old, list) and isinstance(new, list) and old and new:
-        first, second = [*map(_encode, old)], [*map(_encode, new)]
-        shorter = min(len(first), len(second))
-        head = next((index for index in range(shorter) if first[index] != second[index]), shorter)
-        tail = next(
-            (index for index in range(shorter - head) if first[-1 - index] != second[-1 - index]), shorter - head
-        )
-        first, second = first[head : len(first) - tail], second[head : len(second) - tail]
-        if first and second and max(len(first), len(second)) > _MAX_COMPARED:
-            yield path, new
-            return
-        for _, *bounds in reversed(difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes()):
-            start, end, new_start, new_end = (bound + head for bound in bounds)
-            paired = min(end - start, new_end - new_start)
-            yield from (((*path, index), DELETE) for index in reversed(range(start + paired, end)))
-            if new_start + paired < new_end:
-                yield (*path, start + paired), _Items(new[new_start + paired : new_end])
-            for index in range(paired):
-                yield from _list_edits(old[start + index], new[new_start + index], (*path, start + index))
-    else:
-        yield path, new
-
-
-def _edit(text: str, path: KeyPath, value: Any, order: Sequence[str] = ()) -> str:
-    if value is not DELETE:
-        return _set_value(text, path, value, order=order)
-    yaml_text = _read_positions(text)
-    nodes = yaml_text.walk(path)
-    if len(nodes) > len(path):
-        return yaml_text.delete(nodes)
-    message = (
-        "comes from another place of the file, by an alias or `<<`, or is not there; change it in the text of the file"
-    )
-    raise UsageError(Problem("", parse_text(text).find_line(path), format_key_path(path), message))
-
-
-def _set_value(
-    text: str,
-    path: KeyPath,
-    value: Any,
-    *,
-    order: Sequence[str] = (),
-    lines: Sequence[str] | None = None,
-    before: str | int | None = None,
-) -> str:
-    """Replace or add a value. `lines`: its entry as it was written elsewhere. `before`: the key in front of which."""
-    yaml_text = _read_positions(text)
-    nodes = yaml_text.walk(path)
-    if isinstance(value, _Items) and len(nodes) > len(path):
-        nodes.pop()
-        before = path[-1]
-    is_in_flow = any(node.is_flow for node in nodes[:-1])
-    depth = max(len(nodes) - 1, 0)
-    node = nodes[-1] if nodes else None
-    if node is not None and depth == len(path):
-        head, body = (
-            (write_flow(value), []) if is_in_flow else _write_value(value, yaml_text.get_column(node.after) + 1)
-        )
-        return yaml_text.replace(nodes, head, body)
-    values = value.values if isinstance(value, _Items) else [value]
-    if node is not None and (is_in_flow or (node.is_flow and node.children)):
-        written = ", ".join(write_flow(_nest(path[depth:], item))[1:-1] for item in values)
-        if node.is_flow:
-            return yaml_text.insert_in_flow(node, written, before)
-        return yaml_text.replace(nodes, write_flow(_nest(path[depth:], value)), [])
-    indent = yaml_text.get_indent(nodes)
-    column = indent + 2 * (len(path) - depth - 1)
-    entry = list(lines or (line for item in values for line in _write_entry(path[-1], item, column)))
-    for parent in reversed(path[depth:-1]):
-        entry = _wrap(parent, "", entry)
-    if node is None:
-        return yaml_text.append(entry)
-    key = path[depth]
-    if not node.children:
-        return yaml_text.replace(nodes, "", entry, str(key))
-    if depth == 0 and key in order:
-        later = order[order.index(str(key)) :]
-        before = next((name for name in node.children if name in later), None)
-    return yaml_text.insert(nodes, entry, before, str(key))
-
-
 def write_flow(value: Any) -> str:
     """Write a value on one line."""
     if isinstance(value, str):
@@ -250,24 +286,23 @@ def write_flow(value: Any) -> str:
 
 def _write_value(value: Any, column: int) -> tuple[str, list[str]]:
     """Return what stands behind a key or dash, at a column, and the lines below without their indentation."""
-    flow = write_flow(value)
     if isinstance(value, str):
         lines = value.removesuffix("\n").split("\n")
         is_readable = len(lines) > 1 and value.strip() == "\n".join(lines)
         if is_readable and all(line.isprintable() and line == line.rstrip() for line in lines):
             return "|" if value.endswith("\n") else "|-", lines
-    if not value or not isinstance(value, (dict, list)) or (column + len(flow) <= _WIDTH and r"\n" not in flow):
+    flow = write_flow(value)
+    if not isinstance(value, list) or (column + len(flow) <= _WIDTH and r"\n" not in flow):
         return flow, []
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    return "", [line for key, item in entries for line in _write_entry(key, item, column)]
+    return "", [line for item in value for line in _write_entry(0, item, column)]
 
 
-def _write_entry(key: str | int, value: Any, indent: int) -> list[str]:
-    """Write an entry of a mapping, or an item if the key is an index. `indent` is its column."""
-    return _wrap(key, *_write_value(value, indent + len(_wrap(key, "x", [])[0]) - 1))
+def _write_entry(key: str | int, value: Any, column: int) -> list[str]:
+    """Write an entry of a mapping, or an item if the key is an index. `column`: where it begins, more or less."""
+    return _label(key, *_write_value(value, column + len(str(key)) + 2))
 
 
-def _wrap(key: str | int, head: str, body: Sequence[str]) -> list[str]:
+def _label(key: str | int, head: str, body: Sequence[str]) -> list[str]:
     """Put a key or a dash in front of what `_write_value` returns."""
     if isinstance(key, int) and not head:
         head, *body = body
@@ -275,7 +310,25 @@ def _wrap(key: str | int, head: str, body: Sequence[str]) -> list[str]:
     return [f"{label} {head}".rstrip(" "), *(f"  {line}" if line else "" for line in body)]
 
 
-def _nest(path: KeyPath, value: Any) -> Any:
-    for key in reversed(path):
-        value = [value] if isinstance(key, int) else {key: value}
-    return value
+def _replace_at(value: Any, path: KeyPath, new: Any) -> Any:
+    """Return a copy of a value with another part at a path. Aliases share parts, so only the way there is copied."""
+    if not path:
+        return new
+    key = path[0]
+    kind: type = list if isinstance(key, int) else dict
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(Problem("", 0, format_key_path(path), _REFUSED))
+    items = dict(enumerate(value or ())) if kind is list else dict(value or {})
+    items[key] = _replace_at(items.get(key), path[1:], new)
+    if items[key] is DELETE:
+        del items[key]
+    return items if kind is dict else list(items.values())
+
+
+def _count_equal(first: Sequence[str], second: Sequence[str]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, pair in pairs if pair[0] != pair[1]), min(len(first), len(second)))
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)  # 1, 1.0 and true differ

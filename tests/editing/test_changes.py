@@ -93,11 +93,13 @@ def test_two_axes_are_zipped_with_their_comments_and_unzipped():
 
 def test_an_axis_joins_a_zip_group_in_either_style():
     joined = change(
-        TEXT, {"set": "zip", "name": "steps", "with": "height"}, {"set": "zip", "name": "cfg", "with": "sampler"}
+        TEXT, {"set": "zip", "name": "seed", "with": "height"}, {"set": "zip", "name": "cfg", "with": "sampler"}
     )
-    assert "    - {height: [512, 768], text: [a, b], steps: [8, 20]}\n" in joined
+    assert "    - {height: [512, 768], text: [a, b], seed: {seeds: 2}}\n" in joined
+    with pytest.raises(UsageError, match="only be edited as YAML"):  # its comment has no place in brackets
+        change(TEXT, {"set": "zip", "name": "steps", "with": "height"})
     assert "      sampler: [euler, heun]\n      cfg:\n        - 4\n        - 7  # usual\n" in joined
-    moved = change(TEXT, {"set": "zip", "name": "denoise", "with": "text"})
+    moved = change(TEXT.replace("  # noise", ""), {"set": "zip", "name": "denoise", "with": "text"})
     assert read(moved)["sweep"]["zip"] == [{"height": [512, 768], "text": ["a", "b"], "denoise": [0.5, 1]}]
     assert read(moved)["sweep"]["grid"]["sampler"] == ["euler", "heun"]
 
@@ -118,7 +120,7 @@ def test_conditions_and_other_keys_are_set_and_removed():
     assert change(TEXT, {"set": "where", "value": None}) == TEXT.replace("  where: steps > 1\n", "")
     budget = {"set": "key", "path": ["run", "budget"], "value": "5 USD"}
     changed = change(TEXT, budget, {"set": "key", "path": ["target"], "value": "cloud"})
-    assert changed == TEXT.replace("# mine\n", "# mine\ntarget: cloud\n") + 'run:\n  budget: "5 USD"\n'
+    assert changed == TEXT + 'run:\n  budget: "5 USD"\ntarget: cloud\n'
     assert change(changed, {**budget, "value": None}, {"set": "key", "path": ["target"], "value": None}) == TEXT
 
 
@@ -141,7 +143,7 @@ def test_a_sweep_of_blocks_is_shown_but_not_changed():
     shown = describe_document(text)
     assert (shown["blocks"], shown["axes"]) == (2, [])
     assert shown["other"] == [{"key": "sweep", "yaml": "- grid: {a: [1]}\n- grid: {a: [2]}", "line": 2}]
-    with pytest.raises(UsageError, match="list of blocks"):
+    with pytest.raises(UsageError, match="only be edited as YAML"):
         change(text, {"set": "axis", "name": "b", "value": [1]})
     assert "params:\n  b: 1\n" in change(text, {"set": "fixed", "name": "b", "value": 1})
 
@@ -157,8 +159,8 @@ def test_an_input_becomes_a_slot_with_its_line_in_the_slots_file():
     assert apply_changes(text, changed, [added], [suggestion]) == (text, changed)  # it is one by now
     _, made = apply_changes(TEXT, None, [added], [suggestion], taken=["cfg"])
     assert made.endswith('slots:\n  cfg_2: {at: "3.cfg", schema: {type: number, minimum: 0}}  # KSampler: 7\n')
-    _, in_brackets = apply_changes(TEXT, '{"slots": {"a": {"at": "1.a"}}}', [added], [suggestion])
-    assert read(in_brackets)["slots"]["cfg"] == {"at": "3.cfg", "schema": {"type": "number", "minimum": 0}}
+    with pytest.raises(UsageError, match="only be edited as YAML"):
+        apply_changes(TEXT, '{"slots": {"a": {"at": "1.a"}}}', [added], [suggestion])
 
 
 def test_the_page_gets_axes_fixed_values_and_the_rest_as_yaml():

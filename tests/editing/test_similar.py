@@ -7,7 +7,7 @@ import pytest
 import sweeper
 from sweeper.editing.similar import make_revised, make_similar
 from sweeper.errors import UsageError
-from tests.experiment_files import make_search_writer, small, write
+from tests.experiment_files import make_search_writer, write
 
 TEXT = """\
 name: mine
@@ -60,15 +60,6 @@ def test_steps_stay_within_the_schema_and_go_past_the_end_of_an_axis(tmp_path):
     assert (values["cfg"], values["width"]) == ([0.0, 0.5], [128, 256, 384])
 
 
-def test_steps_are_multiples_where_the_schema_asks_for_them(tmp_path):
-    graph, slots = small()
-    slots["cfg"]["schema"]["multipleOf"] = 0.1
-    text = TEXT.replace("{from: 256, to: 768, step: 256}", "[256, 264, 512]").replace("4, 7, 10", "1.1, 1.4, 1.9")
-    experiment, settings = find(write(tmp_path, text, graph, slots), cfg=1.4, width=264)
-    values = list_values(load_text(tmp_path, make_similar(experiment, settings, name="n")))
-    assert (values["cfg"], values["width"]) == ([1.2, 1.4, 1.7], [264, 392])
-
-
 def test_what_bundles_labels_and_derive_gave_is_fixed(tmp_path):
     text = """
 template: t.json
@@ -83,9 +74,9 @@ sweep:
     experiment, settings = find(write(tmp_path, text), subject="w", width=512, format="many")
     near = load_text(tmp_path, make_similar(experiment, settings, name="n"))
     trials = [trial.params for trial in sweeper.plan(near)]
-    assert {(trial["prompt"], trial["steps"]) for trial in trials} == {("a wolf in snow", 40)}
-    assert {(trial["width"], trial["height"]) for trial in trials} == {(384, 768), (512, 1024), (640, 1280)}
-    assert near.params["factor"] == 2
+    fixed = {"prompt": "a wolf in snow", "steps": 40, "width": 512, "height": 1024}  # `derive` reads the width
+    assert all(fixed.items() <= trial.items() for trial in trials)
+    assert len({trial["seed"] for trial in trials}) == len(trials) == 4
 
 
 def test_a_point_of_a_search_gets_a_grid_around_it(tmp_path):
@@ -94,7 +85,7 @@ def test_a_point_of_a_search_gets_a_grid_around_it(tmp_path):
     experiment = sweeper.load(make({"metrics": ["sharpness"]}))
     settings = {"prompt": "a fox", "steps": 20, "cfg": 9.9, "width": 512, "height": 512, "seed": 3}
     near = load_text(tmp_path, make_similar(experiment, settings, name="n"))
-    assert list_values(near)["cfg"] == [9.4, 9.9, 9.95]
+    assert list_values(near)["cfg"] == [4.95, 9.9, 9.95]
     with pytest.raises(UsageError, match="make an experiment around the picture"):
         make_revised((tmp_path / "e.yaml").read_text(), settings=settings, changes={"cfg": 1})
 
@@ -136,5 +127,5 @@ sweep:
 def test_a_trial_of_another_file_is_not_revised(tmp_path):
     with pytest.raises(UsageError, match="no value of prompt, cfg"):
         make_revised(TEXT, settings={"width": 512, "steps": 4, "seed": 1}, changes={"cfg": 1})
-    with pytest.raises(UsageError, match="not a block"):
+    with pytest.raises(UsageError, match="only be edited as YAML"):
         make_revised("template: t.json\nsweep: 3\n", settings={}, changes={"cfg": 1})
