@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.starter_folder import make_experiment
 from tests.cli.conftest import TXT2IMG
 from tests.editing.conftest import EXPERIMENT, serve
 
@@ -165,3 +167,16 @@ def test_a_strangers_workflow_gets_no_neighbours(open_page):
     page.post("open", upload={"name": "w.json", "content": content})
     assert any("placeholder" in note for note in page.follow()["notes"])
     assert b"the secret" not in Path("w/inputs/secret.png").read_bytes()
+
+
+def test_a_link_beside_a_strangers_workflow_is_not_followed():
+    Path("secret.png").write_bytes(b"the secret")
+    Path("theirs/input").mkdir(parents=True)
+    Path("theirs/input/cat.png").symlink_to(Path("secret.png").absolute())
+    Path("theirs/input/dog.png").write_bytes(b"a dog")
+    latent = {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}}
+    for name, expected in (("cat.png", b"PNG"), ("dog.png", b"a dog")):
+        picture = {"class_type": "LoadImage", "inputs": {"image": name}}
+        Path("theirs/w.json").write_text(json.dumps({**TXT2IMG, "5": latent, "10": picture}))
+        file, _ = make_experiment(Path("theirs/w.json"), Path(f"mine-{name}"), NodeClassSource())
+        assert expected in (file.parent / "inputs" / name).read_bytes()
