@@ -296,9 +296,13 @@ function makeCaption(row, stack, context) {
   // A value in brackets, such as "(none)", always needs the name of its axis.
   const needsName = (/** @type {string} */ label) => label.startsWith("(") || (isNamed && label.length <= GridGeometry.LONG);
   const describe = (/** @type {Axis} */ axis) => (needsName(getLabel(axis)) ? `${axis.name} ${getLabel(axis)}` : getLabel(axis));
+  const fits = (/** @type {string} */ line) => TextWidth.shorten(line, box[0] - 10) === line;
   const lines = [];
   if (colour) lines.push(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
-  for (const axes of groups) lines.push(Layout.joinWords(axes, describe, getLabel));
+  for (const axes of groups) {
+    const [named, short] = [Layout.joinWords(axes, describe, getLabel), Layout.joinWords(axes, getLabel)];
+    lines.push(fits(named) ? named : short); // rather all values than all names
+  }
   return lines.length > 0 ? lines : [isNamed ? `trial ${dataset.trial(row)}` : String(dataset.trial(row))];
 }
 
