@@ -306,9 +306,8 @@ def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp
         assert (run.succeeded, run.submitted, len(server.seen.uploads)) == (4, 1, 1)
         name = server.url
     with EmbeddedServer(dialect=dialect) as empty:
-        run = sweeper.run(ladder, {"name": name, "url": empty.url, "dialect": dialect}, tmp_path / "out")
-        assert run.failed == 0
-        assert run.submitted > 0
+        run = sweeper.run(ladder, {"name": name, "url": empty.url, "dialect": dialect}, tmp_path / "out", limit=2)
+        assert (run.failed, run.submitted) == (0, 2)
         assert len(empty.seen.uploads) == 1
 
 
