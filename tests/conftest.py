@@ -267,14 +267,14 @@ def lend_pages(browser: Any, _free_pages: list[Any], tmp_path: Path) -> Lend:
 
 
 def _empty(page: Any, file: Path) -> None:
-    """Show an empty file on a page, and forget what the browser keeps."""
+    """Make the browser forget what a page has stored. A page from a disk stays until its next test opens another."""
     for other in page.context.pages:
         if other != page:
             other.close()
     page.unroute_all()
+    page.evaluate("localStorage.clear()")
     if page.url.startswith("http:"):
-        page.evaluate("localStorage.clear()")
         page.context.clear_cookies()
-    file.touch()
-    page.goto(file.as_uri())
-    page.evaluate("localStorage.clear()")  # all files share it
+        file.touch()
+        page.goto(file.as_uri())
+        page.evaluate("localStorage.clear()")  # all files share it

@@ -44,7 +44,10 @@ def opened(lend_pages) -> Iterator[Any]:
 
         def visit(folder: Path, address: str = "", **options: Any) -> Any:
             page = lend(**{**WIDE, **options})
-            page.goto(f"{folder.as_uri()}/index.html{address}")
+            file = f"{folder.as_uri()}/index.html"
+            if page.url.partition("#")[0] == file:
+                page.goto("about:blank")  # to change what is behind the `#` would not open the page again
+            page.goto(f"{file}{address}")
             page.wait_for_selector("#view > *")
             return page
 
