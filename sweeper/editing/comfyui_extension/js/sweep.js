@@ -4,9 +4,8 @@
 
 // @ts-expect-error ComfyUI serves it
 import { app } from "../../scripts/app.js";
+import { ask, showCommand, toOwnHost } from "./parts.js";
 import { Sidebar } from "./sidebar.js";
-import { showCommand } from "./command_dialog.js";
-import { ask, toOwnHost } from "./routes.js";
 
 /**
  * @typedef {{ name: string, label?: string, type?: string, value?: unknown, options?: { serialize?: boolean } }} Widget
@@ -65,10 +64,7 @@ function openTab() {
   return tab;
 }
 
-/**
- * @param {"info" | "warn" | "error"} severity
- * @param {string} detail
- */
+/** @param {"info" | "warn" | "error"} severity @param {string} detail */
 function tell(severity, detail) {
   app.extensionManager.toast.add({ severity, summary: "Sweep", detail, life: severity === "error" ? undefined : 8000 });
 }
@@ -103,10 +99,7 @@ function findSource(node, widget) {
   return [`${node.id}:${path}`, name];
 }
 
-/**
- * The widget on which the context menu was opened.
- * @param {Node} node
- */
+/** The widget on which the context menu was opened. @param {Node} node */
 function findPressed(node) {
   // Nodes that are HTML: the row of a widget has the dot of its input.
   const row = pressed?.closest(".lg-node-widget");
@@ -118,10 +111,7 @@ function findPressed(node) {
   return node.getWidgetOnPos?.(x, y, true);
 }
 
-/**
- * Entries of a node's context menu.
- * @param {Node} node
- */
+/** Entries of a node's context menu. @param {Node} node */
 function listMenuItems(node) {
   const widgets = (node.widgets ?? []).filter(isValue);
   if (!widgets.length) return [];
@@ -135,13 +125,9 @@ function listMenuItems(node) {
   return [null, ...items, { content: "Sweep...", has_submenu: true, submenu: { options: widgets.map((w) => makeItem(w)) } }];
 }
 
-/**
- * Whether a widget has a value that a sweep can set.
- * @param {Widget} widget
- */
-function isValue(widget) {
-  return widget.options?.serialize !== false && ["string", "number", "boolean"].includes(typeof widget.value);
-}
+/** Whether a widget has a value that a sweep can set. @param {Widget} widget */
+const isValue = ({ value, options }) =>
+  options?.serialize !== false && ["string", "number", "boolean"].includes(typeof value);
 
 app.registerExtension({
   name: "sweeper.sweep",
