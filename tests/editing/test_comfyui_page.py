@@ -149,7 +149,7 @@ def test_the_sidebar_shows_the_open_sweep_and_ends_it(comfyui: Page) -> None:
 
 
 def test_without_sweeper_the_page_shows_the_command(comfyui: Page) -> None:
-    comfyui.answers = {"open": {"command": "sweeper open 'a b.json'"}, "pages": {"pages": [], "can_start": False}}
+    comfyui.answers["open"] = {"command": "sweeper open 'a b.json'"}  # it could start sweeper when the page was loaded
     page = comfyui.open().page
     page.evaluate("app.extension.commands[0].function()")
     assert page.get_by_label("Command").input_value() == "sweeper open 'a b.json'"

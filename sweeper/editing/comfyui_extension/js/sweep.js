@@ -41,8 +41,11 @@ async function sweep(node, widget) {
     if (widget && !axis) tell("warn", `${widget.name} is set by another node, so it is no axis; choose one on the page`);
     const title = app.extensionManager.workflow?.activeWorkflow?.filename ?? "workflow";
     const answer = await ask("open", { prompt: output, axis, title });
-    if (answer.command) showCommand(answer.command);
-    else {
+    canStart = !answer.command;
+    if (answer.command) {
+      tab?.close();
+      showCommand(answer.command);
+    } else {
       const url = toOwnHost(answer.url);
       sidebar.show(url);
       if (tab && !tab.closed) tab.location.replace(url);
