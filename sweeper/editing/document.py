@@ -18,7 +18,7 @@ from sweeper.editing.changes import apply_changes
 from sweeper.editing.edit_yaml import get_at, parse_text
 from sweeper.errors import InputError, Problem, UsageError
 from sweeper.files import atomic_write
-from sweeper.loading.bounded_files import BoundError, read_text_bytes
+from sweeper.loading.bounded_files import read_text_bytes
 from sweeper.loading.load import get_slots_file
 from sweeper.loading.read_scope import OutsideError, ReadScope, describe_cause, find_project
 from sweeper.loading.suggest_slots import Suggestion
@@ -44,13 +44,9 @@ class Document:
         self._scope = scope or ReadScope(find_project(file))
         self.slots_file: Path | None = None
         self._take(self._read_text(file))
-        self._opened = self.text, self.slots_text
+        self._opened = self.text
         self._undo: list[str] = []
         self._redo: list[str] = []
-
-    @property
-    def opened_text(self) -> str:
-        return self._opened[0]
 
     @property
     def version(self) -> str:
@@ -76,8 +72,7 @@ class Document:
         text, slots_text = apply_changes(self.text, self.slots_text, changes, suggestions, taken)
         if slots_text is not None and slots_text != self.slots_text:
             if self.slots_file is None:
-                message = "the template of this experiment cannot be read, so no input can become a slot"
-                raise UsageError(f"{message}; mend it first")
+                raise UsageError("the template cannot be read, so no input can become a slot; mend it first")
             self._save(self.slots_file, slots_text, text)  # first: a kill in between leaves an unused slot
             self.slots_text = slots_text
         self._commit(text)
@@ -113,11 +108,8 @@ class Document:
 
     def diff(self) -> list[tuple[str, str]]:
         """Return the lines that differ from the opened text, and three around each, with `+`, `-` or a space."""
-        lines: list[tuple[str, str]] = []
-        for before, after in zip(self._opened, [self.text, self.slots_text], strict=True):
-            found = difflib.unified_diff((before or "").splitlines(), (after or "").splitlines(), lineterm="")
-            lines += [(" ", "...") if line[:2] == "@@" else (line[0], line[1:]) for line in [*found][2:]]
-        return lines
+        found = difflib.unified_diff(self._opened.splitlines(), self.text.splitlines(), lineterm="")
+        return [(" ", "...") if line[:2] == "@@" else (line[0], line[1:]) for line in [*found][2:]]
 
     def _check_version(self, version: str) -> None:
         if version != self.version:
@@ -178,10 +170,5 @@ class Document:
     def _read_text(self, path: Path) -> str:
         try:
             return read_text_bytes(self._resolve(path)).decode()
-        except OutsideError as error:
-            message = f"is a link to {error.path}, outside of the project; name that file itself"
-        except BoundError as error:
-            message = str(error)
-        except (OSError, ValueError) as error:
-            message = describe_cause(error)
-        raise UsageError(Problem(str(path), 0, "", message))
+        except (OutsideError, OSError, ValueError) as error:
+            raise UsageError(Problem(str(path), 0, "", describe_cause(error))) from error

@@ -173,7 +173,7 @@ def test_files_of_another_project_are_neither_read_nor_written(tmp_path):
     file = write(mine, TEXT.replace("t.json", "../elsewhere/t.json"))
     document = Document(file)
     assert (document.slots_file, document.slots_text) == (None, None)
-    with pytest.raises(UsageError, match="template of this experiment cannot be read"):
+    with pytest.raises(UsageError, match="template cannot be read"):
         document.apply(document.version, [{"set": "axis", "address": "1.cfg", "value": [4]}], [CFG])
     (mine / "link.yaml").symlink_to(elsewhere / "e.yaml")
     with pytest.raises(UsageError, match="outside of the project"):
