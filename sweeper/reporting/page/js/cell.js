@@ -300,8 +300,10 @@ function makeCaption(row, stack, context) {
   const lines = [];
   if (colour) lines.push(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
   for (const axes of groups) {
-    const [named, short] = [Layout.joinWords(axes, describe, getLabel), Layout.joinWords(axes, getLabel)];
-    lines.push(fits(named) ? named : short); // rather all values than all names
+    // Rather all values than all names. A word such as "a fox" says more without one than a number does.
+    const ways = [describe, (/** @type {Axis} */ axis) => (/\p{L}{3}/u.test(getLabel(axis)) ? getLabel(axis) : describe(axis)), getLabel];
+    const texts = ways.map((write) => Layout.joinWords(axes, write, getLabel));
+    lines.push(texts.find(fits) ?? texts[2]);
   }
   return lines.length > 0 ? lines : [isNamed ? `trial ${dataset.trial(row)}` : String(dataset.trial(row))];
 }
