@@ -26,8 +26,8 @@ ORIGIN = {"Host": "127.0.0.1:8188", "Origin": "http://127.0.0.1:8188", "Content-
 SWEEPER = """
 import json, pathlib, sys, time
 def main():
-    print(json.dumps({"url": "http://127.0.0.1:9/#" + json.dumps(sys.argv[1:])}), flush=True)
     try:
+        print(json.dumps({"url": "http://127.0.0.1:9/#" + json.dumps(sys.argv[1:])}), flush=True)
         while True: time.sleep(0.05)
     except KeyboardInterrupt:
         pathlib.Path("ended").touch()
