@@ -90,7 +90,7 @@ function listAspects({ columns, find }, dataset) {
  * @param {number[]} aspects @param {State} state @param {Room} room @param {number} lineCount of a caption
  */
 function chooseLines(aspects, state, room, lineCount) {
-  const width = room.width - 2 * MARGIN - room.scrollbar + GAP;
+  const width = Math.max(LEAST, room.width - 2 * MARGIN - room.scrollbar + GAP); // a hidden page has no room
   const mean = aspects.reduce((sum, aspect) => sum + aspect, 0) / aspects.length;
   const breakAt = (/** @type {number} */ size) => breakLines(aspects, width, size / mean);
   const isInView = (/** @type {number} */ size) => breakAt(size).reduce((sum, { height }) => sum + height + computeCaption(lineCount) + GAP, MARGIN) <= room.height;

@@ -122,10 +122,9 @@ export class TableView {
 
   draw() {
     this.frame = 0;
-    const { OVERSCAN } = TableView;
     const { scrollTop, clientHeight } = this.scroller;
-    const from = Math.max(0, Math.floor(scrollTop / this.rowHeight) - OVERSCAN);
-    const to = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / this.rowHeight) + OVERSCAN);
+    const from = Math.max(0, Math.floor(scrollTop / this.rowHeight) - TableView.OVERSCAN);
+    const to = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / this.rowHeight) + TableView.OVERSCAN);
     Recycle.cover(this.nodes, [from, to], {
       make: () => this.body.appendChild(el("div", { role: "row" })),
       put: (node, index) => this.putRow(node, index),
@@ -207,7 +206,8 @@ export class TableView {
       if (role === "mark" && cell) cell.textContent = this.formatters[i](row);
     });
     if (cells[0]?.parentElement?.contains(this.marker)) this.marking.show(row);
-    return chooseColumns(this.context.dataset, this.context.state).join() !== this.columns.join();
+    const next = chooseColumns(this.context.dataset, this.context.state);
+    return next.length !== this.columns.length || next.some((column, index) => column !== this.columns[index]);
   }
 
   /** @returns {[number, number]} */
