@@ -67,6 +67,7 @@ def test_gallery_sorts_by_any_column(folder, opened):
     assert list_trials(page) == [8, 7, 6, 2, 1, 0]
     captions = page.locator(".cell .caption")
     assert captions.first.inner_text() == "brightness 18\nsteps 8 · seed 3"
+    assert "①" not in "".join(captions.all_inner_texts())
     page.evaluate("sweeper.page.update({ by: '-brightness' })")  # nobody knew before whether more of it is better
     assert [text.split()[:2] for text in captions.all_inner_texts()[-2:]] == [["②", "brightness"], ["①", "brightness"]]
     page.get_by_role("button", name="Descending").click()

@@ -204,6 +204,7 @@ def test_axe_finds_nothing(tmp_path, browser, theme, width):
         page.get_by_role("button", name="Keys").click()
         page.keyboard.press("ArrowLeft")  # no vote behind the list
         look("keys")
+        assert page.locator("#progress").inner_text().startswith("0 of")
         page.keyboard.press("Escape")
         look("pair")
         page.keyboard.press("z")
