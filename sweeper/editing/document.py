@@ -42,7 +42,9 @@ class Document:
     def __init__(self, file: Path, scope: ReadScope | None = None) -> None:
         self.file = file
         self._scope = scope or ReadScope(find_project(file))
+        self.text = ""
         self.slots_file: Path | None = None
+        self.slots_text: str | None = None
         self._take(self._read_text(file))
         self._opened = self.text
         self._undo: list[str] = []

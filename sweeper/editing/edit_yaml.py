@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final
 
 import yaml
@@ -35,7 +36,6 @@ _COMMENT: Final = re.compile("#[^\n\r\x85\u2028\u2029]*")
 _COLON: Final = re.compile(r"\s*:")
 # From the end of an item, or the start of its list, to the dash of the next: anchors, tags and comments.
 _DASH: Final = re.compile(rf"(?:[&!]\S*|{_COMMENT.pattern}|\s)*?-(?=\s|$)")
-_Edit = tuple[int, int, str]  # start and end of what goes, and the new text there
 
 
 @dataclass(slots=True)
@@ -77,17 +77,18 @@ class YamlText:
         end = start + len(self.text[start : event.end_mark.index].rstrip())  # without blank lines behind a block text
         if isinstance(event, yaml.ScalarEvent):
             start, end = (start, end) if start < end else (after, after)  # an empty one may have the next token's mark
-            self._texts.append((self.find_line_end(start) if event.style in ("|", ">") else start, end))
+            self._texts.append((self._find_line_end(start) if event.style in ("|", ">") else start, end))
         node = WrittenValue(start, end, entry, after, bool(getattr(event, "flow_style", False)))
         for child in events if isinstance(event, yaml.CollectionStartEvent) else ():
+            end = child.end_mark.index
             if isinstance(child, yaml.CollectionEndEvent):
-                node.end = child.end_mark.index if node.is_flow else position  # in block style, it is behind comments
+                node.end = end if node.is_flow else position  # in block style, the mark is behind comments that follow
                 break
             key: str | int = len(node.children)
             entry = after = child.start_mark.index
             value = child
             if isinstance(event, yaml.MappingStartEvent):
-                key, after, value = child.value, child.end_mark.index, next(events)
+                key, after, value = child.value, end, next(events)
                 self._texts.append((entry, after))
                 colon = _COLON.match(self.text, after)
                 after = colon.end() if colon else after
@@ -111,135 +112,110 @@ class YamlText:
         edges = [0, *(edge for text in self._texts for edge in text), len(self.text)]
         gaps = zip(edges[::2], edges[1::2], strict=True)
         found = [match for start, end in gaps for match in _COMMENT.finditer(self.text, start, end)]
-        areas = [(node.entry, self.find_line_end(node.end)) for node in dropped]
+        areas = [(node.entry, self._find_line_end(node.end)) for node in dropped]
         return Counter(match[0] for match in found if not any(start < match.start() < end for start, end in areas))
 
     def read_value(self, path: KeyPath) -> str:
         """Return the YAML of a value as it is written, without its indentation; empty if it is not written there."""
         nodes = self.walk(path)
-        return "\n".join(self.read_lines(nodes[-1].start, nodes[-1].end)) if len(nodes) > len(path) else ""
+        return "\n".join(self._read_lines(nodes[-1].start, nodes[-1].end)) if len(nodes) > len(path) else ""
 
-    def read_lines(self, start: int, end: int) -> list[str]:
-        """Return the lines of a part of the text without the indentation of the first one."""
-        indent = self.get_column(start)
-        first, *lines = _BREAK.split(self.text[start:end])
-        return [first, *(line[min(indent, len(line) - len(line.lstrip(" "))) :] for line in lines)]
+    def read_entry(self, node: WrittenValue) -> list[str]:
+        """Return the lines of an entry in block style, with its comments and without its indentation."""
+        return self._read_lines(node.entry, self._find_line_end(node.end))
 
-    def get_column(self, index: int) -> int:
+    def replace(self, node: WrittenValue, lines: Sequence[str]) -> str:
+        """Return the text with another value: its first line stands behind the key or dash, the others below."""
+        head, *body = lines
+        line_end = self._find_line_end(node.after)
+        is_below = node.start > line_end
+        if not body and not is_below:
+            return self._splice(node.start, node.end, head if node.start < node.end else f" {head}")
+        end = node.end if is_below else self._find_line_end(node.end)
+        comment = self.text[node.after : line_end] if is_below else self.text[node.end : end]
+        indent = 0 if node is self.root else self._get_column(node.entry) + 2
+        below = [self.newline + line for line in _indent(body, indent)]
+        return self._splice(node.after, end, "".join([f" {head}" if head else "", comment, *below]))
+
+    def insert(self, parent: WrittenValue, before: str | None, lines: Sequence[str]) -> str:
+        """Return the text with another entry of a collection in block style, or of one that is empty."""
+        if not parent.children:
+            return self.replace(parent, ["", *lines])
+        children = list(parent.children.values())
+        indent = self._get_column(children[0].entry)
+        written = self.newline.join(_indent(lines, indent))
+        if before in parent.children:  # what is in front of it in its line may be a dash
+            place = parent.children[before].entry
+            return self._splice(place, place, f"{written.lstrip(' ')}{self.newline}{' ' * indent}")
+        place = self._find_line_end(children[-1].end)
+        hanging = re.compile(f"(?:[\r\n]+ {{{indent + 1},}}{_COMMENT.pattern})*").match(self.text, place)
+        place = hanging.end() if hanging else place  # comments that are indented further belong to the entry above
+        return self._splice(place, place, self.newline + written)
+
+    def delete(self, parent: WrittenValue, key: str | int) -> str:
+        """Return the text without an entry of a collection in block style, and without the comments in its lines."""
+        if len(parent.children) == 1 and parent is not self.root:
+            return self.replace(parent, ["[]" if key == 0 else "{}"])
+        node = parent.children[key]
+        start, end = node.entry, self._find_line_end(node.end)
+        column = self._get_column(start)
+        if self.text[start - column : start].strip() and node is not list(parent.children.values())[-1]:
+            following = min(child.entry for child in parent.children.values() if child.entry > start)
+            return self._splice(start, following, "")  # the next one takes its place behind a dash
+        found = _BREAK.match(self.text, end)
+        return self._splice(start - column, found.end() if found else end, "")
+
+    def _splice(self, start: int, end: int, new: str) -> str:
+        return self.bom + self.text[:start] + new + self.text[end:]
+
+    def _get_column(self, index: int) -> int:
         return index - 1 - max(self.text.rfind(letter, 0, index) for letter in "\n\r\x85\u2028\u2029")
 
-    def find_line_end(self, index: int) -> int:
+    def _find_line_end(self, index: int) -> int:
         found = _BREAK.search(self.text, index)
         return found.start() if found else len(self.text)
 
-    def replace(self, node: WrittenValue, head: str, body: Sequence[str] = ()) -> _Edit:
-        """Write `head` behind the key or dash of a value, and `body` in the lines below."""
-        line_end = self.find_line_end(node.after)
-        is_below = node.start > line_end
-        if not body and not is_below:
-            return node.start, node.end, head if node.start < node.end else f" {head}"
-        end = node.end if is_below else self.find_line_end(node.end)
-        comment = self.text[node.after : line_end] if is_below else self.text[node.end : end]
-        return (
-            node.after,
-            end,
-            (f" {head}" if head else "") + comment + self._indent(body, 2 + self.get_column(node.entry)),
-        )
-
-    def insert(self, parent: WrittenValue, index: int, lines: Sequence[str]) -> _Edit:
-        """Add an entry to a collection in block style, or to one that is empty."""
-        children = list(parent.children.values())
-        if not children:
-            return self.replace(parent, "", lines)
-        start, indent = children[0].entry, self.get_column(children[0].entry)
-        if index == 0:  # what is in front of the first entry may be a dash
-            return start, start, self._indent([*lines, ""], indent).lstrip("\r\n ") + " " * indent
-        place = self.find_line_end(children[index - 1].end)
-        hanging = re.compile(f"(?:[\r\n]+ {{{indent + 1},}}{_COMMENT.pattern})*").match(self.text, place)
-        place = hanging.end() if hanging else place  # comments that are indented further belong to the entry above
-        return place, place, self._indent(lines, indent)
-
-    def delete(self, parent: WrittenValue, first: int, behind: int) -> _Edit:
-        """Remove the entries `first:behind` of a collection in block style, with the comments in their lines."""
-        children = list(parent.children.values())
-        if behind - first == len(children) and parent is not self.root:
-            return self.replace(parent, "[]" if 0 in parent.children else "{}")
-        start, end = children[first].entry, self.find_line_end(children[behind - 1].end)
-        column = self.get_column(start)
-        if self.text[start - column : start].strip() and behind < len(children):  # behind a dash
-            return start, children[behind].entry, ""
-        found = _BREAK.match(self.text, end)
-        return start - column, found.end() if found else end, ""
-
-    def edit_items(self, node: WrittenValue, old: list[Any], new: list[Any]) -> tuple[list[_Edit], list[WrittenValue]]:
-        """Return the edits of a list in block style, and the items that go. Those at its start and end stay."""
-        first, second = [*map(_encode, old)], [*map(_encode, new)]
-        head = _count_equal(first, second)
-        tail = _count_equal(first[head:][::-1], second[head:][::-1])
-        items, values = [*node.children.values()][head : len(old) - tail], new[head : len(new) - tail]
-        paired = min(len(items), len(values))
-        edits = [self.replace(item, *_write_value(value, 0)) for item, value in zip(items, values, strict=False)]
-        if items[paired:]:
-            edits.append(self.delete(node, head + paired, head + len(items)))
-        if values[paired:]:
-            lines = [line for value in values[paired:] for line in _write_entry(0, value, 0)]
-            edits.append(self.insert(node, head + paired, lines))
-        return edits, items[paired:]
-
-    def _indent(self, lines: Sequence[str], indent: int) -> str:
-        return "".join(self.newline + (" " * indent + line if line else "") for line in lines)
+    def _read_lines(self, start: int, end: int) -> list[str]:
+        indent = " " * self._get_column(start)
+        return [line.removeprefix(indent) for line in _BREAK.split(self.text[start:end])]
 
 
 def edit_yaml(text: str, path: KeyPath, value: Any, *, before: str | None = None, lines: Sequence[str] = ()) -> str:
     """Return the text with a value set at a path, or deleted if the value is `DELETE`.
 
     Missing mappings and lists on the way are made; an index of the length of a list adds an item. A new entry stands in
-    front of the key `before`, else at the end; `lines` are how it is written. Of a list in block style, only what
-    differs is written; what is in brackets is written anew. Raises UsageError if the text is not YAML, or if this place
-    can only be edited by hand.
+    front of the key `before`, else at the end; `lines` are how it is written. If one item of a list in block style
+    differs, only this is written; what is in brackets is written anew. Raises UsageError if the text is not YAML, or if
+    this place can only be edited by hand.
     """
     written = YamlText(text)
-    expected = _replace_at(written.source.value, path, value)
-    edits, dropped = _plan_edits(written, path, expected, before, lines)
-    parts, position = [written.bom], 0
-    for start, end, new in sorted(edits, key=lambda edit: edit[0]):
-        parts += [written.text[position:start], new]
-        position = end
-    for ending in ("", written.newline):  # a text in block style at the end of a file may need a line break
-        changed = "".join([*parts, written.text[position:], ending])
-        with suppress(UsageError):
-            result = YamlText(changed)
-            is_expected = _encode(result.source.value or {}) == _encode(expected or {})
-            if is_expected and not written.list_comments(dropped) - result.list_comments():
-                return changed
-    raise UsageError(Problem("", written.source.find_line(path), format_key_path(path), _REFUSED))
-
-
-def _plan_edits(
-    written: YamlText, path: KeyPath, expected: Any, before: str | None, lines: Sequence[str]
-) -> tuple[list[_Edit], list[WrittenValue]]:
-    """Return the edits that make the expected value at a path, none if it cannot be done; and the entries that go."""
-    nodes, value = written.walk(path), get_at(expected, path)
-    outer = next((depth for depth, node in enumerate(nodes[: len(path)]) if node.is_flow and node.children), None)
-    if outer is not None:
-        is_lossless = outer > 0 and before is None and not any("#" in line for line in lines)
-        head, body = _write_value(get_at(expected, path[:outer]), written.get_column(nodes[outer].after))
-        return [written.replace(nodes[outer], head, body)] if is_lossless else [], []
-    if len(nodes) <= len(path):
-        if value is DELETE:  # an alias or `<<` gives it
-            return [], []
+    nodes, expected = written.walk(path), _replace_at(written.source.value, path, value)
+    is_there, old = len(nodes) > len(path), get_at(written.source.value, path)
+    brackets = next((depth for depth, node in enumerate(nodes[: len(path)]) if node.is_flow and node.children), None)
+    if brackets and before is None and not any("#" in line for line in lines):
+        return edit_yaml(text, path[:brackets], get_at(expected, path[:brackets]))
+    is_block = is_there and 0 in nodes[-1].children and not nodes[-1].is_flow
+    if is_block and isinstance(value, list) and value and (item := _find_item(old, value)) is not None:
+        return edit_yaml(text, (*path, item[0]), item[1])
+    if brackets is not None or (value is DELETE and not is_there):
+        changed = text  # so it is refused: the whole file is in brackets, or an alias or `<<` gives the value
+    elif value is DELETE:
+        changed = written.delete(nodes[-2], path[-1])
+    elif is_there:
+        changed = written.replace(nodes[-1], _write_value(value, 2 * len(path) + len(str(path[-1])), is_block=is_block))
+    else:
         lines = lines or _write_entry(path[-1], value, 2 * len(path))
         for key in reversed(path[len(nodes) - 1 : -1]):
-            lines = _label(key, "", lines)
-        keys = list(nodes[-1].children)
-        return [written.insert(nodes[-1], keys.index(before) if before in keys else len(keys), lines)], []
-    parent, node = nodes[-2:]
-    if value is DELETE:
-        index = list(parent.children).index(path[-1])
-        return [written.delete(parent, index, index + 1)], [node]
-    if isinstance(value, list) and value and 0 in node.children and not node.is_flow:
-        return written.edit_items(node, get_at(written.source.value, path), value)
-    return [written.replace(node, *_write_value(value, written.get_column(node.after) + 1))], []
+            lines = _label(key, lines if isinstance(key, int) else ["", *lines])
+        changed = written.insert(nodes[-1], before, lines)
+    dropped = nodes[-1:] if value is DELETE and is_there else []
+    for end in ("", written.newline):  # a text in block style at the end of a file may need a line break
+        with suppress(UsageError):
+            result = YamlText(changed + end)
+            is_expected = _encode(result.source.value or {}) == _encode(expected or {})
+            if is_expected and not written.list_comments(dropped) - result.list_comments():
+                return changed + end
+    raise UsageError(Problem("", written.source.find_line(path), format_key_path(path), _REFUSED))
 
 
 def move_entry(text: str, path: KeyPath, parent: KeyPath, before: str | None = None) -> str:
@@ -249,8 +225,7 @@ def move_entry(text: str, path: KeyPath, parent: KeyPath, before: str | None = N
     """
     written = YamlText(text)
     nodes, value = written.walk(path), get_at(written.source.value, path)
-    is_flow = any(node.is_flow for node in nodes[:-1])
-    lines = () if is_flow else written.read_lines(nodes[-1].entry, written.find_line_end(nodes[-1].end))
+    lines = () if any(node.is_flow for node in nodes[:-1]) else written.read_entry(nodes[-1])
     return edit_yaml(edit_yaml(text, path, DELETE), (*parent, path[-1]), value, before=before, lines=lines)
 
 
@@ -284,30 +259,33 @@ def write_flow(value: Any) -> str:
     return json.dumps(value)
 
 
-def _write_value(value: Any, column: int) -> tuple[str, list[str]]:
+def _write_value(value: Any, column: int, *, is_block: bool = False) -> list[str]:
     """Return what stands behind a key or dash, at a column, and the lines below without their indentation."""
     if isinstance(value, str):
         lines = value.removesuffix("\n").split("\n")
         is_readable = len(lines) > 1 and value.strip() == "\n".join(lines)
         if is_readable and all(line.isprintable() and line == line.rstrip() for line in lines):
-            return "|" if value.endswith("\n") else "|-", lines
+            return ["|" if value.endswith("\n") else "|-", *lines]
     flow = write_flow(value)
-    if not isinstance(value, list) or (column + len(flow) <= _WIDTH and r"\n" not in flow):
-        return flow, []
-    return "", [line for item in value for line in _write_entry(0, item, column)]
+    is_short = column + len(flow) <= _WIDTH and r"\n" not in flow and not is_block
+    if not isinstance(value, list) or not value or is_short:
+        return [flow]
+    return ["", *(line for item in value for line in _write_entry(0, item, column))]
 
 
 def _write_entry(key: str | int, value: Any, column: int) -> list[str]:
     """Write an entry of a mapping, or an item if the key is an index. `column`: where it begins, more or less."""
-    return _label(key, *_write_value(value, column + len(str(key)) + 2))
+    return _label(key, _write_value(value, column + len(str(key)) + 2))
 
 
-def _label(key: str | int, head: str, body: Sequence[str]) -> list[str]:
+def _label(key: str | int, lines: Sequence[str]) -> list[str]:
     """Put a key or a dash in front of what `_write_value` returns."""
-    if isinstance(key, int) and not head:
-        head, *body = body
     label = "-" if isinstance(key, int) else f"{write_flow(key)}:"
-    return [f"{label} {head}".rstrip(" "), *(f"  {line}" if line else "" for line in body)]
+    return [f"{label} {lines[0]}".rstrip(" "), *_indent(lines[1:], 2)]
+
+
+def _indent(lines: Sequence[str], indent: int) -> list[str]:
+    return [" " * indent + line if line else "" for line in lines]
 
 
 def _replace_at(value: Any, path: KeyPath, new: Any) -> Any:
@@ -318,16 +296,20 @@ def _replace_at(value: Any, path: KeyPath, new: Any) -> Any:
     kind: type = list if isinstance(key, int) else dict
     if value is not None and not isinstance(value, kind):
         raise UsageError(Problem("", 0, format_key_path(path), _REFUSED))
-    items = dict(enumerate(value or ())) if kind is list else dict(value or {})
+    parts: Any = value or kind()
+    items = dict(enumerate(parts)) if kind is list else dict(parts)
     items[key] = _replace_at(items.get(key), path[1:], new)
     if items[key] is DELETE:
         del items[key]
     return items if kind is dict else list(items.values())
 
 
-def _count_equal(first: Sequence[str], second: Sequence[str]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((index for index, pair in pairs if pair[0] != pair[1]), min(len(first), len(second)))
+def _find_item(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, Any] | None:
+    """Return the index and new value of the one item that makes a list another one; None if there is none."""
+    same = takewhile(lambda pair: _encode(pair[0]) == _encode(pair[1]), zip(old, new, strict=False))
+    index = len([*same])
+    items = [(index, item) for item in (DELETE, *new[index : index + 1])]
+    return next((item for item in items if _encode(_replace_at(old, item[:1], item[1])) == _encode(new)), None)
 
 
 def _encode(value: Any) -> str:

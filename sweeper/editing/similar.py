@@ -60,7 +60,7 @@ def make_similar(experiment: Experiment, settings: Mapping[str, Any], *, name: s
 def make_revised(text: str, *, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """Return the text of the experiment with one more trial: that of `settings`, with other values of some names.
 
-    It is a row of `include`, which gives all axes of its block and may give any slot, also one that `params`, a bundle
+    It is a row of `include`, which gives all axes of the sweep and may give any slot, also one that `params`, a bundle
     or `derive` gives otherwise. Raises UsageError.
     """
     value = parse_text(text).value
@@ -69,31 +69,21 @@ def make_revised(text: str, *, settings: Mapping[str, Any], changes: Mapping[str
         raise UsageError(
             "a search chooses its trials itself, so it takes no single one; make an experiment around the picture"
         )
-    blocks = sweep if isinstance(sweep, list) else [{} if sweep is DELETE else sweep]
-    all_axes = [_list_axes(block) for block in blocks]
-    usable = [index for index, axes in enumerate(all_axes) if all(settings.get(axis) is not None for axis in axes)]
-    if not usable:
-        missing = join_names([axis for axis in all_axes[0] if settings.get(axis) is None])
-        raise UsageError(f"the trial has no value of {missing}, so the file has changed since; run it again first")
-    index = max(usable, key=lambda index: _count_matches(all_axes[index], settings))
-    rows = get_at(blocks[index], ("include",))
+    if isinstance(sweep, list):
+        raise UsageError(
+            "the sweep of this file is a list of blocks; add the trial to one of them in the text of the file"
+        )
+    zipped = get_at(sweep, ("zip",))
+    groups = [get_at(sweep, ("grid",)), *(zipped if isinstance(zipped, list) else ())]
+    axes = [axis for group in groups if isinstance(group, dict) for axis in group]
+    if missing := [axis for axis in axes if settings.get(axis) is None]:
+        found = f"the trial has no value of {join_names(missing)}, so the file has changed since"
+        raise UsageError(f"{found}; run it again first")
+    rows = get_at(sweep, ("include",))
     rows = rows if isinstance(rows, list) else []
     same = [row for row in rows if isinstance(row, dict) and row.items() <= settings.items()]
-    row = {name: settings[name] for name in [*all_axes[index], *(name for row in same for name in row)]} | {**changes}
-    path: KeyPath = ("sweep", index) if isinstance(sweep, list) else ("sweep",)
-    return text if row in rows else edit_yaml(text, (*path, "include", len(rows)), row)
-
-
-def _list_axes(block: Any) -> dict[str, Any]:
-    zipped = get_at(block, ("zip",))
-    groups = [get_at(block, ("grid",)), *(zipped if isinstance(zipped, list) else ())]
-    return {name: form for group in groups if isinstance(group, dict) for name, form in group.items()}
-
-
-def _count_matches(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    """Return how many lists of a block have the value of a trial, which is probably one of the block that has most."""
-    lists = [(settings[name], form) for name, form in axes.items() if isinstance(form, list)]
-    return sum(value in form or any(get_at(item, ("label",)) == value for item in form) for value, form in lists)
+    row = {name: settings[name] for name in [*axes, *(name for row in same for name in row)]} | {**changes}
+    return text if row in rows else edit_yaml(text, ("sweep", "include", len(rows)), row)
 
 
 def _refine(value: float, numbers: list[float], schema: SlotSchema) -> list[Any]:

@@ -187,6 +187,7 @@ def test_an_empty_grid_is_filled_and_its_comments_stay(empty):
 @pytest.mark.parametrize(
     ("text", "path", "value", "expected"),
     [
+        ("# only", ("a", "b"), 1, "# only\na:\n  b: 1"),
         ("a: 1\n", ("sweep", "grid", "cfg"), [1, 2], "a: 1\nsweep:\n  grid:\n    cfg: [1, 2]\n"),
         ("a: 1", ("b",), 2, "a: 1\nb: 2"),
         ("a: 1", ("a",), DELETE, ""),
@@ -207,7 +208,7 @@ def test_an_empty_grid_is_filled_and_its_comments_stay(empty):
         ("a: x", ("a",), "p\nq\n", "a: |\n  p\n  q\n"),
         ("a:  # c\n  - x\n  - y\nb: 1\n", ("a",), {"seeds": 3}, "a: {seeds: 3}  # c\nb: 1\n"),
         ("a:\n- x  # first\n# between\n- y\n", ("a",), ["y"], "a:\n# between\n- y\n"),
-        ("a:\n- x\n- y\n", ("a",), ["x", "new", "y"], "a:\n- x\n- new\n- y\n"),
+        ("a:\n- x\n- y\n", ("a",), ["x", "new", "y"], "a:\n  - x\n  - new\n  - y\n"),
         ("z:\n  - b: 1\n    c: 2\n  - d: 3\n", ("z", 0, "b"), DELETE, "z:\n  - c: 2\n  - d: 3\n"),
         ("z:\n  - b: 1\n    c: 2\n", ("z", 0), {"q": 3}, "z:\n  - {q: 3}\n"),
         ("z:\n  - b: 1\n", ("z", 1, "q"), 3, "z:\n  - b: 1\n  - q: 3\n"),
@@ -231,6 +232,7 @@ def test_each_place_is_edited_as_a_person_would(text, path, value, expected):
         ("a: &x [1]\nb: *x\n", ("a",), [2], "can only be edited as YAML"),
         ("a: &x {p: 1}\nb: *x\n", ("a", "p"), 2, "can only be edited as YAML"),
         ("a: &x {p: 1}\nb:\n  <<: *x\n", ("b", "p"), DELETE, "can only be edited as YAML"),
+        ("a:\n  - x  # c\n  - y\n", ("a",), ["y", "x"], "can only be edited as YAML"),
         ("a:  # c\n  - x  # d\n  - y\n", ("a",), {"seeds": 3}, "can only be edited as YAML"),
         ("a: [\n  x,  # d\n]\n", ("a",), ["y"], "can only be edited as YAML"),
         ('{"a":1,"b":2}', ("a",), [3], "can only be edited as YAML"),

@@ -107,21 +107,21 @@ def test_a_revised_cell_is_one_more_trial_of_the_same_experiment(tmp_path):
     assert (last.params["cfg"], last.params["height"]) == (9.0, 768)  # what the row gave stays
 
 
-def test_a_revised_cell_of_bundles_and_blocks_keeps_its_labels(tmp_path):
+def test_a_revised_cell_of_bundles_and_zip_groups_keeps_its_labels(tmp_path):
     text = """
 template: t.json
 sweep:
-  - grid: {prompt: [x, z]}
-    zip: [{cfg: [1, 2], seed: [1, 2]}]
-  - grid:
-      format: [{label: wide, set: {width: 768}}, {label: tall, set: {height: 768}}]
+  grid:
+    format: [{label: wide, set: {width: 768}}, {label: tall, set: {height: 768}}]
+  zip: [{cfg: [1, 2], seed: [1, 2]}]
 """
     file = write(tmp_path, text)
-    for wanted in ({"format": "tall"}, {"prompt": "z", "cfg": 2.0}):
-        _, settings = find(file, **wanted)
-        file.write_text(make_revised(file.read_text(), settings=settings, changes={"steps": 33}))
-        revised = [{**trial.axes, **trial.params} for trial in sweeper.plan(sweeper.load(file))]
-        assert {**settings, "steps": 33} in revised
+    _, settings = find(file, format="tall", cfg=2.0)
+    file.write_text(make_revised(file.read_text(), settings=settings, changes={"steps": 33}))
+    revised = [{**trial.axes, **trial.params} for trial in sweeper.plan(sweeper.load(file))]
+    assert {**settings, "steps": 33} in revised
+    with pytest.raises(UsageError, match="list of blocks"):
+        make_revised("template: t.json\nsweep: [{grid: {cfg: [1]}}]\n", settings=settings, changes={"steps": 33})
 
 
 def test_a_trial_of_another_file_is_not_revised(tmp_path):
