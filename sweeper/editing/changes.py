@@ -21,9 +21,8 @@ from sweeper.schemas.values import KeyPath, format_value
 _GRID: Final = ("sweep", "grid")
 _ZIP: Final = ("sweep", "zip")
 _WHERE: Final = ("sweep", "where")
-_SHOWN: Final = {  # keys with a field of their own, or with their own list here
-    *(("name",), ("template",), ("target",), ("params",), ("sweep",)), _GRID, _ZIP, _WHERE
-}  # fmt: skip
+# What the page shows in fields of their own.
+_SHOWN: Final = {("name",), ("template",), ("target",), ("params",), ("sweep",), _GRID, _ZIP, _WHERE}
 
 
 def apply_changes(

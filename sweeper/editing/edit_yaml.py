@@ -34,8 +34,6 @@ _NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off")
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those that libyaml counts
 _COMMENT: Final = re.compile("#[^\n\r\x85\u2028\u2029]*")
 _COLON: Final = re.compile(r"\s*:")
-# From the end of an item, or the start of its list, to the dash of the next: anchors, tags and comments.
-_DASH: Final = re.compile(rf"(?:[&!]\S*|{_COMMENT.pattern}|\s)*?-(?=\s|$)")
 
 
 @dataclass(slots=True)
@@ -92,8 +90,9 @@ class YamlText:
                 self._texts.append((entry, after))
                 colon = _COLON.match(self.text, after)
                 after = colon.end() if colon else after
-            elif not node.is_flow and (dash := _DASH.match(self.text, position)):
-                entry, after = dash.end() - 1, dash.end()
+            elif not node.is_flow:
+                entry = max(self.text.rfind("-", position, entry), position)
+                after = entry + 1
             node.children[key] = self._read(value, events, entry, after)
             position = node.children[key].end
         return node
