@@ -35,7 +35,7 @@ from sweeper.serving.page_files import SHARED_PAGE, join_script, read_html, read
 def is_loopback(name: str) -> bool:
     """Whether a host name or IP address can only be reached from this machine."""
     address = _parse_address(name)
-    return name == "localhost" if address is None else address.is_loopback
+    return name == "localhost" if address is None else address.is_loopback and "%" not in name  # any text may follow it
 
 
 class OwnNames:

@@ -75,3 +75,9 @@ def test_no_other_origin_may_show_a_page_in_a_frame(origin: str) -> None:
 @pytest.mark.parametrize("origin", [COMFYUI, "http://localhost:8188", "https://[::1]:8188", "http://127.0.0.1/"])
 def test_an_origin_on_this_machine_may_be_named(origin: str) -> None:
     assert check_embedder(origin) == origin.rstrip("/")
+
+
+@pytest.mark.parametrize("origin", ["http://[::1%a; script-src *]", "http://localhost;x", "http://localhost\n", "null"])
+def test_an_embedder_adds_nothing_to_the_policy(origin):
+    with pytest.raises(UsageError, match="is not the origin of a page on this machine"):
+        check_embedder(origin)
