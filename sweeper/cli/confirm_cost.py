@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
-from sweeper.running.cost_question import answer_priced_plan, find_cost_question, list_paid_targets
+from sweeper.running.cost_question import CONFIRMED, answer_priced_plan, find_cost_question, list_paid_targets
 from sweeper.running.plan_answer import PlanAnswer
 from sweeper.running.prepare import Prepared
 
@@ -69,10 +70,14 @@ def _confirm(answer: PlanAnswer, paid: Sequence[Target], experiment: Experiment,
     question = find_cost_question(answer, paid, experiment, budget)
     if question.text is None:
         return
-    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
+    asked = f"{question.text[0].upper()}{question.text[1:]}?"
+    if (confirmed := os.environ.get(CONFIRMED)) is not None:
+        if confirmed != asked:
+            raise SweeperError(f"the experiment was changed as the run began, and would {question.text}; run it again")
+    elif console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
         if answer.cost is not None:
             console.print_status(sanitize(f"cost {answer.describe_cost()}"))
-        if not click.confirm(sanitize(f"{question.text[0].upper()}{question.text[1:]}?"), err=True):
+        if not click.confirm(sanitize(asked), err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
     elif not question.has_budget:
         console.warn(f"about to {question.text} (--yes hides this line)")

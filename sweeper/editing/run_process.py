@@ -7,6 +7,7 @@ it only through `stop`, and it goes on if this process is killed.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import signal
 import subprocess
@@ -23,7 +24,13 @@ from sweeper.editing.state import load_checked
 from sweeper.errors import UsageError
 from sweeper.model.money import CURRENCY, MICROS, floor_micros, parse_usd
 from sweeper.model.shell_words import join_command
-from sweeper.running.cost_question import answer_priced_plan, find_cost_question, list_paid_targets, load_spent
+from sweeper.running.cost_question import (
+    CONFIRMED,
+    answer_priced_plan,
+    find_cost_question,
+    list_paid_targets,
+    load_spent,
+)
 from sweeper.running.folder_lock import is_locked
 from sweeper.running.prepare import Prepared
 from sweeper.tables.results_folder import REHEARSAL
@@ -89,6 +96,7 @@ class Runner:
         words += [word for spec in specs or () for word in ("--target", spec)]
         words += [] if out is None else ["--out", str(out)]
         words += [] if where is None else ["--where", where]
+        answered = ""
         if kind == REHEARSE:
             words.append("--rehearse")
         else:
@@ -98,12 +106,13 @@ class Runner:
             question = text and Question(text, hashlib.blake2b(facts.encode(), key=self._secret).hexdigest())
             if question and confirmed != question.token:
                 return question
-            words += [] if limit is None else ["--budget", f"{limit:f} {CURRENCY}"]
-            words += ["--yes"] if question else []
+            # Without a limit, the run asks again what it read, and goes on only if that is the question of here.
+            words += [] if limit is None else ["--budget", f"{limit:f} {CURRENCY}", *(["--yes"] if question else [])]
+            answered = question and question.text
         with self._lock:
             if self.is_running:
                 raise UsageError(_GOES_ON)
-            self._start([*words, *(["--trust"] if trust else [])], kind)
+            self._start([*words, *(["--trust"] if trust else [])], kind, answered)
         return None
 
     def _find_question(
@@ -127,7 +136,7 @@ class Runner:
             budget = limit if own is None else min(own, limit)
         return f"{text[0].upper()}{text[1:]}?" if text else "", budget, answer.describe_cost()
 
-    def _start(self, words: Sequence[str], kind: str) -> None:
+    def _start(self, words: Sequence[str], kind: str, answered: str) -> None:
         own_group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -135,7 +144,8 @@ class Runner:
         self._messages = messages
         process = subprocess.Popen(  # noqa: S603 - our own words
             [sys.executable, "-P", "-m", "sweeper", *words],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **own_group,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | {CONFIRMED: answered}, **own_group,
         )  # fmt: skip
         self._process, self._stops, self.kind = process, 0, kind
         self._command = join_command(["sweeper", *words])

@@ -23,6 +23,9 @@ from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.wording import count_things
 
+CONFIRMED: Final = (
+    "SWEEPER_CONFIRMED"  # of a run that `sweeper open` starts: the question that was answered, or nothing
+)
 _MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
 
 

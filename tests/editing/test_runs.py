@@ -111,9 +111,31 @@ def test_a_cost_that_nobody_knows_is_asked_about_and_has_no_budget(open_page, wr
         question = run(page, 428)
         assert question["question"] == "Submit 101 jobs to box, at a cost that is not known?"
         run(page, confirmed=question["confirm"])
-        assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --yes --trust"
+        assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --trust"
         page.post("stop")
         page.follow(has_ended)
+
+
+def test_a_file_that_is_changed_as_the_run_begins_spends_nothing(open_page, write, box):
+    page = open_page(file := write())
+    page.follow()
+    run(page)
+    file.write_text(EXPERIMENT.replace("[2, 4]", "[2, 4, 6, 8]").replace("embedded", "box"))
+    state = page.follow(has_ended)
+    assert "would submit 4 jobs to box for 8.00 USD; run it again" in state["run"]["messages"][-1]
+
+
+def test_a_yes_to_an_unknown_cost_is_one_to_these_jobs_only(open_page, write, monkeypatch):
+    monkeypatch.setenv("PARTNER_KEY", "secret")
+    with EmbeddedServer(dialect="comfyui", api_key="other") as server:
+        target = f"{{name: box, url: '{server.url}', partner_key_env: PARTNER_KEY}}"
+        text = EXPERIMENT.replace("embedded", target).replace("steps: [2, 4]", "seed: {seeds: 101}\n    steps: [2]")
+        page = open_page(file := write(text), trust=True)
+        page.follow()
+        run(page, confirmed=run(page, 428)["confirm"])
+        file.write_text(text.replace("101", "300"))
+        state = page.follow(has_ended)
+        assert "would submit 300 jobs to box" in state["run"]["messages"][-1]
 
 
 @pytest.fixture
