@@ -1,12 +1,7 @@
 // @ts-check
 // What the menu and the sidebar share: the routes of this pack on the ComfyUI that served the page, and elements.
 
-/**
- * Ask a route. Rejects with what is wrong.
- * @param {"open" | "pages" | "end"} name
- * @param {object} body
- * @returns {Promise<any>}
- */
+/** Ask a route. Rejects with what is wrong. @param {"open" | "pages" | "end"} name @param {object} body @returns {Promise<any>} */
 export async function ask(name, body) {
   const headers = { "Content-Type": "application/json" };
   const address = new URL(`../../sweeper/${name}`, import.meta.url);
@@ -26,10 +21,7 @@ export const toOwnHost = (url) => Object.assign(new URL(url), { hostname: locati
 
 /**
  * @template {keyof HTMLElementTagNameMap} Tag
- * @param {Tag} tag
- * @param {string} style
- * @param {object} properties
- * @returns {HTMLElementTagNameMap[Tag]}
+ * @param {Tag} tag @param {string} style @param {object} properties @returns {HTMLElementTagNameMap[Tag]}
  */
 export function make(tag, style, properties) {
   const node = Object.assign(document.createElement(tag), properties);

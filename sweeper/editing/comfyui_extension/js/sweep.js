@@ -27,11 +27,7 @@ let canStart = false; // whether this ComfyUI can start sweeper; else we show th
 /** @type {Element | null} */
 let pressed = null; // what the last context menu was opened on
 
-/**
- * Open the workflow, as ComfyUI would queue it, in sweeper; with a widget as its first axis.
- * @param {Node} [node]
- * @param {Widget} [widget]
- */
+/** Open the workflow, as ComfyUI would queue it, in sweeper; with a widget as its first axis. @param {Node} [node] @param {Widget} [widget] */
 async function sweep(node, widget) {
   // Opened now, because a browser blocks a tab that comes long after the click.
   const tab = canStart ? openTab() : null;
@@ -75,9 +71,7 @@ function tell(severity, detail) {
 /**
  * Where a widget's value is in the prompt: `node.input`, where a node of a subgraph is `5:3`. Null if it is nowhere,
  * or comes from another node.
- * @param {Prompt} prompt
- * @param {Node} node
- * @param {Widget} widget
+ * @param {Prompt} prompt @param {Node} node @param {Widget} widget
  */
 function findAddress(prompt, node, widget) {
   const [inner, name] = findSource(node, widget);
@@ -88,9 +82,7 @@ function findAddress(prompt, node, widget) {
 
 /**
  * The node and the input that a widget sets. That of a node which stands for a subgraph sets an input of a node in it.
- * @param {Node} node
- * @param {Widget} widget
- * @returns {[string, string]}
+ * @param {Node} node @param {Widget} widget @returns {[string, string]}
  */
 function findSource(node, widget) {
   const index = node.inputs?.findIndex((input) => (input.widget?.name ?? input.name) === widget.name) ?? -1;
