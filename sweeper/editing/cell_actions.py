@@ -174,6 +174,7 @@ def _check_values(experiment: Experiment, changes: Mapping[str, Any]) -> None:
 
 def _write_condition(values: Mapping[str, Any]) -> str | None:
     """The condition that selects the trials with these values. It leaves out what an expression cannot say."""
-    texts = {name: json.dumps(value) for name, value in values.items() if isinstance(value, str | int | float)}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in plain.items()}  # `\u` says no emoji there
     usable = [f"{name} == {text}" for name, text in texts.items() if name.isidentifier() and len(text) < _MAX_TEXT]
     return " and ".join(usable) or None

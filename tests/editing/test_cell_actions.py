@@ -139,6 +139,13 @@ def test_a_wrong_wish_changes_nothing(file, change, status, words):
     assert (file.read_text() == before) == (status != 200)
 
 
+def test_a_cell_is_revised_to_a_prompt_with_an_emoji(file):
+    with serve() as (http, _):
+        response = http.post("cell", json=REVISION | {"set": {"prompt": "a cat \U0001f600"}})
+        assert response.status_code == 200, response.text
+        wait_until(lambda: read_statuses(http)[2:] == ["succeeded"])
+
+
 @pytest.mark.parametrize("content", [b"[" * 50_000, b"{", b"[]", b'{"trial": NaN, "kind": "more"}'])
 def test_what_is_no_wish_is_refused(file, content):
     with serve() as (http, _):
