@@ -64,7 +64,7 @@ def _apply(text: str, change: Mapping[str, Any]) -> str:
             return _move_axis(text, name, before)
         case {"set": "where", "value": None | str() as value}:
             return _apply(text, {"set": "key", "path": _WHERE, "value": value})
-        case {"set": "key", "path": [str(), *_] as path, "value": value}:
+        case {"set": "key", "path": [str()] | [str(), str()] as path, "value": value}:
             return _remove(text, tuple(path)) if value is None else edit_yaml(text, tuple(path), value)
     raise UsageError(f"sweeper does not know this change: {format_value(dict(change))}")
 

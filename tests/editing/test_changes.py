@@ -129,6 +129,7 @@ def test_conditions_and_other_keys_are_set_and_removed():
     [
         {"set": "axis", "name": "a", "value": 1}, {"set": "zip", "name": "steps", "with": "none"}, {"set": "axes"}, {},
         {"set": "unzip", "name": "width"}, {"set": "key", "path": [], "value": 1},
+        {"set": "key", "path": ["name", {}], "value": 1}, {"set": "key", "path": ["a"] * 3000, "value": 1},
         {"set": "axis", "address": "9.x", "value": [1]},
         {"set": "key", "path": ["name", "x"], "value": 1}, {"set": "move", "name": "steps", "before": 3},
     ],
