@@ -136,6 +136,7 @@ class Document:
         """Replace a file as a whole, unless another program has changed one. Then `wanted` waits behind redo."""
         try:
             path = self._resolve(path)
+            self.file.stat()  # else the next line would make its folder again
             with atomic_write(path) as stream:
                 if path.exists():
                     shutil.copymode(path, stream.name)

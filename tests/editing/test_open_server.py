@@ -253,6 +253,15 @@ def test_a_file_that_is_gone_is_said_and_found_again(open_page, write):
     page.follow(lambda state: state["problem"] is None and "[7]" in state["text"])
 
 
+def test_a_folder_that_is_gone_is_not_made_again(open_page, write):
+    page = open_page(file := write())
+    page.follow()
+    file.parent.rename("elsewhere")
+    assert "cannot be saved" in page.edit(AXIS, status=422)["problem"]
+    page.post("upload", 422, name="cat.png", content="eA==")
+    assert not file.parent.exists()
+
+
 SECRETS = ("../../secret.png", "/etc/passwd", "inputs/link.png", "../t.json/../../secret.png")
 
 
