@@ -110,6 +110,8 @@ class Document:
 
     def diff(self) -> list[tuple[str, str]]:
         """Return the lines that differ from the opened text, and three around each, with `+`, `-` or a space."""
+        if self.text == self._opened:  # a comparison of long texts takes seconds
+            return []
         found = difflib.unified_diff(self._opened.splitlines(), self.text.splitlines(), lineterm="")
         return [(" ", "...") if line[:2] == "@@" else (line[0], line[1:]) for line in [*found][2:]]
 
