@@ -41,6 +41,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, and leave no part of it if the disk is full. Raises OSError."""
+    stream = path.open("xb")  # x: writes into no file and through no link that is there
+    try:
+        with stream:
+            stream.write(content)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def describe_write_error(path: Path, error: OSError) -> str:
     """Explain why `path` cannot be written: a file in place of a folder, or else the system's message."""
     for folder in reversed(path.parents):

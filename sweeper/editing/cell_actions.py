@@ -14,6 +14,7 @@ from sweeper.editing.document import Document, StaleVersionError
 from sweeper.editing.run_process import Runner
 from sweeper.editing.similar import make_revised, make_similar
 from sweeper.errors import UsageError
+from sweeper.files import write_new
 from sweeper.loading.load import load_recorded
 from sweeper.model.experiment import Experiment
 from sweeper.model.shell_words import join_command
@@ -135,8 +136,7 @@ def write_similar(experiment: Experiment, settings: Mapping[str, Any]) -> Path:
         raise UsageError(f"{folder} has {_MAX_FILES - 1} such experiments; remove some")
     content = make_similar(experiment, settings, name=name).encode()
     made = folder / f"{name}.yaml"
-    with made.open("xb") as stream:  # x: fails if another process just made the file
-        stream.write(content)
+    write_new(made, content)  # fails if another process just made the file
     return made
 
 

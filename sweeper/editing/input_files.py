@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.errors import UsageError
+from sweeper.files import write_new
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
 from sweeper.model.portable_names import make_portable
 from sweeper.wording import shorten
@@ -63,8 +64,7 @@ def add_input_file(folder: Path, name: str, data: bytes) -> str:
         if chosen in known and known[chosen].stat().st_size == len(data) and known[chosen].read_bytes() == data:
             return f"{INPUTS}/{chosen}"
         try:
-            with (inputs / chosen).open("xb") as stream:  # x: writes into no file and through no link that is there
-                stream.write(data)
+            write_new(inputs / chosen, data)
         except FileExistsError:
             continue
         return f"{INPUTS}/{chosen}"

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.editing.read_workflow import LoadedWorkflow, read_graph, suggest_workflow_slots
 from sweeper.errors import ImageError, UsageError
+from sweeper.files import write_new
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
 from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment, render_slots_file
 from sweeper.loading.suggest_slots import Suggestion, find_output_nodes
@@ -65,10 +66,9 @@ def write_starter_folder(folder: Path, contents: Mapping[str, bytes]) -> list[Pa
     present = [name for name in contents if (folder / name).exists()]
     if present:
         raise UsageError(f"{folder}: already contains {', '.join(present)}; give another folder, or move them away")
-    for name, content in contents.items():
+    for name, content in reversed(contents.items()):  # the experiment last: with it, the folder is whole
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("xb") as stream:  # x: fails if another process just made the file
-            stream.write(content)
+        write_new(folder / name, content)  # fails if another process just made the file
     return [folder / name for name in contents]
 
 

@@ -353,6 +353,24 @@ def test_a_killed_server_loses_no_edit(start, write):
     page.http.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets the limits of another process")
+def test_a_full_disk_leaves_no_part_of_a_file(start, monkeypatch):
+    import resource
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # a part of compiled code would stay
+    process, url = start("--into", "made")
+    page = Page(url)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1400, -1))  # more than the workflow, less than the rest
+    assert "File too large" in page.post("open", 422, example=True)["problem"]
+    assert [path.name for path in Path("made").iterdir()] == []
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (-1, -1))
+    assert page.post("open", example=True)["file"] == "made/experiment.yaml"
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1400, -1))
+    page.post("upload", 422, name="cat.png", content=base64.b64encode(b"x" * 5000).decode())
+    assert list(Path("made/inputs").iterdir()) == []
+    page.http.close()
+
+
 def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, write):
     workflow = write().parent / "t.json"
     process, url = start(workflow, "--axis", "3.cfg")
