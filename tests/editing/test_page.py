@@ -103,6 +103,14 @@ def tab_to(page, label):
     raise AssertionError(f"Tab does not reach {label}")
 
 
+def test_the_address_keeps_no_token_when_it_is_opened_again(visit, experiment):
+    page = visit(experiment)
+    page.goto("about:blank")
+    page.goto(page.server.url)
+    page.wait_for_selector("#main > *")
+    assert page.url == page.server.url.partition("#")[0]
+
+
 def test_mouse_alone_leads_from_an_unknown_workflow_to_its_grid(tmp_path, monkeypatch, visit):
     monkeypatch.chdir(tmp_path)
     workflow = tmp_path / "unknown.json"

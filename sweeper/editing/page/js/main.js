@@ -117,6 +117,8 @@ function handleKey(event) {
   server.act(act);
 }
 
+// A browser that has been here gets no login page, which would remove the token from its history.
+if (location.hash.startsWith("#token=")) history.replaceState(null, "", location.pathname);
 setDraw(draw);
 byId("theme").append(createSwitch());
 document.addEventListener("keydown", handleKey);
