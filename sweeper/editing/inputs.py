@@ -12,9 +12,11 @@ from sweeper.loading.starter_experiment import is_useful
 from sweeper.loading.suggest_slots import Suggestion
 from sweeper.model.node_classes import InputSpec, NodeInfo
 from sweeper.model.template import MISSING, Template
+from sweeper.wording import to_one_line
 
 _GROUPS: Final = ("app", "often", "other")
 _MAX_CHOICES: Final = 200  # in one answer
+_MAX_TITLE: Final = 150  # characters
 _PLACE: Final = re.compile(r"(?:sweep(?:\[\d+\])?\.(?:grid|(?:zip|include|exclude)\[\d+\])|params|slots)\.")
 
 
@@ -76,8 +78,9 @@ def _describe(
         "address": suggestion.address,
         "slot": suggestion.name if is_slot else None,
         "node": suggestion.address.partition(".")[0],
-        "title": suggestion.title or suggestion.class_type,
-        "class": suggestion.class_type,
+        # A stranger's title may be megabytes, each of them in every input of its node, or turn the text around it.
+        "title": to_one_line((suggestion.title or suggestion.class_type)[:_MAX_TITLE]),
+        "class": suggestion.class_type[:_MAX_TITLE],
         "role": suggestion.role or suggestion.name,
         "group": group,
         "type": "file" if is_file else suggestion.type,

@@ -49,6 +49,15 @@ def test_inputs_have_their_limits_and_the_useful_ones_come_first(open_page, writ
     assert rows["3.cfg"]["group"] == "app"  # the slots file leaves out others
 
 
+def test_a_strangers_title_is_short_plain_and_on_one_line(open_page, write):
+    file = write()
+    graph = TXT2IMG | {"3": TXT2IMG["3"] | {"_meta": {"title": "a\u202e\n\x00b" + "c" * 3_000_000}}}
+    Path(file.parent, "t.json").write_text(json.dumps(graph))
+    titles = {row["address"]: row["title"] for row in open_page(file).follow()["inputs"]}
+    assert titles["3.steps"].startswith("a bccc")
+    assert len(titles["3.steps"]) <= 150
+
+
 def test_an_input_that_becomes_a_slot_stays_where_it_was(open_page, write):
     page = open_page(write())
     before = [(row["address"], row["group"]) for row in page.follow()["inputs"]]
