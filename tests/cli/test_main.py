@@ -79,9 +79,9 @@ def test_help_of_every_command_has_an_example(sweeper, name):
     outcome = sweeper(name, "--help")
 
     assert (outcome.code, outcome.err) == (0, "")
-    names = [name] if name != "template" else ["template slots", "template new", "template show"]
-    for one in names:
-        assert f"sweeper {one}" in sweeper(*one.split(), "--help").out.split("Example:")[1]
+    groups = {"template": ("slots", "new", "show"), "comfyui-extension": ("install", "uninstall")}
+    for words in [[name, part] for part in groups.get(name, ())] or [[name]]:
+        assert f"sweeper {' '.join(words)}" in sweeper(*words, "--help").out.split("Example:")[1]
 
 
 def test_template_without_a_subcommand_prints_its_help(sweeper):
@@ -102,7 +102,7 @@ def test_click_group_has_the_commands_of_the_table():
     ("arguments", "message"),
     [
         (["rnu"], "error: no such command 'rnu'; did you mean 'run'?"),
-        (["xyzzy"], f"error: no such command 'xyzzy'; allowed: {join_names(COMMANDS)}"),
+        (["xyzzy"], f"error: no such command 'xyzzy'; allowed: {join_names(COMMANDS, 'xyzzy')}"),
         (["runs"], "error: Missing argument 'RESULTS'."),
         (["run", "x.yaml", "--concurency", "2"], "error: No such option '--concurency'. Did you mean '--concurrency'?"),
         (["run", "x.yaml", "--retries", "-1"], "error: Invalid value for '--retries': -1 is not in the range x>=0."),

@@ -112,7 +112,7 @@ def test_wrong_requests_are_refused(client, body, problem):
     assert problem in answer.json()["problem"]
 
 
-@pytest.mark.parametrize("body", ["[" * 4000, '{"voter":' * 400, '{"voter": NaN}', '{"voter": ' + "9" * 4050 + "}"])
+@pytest.mark.parametrize("body", ["[" * 4000, '{"voter":' * 400, '{"voter": NaN}', '{"voter": ' + "9" * 4350 + "}"])
 def test_hostile_requests_are_refused(client, body):
     for path in ("/next", "/undo"):
         answer = client.post(path, content=body, headers={"content-type": "application/json"})
