@@ -123,6 +123,7 @@ class Follower:
         self._check = LiveCheck(check, self._lock, self._apply_check)
         self._marks: dict[str, Any] = {}
         self._answers: Answers = {}
+        self._answers_number = 0  # number of the change that last updated the answers
         self._marks_number = 0  # number of the change that last updated the marks
         self._full_check_number = 0  # number of the change that last updated the missing cases
         try:
@@ -241,7 +242,11 @@ class Follower:
             rows = [self._build_row_update(index) for index, changed in changes if changed > number]
             check = self._check.build_missing_cases() if self._full_check_number > number else {}
             marks = {"marks": self._marks} if self._marks_number > number else {}
-            return {"rows": rows, **check, **marks, **self._build_live_state()}
+            answers = {}
+            if self._answers_number > number:
+                columns = build_dataset(self._state.tabulate())["columns"]
+                answers = {"answers": encode_answers(self._answers, columns)}
+            return {"rows": rows, **check, **marks, **answers, **self._build_live_state()}
 
     def _build_live_state(self) -> dict[str, Any]:
         record = self._state.record
@@ -372,9 +377,12 @@ class Follower:
         state.sprites = made if known is None else known.sprites
         state.info = describe_run(record, self.results, state.tabulate(), store)
         self._marks = encode_marks(store.marks.load())
-        # Those of a run that goes on would change with each trial.
-        self._answers = {} if record.ended is None else find_answers(self.results, self._run)
+        self._answers = self._find_answers(record)
         return state
+
+    def _find_answers(self, record: RunRecord) -> Answers:
+        """The answers of a run that has ended; those of one that goes on would change with each trial."""
+        return {} if record.ended is None else find_answers(self.results, self._run)
 
     def _read_changes(self, store: Store) -> bool:
         marks = encode_marks(store.marks.load())
@@ -409,7 +417,10 @@ class Follower:
             }
         if changed:
             self._add_files(state, [rows[index] for index in changed])
+        answers = self._answers if record == before.record else self._find_answers(record)
         with self._lock:
+            if answers != self._answers:
+                self._answers, self._answers_number = answers, self._change_number + 1
             for index in changed:
                 state.last_changes[index] = self._change_number + 1
             self._state = state

@@ -113,6 +113,22 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
     assert not (out / "live").exists()
 
 
+def test_end_of_a_run_brings_its_hour_and_what_the_numbers_say(visit, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "end_run", lambda *_, **__: None)
+        out = Sweep({"steps": [4, 8], "seed": [1, 2, 3]}).write(tmp_path / "results")
+    with Store.open(out) as store, LiveView(out) as view:
+        page = visit(view.url)
+        decide, counts = page.get_by_role("tab", name="Decide"), page.locator(".counts")
+        assert (decide.is_visible(), "not running" in counts.inner_text()) == (False, True)
+        store.end_run(store.runs()[0].id, now=1_000_060.0, stopped_by=None)
+        decide.wait_for()
+        assert "finished " in counts.inner_text()
+        decide.click()
+        assert page.get_by_label("Judged by").input_value() == "brightness"
+        assert "finished " in visit(view.url).locator(".counts").inner_text()
+
+
 def test_axis_that_changed_no_picture_is_named_when_the_pixels_are_hashed(visit, tmp_path):
     out = Sweep({"steps": [4, 8], "seed": [1, 2]}).write(tmp_path / "results")
     with Store.open(out) as store, LiveView(out) as view:

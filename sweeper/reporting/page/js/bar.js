@@ -76,10 +76,7 @@ export function create(host, page) {
   const { dataset } = page;
   const input = createInput(page);
   const counts = Counts.create(page);
-  /** @type {Record<string, boolean>} */
-  const isOffered = { search: Boolean(dataset.raw.search), decide: DecideData.canDecide(dataset, page.marks.count() > 0) };
-  const views = VIEWS.filter(([name]) => isOffered[name] ?? true);
-  const tabs = makeTabs(views, (view) => page.update({ view }));
+  const tabs = makeTabs(page);
   const filter = makeFilter(page, input);
   const looks = createLooks(page, input);
   const sort = makeSortMenu(page);
@@ -90,7 +87,7 @@ export function create(host, page) {
   const legend = makeLegend(page);
   const marks = makeMarkMenu(page);
   const { experiment, description } = dataset.raw;
-  const subtitle = description && el("p", { class: "subtitle", title: description }, description);
+  const subtitle = el("p", { class: "subtitle", title: description ?? "" }, description);
   const isNarrow = innerWidth <= 600;
   const skip = el("button", { class: "skip", onclick: page.focusView }, "Skip to the trials");
   const keys = el("button", { title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
@@ -116,9 +113,16 @@ export function create(host, page) {
     const count = arrangement ? arrangement.shown : page.getRows().length;
     for (const part of [tabs, sort, pins, filter, legend, looks, columns, colour, time, marks]) part.show(state, count);
     counts.show(state.where);
+    subtitle.hidden = !description || state.view === "decide"; // there it is the headline
   }
 
-  return { show, updateCounts: counts.update, focusFilter: filter.focus };
+  /** Show what a run changed. */
+  function updateCounts() {
+    counts.update();
+    tabs.show(page.getState(), 0);
+  }
+
+  return { show, updateCounts, focusFilter: filter.focus };
 }
 
 /** How the cells look: their size and their captions. @param {Page} page @param {PendingInput} input @returns {BarPart} */
@@ -348,20 +352,23 @@ function makeMarkMenu({ dataset, marks, update }) {
 }
 
 /**
- * The views as tabs. Tab reaches the chosen one; the arrow keys choose another.
- * @param {string[][]} views @param {(view: string) => void} choose @returns {BarPart}
+ * The views as tabs. Tab reaches the chosen one; the arrow keys choose another. *Decide* comes with the first mark, or with the
+ * answers at the end of a run.
+ * @param {Page} page @returns {BarPart}
  */
-function makeTabs(views, choose) {
-  const { node } = createSegment("View", Object.fromEntries(views), choose);
+function makeTabs({ dataset, marks, update }) {
+  const views = VIEWS.filter(([name]) => name !== "search" || dataset.raw.search);
+  const { node } = createSegment("View", Object.fromEntries(views), (view) => update({ view }));
   node.setAttribute("role", "tablist");
   const tabs = [...node.querySelectorAll("button")];
   for (const tab of tabs) tab.role = "tab";
   /** @param {string} key @param {KeyboardEvent} event */
   function step(key, { target }) {
-    const [index, count] = [tabs.findIndex((tab) => tab === target), tabs.length];
+    const shown = tabs.filter(({ hidden }) => !hidden);
+    const [index, count] = [shown.findIndex((tab) => tab === target), shown.length];
     const next = { ArrowLeft: index - 1 + count, ArrowRight: index + 1, Home: 0 }[key] ?? count - 1;
-    tabs[next % count].focus();
-    choose(views[next % count][0]);
+    shown[next % count].focus();
+    shown[next % count].click();
   }
   node.classList.add("tabs");
   Keys.bind(node, "", [["ArrowLeft ArrowRight Home End", "", step]]);
@@ -370,6 +377,7 @@ function makeTabs(views, choose) {
     show({ view }) {
       tabs.forEach((tab, index) => {
         const isChosen = views[index][0] === view;
+        tab.hidden = views[index][0] === "decide" && !isChosen && !DecideData.canDecide(dataset, marks.count() > 0);
         tab.setAttribute("aria-selected", String(isChosen));
         tab.tabIndex = isChosen ? 0 : -1;
       });

@@ -21,7 +21,6 @@ export function follow(dataset, listeners) {
   let pauseTimer = 0;
   function end() {
     live.running = false;
-    dataset.raw.ended = Date.now() / 1000;
     Dom.announce(`the ${dataset.raw.search ? "search" : "run"} has ended`);
     onChange(new Set(), false);
   }
@@ -33,7 +32,8 @@ export function follow(dataset, listeners) {
     for (const row of update.rows) dataset.updateRow(row);
     if (update.gone) dataset.raw.check.gone = update.gone;
     Object.assign(dataset.raw, update.about); // another run of the same plan may have begun, with other options
-    for (const name of ["running", "problem", "stopped_by", "done", "left_s", "sizes_differ"]) live[name] = update[name];
+    for (const name of ["running", "ended", "problem", "stopped_by", "done", "left_s", "sizes_differ"]) live[name] = update[name];
+    if (update.answers) dataset.raw.answers = update.answers;
     if (update.marks) onMarks(update.marks);
     clearTimeout(pauseTimer);
     if (wasRunning && !update.running && dataset.raw.search) {
@@ -81,8 +81,7 @@ export function describe(dataset) {
   if (live.problem) return live.problem;
   if (live.running && dataset.raw.search) return `searching: ${live.done} done, ${dataset.size - live.done} asked for`;
   if (live.running) return [`running: ${live.done} of ${dataset.size} done`, describeLeft(live)].filter(Boolean).join(", ");
-  const { ended } = dataset.raw;
-  const time = ended ? `finished ${new Date(ended * 1000).toLocaleTimeString("en-GB", { timeStyle: "short" })}` : "not running";
+  const time = live.ended ? `finished ${new Date(live.ended * 1000).toLocaleTimeString("en-GB", { timeStyle: "short" })}` : "not running";
   return live.stopped_by ? `stopped: ${live.stopped_by}` : time;
 }
 
