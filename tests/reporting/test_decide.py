@@ -126,6 +126,16 @@ def test_heads_of_the_grid_say_the_mean_and_how_many_are_kept(results, opened):
     assert "1 kept" in page.locator(".row").first.get_attribute("aria-label")
 
 
+def test_first_mark_brings_decide_and_the_count_of_the_kept(made, opened):
+    page = opened(made(Sweep({"steps": [4, 8], "cfg": [1]}, name="plain")), "#view=grid&x=steps&y=cfg")
+    decide, head = page.get_by_role("tab", name="Decide"), page.locator(".head").first
+    page.evaluate("sweeper.page.dataset.raw.answers = {}")
+    page.locator("[role=grid]").focus()
+    for key, shown in (("k", "steps 4 1 kept"), ("k", "steps 4")):
+        page.keyboard.press(key)
+        assert (head.inner_text().replace("\n", " "), decide.is_visible()) == (shown, "kept" in shown)
+
+
 def test_data_have_each_value_of_the_answer_by_its_code(results):
     data = json.loads((write(results) / "data.json").read_text())
     highest, lowest = data["answers"]["by_metric"]["brightness"]["choices"]

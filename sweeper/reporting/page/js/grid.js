@@ -85,6 +85,7 @@ export class GridView {
     /** @type {Map<string, Cell.CellContext>} */
     this.contexts = new Map(); // by the shape of cells
     this.geometry = GridGeometry.compute(arrangement, shapes, size, texts, room);
+    this.isMarked = context.marks.count() > 0;
     this.summary = texts.hasSummary ? PlotData.makeLineSummary(arrangement, context) : null;
     this.labels = GridLabels.create(this.arrangement, this.geometry, context.openAxes, this.summary?.describe);
     this.canvas = this.makeCanvas();
@@ -430,6 +431,9 @@ export class GridView {
 
   /** Show a changed mark. @param {number} row */
   refreshMark(row) {
+    const { colour, marks, state } = this.context;
+    // The first mark gives the labels a line, and the last takes it.
+    if (state.view === "grid" && colour === undefined && this.isMarked !== marks.count() > 0) return true;
     this.summary?.reset();
     this.labels.write();
     for (const [r, { node }] of this.rows) node.ariaLabel = this.labels.describeRow(r);
@@ -440,6 +444,7 @@ export class GridView {
       Cell.showMark(node, row, this.context.marks);
       Cell.describe(node, row, this.contextAt(r, c), stack && Cell.summarize(this.context.dataset, stack));
     });
+    return false;
   }
 
   /** Make a trial the current one; see `setCurrent`. @param {number} row @param {boolean} [stay] */
