@@ -81,7 +81,7 @@ def test_search_view_comes_first_and_tells_kinds_of_points_apart(folder, opened)
     assert len(shapes) == 4
     best = find_section(page, "Best points").locator("button")
     assert [text.splitlines()[0] for text in best.all_inner_texts()] == [
-        "objective 100.0", "objective 99.8", "objective 93.8", "objective 84.0", "objective 77.4",
+        "sharpness 100.0", "sharpness 99.8", "sharpness 93.8", "sharpness 84.0", "sharpness 77.4",
     ]  # fmt: skip
     note = find_section(page, "Best points").locator("p.dim").inner_text()
     assert note.startswith("These numbers are too good, because their points were chosen for them; `sweeper search ")
@@ -98,7 +98,7 @@ def test_point_leads_to_its_pictures_by_pointer_and_keyboard(folder, opened):
     place = point_at(page, find_section(page, "History"), 5)
     card = page.locator(".card")
     assert card.inner_text().splitlines() == [
-        "objective 97.8", "cfg: 7.5", "lr: 0.03", "sampler: lcm",
+        "sharpness 97.8", "cfg: 7.5", "lr: 0.03", "sampler: lcm",
         "point 5 · round 2 · 1 of 2 trials · stopped early or incomplete",
     ]  # fmt: skip
     assert card.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")

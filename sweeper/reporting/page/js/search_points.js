@@ -47,7 +47,7 @@ export function collect(dataset, holds) {
   const columns = objectives.map(({ metric, column, maximize }) => {
     const name = isOnly && column !== metric ? `${column}: ${metric}` : column;
     const direction = `${maximize ? "higher" : "lower"} is better`;
-    return { column: dataset.outcomeColumn(column), maximize, short: isOnly ? column : metric, direction, title: `${name}, ${direction}` };
+    return { column: dataset.outcomeColumn(column), maximize, short: metric, direction, title: `${name}, ${direction}` };
   });
   const round = dataset.outcomeColumn("round");
   const groups = Map.groupBy(dataset.listRows(), (row) => axes.map((axis) => axis.codes[row]).join());

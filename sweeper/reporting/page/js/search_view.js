@@ -15,7 +15,7 @@ import * as SearchPoints from "./search_points.js";
 export class SearchView {
   static BEST_COUNT = 5; // points in the list
   static FRONT_COUNT = 10; // the same of a Pareto front
-  static THUMB_WIDTH = 72; // pixels
+  static THUMB_WIDTH = 96; // pixels
   static MAX_THUMBS = 4; // of a point in the list
   static CARD_WIDTH = 232; // pixels, as css/search.css sets it
   static SLICE_WIDTH = 300; // pixels, at least, if there is room
