@@ -31,7 +31,7 @@ export function makeOfAxis(axis, points) {
   if (axis.numeric) {
     const toText = (/** @type {number} */ row) => (axis.texts ? axis.label(row) : ValueText.toRounded(axis.value(row)));
     const getNumber = (/** @type {SearchPoint} */ { rows }) => (ValueText.isNumber(axis.value(rows[0])) ? Number(axis.value(rows[0])) : null);
-    return makeNumeric(axis, axis.name, getNumber, points, ({ rows }) => toText(rows[0]));
+    return makeNumeric(axis, axis.name, getNumber, points, ({ rows }) => toText(rows[0]), true);
   }
   const present = new Set(points.map((point) => axis.codes[point.rows[0]]));
   const codes = axis.order.filter((code) => present.has(code));
@@ -62,13 +62,16 @@ export function makeOfObjective({ column, title, short, direction }, index, poin
 
 /**
  * @param {Column} column @param {string} title @param {(point: SearchPoint) => number | null} getNumber
- * @param {SearchPoint[]} points @param {(point: SearchPoint) => string} format @returns {Dimension}
+ * @param {SearchPoint[]} points @param {(point: SearchPoint) => string} format @param {boolean} [isSpace] whether the scale ends
+ * where the points do, because there is nothing to find beyond @returns {Dimension}
  */
-function makeNumeric({ name }, title, getNumber, points, format) {
+function makeNumeric({ name }, title, getNumber, points, format, isSpace = false) {
   const numbers = [...new Set(points.map(getNumber).filter((value) => value !== null))].sort((a, b) => a - b);
   const [low, high] = Colours.findExtent(numbers) ?? [0, 0];
   const isLog = low > 0 && high / low > LOG_RATIO;
-  const ticks = isLog ? makeLogTicks([low, high]) : PlotData.makeTicks([low, high]);
+  const wide = isLog ? makeLogTicks([low, high]) : PlotData.makeTicks([low, high]);
+  const inside = wide.filter((tick) => tick >= low && tick <= high);
+  const ticks = isSpace && !isLog && inside.length > 1 ? inside : wide;
   const scale = isLog ? Math.log10 : (/** @type {number} */ value) => value;
   /** @type {[number, number]} */
   const extent = [scale(Math.min(low, ticks[0])), scale(Math.max(high, ticks[ticks.length - 1]))];
