@@ -47,9 +47,10 @@ class Sweep:
     content: bytes | None = None
     file: str = "gone.yaml"
     target: str = "embedded"
+    together: tuple[tuple[str, str], ...] = ()  # axes that vary together
 
     def write(self, out: Path) -> Path:
-        layout = TableLayout(self.name, tuple(self.axes), tuple(self.slots), ("brightness",))
+        layout = TableLayout(self.name, tuple(self.axes), tuple(self.slots), ("brightness",), together=self.together)
         points = [p for n, p in enumerate(itertools.product(*self.axes.values())) if n not in self.skip]
         names = list(self.axes)
         trials = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -145,3 +146,12 @@ def test_data_have_each_value_of_the_answer_by_its_code(results):
     ]  # fmt: skip
     assert all(value["low"] <= value["mean"] <= value["high"] for value in steps["values"])
     assert (highest["maximize"], lowest["maximize"]) == (True, False)
+
+
+def test_width_and_height_that_vary_together_are_one_size(opened, tmp_path):
+    axes, pairs = {"width": [64, 96], "height": [64, 48], "seed": [1, 2, 3]}, (("width", "height"),)
+    sweep = Sweep(axes, skip=frozenset(range(3, 9)), together=pairs)
+    page = opened(write(sweep.write(tmp_path / "sizes")), "#view=decide")
+    assert read_chips(page)[0].startswith("width x height ")
+    assert "width x height" in page.locator(".strips h3").all_inner_texts()[0]
+    assert re.search(r"^(64 x 64|96 x 48)$", page.locator(".decide aside .values").inner_text(), re.MULTILINE)

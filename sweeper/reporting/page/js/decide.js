@@ -127,16 +127,20 @@ function makeSide(context, { judge, current, ranked, strips }) {
   const { dataset, marks, holds, update, open } = context;
   const [file] = dataset.files(current);
   const picture = Media.create(file, { full: true });
-  const chips = strips.flatMap(({ axes }) => axes.map((axis) => el("span", { class: "chip", title: axis.fullOf(axis.codes[current]) }, `${axis.name} `, el("b", {}, axis.labelOf(axis.codes[current])))));
+  const join = (/** @type {Axis[]} */ axes) => Layout.joinWords(axes, (axis) => axis.labelOf(axis.codes[current]));
+  const chips = strips.map(({ axes, name }) => el("span", { class: "chip", title: axes.map((axis) => axis.fullOf(axis.codes[current])).join(" · ") }, `${name} `, el("b", {}, join(axes))));
   const facts = strips.map(({ axes, entries, name }) => {
     const estimate = entries.find(isAt(axes, current))?.estimate;
     return estimate && makeFact(getVerdict(entries.map((entry) => entry.estimate), estimate), `${name}: ${estimate.text}`);
   });
   const column = DecideData.findPointColumn(dataset, judge);
-  const own = column && makeFact("best", `${column.name} ${column.label(current)}, number ${ranked.indexOf(current) + 1} of ${ranked.length} trials`);
+  const own = column && makeFact("best", `${judge.choice?.metric} ${column.label(current)}, number ${ranked.indexOf(current) + 1} of ${ranked.length} trials`);
   const kept = marks.get(current).verdict === "keep" && makeFact("best", "kept");
   const others = DecideData.rank(dataset, judge, marks, holds, current).filter((row) => row !== current).slice(0, RUNNERS_UP);
-  const describe = (/** @type {number} */ row) => dataset.axes.filter(({ codes }) => codes[row] !== codes[current]).map((axis) => `${axis.name} ${axis.labelOf(axis.codes[row])}`).join(" · ") || `trial ${dataset.trial(row)}`;
+  const describe = (/** @type {number} */ row) => {
+    const getLabel = (/** @type {Axis} */ axis) => axis.labelOf(axis.codes[row]);
+    return Layout.joinWords(dataset.axes.filter(({ codes }) => codes[row] !== codes[current]), (axis) => `${axis.name} ${getLabel(axis)}`, getLabel) || `trial ${dataset.trial(row)}`;
+  };
   const runners = others.map((row) => {
     const attributes = { class: "value", "data-keep": `runner ${row}`, title: dataset.title(row), onclick: () => update({ choice: String(dataset.trial(row)) }) };
     return el("li", {}, el("button", attributes, makeThumb(dataset, row), el("span", { class: "dim" }, describe(row))));

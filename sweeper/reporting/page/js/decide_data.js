@@ -150,7 +150,7 @@ export function makeStrips(dataset, judge, current, ranked, state) {
         estimate: choice?.values.find(({ cells }) => cells.join() === key),
       };
     });
-    return { axes, name: group.columns.join(" + "), choice, entries: sortEntries(entries, axes, state), total: nearest.size };
+    return { axes, name: Layout.joinWords(axes, ({ name }) => name), choice, entries: sortEntries(entries, axes, state), total: nearest.size };
   });
 }
 
