@@ -152,7 +152,9 @@ class ValueRanking:
         if self.cycle:
             first, second, third = map(labels.__getitem__, self.cycle)
             yield f"{self.axis}: {first} wins against {second}, {second} against {third}, and {third} against {first}"
-        direct = [f"{labels[found.value]} {found.won} : {found.lost} {labels[found.other]}" for found in self.direct]
+        direct = [
+            f"{labels[found.value]} against {labels[found.other]} {found.won} : {found.lost}" for found in self.direct
+        ]
         if direct:
             more = f"; and {len(direct) - _MAX_DIRECT} more" if len(direct) > _MAX_DIRECT else ""
             yield f"{self.axis}: direct votes {'; '.join(direct[:_MAX_DIRECT])}{more}"
