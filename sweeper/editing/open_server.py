@@ -154,8 +154,9 @@ class OpenServer(PageServer):
             earlier.__exit__()
         try:
             view = LiveView(
-                folder, host=host, token=self.token, needs_token=True, embedder=embedder, on_cell=self._cells
-            )
+                folder, host=host, token=self.token, needs_token=True, embedder=embedder, on_cell=self._cells,
+                editor=self.url.partition("#")[0],
+            )  # fmt: skip
             self._report, self._report_folder, self.editor.problem = view.__enter__(), folder, None
         except SweeperError as error:  # it is not ready yet, or somebody else's
             self.editor.problem = f"no report: {error}"

@@ -127,6 +127,8 @@ def test_mouse_alone_leads_from_an_unknown_workflow_to_its_grid(tmp_path, monkey
     page.wait_for_url(lambda url: url.split("#")[0] != page.server.url.split("#")[0])
     page.locator("#view img").nth(3).wait_for()
     assert page.get_by_role("heading", level=1).inner_text() == "unknown"
+    page.get_by_role("button", name="Edit", exact=True).click()
+    wait_for_count(page, "4 pictures")
 
 
 def test_keyboard_alone_leads_from_a_workflow_to_its_grid(experiment, visit):

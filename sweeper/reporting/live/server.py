@@ -93,6 +93,7 @@ class LiveView(PageServer):
         stores_marks: whether visitors may write marks into the folder.
         on_cell: does what a person wants of a trial, and returns `url`, `file` and `command`, or `question` and
             `confirm`. Only people at this machine with the token can ask for it.
+        editor: the address of the page that edits the experiment, if this report belongs to one.
 
     Raises:
         ResultsError, InputError: there is nothing to show.
@@ -114,8 +115,9 @@ class LiveView(PageServer):
         needs_token: bool = False,
         embedder: str | None = None,
         on_cell: Callable[[CellRequest], dict[str, Any]] | None = None,
+        editor: str | None = None,
     ) -> None:
-        self._on_cell = on_cell if is_loopback(host) else None
+        self._on_cell, self._editor = on_cell if is_loopback(host) else None, editor
         guarded = ["/cell"] if self._on_cell is not None else []
         super().__init__(
             host, port, str(results.resolve()), token, needs_token=needs_token, guarded=guarded, embedder=embedder
@@ -178,6 +180,7 @@ class LiveView(PageServer):
         data = await asyncio.to_thread(self._follower.build_data)
         can_act = self._on_cell is not None and request.scope.get(HAS_SESSION, False)
         data["live"] |= {"can_accept": self._can_accept, "has_cells": self._on_cell is not None, "can_act": can_act}
+        data["live"]["editor"] = self._editor
         if request.url.path.endswith(".js"):
             return StreamingResponse(iter_script(data), headers=NO_STORE, media_type="text/javascript")
         return StreamingResponse(iter_json(data), headers=NO_STORE, media_type="application/json")

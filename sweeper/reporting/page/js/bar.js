@@ -8,6 +8,7 @@ import * as DecideData from "./decide_data.js";
 import { announce, copyText, el, makeButton, makeField, makeMenu, makePanel, redrawKeepingFocus, saveFile } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import * as Layout from "./layout.js";
+import * as NextTrial from "./next_trial.js";
 import * as MarkExport from "./mark_export.js";
 import * as Share from "./share.js";
 import * as ViewState from "./state.js";
@@ -100,7 +101,7 @@ export function create(host, page) {
       tabs.nodes,
       filter.nodes,
       legend.nodes,
-      el("div", { class: "menus" }, marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
+      el("div", { class: "menus" }, NextTrial.makeEditButton(dataset), marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
     el("div", { class: "under" }, !isNarrow && sort.nodes, pins.nodes, filter.chips, filter.status),
     counts.notices,
