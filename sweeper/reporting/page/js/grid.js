@@ -432,8 +432,8 @@ export class GridView {
   /** Show a changed mark. @param {number} row */
   refreshMark(row) {
     const { colour, marks, state } = this.context;
-    // The first mark gives the labels a line, and the last takes it.
-    if (state.view === "grid" && colour === undefined && this.isMarked !== marks.count() > 0) return true;
+    // The first mark gives the labels a line, and the last takes it. An open cell keeps its focus.
+    if (state.view === "grid" && state.open === "" && colour === undefined && this.isMarked !== marks.count() > 0) return true;
     this.summary?.reset();
     this.labels.write();
     for (const [r, { node }] of this.rows) node.ariaLabel = this.labels.describeRow(r);
