@@ -300,8 +300,8 @@ function makeCaption(row, stack, context) {
   const lines = [];
   if (colour) lines.push(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
   for (const axes of groups) {
-    // Rather all values than all names. A word such as "a fox" says more without one than a number does.
-    const ways = [describe, (/** @type {Axis} */ axis) => (/\p{L}{3}/u.test(getLabel(axis)) ? getLabel(axis) : describe(axis)), getLabel];
+    // Rather all values than all names. A word such as "a fox", and the letter of a seed, say more without one than a number does.
+    const ways = [describe, (/** @type {Axis} */ axis) => (/^\p{L}/u.test(getLabel(axis)) ? getLabel(axis) : describe(axis)), getLabel];
     const texts = ways.map((write) => Layout.joinWords(axes, write, getLabel));
     lines.push(texts.find(fits) ?? texts[2]);
   }
