@@ -14,8 +14,7 @@ export async function ask(name, body) {
 
 /**
  * The address of a page of sweeper, under the name by which the browser knows this machine here: a browser sends the
- * page's cookie within the same site only, and 127.0.0.1 and localhost are two.
- * @param {string} url
+ * page's cookie within the same site only, and 127.0.0.1 and localhost are two. @param {string} url
  */
 export const toOwnHost = (url) => Object.assign(new URL(url), { hostname: location.hostname }).href;
 

@@ -21,7 +21,6 @@ import { Sidebar } from "./sidebar.js";
  */
 
 const OPEN = "sweeper.open";
-const TAB = "sweeper";
 const sidebar = new Sidebar(() => sweep());
 let canStart = false; // whether this ComfyUI can start sweeper; else we show the command
 /** @type {Element | null} */
@@ -134,7 +133,7 @@ app.registerExtension({
     document.addEventListener("contextmenu", remember, true);
     document.addEventListener("pointerdown", remember, true); // the canvas opens its menu at the press
     app.extensionManager.registerSidebarTab({
-      id: TAB,
+      id: "sweeper",
       icon: "pi pi-th-large",
       title: "Sweep",
       tooltip: "Sweep: vary inputs of this workflow, and see the grid",

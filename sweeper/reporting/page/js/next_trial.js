@@ -30,8 +30,7 @@ const post = (path, body) => fetch(path, { method: "POST", headers: { "Content-T
 
 /**
  * Ask the server to act on a trial. Null if this page may not; rejects with what is wrong.
- * @param {Dataset} dataset @param {number} row @param {Record<string, Value>} wish
- * @returns {Promise<Answer | null>}
+ * @param {Dataset} dataset @param {number} row @param {Record<string, Value>} wish @returns {Promise<Answer | null>}
  */
 async function act(dataset, row, wish) {
   if (!canAct(dataset)) return null;
