@@ -65,7 +65,8 @@ def test_blank_text_has_a_visible_label(made, opened):
 def test_controls_and_their_labels_are_aligned(made, opened):
     page = opened(made(Sweep(GRID)))
     tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
-    assert page.locator("#bar :is(.tabs button:not([hidden]), .search-field input, .menus > * > button)").evaluate_all(tops) == 1
+    controls = page.locator("#bar :is(.tabs button:not([hidden]), .search-field input, .menus > * > button)")
+    assert controls.evaluate_all(tops) == 1
 
 
 @pytest.mark.parametrize("view", ["grid", "table"])
