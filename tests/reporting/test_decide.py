@@ -75,6 +75,9 @@ def test_settings_and_more_seeds_are_copied(results, opened):
         return page.evaluate("navigator.clipboard.readText()")
 
     page.get_by_role("button", name="Use these settings").click()
+    looks = "item => [getComputedStyle(item).color, getComputedStyle(item).backgroundColor]"
+    text, ground = page.get_by_role("button", name="Copy as options").evaluate(looks)
+    assert (text == page.evaluate("getComputedStyle(document.body).color"), text != ground) == (True, True)
     assert press("Copy as options") == "--set steps=8 --set 'sampler=\"heun\"'"
     assert press("Copy as params") == 'params:\n  "steps": 8\n  "sampler": "heun"\n'
     assert "--set 'seed=[1, 2, 3, 4, 5]' --out" in press("Run 2 more seeds")
