@@ -4,6 +4,7 @@
 import { announce, copyText, el, postJson } from "../../../serving/page/js/dom.js";
 import * as Expression from "./expression.js";
 import * as MarkExport from "./mark_export.js";
+/** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
 
@@ -59,7 +60,9 @@ function listCauses(dataset) {
     const shared = dataset.axes.filter(({ codes }) => group.every((row) => codes[row] === codes[group[0]]) && codes.some((code) => code !== codes[group[0]]));
     const numbers = group.map((row) => dataset.check[1].label(row).match(NUMBER) ?? []);
     const joined = pieces.reduce((text, piece, index) => `${text}${describeRange(numbers.map((list) => Number(list[index - 1])))}${piece}`);
-    const words = [shared.map((axis) => axis.labelOf(axis.codes[group[0]])).join(" · "), joined || state];
+    const getLabel = (/** @type {Axis} */ axis) => axis.labelOf(axis.codes[group[0]]);
+    const names = shared.map((axis) => (/^\p{L}/u.test(getLabel(axis)) ? getLabel(axis) : `${axis.name} ${getLabel(axis)}`));
+    const words = [names.join(" · "), joined || state];
     const piece = pieces.reduce((longest, other) => (other.length > longest.length ? other : longest));
     const column = dataset.check[2]?.label(group[0]) ? "check_verdict" : "check_reason";
     const conditions = [`check == '${state}'`, ...(piece ? [`${Expression.toLiteral(piece)} in ${column}`] : []), ...shared.map((axis) => Expression.makeCondition(axis, axis.codes[group[0]]))];
