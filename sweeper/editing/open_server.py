@@ -195,6 +195,8 @@ class OpenServer(PageServer):
             state = {"number": self.editor.number, "mode": "start", "problem": self.editor.problem}
             return state | {"sources": self._sources}
         run = self.runner.describe(self.editor.check.out)
+        if self._seen is not None and self._seen[0] != (run and (run["state"], run["command"])):
+            self._seen = None  # the page knows of it before `_look` does, which must notice its end
         return self.editor.describe() | {"run": run, "report": None if self._report is None else self._report.url}
 
     def _answer(self, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:

@@ -344,7 +344,7 @@ def test_search_grows_on_the_open_page_without_a_reload(visit, tmp_path):
             assert store.extend_run(run, replace(grown.layout, value_order={"cfg": (2, 4, 0)})) == 4
             grown.add(store, run, grown.points[2:], 4)
         page.wait_for_selector('.slices .mark[data-point="3"]')
-        assert "objective 10" in page.locator(".best button").first.inner_text()
+        assert "sharpness 10" in page.locator(".best button").first.inner_text()
         assert page.evaluate("isSamePage && sweeper.page.dataset.size") == 6
         assert page.evaluate("sweeper.page.getState().hidden.cfg") == [2]  # it was 0
         assert page.evaluate("sweeper.page.dataset.column('cfg').values") == [3, 6, 9]
