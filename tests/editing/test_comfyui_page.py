@@ -154,7 +154,7 @@ def test_without_sweeper_the_page_shows_the_command(comfyui: Page) -> None:
     page.evaluate("app.extension.commands[0].function()")
     assert page.get_by_label("Command").input_value() == "sweeper open 'a b.json'"
     page.keyboard.press("Escape")
-    assert page.locator("dialog").count() == 0
+    page.locator("dialog").wait_for(state="detached")
     assert len(page.context.pages) == 1
 
 

@@ -147,9 +147,10 @@ def test_a_strangers_page_in_the_report_cannot_vote(tmp_path, browser, options):
         assert len(context.cookies()) == (2 if options else 0)
         given = load(folder)[1]
         (shown,) = (vote for vote in given if vote.answer is None)
-        # As if a script of a stranger ran in the report, and then on any other server of this machine.
+        # As if a script of a stranger ran in the report, and then on any other server of this machine. At this address
+        # runs no script of ours, which may load the page again.
         for origin in (origins["report"], base_url(listener)):
-            page.goto(origin)
+            page.goto(f"{origin}/page.css")
             assert page.evaluate(ATTACK, [origins["vote"], shown.id]) == []
         assert load(folder)[1] == given
         # The stranger's page itself, which a browser saves and does not show.
