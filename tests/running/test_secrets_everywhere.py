@@ -65,6 +65,7 @@ def sweep(tmp_path, monkeypatch):
         RetryPolicy, attempts=2, total_seconds=2.0, base_wait=0.01, max_wait=0.02
     )  # a server that says 500 will say it again
     monkeypatch.setattr("sweeper.comfy.client.RetryPolicy", hasty)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # it has no classes of another server at this port
     (tmp_path / "t.json").write_text(json.dumps(TEMPLATE))
     file = tmp_path / "e.yaml"
     file.write_text("template: t.json\nparams: {text: a}\nrun: {retries: 0}\n")
