@@ -1,6 +1,6 @@
 """What the page changes in an experiment, as edits of its text and of the text of its slots file; and what it shows.
 
-Pure functions. An input that is no slot yet becomes one first. A sweep of several blocks is shown, and not changed.
+Pure functions. An input that is not a slot yet becomes one first. A sweep of several blocks is shown, and not changed.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _add_slot(
 
 
 def find_slots(slots_text: str | None) -> dict[str, str]:
-    """The names of the slots in a slots file by the addresses that they set. Raises UsageError if it is no YAML."""
+    """The names of the slots in a slots file by the addresses that they set. Raises UsageError if it is not YAML."""
     declared = get_at(parse_text(slots_text or "").value, ("slots",))
     slots = declared if isinstance(declared, dict) else {}
     places = ((name, get_at(slots, (name, "at"))) for name in slots)

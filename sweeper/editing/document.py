@@ -129,7 +129,7 @@ class Document:
     def _step_back(self, version: str, source: list[str], other: list[str]) -> None:
         self._check_version(version)
         if not source:
-            raise UsageError("there is no step left")
+            raise UsageError("there is nothing left to undo or redo")
         self._save(self.file, source[-1], source[-1])
         other.append(self.text)
         self._take(source.pop())

@@ -53,7 +53,7 @@ class WrittenValue:
 
 
 class YamlText:
-    """The text of a YAML file, where each value stands in it, and the three edits. Raises UsageError if it is no YAML.
+    """The text of a YAML file, where each value stands in it, and the three edits. Raises UsageError if it is not YAML.
 
     The positions are those of the parser's events, because PyYAML's tree of nodes does not say where an alias stands.
     """

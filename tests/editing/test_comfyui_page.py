@@ -117,7 +117,7 @@ def test_axes_are_named_as_in_the_prompt_also_in_subgraphs(comfyui: Page) -> Non
     assert comfyui.choose("subgraph", "speed")["axis"] == "9:3.steps"
     assert comfyui.choose("loader", "ckpt_name")["axis"] is None
     assert comfyui.page.evaluate("app.toasts.map((t) => t.detail)") == [
-        "ckpt_name is set by another node, so it is no axis; choose one on the page"
+        "ckpt_name is set by another node, so it cannot be an axis; choose one on the page"
     ]
 
 

@@ -40,7 +40,7 @@ def test_a_change_is_on_disk_at_once_and_can_be_undone(file):
     document.redo(document.version)
     assert file.read_text() == changed
     assert not list(file.parent.glob(".*"))
-    with pytest.raises(UsageError, match="no step left"):
+    with pytest.raises(UsageError, match="nothing left to undo or redo"):
         document.redo(document.version)
 
 

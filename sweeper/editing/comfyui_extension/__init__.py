@@ -126,7 +126,7 @@ class _Routes:
         values = [value for inputs in nodes if isinstance(inputs, dict) for value in inputs.values()]
         for name in {value.removesuffix(" [input]") for value in values if isinstance(value, str) and len(value) < 300}:
             if (mimetypes.guess_type(name)[0] or "").partition("/")[0] in ("image", "video", "audio"):
-                with contextlib.suppress(OSError, ValueError):  # it is no file
+                with contextlib.suppress(OSError, ValueError):  # it is not a file
                     path = (self._inputs / name).resolve()
                     if path.is_relative_to(self._inputs) and path.is_file():
                         folder.mkdir(exist_ok=True)

@@ -33,7 +33,7 @@ async function sweep(node, widget) {
   try {
     const { output } = await app.graphToPrompt();
     const axis = node && widget ? findAddress(output, node, widget) : null;
-    if (widget && !axis) tell("warn", `${widget.name} is set by another node, so it is no axis; choose one on the page`);
+    if (widget && !axis) tell("warn", `${widget.name} is set by another node, so it cannot be an axis; choose one on the page`);
     const title = app.extensionManager.workflow?.activeWorkflow?.filename ?? "workflow";
     const answer = await ask("open", { prompt: output, axis, title });
     canStart = !answer.command;
