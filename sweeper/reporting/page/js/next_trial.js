@@ -1,7 +1,7 @@
 // From a trial to the next one: *More like this* makes an experiment around it, *Revise* runs it with another value.
 // The server does both, if it runs on this machine and the page has its token; else the page gives the command.
 
-import { announce, copyText, el, makeButton, makeField, makeMenu } from "../../../serving/page/js/dom.js";
+import { announce, copyText, el, makeButton, makeField, makeMenu, postJson } from "../../../serving/page/js/dom.js";
 import { isNumber, toJson, toText } from "./value_text.js";
 import * as Workflow from "./workflow.js";
 /** @import { CodedColumn } from "./columns.js" */
@@ -26,7 +26,7 @@ let hasEntered = false;
 const canAct = ({ raw }) => Boolean(raw.live?.has_cells && (raw.live.can_act || hasEntered));
 
 /** @param {string} path @param {Value} body */
-const post = (path, body) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: toJson(body) });
+const post = (path, body) => postJson(path, null, { body: toJson(body) }); // whole numbers of any size
 
 /**
  * Ask the server to act on a trial. Null if this page may not; rejects with what is wrong.
