@@ -147,8 +147,9 @@ def test_a_strangers_page_in_the_report_cannot_vote(tmp_path, browser, options):
         assert len(context.cookies()) == (2 if options else 0)
         given = load(folder)[1]
         (shown,) = (vote for vote in given if vote.answer is None)
-        # As if a script of a stranger ran in the report, and then on any other server of this machine. At this address
-        # runs no script of ours, which may load the page again.
+        # As if a script of a stranger ran in the report, and then on any other server of this machine. In a tab of its
+        # own, at an address without a script of ours, nothing loads the page again in between.
+        page = context.new_page()
         for origin in (origins["report"], base_url(listener)):
             page.goto(f"{origin}/page.css")
             assert page.evaluate(ATTACK, [origins["vote"], shown.id]) == []
