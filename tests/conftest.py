@@ -38,7 +38,7 @@ Lend = Callable[[dict[str, Callable[[Any], Any]]], AbstractContextManager[Callab
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
 _NO_PRIVILEGE = 1314  # the error of Windows
-ONE_ISSUER = "one-issuer.pem"
+ISSUERS = os.environ.get("SSL_CERT_FILE")  # of this machine
 # PYTEST_ADDOPTS has options for this suite, which a pytest that a test starts inside itself must not take.
 _FOREIGN = (
     "COMFY_CLOUD_API_KEY", "COMFY_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS",
@@ -169,12 +169,15 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     os.environ["XDG_CONFIG_HOME"] = str(home / "config")
     os.environ["WIN_PD_OVERRIDE_LOCAL_APPDATA"] = str(home)  # of platformdirs, on Windows
-    if not any(name.startswith("SWEEPER_REAL_") for name in before):
-        # Each client of httpx reads all issuers, which takes 6 ms, and no server of the tests has a certificate of one.
-        first, end, _ = Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----\n")
-        (home / ONE_ISSUER).write_text(first + end, "utf-8")
-        os.environ.setdefault("SSL_CERT_FILE", str(home / ONE_ISSUER))
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(name.startswith("SWEEPER_REAL_") for name in before):
+            # Each client of httpx reads all issuers, which takes 6 ms, and no server of the tests has a certificate
+            # of one. Clients that ignore the environment read those of certifi.
+            first, end, _ = Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----\n")
+            (home / "issuers.pem").write_text(first + end, "utf-8")
+            os.environ["SSL_CERT_FILE"] = str(home / "issuers.pem")
+            patch.setattr(certifi, "where", lambda: str(home / "issuers.pem"))
+        yield
     os.environ.clear()
     os.environ.update(before)
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.conftest import ONE_ISSUER
+from tests.conftest import ISSUERS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 RELEASE = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
@@ -218,6 +218,8 @@ def test_a_checkout_runs_without_being_installed(command, tmp_path):
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed; the job `places` of CI runs this")
     words = [tool, *(argument.format(ROOT) for argument in arguments)]
-    registry = {name: text for name, text in os.environ.items() if not text.endswith(ONE_ISSUER)}
+    registry = {name: text for name, text in os.environ.items() if name != "SSL_CERT_FILE"}
+    if ISSUERS:
+        registry["SSL_CERT_FILE"] = ISSUERS
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=registry, timeout=110, check=False)
     assert (done.returncode, "sweeper COMMAND [OPTIONS]" in done.stdout) == (0, True), done.stderr
