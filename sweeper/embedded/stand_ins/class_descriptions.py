@@ -69,6 +69,7 @@ class _KnownClasses(Mapping[str, NodeClass]):
 
     def __init__(self) -> None:
         self._others = list_other_declarations()
+        self._names = {**NODE_CLASSES, **self._others}
         self._made = {name: _complete(node) for name, node in NODE_CLASSES.items() if name not in self._others}
 
     def __getitem__(self, name: str) -> NodeClass:
@@ -81,12 +82,12 @@ class _KnownClasses(Mapping[str, NodeClass]):
         self._made |= describe_classes(self._others, own, only=names)
 
     def __iter__(self) -> Iterator[str]:
-        names = {**NODE_CLASSES, **self._others}
-        self._make(names.keys() - self._made.keys())
-        return iter(names)
+        if missing := self._names.keys() - self._made.keys():
+            self._make(missing)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len({**NODE_CLASSES, **self._others})
+        return len(self._names)
 
 
 @lru_cache(maxsize=1)
