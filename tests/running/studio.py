@@ -14,6 +14,7 @@ import httpx
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 NAME = "mychar.safetensors"
 OLD, NEW = 1_700_000_000, 1_700_500_000
@@ -59,8 +60,10 @@ class Studio:
         (self.folder / "e.yaml").write_text(f"name: e\ntemplate: w.json\n{sweep}\n{target}\n{more}\n")
 
     def serve(self, name: str, **options: Any) -> EmbeddedServer:
-        """Start a server with the first version of each file, and name it in the experiment's folder."""
-        server = self._stack.enter_context(EmbeddedServer(**{"dialect": "comfyui", **options}))
+        """Start a server with the first version of each file. It has few classes, which are soon read."""
+        known = list_known_classes()
+        classes = {name: known[name] for name in {node["class_type"] for node in GRAPH.values()}}
+        server = self._stack.enter_context(EmbeddedServer(**{"dialect": "comfyui", "nodes": classes, **options}))
         self.place(server, THIRD, time=OLD)
         self.place(server, make_file({"ss_epoch": "1"}), "loras/style.safetensors", time=OLD)
         self.place(server, BASE, "checkpoints/base.safetensors", time=OLD)

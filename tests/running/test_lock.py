@@ -62,6 +62,7 @@ def sweeper(capsys):
 @contextmanager
 def answer_before(server: EmbeddedServer, answers: dict[str, Any]) -> Iterator[SimpleNamespace]:
     """A server in front of another one, which answers some paths itself."""
+    client = httpx.Client(trust_env=False, timeout=30)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -69,8 +70,8 @@ def answer_before(server: EmbeddedServer, answers: dict[str, Any]) -> Iterator[S
                 content, status = json.dumps(answers[self.path]).encode(), 200
             else:
                 length = int(self.headers.get("Content-Length", 0))
-                answer = httpx.request(
-                    self.command, server.url + self.path, content=self.rfile.read(length), timeout=30,
+                answer = client.request(
+                    self.command, server.url + self.path, content=self.rfile.read(length),
                     headers={name: text for name, text in self.headers.items() if name.lower() == "content-type"},
                 )  # fmt: skip
                 content, status = answer.content, answer.status_code
@@ -92,6 +93,7 @@ def answer_before(server: EmbeddedServer, answers: dict[str, Any]) -> Iterator[S
     finally:
         front.shutdown()
         front.server_close()
+        client.close()
 
 
 def add_face_fix(studio: Studio) -> EmbeddedServer:
