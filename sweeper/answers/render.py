@@ -110,7 +110,7 @@ def _align_facts(rows: Sequence[Fact]) -> Iterator[str]:
     label_width = max((len(row.label) for row in rows), default=0)
     width = max((len(str(row.value)) for row in rows if isinstance(row.value, int)), default=0)
     for row in rows:
-        value = f"{row.value:>{width}}" if isinstance(row.value, int) else row.value
+        value = f"{row.value:>{width}}" if isinstance(row.value, int) or not row.value else row.value
         yield f"{row.label:<{label_width}}  {value}{f'  {row.rest}' if row.rest else ''}".rstrip()
 
 

@@ -22,7 +22,9 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.wording import count_things
 
-_MAX_LABELLED: Final = 1000  # values of an axis, of which a line shows a few
+_MAX_LABELLED: Final = 1000  # values of an axis, of which a few are shown
+_MIN_SHOWN: Final = 3  # values in a line; if they do not fit, each has its own
+_MAX_LINES: Final = 6  # of an axis with long values
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class PlanOutline:
     def list_axes(self) -> Iterator[Facts]:
         cells = {name: self.get_cells(name) for name in self.axes}
         if cells:
-            yield Facts([Fact(name, size, describe_cells(cells[name])) for name, size in self.axes.items()])
+            yield Facts([fact for name in self.axes for fact in list_values(name, cells[name])])
 
     def list_filters(self) -> Iterator[Fact]:
         """The product of each block, what its filters exclude, and what its `include` adds."""
@@ -111,9 +113,14 @@ def outline_plan(plan: Plan) -> PlanOutline:
     )
 
 
-def describe_cells(cells: Sequence[Any]) -> str:
-    """The first values of an axis: `4 | 8 | 20`."""
-    return join_choices(label_values(cells[:_MAX_LABELLED]), len(cells))
+def list_values(axis: str, cells: Sequence[Any]) -> Iterator[Fact]:
+    """The number of values of an axis and the first ones: `4 | 8 | 20` in a line, or long ones each in its own."""
+    labels = label_values(cells[:_MAX_LABELLED])
+    lines = [join_choices(labels, len(cells))]
+    if not lines[0].startswith(" | ".join(labels[:_MIN_SHOWN])):
+        rest = len(cells) - _MAX_LINES
+        lines = [*labels[:_MAX_LINES], *([f"and {rest} more"] if rest > 0 else [])]
+    yield from (Fact("" if line else axis, "" if line else len(cells), text) for line, text in enumerate(lines))
 
 
 def _outline_block(experiment: Experiment, block: Block, dropped: DropCounts) -> BlockOutline:

@@ -16,7 +16,7 @@ from sweeper.model.experiment import Search
 from sweeper.model.money import Amount
 from sweeper.model.search_columns import VOTES_METRIC, SearchedPoint
 from sweeper.model.search_result import SearchResult
-from sweeper.planning.plan_outline import PlanCost, describe_cells
+from sweeper.planning.plan_outline import PlanCost, list_values
 from sweeper.running.count_plan import answer_plan
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost
@@ -235,8 +235,7 @@ def _list_space(search: Search) -> Iterator[Fact]:
     """The range of each axis, or its number of values and the first of them."""
     for axis in search.space:
         if axis.numbers is None:
-            cells = [option.cell for option in axis.axis.options]
-            yield Fact(axis.name, len(cells), describe_cells(cells))
+            yield from list_values(axis.name, [option.cell for option in axis.axis.options])
         else:
             kind = "integers, " if axis.numbers.is_integer else ""
             scale = ", log scale" if axis.numbers.is_log else ""

@@ -54,10 +54,15 @@ def test_plan_text_shows_the_same_as_json(sweeper, write):
 
 
 def test_plan_names_long_texts_by_the_words_that_differ(sweeper, write):
-    texts = [f"{'a fox in the snow, ' * 30}in {medium}, {'very sharp, ' * 30}" for medium in ("oil", "ink")]
-    write(f"name: shop\ntemplate: t.json\nsweep: {{grid: {{prompt: {json.dumps(texts)}}}}}\n")
+    media = ["oil on canvas", "ink", "chalk", "clay", "pencil", "charcoal", "tempera", "gouache"]
+    texts = [f"{'a fox in the snow, ' * 30}in {medium}, {'very sharp, ' * 30}" for medium in media]
+    write(f"name: shop\ntemplate: t.json\nsweep: {{grid: {{prompt: {json.dumps(texts)}, steps: [4, 8]}}}}\n")
 
-    assert "prompt  2  …snow, in oil, very sharp… | …snow, in ink, very sharp…" in sweeper("plan", "shop.yaml").out
+    labels = [f"           …snow, in {medium}, very sharp…" for medium in media[1:6]]
+    axes = ["prompt  8  …snow, in oil on canvas, very sharp…", *labels, "           and 2 more", "steps   2  4 | 8"]
+    assert sweeper("plan", "shop.yaml").out.splitlines()[2:10] == axes
+    two = ["--set", f"prompt={json.dumps(texts[1:3])}"]
+    assert "prompt  2  …snow, in ink, very sharp… | …snow, in chalk" in sweeper("plan", "shop.yaml", *two).out
 
 
 def test_jsonl_streams_every_trial_in_written_order(sweeper, write):
