@@ -216,7 +216,7 @@ def _scale_node_seconds(prepared: Prepared, results: Path, *, quiet: bool) -> di
     return {class_type: seconds * share for class_type, seconds in learnt.items()}
 
 
-def build_real_command(
+def build_run_command(
     experiment: Path,
     targets: Sequence[str] | None,
     out: object,
@@ -225,7 +225,7 @@ def build_real_command(
     command: str = "run",
     trials: int | None = None,
 ) -> str:
-    """The command of the real run or search, with the options that say what it does and where."""
+    """The command of a run or search, with the options that say what it does and where."""
     given = [("--target", target) for target in targets or ()] + [("--out", out), ("--where", selection.where)]
     given += [("--limit", selection.limit), ("--trials", trials)]
     given += [("--set", setting) for setting in selection.format_values()]

@@ -156,7 +156,8 @@ class PlanAnswer:
     unknown outcome, `stale` those that were done with other model files, and `stale_files` says with which. `done_on`
     counts the done ones by the target that made them. `duplicates` equal another trial. `jobs`: how many jobs the run
     submits or looks for. `estimate_s`: their mean time in seconds; None if no earlier job succeeded. `cost` is None if
-    nothing has a price. `equal_pictures`: what changed no picture among the trials that are done.
+    nothing has a price. `equal_pictures`: what changed no picture among the trials that are done. `next`: the command
+    that runs the plan or, if it is done, shows the results.
     """
 
     outline: PlanOutline = field(metadata=INLINE)
@@ -184,6 +185,7 @@ class PlanAnswer:
     equal_pictures: Sequence[EqualPictures] | None = field(default=None, metadata=IF_GIVEN)
     diff: PlanDifferences | None = field(default=None, metadata=IF_GIVEN)
     workflows: WrittenWorkflows | None = field(default=None, metadata=IF_GIVEN)
+    next: str | None = field(default=None, metadata=IF_GIVEN)
 
     def parts(self) -> Iterator[Part]:
         """The axes, the counts, the order, the time and the cost; then the cost by axis, and the differences."""
@@ -197,6 +199,8 @@ class PlanAnswer:
             yield from self.cost.parts()
         if self.diff is not None:
             yield from self.diff.parts()
+        if self.next is not None:
+            yield Line(f"next: {self.next}")
         yield from map(Warn, (*self.warnings, *map(str, self.equal_pictures or ())))
 
     def _list_work(self) -> Iterator[Fact]:

@@ -25,6 +25,7 @@ from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.result import PIXEL_HASH, SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
+from sweeper.model.shell_words import join_command
 from sweeper.store.containment import check_artifact, from_relative, make_artifact_check, to_relative
 from sweeper.store.database import Database, is_blank
 from sweeper.store.job_charges import JobCharges
@@ -114,7 +115,8 @@ class Store:
         """
         path = Path(out) / FILE_NAME
         if readonly and not path.is_file():
-            raise ResultsError(f"{out}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
+            create = join_command(["sweeper", "run", "EXPERIMENT", "--out", str(out)])
+            raise ResultsError(f"{out}: no results here (looked for {FILE_NAME}); create them with `{create}`")
         return cls(Database(path, readonly=readonly))
 
     @staticmethod
@@ -156,7 +158,7 @@ class Store:
         """The id of the latest run. Raises ResultsError if there is none."""
         run_id: int | None = self._database.query_value("SELECT max(id) FROM runs")
         if run_id is None:
-            raise ResultsError(f"{self.path.parent}: no run is recorded here yet")
+            raise ResultsError(f"{self.path.parent}: no run is recorded here yet; start one with `sweeper run`")
         return run_id
 
     def layout(self, run_id: int | str | None = None) -> TableLayout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_plan_names_long_texts_by_the_words_that_differ(sweeper, write):
     assert sweeper("plan", "shop.yaml").out.splitlines()[2:10] == axes
     two = ["--set", f"prompt={json.dumps(texts[1:3])}"]
     assert "prompt  2  …snow, in ink, very sharp… | …snow, in chalk" in sweeper("plan", "shop.yaml", *two).out
+
+
+def test_plan_ends_with_the_command_of_the_next_step(sweeper, write):
+    last = sweeper("plan", write(SWEEP), "--where", "steps > 4", "--set", "seed=7").out.splitlines()[-1]
+    assert last == "next: sweeper run shop.yaml --where 'steps > 4' --set seed=7"
+
+    sweeper(*shlex.split(last)[2:], "--quiet")
+    assert sweeper("plan", "shop.yaml", *shlex.split(last)[4:]).out.endswith("\nnext: sweeper report shop.yaml\n")
+    assert sweeper("plan", "shop.yaml", "--json").json["next"] == "sweeper run shop.yaml"
 
 
 def test_jsonl_streams_every_trial_in_written_order(sweeper, write):

@@ -267,7 +267,7 @@ def test_facts_about_a_server_are_replaced(tmp_path):
 @pytest.mark.parametrize("readonly", [True, False])
 @pytest.mark.parametrize("version", [2, 9, 99])
 def test_opening_reports_missing_empty_and_other_stores(tmp_path, version, readonly):
-    with pytest.raises(ResultsError, match="no results here"):
+    with pytest.raises(ResultsError, match=r"no results here .*; create them with `sweeper run"):
         Store.open(tmp_path / "nowhere", readonly=True)
     with Store.open(tmp_path) as store, pytest.raises(ResultsError, match="no run is recorded"):
         store.latest_run_id()

@@ -16,8 +16,10 @@ from sweeper.cli import console, options, trust_check
 from sweeper.cli.export_workflows import WorkflowFolder
 from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.options import format_examples
+from sweeper.cli.rehearsal import build_run_command
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
+from sweeper.model.shell_words import join_command
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resolve_diff_run
@@ -87,6 +89,10 @@ def command(
         outputs = [None if file is None else console.open_output(file, files) for file in (jsonl, csv)]
         _stream_trials(plan, trials, consumers, *outputs)
     answer = replace(counter.answer(), diff=None if plan_diff is None else plan_diff.answer())
+    if answer.jobs:
+        answer = replace(answer, next=build_run_command(experiment, targets, out, selection))
+    elif answer.done:
+        answer = replace(answer, next=join_command(["sweeper", "report", str(out or experiment)]))
     if folder is not None:
         written = WrittenWorkflows(str(workflows), folder.written_count, folder.unchanged_count)
         unrelated = f"{workflows} holds {folder.unrelated_count} workflows that do not belong to this plan"

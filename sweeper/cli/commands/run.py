@@ -20,7 +20,7 @@ from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
-from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
+from sweeper.cli.rehearsal import Rehearsal, build_run_command, rehearsal_options
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
@@ -82,7 +82,7 @@ def command(
     prepared = load_for_run(experiment, targets if rehearsal is None else [EMBEDDED], overrides, trust=trust, out=out)
     out = trust_check.choose_output(out)
     if rehearsal is not None:
-        real = build_real_command(experiment, targets, out, selection)
+        real = build_run_command(experiment, targets, out, selection)
         whole = replace(prepared, specs=targets)
         loaded, out, settings = rehearsal.prepare(whole, out, settings, quiet=quiet)
         prepared = replace(prepared, experiment=loaded)

@@ -18,7 +18,7 @@ from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
-from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
+from sweeper.cli.rehearsal import Rehearsal, build_run_command, rehearsal_options
 from sweeper.errors import UsageError
 from sweeper.model.result import Run
 from sweeper.model.selection import Selection
@@ -75,14 +75,14 @@ def command(
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
     prepared = replace(prepared, experiment=replace(prepared.experiment, search=spec))
-    real, again = None, build_real_command(experiment, targets, out, selection, command="search")
+    real, again = None, build_run_command(experiment, targets, out, selection, command="search")
     out = trust_check.choose_output(out)
     if confirm:
         runner = dask_options.choose_runner(dask, dask_resources)
         return _confirm(prepared, out, runner, settings, again, yes=yes, view=view, open_browser=open_browser,
                         as_json=as_json, quiet=quiet)  # fmt: skip
     if rehearsal is not None:
-        real = build_real_command(experiment, targets, out, selection, command="search", trials=trials)
+        real = build_run_command(experiment, targets, out, selection, command="search", trials=trials)
         whole = replace(prepared, specs=targets)
         local, out, settings = rehearsal.prepare_search(whole, spec, out, settings, quiet=quiet)
         prepared = replace(prepared, experiment=local)
