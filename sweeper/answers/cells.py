@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for each call
@@ -47,6 +48,16 @@ def join_choices(texts: Iterable[str], count: int) -> str:
             return f"{' | '.join(shown)} | ... ({count})"
         shown.append(text)
     return " | ".join(shown)
+
+
+def join_values(values: Sequence[tuple[str, str]], separator: str, *, named: bool = False) -> str:
+    """Join values, each with its axis before it if `named`. A width and its height are one size: `512 x 768`."""
+    words = [f"{axis} {text}" if named else text for axis, text in values]
+    for index, ((axis, width), (following, height)) in enumerate(pairwise(values)):
+        if axis.casefold().endswith("width") and following.casefold().endswith("height"):
+            words[index : index + 2] = [f"{width} x {height}"]
+            break
+    return separator.join(words)
 
 
 def sanitize(text: str) -> str:

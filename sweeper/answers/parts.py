@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sweeper.wording import shorten
-
 MAX_CELL_LENGTH: Final = 32  # characters of a value in a table of words
 
 
@@ -113,8 +111,3 @@ class Answer(Protocol):
     def parts(self) -> Iterable[Part]:
         """What a person reads, in order."""
         ...
-
-
-def shorten_cell(text: str) -> str:
-    """Cut a value to what a column of words can show."""
-    return shorten(text, MAX_CELL_LENGTH)

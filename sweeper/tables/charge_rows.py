@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.cells import format_cell
-from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, shorten_cell
+from sweeper.answers.parts import MAX_CELL_LENGTH, Fact, Facts, Heading, Item, Line, Part, Table
 from sweeper.answers.render import INLINE, NOT_IN_JSON
 from sweeper.model.charges import KINDS, find_weakest_kind, sum_charges
 from sweeper.model.money import CURRENCY, NOTHING, Amount
@@ -25,7 +25,7 @@ from sweeper.tables.aggregate import group_rows
 from sweeper.tables.export import CSV_DIALECTS, format_delimited
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors
-from sweeper.wording import count_things, join_names
+from sweeper.wording import count_things, join_names, shorten
 
 _MAX_VALUES: Final = 20  # in a table; --json has all
 _NOTHING_PRICED: Final = (
@@ -90,7 +90,7 @@ class ValueCharges:
     def make_row(self, name: str) -> tuple[Any, ...]:
         """The cells of a table by the values of `name`."""
         text = "(the job)" if name == "class" and self.value is None else format_cell(self.value) or "(none)"
-        text = text if name in ("folder", "class") else shorten_cell(text)
+        text = text if name in ("folder", "class") else shorten(text, MAX_CELL_LENGTH)
         return text, self.charges.jobs, str(self.charges.spent), str(self.charges.kept), self.charges.kind
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.answers.cells import format_number
+from sweeper.answers.cells import format_number, join_values
 from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name
 from sweeper.model.axis_values import format_label
 from sweeper.model.result import REPEAT_COLUMN, Result
@@ -165,8 +165,8 @@ def _join(group: Sequence[EffectAxis]) -> EffectAxis:
     codes = renumber(*(axis.codes for axis in group))
     firsts = np.unique(codes, return_index=True)[1]
     values = tuple(tuple(cell for axis in group for cell in axis.values[axis.codes[index]]) for index in firsts)
-    labels = tuple(", ".join(axis.labels[axis.codes[index]] for axis in group) for index in firsts)
-    return EffectAxis(tuple(name for axis in group for name in axis.columns), values, labels, codes)
+    labels = (join_values([(axis.name, axis.labels[axis.codes[index]]) for axis in group], ", ") for index in firsts)
+    return EffectAxis(tuple(name for axis in group for name in axis.columns), values, tuple(labels), codes)
 
 
 def _mark_replicates(

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.answers.cells import format_cell
-from sweeper.answers.parts import Line, Note, Part, Table, shorten_cell
+from sweeper.answers.parts import MAX_CELL_LENGTH, Line, Note, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, PointKey, SearchColumns, SearchedPoint, sort_points
 from sweeper.store import Store
 from sweeper.tables.aggregate import label_column, to_label
-from sweeper.wording import join_names
+from sweeper.wording import join_names, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def describe_values(values: Mapping[str, Any], among: Sequence[Mapping[str, Any]
     """`cfg 5.51, steps 20`. A long text has the words that tell it from the values of the points `among` it."""
     labels = {name: label_column([cell, *(other.get(name) for other in among)]) for name, cell in values.items()}
     return ", ".join(
-        f"{name} {shorten_cell(format_cell(to_label(cell, labels[name])))}" for name, cell in values.items()
+        f"{name} {shorten(format_cell(to_label(cell, labels[name])), MAX_CELL_LENGTH)}" for name, cell in values.items()
     )
 
 

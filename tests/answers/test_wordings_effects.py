@@ -64,7 +64,7 @@ def test_effects_of_a_sweep():
     long = "the longest of all values in words that no column can show"
     sharpness = measure(
         "sharpness", STEPS_DIFFER,
-        affect("width + height", differ("64, 96", "128, 192", -2.5, 1.5, 0, 20.0), levels=2),
+        affect("width + height", differ("64 x 96", "128 x 192", -2.5, 1.5, 0, 20.0), levels=2),
         affect("cfg", differ("3", "9", -4.0, 1.0, 0, 1.0), levels=4, slope=(0.5, 0.9), highest=("9",)),
         affect("a text of many words, which no column can show", differ(long, "b", -5.0, 1.0, 1)),
         shares=(share("steps"), share("seed", part=0.05), share("steps", "width + height", p=0.01),

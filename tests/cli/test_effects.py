@@ -178,8 +178,8 @@ def test_axes_that_vary_together_are_one(tmp_path, capsys):
     folder = write_results(tmp_path, rows, {"m": values}, together=[("width", "height"), ("style", "style.label")])
     _, out, _ = run_effects(capsys, folder, "--axis", "height")
     assert "note: width, height vary together, so they are one axis" in out
-    assert "width + height: 128, 256 is higher than 64, 128 in 10 of 10 pairs, by " in out
-    assert "highest 128, 256, lowest 64, 128; width and height cannot be separated; " in out
+    assert "width + height: 128 x 256 is higher than 64 x 128 in 10 of 10 pairs, by " in out
+    assert "highest 128 x 256, lowest 64 x 128; width and height cannot be separated; " in out
     assert set(sweeper.effects(folder, axes=["style"])["value"]) == {"oil"}
 
 

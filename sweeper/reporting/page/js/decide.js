@@ -69,7 +69,7 @@ const getVerdict = (all, { verdict }) => (verdict === "best" && all.some((other)
 function makeStrip({ dataset, marks, update }, { judge, current }, { axes, name, choice, entries, total }) {
   const draw = makePainter(judge.choice);
   const all = entries.map(({ estimate }) => estimate);
-  const share = DecideData.listAnswers(dataset).find(([metric]) => metric === judge.choice?.metric)?.[1].shares.find(([axis]) => axis === name)?.[1];
+  const share = DecideData.listAnswers(dataset).find(([metric]) => metric === judge.choice?.metric)?.[1].shares.find(([axis]) => axis === axes.map((each) => each.name).join(" + "))?.[1];
   const words = [share !== undefined && `${toPercent(share)} of the differences`, choice?.text, entries.length < total && `the ${entries.length} best of ${total} values`];
   const countKept = (/** @type {DecideData.Entry} */ entry) => {
     const judged = dataset.filterRows((row) => isAt(axes, row)(entry)).map((row) => marks.get(row)).filter(({ verdict, stars }) => verdict !== "" || stars > 0);
