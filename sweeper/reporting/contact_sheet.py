@@ -6,16 +6,18 @@ This module decides what is on a sheet, and `sheet_pages` draws it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from PIL import ExifTags, Image
 
-from sweeper.answers.cells import format_rounded
+from sweeper.answers.cells import format_rounded, join_values
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import atomic_write, describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
@@ -34,6 +36,9 @@ from sweeper.tables.select_rows import select_results
 from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
+_SEED: Final = re.compile("(^|[^a-z])seed$", re.IGNORECASE)  # in the name of an axis
+_LONG_SEED: Final = re.compile("[0-9]{8,}")  # nobody can tell two of them apart
+_Head = list[tuple[str, str]]  # the axis and the label of one or more values
 _Artifacts = Mapping[str, LocatedFile]  # see `collect_artifacts`
 _OURS: Final = Image.Exif()
 _OURS[ExifTags.Base.Software] = "sweeper --sheet"  # so that no other file is replaced by a further page
@@ -56,12 +61,21 @@ class SheetOptions:
 
 @dataclass(frozen=True, slots=True)
 class _SheetAxis:
-    """An axis: the labels of its values, the index of each row's value (-1: none), and all indices in written order."""
+    """An axis: the labels of its values, the index of each row's value (-1: none), and all indices in written order.
+
+    `key` says which letters stand for which seeds.
+    """
 
     name: str
     labels: tuple[str, ...]
     indices: tuple[int, ...]
     order: tuple[int, ...]
+    key: str = ""
+
+    def name_value(self, index: int) -> tuple[str, str]:
+        """The name of the axis, and the label of a value, which can be seen even if it is blank."""
+        label = self.labels[index] if index >= 0 else "(none)"
+        return self.name, label if label.strip() else json.dumps(label) if label else "(empty)"
 
 
 def write_sheets(
@@ -122,8 +136,18 @@ def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _She
         order = [*range(len(labels))]
         if none is not None:
             order.insert(none, -1)
-        axes[name] = _SheetAxis(name, tuple(labels), tuple(of), tuple(order))
+        is_seed = _SEED.search(name) and f"{name}.label" not in layout.axis_columns
+        long = [index for index, label in enumerate(labels) if is_seed and _LONG_SEED.fullmatch(label)]
+        letters = {labels[index]: _to_letters(index) for index in long}
+        key = ", ".join(f"{letter} = {label}" for label, letter in letters.items())
+        shown = tuple(letters.get(label, label) for label in labels)
+        axes[name] = _SheetAxis(name, shown, tuple(of), tuple(order), key and f"{name} {key}")
     return axes
+
+
+def _to_letters(index: int) -> str:
+    """The letters that stand for a long seed, as on the page (`page/js/columns.js`): A to Z, AA, AB."""
+    return (_to_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)
 
 
 def _choose_axes(
@@ -166,21 +190,27 @@ def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: Table
     return [other for other in others if {(axis.name, other.name), (other.name, axis.name)} & {*layout.together}]
 
 
-def _name_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> _SheetAxis:
-    """Return the axis, labelled also with the names and values of the `others` that vary together with it."""
+def _list_heads(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> dict[int, _Head]:
+    """The head of each value in written order: this value, and those of the `others` that vary together with it."""
     partners = [
         other
         for other in _find_partners(axis, others, layout)
         if len(other.order) > 1 and _is_determined(axis, [other]) and _is_determined(other, [axis])
     ]
-    if not partners or len(axis.order) < 2:
-        return axis
-    labels = list(axis.labels)
-    for row, index in enumerate(axis.indices):
-        if index >= 0:
-            values = [partner.labels[partner.indices[row]] for partner in partners if partner.indices[row] >= 0]
-            labels[index] = " · ".join((axis.labels[index], *values))
-    return replace(axis, name=" · ".join((axis.name, *(partner.name for partner in partners))), labels=tuple(labels))
+    heads = {index: [axis.name_value(index)] for index in axis.order}
+    for row, index in enumerate(axis.indices if partners else ()):
+        present = [partner for partner in partners if partner.indices[row] >= 0]
+        heads[index] = [axis.name_value(index), *(partner.name_value(partner.indices[row]) for partner in present)]
+    return heads
+
+
+def _label(heads: Mapping[int, _Head] | None) -> tuple[tuple[int, str], ...]:
+    """The values of an axis with their labels in written order; a single one without a label if there is no axis."""
+    return tuple((index, _format_heads([head])) for index, head in heads.items()) if heads is not None else ((-1, ""),)
+
+
+def _format_heads(heads: Iterable[Iterable[tuple[str, str]]]) -> str:
+    return join_values([*chain.from_iterable(heads)], " · ", named=True)
 
 
 def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
@@ -205,22 +235,21 @@ def _build_sheet(
     outer = [axis for axis in axes.values() if axis not in shown and not _is_implied(axis, shown, layout)]
     placed = [*shown, *outer]
     hidden = [axis for axis in axes.values() if axis not in placed]
-    x, y = (axis and _name_partners(axis, hidden, layout) for axis in chosen)
-    heads = [_name_partners(axis, hidden, layout) for axis in outer]
+    across, down = (_label(None if axis is None else _list_heads(axis, hidden, layout)) for axis in chosen)
+    heads = [_list_heads(axis, hidden, layout) for axis in outer]
+    x, y = chosen
     sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
     for row, result in enumerate(rows):
         cells = sections.setdefault(tuple(axis.indices[row] for axis in outer), {})
         at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
         cells.setdefault(at, _build_cell(result, artifacts))
     titled = [
-        Section(
-            " · ".join(_format_label(axis, index, named=True) for axis, index in zip(heads, key, strict=True)), cells
-        )
+        Section(_format_heads(head[index] for head, index in zip(heads, key, strict=True)), cells)
         for key, cells in sorted(sections.items(), key=lambda section: _rank(outer, section[0]))
     ]
     return Sheet(
-        layout.experiment, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y), tuple(titled),
-        f"{layout.experiment} · {count_things(len(rows), 'trial')} · made with sweeper",
+        layout.experiment, across, down, tuple(titled),
+        _format_footer(layout.experiment, count_things(len(rows), "trial"), axes.values()),
     )  # fmt: skip
 
 
@@ -240,24 +269,21 @@ def _build_search_sheet(
             column = across.setdefault(tuple(axis.indices[row] for axis in over), len(across))
             cells[down, column] = _build_cell(rows[row], artifacts)
     columns = sorted(across, key=lambda key: _rank(over, key))
-    labels = [" · ".join(_format_label(axis, index) for axis, index in zip(over, key, strict=True)) for key in columns]
     goals = " and ".join(f"{'highest' if goal.maximize else 'lowest'} {goal.metric}" for goal in search.objectives)
     kind = "complete points" if len(search.objectives) == 1 else "points on the Pareto front"
     shown = f"{len(best)} of {len(found)} {kind}: {goals}"
     return Sheet(
-        experiment, " · ".join(axis.name for axis in over), "point",
-        tuple((across[key], label) for key, label in zip(columns, labels, strict=True)),
+        experiment, tuple((across[key], _format_heads([map(_SheetAxis.name_value, over, key)])) for key in columns),
         tuple((down, _describe_point(point, index_of, space)) for down, point in enumerate(best)),
         (Section("", cells),),
-        f"{experiment} · {shown} · made with sweeper",
+        _format_footer(experiment, shown, axes.values()),
     )  # fmt: skip
 
 
 def _describe_point(point: SearchedPoint, index_of: Mapping[int, int], space: Sequence[_SheetAxis]) -> str:
     goals = [f"{metric} {format_rounded(value)}" for metric, value in point.objectives.items()]
-    return " · ".join(
-        [*goals, *(_format_label(axis, axis.indices[index_of[point.trials[0]]], named=True) for axis in space)]
-    )
+    row = index_of[point.trials[0]]
+    return " · ".join([*goals, _format_heads([[axis.name_value(axis.indices[row]) for axis in space]])])
 
 
 def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:
@@ -265,18 +291,9 @@ def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:
     return [axis.order.index(index) for axis, index in zip(axes, indices, strict=True)]
 
 
-def _list_labels(axis: _SheetAxis | None) -> tuple[tuple[int, str], ...]:
-    if axis is None:
-        return ((-1, ""),)
-    return tuple((index, _format_label(axis, index)) for index in axis.order)
-
-
-def _format_label(axis: _SheetAxis, index: int, *, named: bool = False) -> str:
-    """Format the label of a value. It needs the name of its axis if it cannot be seen, or if it stands in a title."""
-    label = "(none)" if index < 0 else axis.labels[index] or "(empty)"
-    if index < 0 or not axis.labels[index].strip():
-        return f"{axis.name}: {label if label.strip() else json.dumps(label)}"
-    return f"{axis.name} {label}" if named else label
+def _format_footer(experiment: str, shown: str, axes: Iterable[_SheetAxis]) -> str:
+    keys = [axis.key for axis in axes if axis.key and len(axis.order) > 1]
+    return " · ".join([experiment, shown, *keys, "made with sweeper"])
 
 
 def _build_cell(result: Result, artifacts: _Artifacts) -> Cell:

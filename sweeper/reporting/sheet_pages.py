@@ -64,8 +64,6 @@ class Sheet:
     """The content of a sheet. `across` and `down` are (index of the value, label) in the order of drawing."""
 
     title: str
-    x: str
-    y: str
     across: tuple[tuple[int, str], ...]
     down: tuple[tuple[int, str], ...]
     sections: tuple[Section, ...]
@@ -93,13 +91,11 @@ class _SheetRenderer:
     def __init__(self, sheet: Sheet, side: int, megapixels: float) -> None:
         cells = [cell for section in sheet.sections for cell in section.cells.values()]
         labels = [label for _, label in (*sheet.across, *sheet.down)]
-        titles = [sheet.title, sheet.x, sheet.y, sheet.footer, *(section.title for section in sheet.sections)]
+        titles = [sheet.title, sheet.footer, *(section.title for section in sheet.sections)]
         self.sheet, self.side = sheet, side
         self.text = _TextRenderer([*titles, *labels, *(cell.reason for cell in cells)])
         self.cell = _compute_cell_size(sheet, side)
-        # The names of the axes stand in the column of row labels if there is one, otherwise above the column labels.
-        self.names = [f"{option}: {name}" for option, name in (("x", sheet.x), ("y", sheet.y)) if name]
-        self.labels_width = self._measure_labels() if sheet.y else 0
+        self.labels_width = self._measure_labels()
         self.columns = self._count_columns(megapixels * 1e6)
         used = self.labels_width + self.columns * (self.cell[0] + _GAP)
         self.width = max(_MIN_PAGE_WIDTH, 2 * _MARGIN + used)
@@ -107,13 +103,13 @@ class _SheetRenderer:
         reasons = [self.text.measure_height(cell.reason, _SMALL, self.cell[0] - 2 * _GAP) + 2 * _GAP
                    for cell in cells if not cell.paths]  # fmt: skip
         room = self.labels_width - 2 * _GAP
-        words = [self.text.measure_height(label, _LABEL, room) for _, label in sheet.down] if sheet.y else []
+        words = [self.text.measure_height(label, _LABEL, room) for _, label in sheet.down if label]
         self.row_height = max([self.cell[1], *reasons, *words])
 
     def _measure_labels(self) -> int:
-        """The width of the column of row labels, with the gaps beside it."""
-        texts = [*((label, _LABEL) for _, label in self.sheet.down), *((name, _SMALL) for name in self.names)]
-        return min(_MAX_LABELS_WIDTH, max(self.text.measure_width(text, size) for text, size in texts)) + 2 * _GAP
+        """The width of the column of row labels, with the gaps beside it; 0 without labels."""
+        widths = [self.text.measure_width(label, _LABEL) for _, label in self.sheet.down if label]
+        return min(_MAX_LABELS_WIDTH, max(widths)) + 2 * _GAP if widths else 0
 
     def _count_columns(self, pixels: float) -> int:
         """Count the columns that leave room for at least two rows on a page; at least one."""
@@ -184,16 +180,10 @@ class _SheetRenderer:
         return self._make_strip(text, _SMALL, _DIM_COLOUR, above=_GAP)
 
     def _make_header(self, across: Sequence[tuple[int, str]]) -> _Strip:
-        labels = [label for _, label in across] if self.sheet.x else []
-        room = self.labels_width - 2 * _GAP if self.labels_width else self.width - 2 * _MARGIN
-        heights = [self.text.measure_height(name, _SMALL, room) for name in self.names]
-        labelled = max((self.text.measure_height(label, _LABEL, self.cell[0]) for label in labels), default=0)
-        height = max(sum(heights), labelled) if self.labels_width else sum(heights) + labelled
+        labels = [label for _, label in across if label]
+        height = max((self.text.measure_height(label, _LABEL, self.cell[0]) for label in labels), default=0)
 
         def draw(image: Any, top: int) -> None:
-            for number, name in enumerate(self.names):
-                at = (_MARGIN, top + sum(heights[:number]))
-                self.text.draw(image, at, name, _SMALL, _DIM_COLOUR, width=room)
             for column, label in enumerate(labels):
                 high = self.text.measure_height(label, _LABEL, self.cell[0])
                 at = (self._get_left(column), top + height - high)

@@ -40,7 +40,7 @@ def test_sheet_of_a_search_has_a_row_for_each_of_its_best_points(tmp_path, sheet
         "sharpness 96 · cfg 8 · sampler heun",
         "sharpness 87.75 · cfg 2.5 · sampler euler",
     ]
-    assert (sheet.x, [label for _, label in sheet.across]) == ("prompt", ["a fox", "a boat"])
+    assert [label for _, label in sheet.across] == ["prompt a fox", "prompt a boat"]
     assert all(len(sheet.sections[0].cells[down, across].paths) == 1 for down in range(3) for across in range(2))
     assert sheet.footer == "made-up · 3 of 3 complete points: highest sharpness · made with sweeper"
 
@@ -62,5 +62,5 @@ def test_sheet_without_objectives_shows_the_points_in_order(tmp_path, sheets):
 
 def test_requested_axes_give_the_usual_sheet(tmp_path, sheets):
     write(SearchSweep(POINTS, MEASURES), tmp_path, x="sampler", y="seed")
-    assert sheets[0].x == "sampler"
+    assert [label for _, label in sheets[0].across] == ["sampler euler", "sampler heun", "sampler lcm"]
     assert len(sheets[0].sections) == 5  # one for each value of cfg

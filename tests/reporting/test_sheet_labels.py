@@ -38,7 +38,24 @@ def labels(lines):
 def test_labels_distinguish_numbers_in_the_seventh_digit(told, tmp_path):
     out = Sweep({"cfg": [0.1234567, 0.1234568, 1234567.25, 7.0], "steps": [4, 8]}).write(tmp_path / "r")
     sheet = told(out, SheetOptions(x="cfg", y="steps"))
-    assert labels(sheet.across) == ["0.1234567", "0.1234568", "1234567.25", "7"]
+    assert labels(sheet.across) == ["cfg 0.1234567", "cfg 0.1234568", "cfg 1234567.25", "cfg 7"]
+
+
+def test_long_seeds_have_the_letters_of_the_page(told, tmp_path):
+    axes = {"seed": [4065829240, 7, 1078519398], "prompt": ["a fox in the snow", "an owl at night"], "cfg": [2, 4]}
+    out = Sweep(axes).write(tmp_path / "r")
+    sheet = told(out, SheetOptions(x="seed", y="prompt"))
+    assert labels(sheet.across) == ["seed A", "seed 7", "seed C"]
+    assert labels(sheet.down) == ["prompt a fox in the snow", "prompt an owl at night"]
+    assert "seed A = 4065829240, C = 1078519398" in sheet.footer
+    assert titles(told(out, SheetOptions(x="cfg", y="prompt"))) == ["seed A", "seed 7", "seed C"]
+
+
+def test_width_and_height_that_vary_together_are_one_size_on_a_sheet(told, tmp_path):
+    sweep = Sweep({"width": [64, 96], "height": [64, 48], "sampler": ["a", "b"]}, skip=frozenset(range(1, 7)),
+                  together=(("width", "height"), ("width", "sampler")))  # fmt: skip
+    sheet = told(sweep.write(tmp_path / "r"), SheetOptions(x="width"))
+    assert labels(sheet.across) == ["64 x 64 · sampler a", "96 x 48 · sampler b"]
 
 
 def plan_sweep(folder, sweep, slots):
@@ -66,14 +83,14 @@ EXCLUDE = [{"sampler": "euler", "steps": None}, {"sampler": "euler", "steps": 2}
 def test_values_have_the_written_order_despite_exclusions(told, tmp_path):
     out = excluding(tmp_path / "e", GRID, EXCLUDE)
     sheet = told(out, SheetOptions(x="steps", y="sampler"))
-    assert labels(sheet.across) == ["steps: (none)", "2", "3", "4", "5"]
+    assert labels(sheet.across) == ["steps (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
     assert [place for place, _ in sheet.across] == [-1, 0, 1, 2, 3]
 
 
 def test_sections_have_the_written_order(told, tmp_path):
     out = excluding(tmp_path / "e", {**GRID, "seed": [1, 2]}, EXCLUDE)
     sections = told(out, SheetOptions(x="seed", y="sampler")).sections
-    assert [section.title for section in sections] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
+    assert [section.title for section in sections] == ["steps (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
 
 
 def test_data_has_the_written_order_and_the_rank_of_none(tmp_path):
@@ -139,16 +156,16 @@ def test_axes_swept_apart_in_another_block_are_not_linked(told, tmp_path):
     sweep = [{"zip": [{"a": [1, 2], "b": [3, 4]}]}, {"grid": {"a": [7, 8], "b": [9, 10]}, "where": "b - a == 2"}]
     out = plan_sweep(tmp_path / "e", sweep, "ab")
     assert titles(told(out, SheetOptions(x="a"))) == [""]
-    assert labels(told(out, SheetOptions(x="a")).down) == ["3", "4", "9", "10"]
+    assert labels(told(out, SheetOptions(x="a")).down) == ["b 3", "b 4", "b 9", "b 10"]
 
 
 def test_blank_values_are_described_with_their_axis(told, tmp_path):
     grid = {"prompt": ["", " ", "a fox"], "seed": [1, 2], "steps": [1, 2]}
     out = plan_sweep(tmp_path / "e", {"grid": grid}, grid)
-    assert titles(told(out, SheetOptions(x="seed", y="steps"))) == ["prompt: (empty)", 'prompt: " "', "prompt a fox"]
-    assert labels(told(out, SheetOptions(x="prompt")).across) == ["prompt: (empty)", 'prompt: " "', "a fox"]
+    assert titles(told(out, SheetOptions(x="seed", y="steps"))) == ["prompt (empty)", 'prompt " "', "prompt a fox"]
+    assert labels(told(out, SheetOptions(x="prompt")).across) == ["prompt (empty)", 'prompt " "', "prompt a fox"]
 
 
 def test_axis_of_one_value_that_some_trials_lack_is_shown(told, tmp_path):
     sweep = [{"grid": {"s": [1, 2], "t": [1, 2], "u": [None, "a"]}}]
-    assert titles(told(plan_sweep(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u: (none)", "u a"]
+    assert titles(told(plan_sweep(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u (none)", "u a"]

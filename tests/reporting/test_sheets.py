@@ -180,21 +180,6 @@ def test_wide_row_continues_below(tmp_path):
     assert across >= 60  # the last part may be narrower than the page it shares
 
 
-def test_single_axis_is_named_above_its_labels(tmp_path):
-    tops = []
-    for name in ("s", "steps"):
-        out = Sweep({name: [4, 8, 16]}, content=solid((200, 30, 60)), name="x").write(tmp_path / name)
-        (file,) = write_sheets(out, tmp_path / f"{name}.png", SheetOptions(cell=40))
-        with Image.open(file) as sheet:
-            dark = (np.asarray(sheet.convert("L")) < 200)[:, :300]
-            tops.append([starts(dark[:top].any(axis=1)) for top in cells(sheet)[1]])
-            names = dark[tops[-1][0][1] : tops[-1][0][2]]
-        tops[-1].append(int(np.flatnonzero(names.any(axis=0)).max()))
-    (one, narrow), (other, wide) = tops
-    assert len(one) == len(other) == 3  # the title, the axis, its labels
-    assert wide > narrow  # because the name is there
-
-
 def test_sheet_with_failed_and_missing_trials_is_drawn(tmp_path):
     ends = {0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), size=(256, 192))
