@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from sweeper.cli import main
 from sweeper.reporting import page_answers
@@ -24,11 +25,14 @@ NOISE = [0.1, -0.1, 0.0, -0.1, 0.2]
 @pytest.fixture
 def results(tmp_path):
     """The results of a sweep whose metric is known: 8 steps are as good as 16, and `heun` is better than `euler`."""
-    out = Sweep(AXES).write(tmp_path / "results")
+    return measure(Sweep(AXES).write(tmp_path / "results"))
+
+
+def measure(out):
     with Store.open(out) as store:
         for i, row in enumerate(list(store.results())):
             value = NUMBERS[row.columns["steps"]] + NUMBERS[row.columns["sampler"]] + NOISE[i % 5]
-            store.cache_metrics([(row.sha256[0], "brightness", value)])
+            store.cache_metrics([(sha256, "brightness", value) for sha256 in row.sha256])
     return out
 
 
@@ -50,6 +54,13 @@ def test_first_view_shows_the_best_settings_and_the_cheaper_of_equal_ones(result
     assert "sampler: heun is better than euler, the next, by 5" in facts[1].replace("\n", " ")
     page.get_by_label("Judged by").select_option("-brightness")
     assert read_chips(page) == ["steps 4", "sampler euler", "seed 1"]
+
+
+def test_pictures_are_of_a_seed_without_accidents(opened, tmp_path):
+    ends = {4: ("failed", ("E", "boom"))}  # 4 steps of `heun` with the second seed; with the first, it is black
+    out = measure(Sweep(AXES, ends=ends).write(tmp_path / "results"))
+    Image.new("RGB", (64, 48)).save(out / "artifacts" / "picture-3.png")
+    assert read_chips(opened(write(out))) == ["steps 8", "sampler heun", "seed 3"]
 
 
 def test_pressed_value_moves_the_picture_and_the_address(results, opened):

@@ -53,10 +53,7 @@ export const canDecide = (dataset, hasMarks = Object.keys(dataset.raw.marks ?? {
   (hasMarks || listAnswers(dataset).some(([, { choices }]) => choices.some(({ axes }) => axes.some(({ values }) => values.length > 0 || dataset.raw.search)))) &&
   !dataset.raw.check?.is_review;
 
-/**
- * What one can judge by, the usual one first. A metric of which nobody knows whether more is better is there twice.
- * @param {Dataset} dataset @param {Marks} marks @returns {Judge[]}
- */
+/** What one can judge by, the usual one first; a metric of which nobody knows the better end is there twice. @param {Dataset} dataset @param {Marks} marks @returns {Judge[]} */
 export function listJudges(dataset, marks) {
   const judges = listAnswers(dataset).flatMap(([metric, { choices }]) =>
     choices.map((choice) => ({
@@ -68,10 +65,7 @@ export function listJudges(dataset, marks) {
   return marks.count() > 0 || judges.length === 0 ? [...judges, { name: "marks", text: "what is kept", choice: null }] : judges;
 }
 
-/**
- * The column with the number of each point of a search, whose points have no values in common; undefined for a sweep.
- * @param {Dataset} dataset @param {Judge} judge
- */
+/** The column with the number of each point of a search, which have no values in common; undefined for a sweep. @param {Dataset} dataset @param {Judge} judge */
 export function findPointColumn({ raw, byName }, { choice }) {
   const goal = raw.search?.objectives.find((/** @type {{metric: string}} */ { metric }) => metric === choice?.metric);
   return choice && raw.search ? byName.get(goal?.column ?? choice.metric) : undefined;
@@ -107,15 +101,19 @@ export function splitAxes(dataset, { choice }) {
 }
 
 /**
- * The rows in view with a picture, the best first. With `beside`, only those of the same prompt and seed as that row.
+ * The rows in view with a picture, the best first; of equal ones those whose prompt and seed have the fewest accidents, as the
+ * strips hold them. With `beside`, only those of the same prompt and seed as that row.
  * @param {Dataset} dataset @param {Judge} judge @param {Marks} marks @param {(row: number) => boolean} holds @param {number} [beside]
  */
 export function rank(dataset, judge, marks, holds, beside) {
   const score = makeScore(dataset, judge, marks);
   const { others } = splitAxes(dataset, judge);
   const rows = dataset.filterRows((row) => dataset.raw.outputs[row].length > 0 && (beside === undefined || others.every(({ codes }) => codes[row] === codes[beside])) && holds(row));
+  const isAccident = (/** @type {number} */ row) => dataset.raw.outputs[row].length === 0 || dataset.look(row) !== "";
+  const accidents = ValueText.countEach(dataset.filterRows(isAccident).map((row) => makeKey(others, row)));
+  const penalties = new Map(rows.map((row) => [row, (accidents.get(makeKey(others, row)) ?? 0) + (isAccident(row) ? dataset.size : 0)]));
   const scores = new Map(rows.map((row) => [row, score(row)]));
-  return rows.sort((a, b) => (scores.get(b) ?? 0) - (scores.get(a) ?? 0) || a - b);
+  return rows.sort((a, b) => (scores.get(b) ?? 0) - (scores.get(a) ?? 0) || (penalties.get(a) ?? 0) - (penalties.get(b) ?? 0));
 }
 
 /**
