@@ -262,13 +262,8 @@ class _JobRun:
 
     def _find_stand_ins(self, node_id: str) -> list[str]:
         """The classes of the stand-ins that had a part in what reaches a node, itself included."""
-        names = set()
-        for source in iter_upstream(self.graph, [node_id]):
-            node = self.graph[source]
-            stands_in = self.nodes[node["class_type"]].stands_in
-            if stands_in is not None and stands_in(node["inputs"]):
-                names.add(node["class_type"])
-        return sorted(names)
+        classes = {self.graph[source]["class_type"] for source in iter_upstream(self.graph, [node_id])}
+        return sorted(name for name in classes if self.nodes[name].is_stand_in)
 
     def _add_noise(self, inputs: dict[str, list[Any]], node_class: NodeClass) -> dict[str, list[Any]]:
         """The inputs of a node that saves or shows pictures, with the scenario's noise in each picture."""

@@ -121,9 +121,6 @@ _OFFERED: dict[str, tuple[str, ...]] = {
 }
 
 
-# What the server implements of inputs that 0.33.0 declares as dynamic combos. Stand-ins run the rest.
-_OWN_INPUTS: Final = {"SaveVideo": {"format": [["auto", "mp4"]], "codec": [["auto", "h264"]]}}
-
 RECORDS: Mapping[str, Mapping[str, Any]] = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
 
 
@@ -140,7 +137,7 @@ def _find_fingerprint(name: str) -> Callable[..., Any] | None:
 
 
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
-    required: dict[str, list[Any]] = {**record["input"].get("required", {}), **_OWN_INPUTS.get(name, {})}
+    required: dict[str, list[Any]] = record["input"].get("required", {})
     offered = {
         key: [*add_choices((spec[0], spec[1] if len(spec) > 1 else {}), _OFFERED[key])]
         for key, spec in required.items()
@@ -170,11 +167,11 @@ def _accept_any_file(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_other_declarations() -> dict[str, dict[str, Any]]:
-    """The recorded classes that the server does not implement, or in part, in the form of `/object_info`."""
+    """The recorded classes that the server does not implement, in the form of `/object_info`."""
     return {
         name: complete_declaration(
             name, {**record, "input": {group: _accept_any_file(specs) for group, specs in record["input"].items()}}
         )
         for name, record in RECORDS.items()
-        if name not in FUNCTIONS or name in _OWN_INPUTS
+        if name not in FUNCTIONS
     }

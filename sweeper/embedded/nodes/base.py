@@ -105,9 +105,9 @@ class NodeClass:
     # OUTPUT_IS_LIST, one per output: the value is a list whose items go on one by one. Empty: none is.
     output_is_list: tuple[bool, ...] = ()
     # For a class that an object_info describes (`stand_ins`): the inputs, (required, optional), of a node with these
-    # values; and whether a stand-in runs such a node.
+    # values.
     select_inputs: Callable[[Mapping[str, Any]], tuple[dict[str, InputSpec], dict[str, InputSpec]]] | None = None
-    stands_in: Callable[[Mapping[str, Any]], bool] | None = None
+    is_stand_in: bool = False
 
     def find_inputs(self, values: Mapping[str, Any]) -> tuple[Mapping[str, InputSpec], Mapping[str, InputSpec]]:
         """The required and the optional inputs of a node with these values."""

@@ -140,12 +140,8 @@ def _iter_frames(context: Context, images: Array) -> Iterator[Any]:
         yield video_frame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 
-def save_video(context: Context, *, video: Film, filename_prefix: str, format: str, codec: str = "auto") -> NodeOutput:
-    """MP4 with H.264, the only ones there are. Files of older versions have no `codec` in the format."""
-    if format not in {"auto", "mp4"}:
-        raise ValueError("Only MP4 format is supported for now")
-    if codec not in {"auto", "h264"}:
-        raise ValueError("Only H264 codec is supported for now")
+def save_video(context: Context, *, video: Film, filename_prefix: str, **_form: str) -> NodeOutput:
+    """MP4 with H.264, whatever format and codec the node asks for."""
 
     def write(file: BinaryIO, film: Film) -> None:
         _write_mp4(context, file, film)

@@ -18,11 +18,82 @@ from typing import Any, Final, cast
 
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.nodes import NODE_CLASSES, list_other_declarations
-from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput, hash_files
-from sweeper.embedded.stand_ins.class_shape import ClassShape, describe_shape
+from sweeper.embedded.nodes.base import Context, InputSpec, NodeClass, NodeOutput, hash_files
 from sweeper.embedded.validation import is_link
 from sweeper.errors import InputError
-from sweeper.model.node_classes.spec import ANY, STAND_IN_KEY, NodeInfo
+from sweeper.model.node_classes.spec import ANY, AUTOGROW, DYNAMIC_COMBO, STAND_IN_KEY, NodeInfo, NodeSpec
+from sweeper.model.node_classes.spec import InputSpec as DescribedInput
+
+_Specs = dict[str, InputSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShape:
+    """What a stand-in knows of its class. An output is a type, or the options of a combo."""
+
+    spec: NodeSpec
+    outputs: tuple[str | tuple[Any, ...], ...]
+    output_names: tuple[str, ...]
+    output_is_list: tuple[bool, ...]
+    output_templates: tuple[str, ...]
+    input_is_list: bool
+
+    def select_inputs(self, values: Mapping[str, Any]) -> tuple[_Specs, _Specs]:
+        """The required and the optional inputs of a node with these values; undeclared ones are optional."""
+        groups: tuple[_Specs, _Specs] = ({}, {})
+        resolved = self.spec.resolve_inputs(values)
+        for name, spec in resolved.items():
+            is_inner_combo = spec.type == DYNAMIC_COMBO and "." in name  # old files have none (measured on 0.33.0)
+            groups[not spec.required or is_inner_combo][name] = _convert_spec(spec)
+        for name in values:
+            if name not in resolved and self.spec.can_take_undeclared(name) and name not in self.spec.hidden:
+                groups[1][name] = (ANY, {})
+        return groups
+
+    def find_template(self, name: str) -> str:
+        """The match template of an input, or ""."""
+        declared = self.spec.inputs.get(name) or self.spec.inputs.get(name.partition(".")[0])
+        if declared is None:
+            return ""
+        return (declared.autogrow_inputs[0] if declared.autogrow_inputs else declared).match_template
+
+    def is_free(self, name: str) -> bool:
+        """Whether an input takes every type."""
+        declared = self.spec.inputs.get(name)
+        return declared is None or declared.takes_anything
+
+
+def _convert_spec(spec: DescribedInput) -> InputSpec:
+    """An input as the server checks it. What a real server does not check takes everything."""
+    options = dict(spec.options)
+    if spec.type == "COMBO":
+        schema = spec.schema or {}
+        listed = "enum" in schema or "anyOf" in schema
+        if spec.choices is None or not (listed or schema.get("minLength")):
+            return ANY, options
+        names = [choice["content"] for choice in spec.choices if isinstance(choice, Mapping) and "content" in choice]
+        choices = [*spec.choices, *names]
+        return (choices, options) if spec.is_legacy_combo else ("COMBO", {**options, "options": choices})
+    is_open = spec.type in {DYNAMIC_COMBO, AUTOGROW} or spec.takes_anything
+    return ANY if is_open else spec.type, options
+
+
+def describe_shape(declaration: Mapping[str, Any], spec: NodeSpec) -> ClassShape:
+    """The shape of a class from its entry in an `object_info`, and from what that was parsed to."""
+
+    def read(key: str) -> list[Any]:
+        value = declaration.get(key)
+        return value[: len(spec.outputs)] if isinstance(value, list) else []
+
+    count, names, lists = len(spec.outputs), read("output_name"), read("output_is_list")
+    return ClassShape(
+        spec,
+        tuple(ANY if isinstance(output, str) and output.startswith("COMFY_") else output for output in spec.outputs),
+        (*map(str, names), *(str(output) for output in spec.outputs[len(names) :])),
+        (*(flag is True for flag in lists), *(False,) * (count - len(lists))),
+        (*spec.output_templates[:count], *("",) * (count - len(spec.output_templates))),
+        declaration.get("is_input_list") is True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +128,7 @@ def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClas
         input_is_list=shape.input_is_list,
         output_is_list=shape.output_is_list,
         select_inputs=shape.select_inputs,
-        stands_in=lambda _inputs: True,
+        is_stand_in=True,
     )
 
 
@@ -70,7 +141,7 @@ class _KnownClasses(Mapping[str, NodeClass]):
     def __init__(self) -> None:
         self._others = list_other_declarations()
         self._names = {**NODE_CLASSES, **self._others}
-        self._made = {name: _complete(node) for name, node in NODE_CLASSES.items() if name not in self._others}
+        self._made = dict(NODE_CLASSES)
 
     def __getitem__(self, name: str) -> NodeClass:
         if name not in self._made:
@@ -78,8 +149,7 @@ class _KnownClasses(Mapping[str, NodeClass]):
         return self._made[name]
 
     def _make(self, names: Collection[str]) -> None:
-        own = {name: NODE_CLASSES[name] for name in names if name in NODE_CLASSES}
-        self._made |= describe_classes(self._others, own, only=names)
+        self._made |= describe_classes(self._others, {}, only=names)
 
     def __iter__(self) -> Iterator[str]:
         if missing := self._names.keys() - self._made.keys():
@@ -109,27 +179,19 @@ def describe_classes(
         if not isinstance(declaration, Mapping):
             raise InputError(f"the class '{name}' of this object_info is not a mapping")
         stand_in = make_stand_in(declaration, describe_shape(declaration, spec))
-        is_own = name in known and not isinstance(known[name].run, StandIn)
+        is_own = name in known and not known[name].is_stand_in
         described[name] = _combine(known[name], stand_in, declaration) if is_own else stand_in
     return described
 
 
-def _complete(own: NodeClass) -> NodeClass:
-    """The same class, whose nodes a stand-in runs if they use an option that it lacks (see `permissive`)."""
-    run = _OwnClass(own)
-    return replace(own, run=run, stands_in=run.is_exceeded_by)
-
-
-def _combine(known: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
-    """The server's own class as an `object_info` describes it. A stand-in runs the nodes that use more than it has."""
-    own = known.run.own if isinstance(known.run, _OwnClass) else known
+def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
+    """The server's own class, with the inputs that an `object_info` describes; it ignores those that it lacks."""
     described = [_simplify_output(output) for output in stand_in.outputs]
     if described != [_simplify_output(output) for output in own.outputs][: len(described)]:
         return stand_in  # older output nodes hand on nothing
-    run = _OwnClass(own, cast("StandIn", stand_in.run))
+    kept: dict[str, Any] = {name: getattr(own, name) for name in ("fingerprint", "input_files", "is_stand_in")}
     models = own.models | stand_in.models
-    kept: dict[str, Any] = {"declaration": declaration, "models": models, "run": run, "stands_in": run.is_exceeded_by}
-    return replace(stand_in, fingerprint=own.fingerprint, input_files=own.input_files, **kept)
+    return replace(stand_in, declaration=declaration, models=models, run=_OwnClass(own), **kept)
 
 
 def _simplify_output(output: Any) -> str:
@@ -138,42 +200,13 @@ def _simplify_output(output: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _OwnClass:
-    """Runs a class of the server where it has what a node asks for, else a stand-in (by default, of its own entry)."""
+    """Runs a class of the server with the inputs that it has."""
 
     own: NodeClass
-    stand_in: StandIn | None = None
-
-    def is_exceeded_by(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether a node uses an input or an option that the server's own class lacks."""
-        resolved = {} if self.stand_in is None else self.stand_in.shape.spec.resolve_inputs(inputs)
-        known = {**self.own.required, **self.own.optional}
-        for name, value in self._rename(inputs).items():
-            if name not in known:
-                if name in resolved and value != resolved[name].default:
-                    return True
-            elif isinstance(value, str) and name not in self.own.models | self.own.input_files.keys():
-                kind, options = known[name]
-                choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
-                if choices is not None and value not in choices:
-                    return True
-        return False
-
-    def _rename(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs by the names that the server's own class has: `codec` of `format.codec`."""
-        known = self.own.required.keys() | self.own.optional.keys()
-        short = {name: name.rpartition(".")[2] for name in inputs if name not in known}
-        return {short[name] if short.get(name) in known else name: value for name, value in inputs.items()}
 
     def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
-        own = self.own
-        if self.is_exceeded_by(context.prompt[context.node_id]["inputs"]):
-            spec = NodeInfo.from_object_info({own.name: own.declaration}).classes[own.name]
-            return (self.stand_in or StandIn(describe_shape(own.declaration, spec)))(context, **inputs)
-        known = own.required.keys() | own.optional.keys()
-        output: NodeOutput = own.run(
-            context, **{name: value for name, value in self._rename(inputs).items() if name in known}
-        )
-        return output
+        known = {**self.own.required, **self.own.optional}
+        return self.own.run(context, **{name: value for name, value in inputs.items() if name in known})
 
 
 def make_object_info(node: NodeClass, folders: ServerFolders, *, strict_models: bool = True) -> dict[str, Any]:
@@ -273,25 +306,10 @@ def _list_nodes(graph: Any) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _GuessedClass:
-    """Runs the nodes of a guessed class, each with the output types that its own links show."""
-
-    shapes: Mapping[str, ClassShape]
-
-    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
-        return StandIn(self.shapes[context.node_id])(context, **inputs)
-
-    def compute_fingerprint(self, context: Context, /, **_widgets: Any) -> str:
-        """Nodes with equal inputs may lead to other types."""
-        shape = self.shapes[context.node_id]
-        return repr((shape.outputs, shape.output_names))
-
-
 def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> dict[str, NodeClass]:
     """A stand-in for each unknown class. Links take each of its outputs for what they need."""
     inputs: dict[str, dict[str, Any]] = {name: {} for name in unknown}
-    slots: dict[str, dict[int, _Slot]] = {name: {} for name, node in nodes.items() if node["class_type"] in inputs}
+    slots: dict[str, dict[int, _Slot]] = {name: {} for name in unknown}
     feeding = set()
     for node in nodes.values():
         for name, value in node["inputs"].items():
@@ -300,26 +318,28 @@ def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> 
             if not is_link(value):
                 continue
             feeding.add(value[0])
-            if value[0] in slots and value[1] in range(_MAX_OUTPUTS):
-                found, slot = slots[value[0]], _guess_slot(node, name, known)
-                if slot[2] > found.get(value[1], (ANY, "", -1))[2]:  # what a known class says goes before a name
-                    found[int(value[1])] = slot
+            source = nodes.get(value[0], {}).get("class_type")
+            if source in slots and value[1] in range(_MAX_OUTPUTS):
+                slot = _guess_slot(node, name, known)
+                found = slots[source].setdefault(int(value[1]), slot)
+                if slot[2] > found[2]:  # what a known class says goes before a name
+                    slots[source][int(value[1])] = slot
+                elif slot[::2] != found[::2] and slot[2]:
+                    slots[source][int(value[1])] = ANY, "", True  # it hands on whatever comes in
     sinks = set(_iter_sinks(nodes, feeding, known))
     classes = {}
     for class_type in unknown:
-        own_slots = {node_id: found for node_id, found in slots.items() if nodes[node_id]["class_type"] == class_type}
-        count = max((slot + 1 for found in own_slots.values() for slot in found), default=0)
-        groups = {"optional": inputs[class_type]}
-        declared = {"input": groups, "output": [ANY] * count, "output_node": class_type in sinks}
-        shape = describe_shape(declared, NodeInfo.from_object_info({class_type: declared}).classes[class_type])
-        run = _GuessedClass({node_id: _fill_slots(shape, found) for node_id, found in own_slots.items()})
-        classes[class_type] = replace(make_stand_in(declared, shape), run=run, fingerprint=run.compute_fingerprint)
+        found_slots = slots[class_type]
+        outputs = [found_slots.get(index, _UNKNOWN_SLOT) for index in range(max(found_slots, default=-1) + 1)]
+        declared = {
+            "input": {"optional": inputs[class_type]},
+            "output": [list(kind) if isinstance(kind, tuple) else kind for kind, _, _ in outputs],
+            "output_name": [name for _, name, _ in outputs],
+            "output_node": class_type in sinks,
+        }
+        spec = NodeInfo.from_object_info({class_type: declared}).classes[class_type]
+        classes[class_type] = make_stand_in(declared, describe_shape(declared, spec))
     return classes
-
-
-def _fill_slots(shape: ClassShape, slots: Mapping[int, _Slot]) -> ClassShape:
-    found = [slots.get(index, _UNKNOWN_SLOT) for index in range(len(shape.outputs))]
-    return replace(shape, outputs=tuple(slot[0] for slot in found), output_names=tuple(slot[1] for slot in found))
 
 
 def _declare_input(value: Any) -> list[Any]:

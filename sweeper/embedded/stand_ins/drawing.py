@@ -1,7 +1,7 @@
 """Draws pictures, masks and latents from the features of a history, and changes values by them, smoothly.
 
-What a history adds to a value is twelve numbers, `project`ed from its features: they tone, tint and veil pictures, bend
-sounds and levels, and move the textures of decoders and the touch of samplers.
+What a history adds to a value is twelve numbers, `project`ed from its features: they tone, tint and veil pictures, and
+bend sounds and levels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.arrays import Array, draw_normal
 from sweeper.embedded.diffusion.models import Vae
-from sweeper.embedded.diffusion.painter import Hand, draw_layouts
+from sweeper.embedded.diffusion.painter import draw_layouts
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES
@@ -31,8 +31,7 @@ _LARGEST = 2 * 2**20  # pixels of a drawn picture
 LARGEST_FILM = 8 * 2**20  # pixels of all frames of a drawn film, or of a batch
 _MAX_FRAMES, _MAX_SECONDS = 600, 60.0
 _SWAY = 0.12  # of its width that a drawn film wanders over a scene
-_PROJECTION_SEED = 0x57A4D1
-_NUMBERS = 12
+_PROJECTION_SEED, _NUMBERS = 0x57A4D1, 12
 _VEIL = 0.12  # how strongly a pattern lies over a picture: seen even where it is black or white
 
 
@@ -57,8 +56,6 @@ def find_sides(sizes: Mapping[str, float]) -> tuple[float, float]:
         side = (min(max(area, 0.01), 100.0) * 1e6) ** 0.5
     elif short := sizes.get("short_side"):
         return short * max(aspect, 1.0), short * max(1 / aspect, 1.0)
-    elif width and height and "aspect" not in sizes:
-        return width, height
     elif (width or height) and "aspect" not in sizes:
         return width or height or 0, height or width or 0
     else:
@@ -68,13 +65,12 @@ def find_sides(sizes: Mapping[str, float]) -> tuple[float, float]:
 
 def plan_size(sizes: Mapping[str, float], *, film: bool = False) -> DrawnSize:
     """The size that inputs ask for, in bounds: sides are multiples of 8, and a long film shrinks evenly."""
-    width, height = find_sides(sizes)
     fps = min(max(sizes.get("fps", 16.0), 1.0), 120.0)
     seconds = min(max(sizes.get("seconds", sizes.get("frames", 0.0) / fps) or 2.0, 0.1), _MAX_SECONDS)
     frames = min(max(int(sizes.get("frames") or seconds * fps), 1), _MAX_FRAMES)
     batch = min(max(int(sizes.get("batch", 1)), 1), _MAX_FRAMES)
-    width, height = fit_sides(width, height, min(_LARGEST, LARGEST_FILM // (frames if film else batch)))
-    return DrawnSize(width, height, batch, frames, fps, seconds)
+    most = min(_LARGEST, LARGEST_FILM // (frames if film else batch))
+    return DrawnSize(*fit_sides(*find_sides(sizes), most), batch, frames, fps, seconds)
 
 
 def fit_sides(width: float, height: float, most: float) -> tuple[int, int]:
@@ -97,25 +93,22 @@ def draw_image(context: Context, history: History, size: DrawnSize) -> Array:
     images = []
     for item in range(size.batch):
         context.check()
-        images.append(_decode(history, size.width, size.height, item))
+        images.append(_draw_scene(history, size.width, size.height, item))
     return np.stack(images)
 
 
 def draw_frames(history: History, size: DrawnSize) -> Array:
     """IMAGE [frames, height, width, 3]: a view that wanders over one scene."""
-    wide = size.width + max(int(size.width * _SWAY) // 8, 1) * 8
-    scene = _decode(history, wide, size.height, 0)
-    room = wide - size.width
+    room = max(int(size.width * _SWAY) // 8, 1) * 8
+    scene = _draw_scene(history, size.width + room, size.height, 0)
     turns = np.arange(size.frames) / max(size.frames - 1, 1) * 2 * math.pi
     starts = np.round((0.5 - 0.5 * np.cos(turns)) * room).astype(int)
     return np.stack([scene[:, start : start + size.width] for start in starts])
 
 
-def _decode(history: History, width: int, height: int, item: int) -> Array:
-    image = coder.decode_one(draw_latent(history, width, height, item), PLAIN_VAE)
-    if history.picture is not None:
-        image = mix_images(image[None], [history.picture], 0.6)[0]
-    return image.astype(np.float32)
+def _draw_scene(history: History, width: int, height: int, item: int) -> Array:
+    image = coder.decode_one(draw_latent(history, width, height, item), PLAIN_VAE).astype(np.float32)
+    return image if history.picture is None else mix_images(image[None], [history.picture], 0.6)[0]
 
 
 def mix_images(image: Array, others: list[Array], share: float) -> Array:
@@ -136,27 +129,21 @@ def match_channels(image: Array, channels: int) -> Array:
     return np.asarray(image[..., :channels])
 
 
-def project(history: History) -> Array:
-    """A history as 12 numbers between -1 and 1, smooth in its features."""
-    table = draw_normal(_PROJECTION_SEED, 0, 0, (_NUMBERS, len(FEATURES))) * np.float32(0.6)
-    numbers = (table * history.features).sum(axis=1)
-    return np.asarray(np.tanh(numbers), np.float32)
-
-
-def draw_mask(history: History, image: Array | None, size: DrawnSize) -> Array:
-    """MASK [B, H, W]: what is light in a picture, or a soft disc."""
-    numbers = project(history)
-    if image is not None:
-        luma = image[..., : min(image.shape[-1], 3)].mean(axis=-1)
-        level = np.clip((luma - 0.45 - 0.2 * numbers[0]) * (4 + 2 * numbers[1]) + 0.5, 0, 1)
-        return np.asarray(level, np.float32)
-    y = np.linspace(-1, 1, size.height, dtype=np.float32)[:, None] - 0.4 * numbers[0]
-    x = np.linspace(-1, 1, size.width, dtype=np.float32)[None] - 0.4 * numbers[1]
-    disc = np.clip((0.55 + 0.2 * numbers[2] - np.hypot(x, y)) * 8 + 0.5, 0, 1)
-    return np.repeat(np.asarray(disc, np.float32)[None], size.batch, axis=0)
+def draw_mask(context: Context, history: History, image: Array | None, size: DrawnSize) -> Array:
+    """MASK [B, H, W]: what is light in a picture, or else in a scene."""
+    image = draw_image(context, history, size) if image is None else image
+    a, b, *_ = project(history)
+    luma = image[..., : min(image.shape[-1], 3)].mean(axis=-1)
+    return np.asarray(np.clip((luma - 0.45 - 0.2 * a) * (4 + 2 * b) + 0.5, 0, 1), np.float32)
 
 
 # --- changes of values ------------------------------------------------------------------------------------------------
+
+
+def project(history: History) -> Array:
+    """A history as 12 numbers between -1 and 1, smooth in its features."""
+    table = draw_normal(_PROJECTION_SEED, 0, 0, (_NUMBERS, len(FEATURES))) * np.float32(0.6)
+    return np.asarray(np.tanh((table * history.features).sum(axis=1)), np.float32)
 
 
 def _make_field(numbers: Array, height: int, width: int) -> Array:
@@ -204,30 +191,17 @@ def change_samples(samples: Array, history: History) -> Array:
         return samples
     numbers = project(history)
     field = _make_field(numbers, *samples.shape[-2:]) - np.float32(0.5)
-    shape = (1, samples.shape[1], *(1,) * (samples.ndim - 2))
-    channels = np.resize(numbers, samples.shape[1]).reshape(shape)
+    channels = np.resize(numbers, samples.shape[1]).reshape(1, -1, *(1,) * (samples.ndim - 2))
     return np.asarray(samples * np.float32(1 + 0.15 * numbers[0]) + field * channels * np.float32(2), np.float32)
 
 
 def _change_sound(_context: Context, audio: dict[str, Any], history: History) -> dict[str, Any]:
-    """AUDIO with its loudness and its treble changed."""
+    """AUDIO with its loudness changed, and a quiet tone, because an empty sound would show none of this."""
     numbers = project(history)
-    waveform = audio["waveform"]
-    later = np.roll(waveform, 1, axis=-1)
-    changed = (waveform + later * np.float32(0.6 * numbers[0])) * np.float32(0.6 + 0.3 * numbers[1])
-    # A quiet tone, because a loud or an empty sound would show none of this.
-    pitch = (220 * (2 + numbers[2:5])) @ np.array([1, 0.1, 0.01], np.float32)
-    samples = np.arange(waveform.shape[-1], dtype=np.float64) * (2 * math.pi * float(pitch) / audio["sample_rate"])
-    changed = changed * np.float32(0.95) + (0.02 * np.sin(samples)).astype(np.float32)
+    pitch = 220 * (2 + numbers[2:5]) @ np.array([1, 0.1, 0.01], np.float32)
+    samples = np.arange(audio["waveform"].shape[-1]) * (2 * math.pi * float(pitch) / audio["sample_rate"])
+    changed = audio["waveform"] * np.float32(0.6 + 0.3 * numbers[1]) + (0.02 * np.sin(samples)).astype(np.float32)
     return {**audio, "waveform": np.asarray(np.clip(changed, -1, 1), np.float32)}
-
-
-def _change_vae(_context: Context, vae: Vae, history: History) -> Vae:
-    moves = (0.3 * project(history)[:4]).tolist()
-    strokes, grain, hatch, paper = (
-        min(max(old + move, 0.0), 1.0) for old, move in zip(vae.textures, moves, strict=True)
-    )
-    return replace(vae, textures=(strokes, grain, hatch, paper))
 
 
 def _change_conditioning(_context: Context, entries: list[list[Any]], history: History) -> list[list[Any]]:
@@ -235,11 +209,6 @@ def _change_conditioning(_context: Context, entries: list[list[Any]], history: H
     for rows, _ in changed:
         rows[:, 0] += history.features
     return changed
-
-
-def _change_sampler(_context: Context, sampler: Hand, history: History) -> Hand:
-    moves = (0.1 * project(history)[:4]).tolist()
-    return replace(sampler, touch=tuple(a + b for a, b in zip(sampler.touch, moves, strict=True)))
 
 
 def _add_style(style: tuple[float, ...], history: History) -> tuple[float, ...]:
@@ -255,8 +224,6 @@ CHANGES: Final[Mapping[str, Callable[[Context, Any, History], Any]]] = {
     "IMAGE": change_image,
     "MASK": _change_mask,
     "MODEL": lambda _, model, history: replace(model, style=_add_style(model.style, history)),
-    "SAMPLER": _change_sampler,
     "SIGMAS": lambda _, sigmas, history: np.asarray(sigmas ** np.exp(0.5 * project(history)[0]), np.float32),
-    "VAE": _change_vae,
     "VIDEO": change_film,
 }

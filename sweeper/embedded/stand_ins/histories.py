@@ -1,7 +1,8 @@
-"""`History`: what lies upstream of a stand-in, as the features from which scenes are drawn, sizes, a seed and a text.
+"""What a stand-in knows: the inputs of its node, and of everything upstream a `History`.
 
-Any value and any input of a node adds to it: numbers smoothly, texts and choices by their hash. So a stand-in loader, a
-KSampler of the server and a stand-in upscaler work in one graph. All depends on the values alone, never on the process.
+A history has the features from which scenes are drawn, sizes, a seed and a text. Any value and any input of a node adds
+to it: numbers smoothly, texts and choices by their hash. So a stand-in loader, a KSampler of the server and a stand-in
+upscaler work in one graph. All depends on the values alone, never on the process.
 """
 
 from __future__ import annotations
@@ -9,41 +10,39 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array, draw_normal, resize
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, encode, pool
 from sweeper.embedded.diffusion.painter import Guider, Hand
-from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX, to_yuv
+from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
+from sweeper.embedded.folders import drop_content
+from sweeper.embedded.nodes.base import InputSpec
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.model_nodes import UpscaleModel
 from sweeper.embedded.nodes.sampling import SeededNoise
 from sweeper.schemas.values import is_number
 
-SIDE_NAMES = frozenset({"width", "height", "aspect", "short_side", "megapixels"})  # sizes that ask for sides
 MAX_TEXT = 4000  # characters of the text that a history carries
-# How much one unit of an input may move each feature of light and style. None of them brings a thing into the picture.
-_REACH = {"dark": 0.2, "warm": 0.5, "saturation": 0.3, "contrast": 0.2, "facets": 0.3, "tint_u": 0.15, "tint_v": 0.15}
-_TINT = 0.1  # how strongly the tint of such an input shows
-_LAYOUT_REACH = 0.25
-# The most of each of these features, however many nodes add to it.
-_MOST = {"dark": 0.5, "warm": 1.2, "saturation": 0.6, "contrast": 0.4, "facets": 0.8, "tint_u": 0.25, "tint_v": 0.25}
-_MOST_TINT, _MOST_LAYOUT = 0.6, 1.5
-_STYLE = [INDEX[name] for name in _MOST]
-_STYLE_MOST = np.array([*_MOST.values()], np.float32)
 _MAX_PROMPT, _MAX_BRACKETS = 20_000, 50  # characters of a prompt that count; with more brackets, a text is code
 _MAX_DEPTH, _MAX_ITEMS = 5, 64  # of values within values
-_SIDE = 512  # pixels of the longer side of a picture that a history carries
-_PROJECTION_SEED = 0x1A6E
+# Features of light and style: how far one unit of an input moves them, and their most, however many nodes add to them.
+# None of them brings a thing into the picture.
+_STYLE: Final = {
+    "dark": (0.2, 0.5), "warm": (0.5, 1.2), "saturation": (0.3, 0.6), "contrast": (0.2, 0.4), "facets": (0.3, 0.8),
+    "tint_u": (0.15, 0.25), "tint_v": (0.15, 0.25), **{f"hash{index}": (0.25, 1.5) for index in range(HASHED)},
+}  # fmt: skip
+_STYLED: Final = [INDEX[name] for name in _STYLE]
+_REACH, _MOST = np.array([*_STYLE.values()], np.float32).T
+_TINT, _MOST_TINT = 0.1, 0.6  # how strongly the tint of an input shows
 _KINDS: Final[tuple[tuple[type, str], ...]] = (
     (str, "STRING"), (bool, "BOOLEAN"), (int, "INT"), (float, "FLOAT"), (Model, "MODEL"), (Clip, "CLIP"), (Vae, "VAE"),
-    (Film, "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (Hand, "SAMPLER"),
-    (UpscaleModel, "UPSCALE_MODEL"),
+    (Film, "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (Hand, "SAMPLER"), (UpscaleModel, "UPSCALE_MODEL"),
 )  # fmt: skip
 
 
@@ -60,11 +59,15 @@ def find_kind(value: Any) -> str:
     return next((kind for known, kind in _KINDS if isinstance(value, known)), "*")
 
 
+def make_no_features() -> Array:
+    return np.zeros(len(FEATURES), np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """What lies upstream: features [F], a seed, sizes by name, a picture [1, H, W, 3] or none, and the text."""
+    """What lies upstream: features [F], a seed, sizes by name, a picture [1, H, W, C] or none, and the text."""
 
-    features: Array
+    features: Array = field(default_factory=make_no_features)
     seed: int = 0
     sizes: Mapping[str, float] = field(default_factory=dict)
     picture: Array | None = None
@@ -72,6 +75,11 @@ class History:
 
     def __repr__(self) -> str:
         return "<what a stand-in made>"
+
+    def compute_digest(self) -> str:
+        """Twelve hexadecimal digits that any change of a history changes."""
+        content = self.features.astype("<f4").tobytes() + self.seed.to_bytes(8, "little") + self.text.encode()
+        return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def merge_histories(histories: Iterable[History]) -> History:
@@ -89,63 +97,39 @@ def merge_histories(histories: Iterable[History]) -> History:
     return History(limit_style(features), seed, sizes, picture, text)
 
 
-def digest_history(history: History) -> str:
-    """Twelve hexadecimal digits that any change of a history changes."""
-    content = history.features.astype("<f4").tobytes() + history.seed.to_bytes(8, "little") + history.text.encode()
-    return hashlib.blake2b(content, digest_size=6).hexdigest()
-
-
 # --- features --------------------------------------------------------------------------------------------------------
-
-
-def make_no_features() -> Array:
-    return np.zeros(len(FEATURES), np.float32)
 
 
 @lru_cache(maxsize=4096)
 def make_direction(key: str) -> Array:
     """The features towards which an input or a choice pulls, [F]."""
-    draw = digest_normals(f"stand-in/{key}", len(_REACH) + HASHED)
     features = make_no_features()
-    for (name, reach), value in zip(_REACH.items(), draw.tolist(), strict=False):
-        features[INDEX[name]] = reach * value
+    features[_STYLED] = _REACH * digest_normals(f"stand-in/{key}", len(_STYLED))
     features[INDEX["tint"]] = _TINT
-    features[-HASHED:] = _LAYOUT_REACH * draw[len(_REACH) :]
     features.flags.writeable = False
     return features
 
 
-def _measure_number(value: float, options: Mapping[str, Any]) -> float:
-    """A number in units of its input: 0 at 0, about 0.9 at its default, and slower and slower beyond.
+def _measure_number(value: float, default: Any) -> float:
+    """A number in units of its default: 0 at 0, about 0.9 at the default, and slower and slower beyond.
 
     So strengths 0.4 and 0.5 look alike and 0 and 1 do not, and the same holds for 20 and 25 steps of 20.
     """
-    if math.isnan(value):
-        return 0.0
-    default, low, high = (
-        float(limit) if is_number(limit) and abs(limit) < 1e15 else None
-        for limit in (options.get(name) for name in ("default", "min", "max"))
-    )
-    if default:
-        unit = abs(default)
-    elif low is not None and high is not None and 0 < high - low <= 1000:
-        unit = (high - low) / 2
-    else:
-        unit = 1.0
-    return math.asinh(float(min(max(value, -1e15), 1e15)) / unit)
+    unit = abs(default) if is_number(default) and 0 < abs(default) < 1e15 else 1.0
+    return 0.0 if math.isnan(value) else math.asinh(float(min(max(value, -1e15), 1e15)) / unit)
 
 
-def read_literal(key: str, value: Any, options: Mapping[str, Any], depth: int = 0) -> Array:
-    """The features of a JSON value at the input `key`, [F]."""
+def read_literal(key: str, value: Any, default: Any = None, depth: int = 0) -> Array:
+    """The features of a JSON value at the input `key` with this default, [F]."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return make_direction(f"{key}={value}")
     if isinstance(value, int | float):
-        return make_direction(key) * np.float32(_measure_number(value, options))
+        return make_direction(key) * np.float32(_measure_number(value, default))
     features = make_no_features()
     if depth < _MAX_DEPTH and isinstance(value, Mapping | list | tuple):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, item in [*items][:_MAX_ITEMS]:
-            features += read_literal(f"{key}/{name}", item, {}, depth + 1)
+            features += read_literal(f"{key}/{name}", item, None, depth + 1)
     return features
 
 
@@ -163,75 +147,51 @@ def limit_style(features: Array) -> Array:
     A sine is smooth and, unlike a limit, leaves the last node as much to say as the first.
     """
     limited = features.astype(np.float32)
-    limited[_STYLE] = _STYLE_MOST * np.sin(limited[_STYLE] / _STYLE_MOST)
-    limited[-HASHED:] = np.float32(_MOST_LAYOUT) * np.sin(limited[-HASHED:] / np.float32(_MOST_LAYOUT))
-    tint = INDEX["tint"]
-    limited[tint] = np.float32(_MOST_TINT) * np.tanh(limited[tint] / np.float32(_MOST_TINT))
+    limited[_STYLED] = _MOST * np.sin(limited[_STYLED] / _MOST)
+    limited[INDEX["tint"]] = np.float32(_MOST_TINT) * np.tanh(limited[INDEX["tint"]] / np.float32(_MOST_TINT))
     return limited
 
 
 # --- what values say -------------------------------------------------------------------------------------------------
 
 
-def read_value(key: str, value: Any, depth: int = 0) -> History:
-    """The history of any value at the input `key`. Objects without fields count by their class alone."""
+def read_value(key: str, value: Any) -> History:
+    """The history of a value at the input `key`. Objects that only their name tells apart count by it."""
     if isinstance(value, History):
         return value
-    if isinstance(value, str | int | float) or value is None:
-        return History(read_literal(key, value, {}))
     kind = find_kind(value)
+    if kind == "CONDITIONING":
+        read = [History(pool(rows) + read_literal(key, options)) for rows, options in value]
+        return merge_histories([*read, *(read_value(key, more) for _, options in value for more in options.values())])
+    if kind == "LATENT":
+        return _read_latent(key, value)
+    if kind == "AUDIO":
+        seconds = value["waveform"].shape[-1] / max(int(value.get("sample_rate", 1)), 1)
+        return replace(_read_array(key, value["waveform"]), sizes={"seconds": seconds})
+    if isinstance(value, Film):
+        seen = read_value(key, value.images)
+        return replace(seen, sizes={**seen.sizes, "frames": float(len(value.images)), "fps": float(value.rate)})
     if isinstance(value, np.ndarray):
-        return _read_array(key, value, kind)
-    if kind in _READERS:
-        return _READERS[kind](key, value)
-    if isinstance(value, Mapping):
-        items = [(str(name), item) for name, item in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(str(index), item) for index, item in enumerate(value)]
-    elif is_dataclass(value):
-        items = [(part.name, getattr(value, part.name)) for part in fields(value)]
-    else:
-        name = getattr(value, "name", "")  # vision models have one
-        return History(make_direction(f"{key}/{type(value).__name__}/{name if isinstance(name, str) else ''}"))
-    few = items[: 8 if depth < 3 else 0]
-    return merge_histories(read_value(f"{key}/{name}", item, depth + 1) for name, item in few)
+        seen = _read_array(key, value)
+        if kind not in {"IMAGE", "MASK"} or value.ndim < 3:
+            return seen
+        sizes = {"height": float(value.shape[1]), "width": float(value.shape[2]), "batch": float(len(value))}
+        return replace(seen, sizes=sizes, picture=value[:1] if kind == "IMAGE" else None)
+    if isinstance(value, str | int | float | Mapping | list | tuple) or value is None:
+        return History(read_literal(key, value))
+    if isinstance(value, Guider):
+        parts = [read_value(key, part) for part in (value.model, value.positive, value.negative or [])]
+        return merge_histories([*parts, History(read_literal(f"{key}/cfg", value.cfg))])
+    own = np.array(getattr(value, "style", getattr(value, "bias", 0.0)), np.float32)  # of models and text encoders
+    return History(own + make_direction(f"{key}/{value!r}"))
 
 
-@lru_cache(maxsize=4)
-def _make_projection(count: int) -> Array:
-    return draw_normal(_PROJECTION_SEED, 0, 0, (HASHED, count)) * np.float32(1 / 8)
-
-
-def _read_array(key: str, array: Array, kind: str) -> History:
-    """A picture [B, H, W, C] or mask [B, H, W]: tint, light and layout. Of other numbers mean and spread count."""
-    if kind not in {"IMAGE", "MASK"} or array.ndim < 3 or not array.size:
-        if not array.size or array.dtype.kind not in "fiu":
-            return History(make_no_features())
-        return History(read_literal(key, [float(array.mean()), float(array.std()), float(array.flat[0])], {}))
-    sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
-    pictures = array if array.ndim == 4 else array[..., None]
-    colours = pictures[..., :3] if pictures.shape[-1] >= 3 else np.repeat(pictures[..., :1], 3, axis=-1)
-    some = colours[:: max(1, len(colours) // 8)][:8].mean(axis=0, dtype=np.float32)
-    small = resize(np.ascontiguousarray(np.moveaxis(some, -1, 0)[None]), 8, 8, "area")[0]
-    features = make_no_features()
-    y, u, v = to_yuv(*small)
-    features[[INDEX["tint_y"], INDEX["tint_u"], INDEX["tint_v"]]] = y.mean(), u.mean(), v.mean()
-    features[INDEX["tint"]], features[INDEX["dark"]] = 0.8, -1.6 * y.mean()
-    features[INDEX["contrast"]] = 2 * (y.std() - 0.18)
-    turn = np.float32(1) + np.float32(0.1) * digest_normals(f"vision/{key}", HASHED)
-    features[-HASHED:] = turn * (_make_projection(small.size) @ (small.ravel() - np.float32(0.5)))
-    return History(features, 0, sizes, _shrink_picture(colours[:1]) if kind == "IMAGE" else None)
-
-
-def _shrink_picture(image: Array) -> Array:
-    """[1, H, W, 3] with its longer side at most `_SIDE` pixels."""
-    height, width = image.shape[1:3]
-    factor = min(1.0, _SIDE / max(height, width))
-    if factor == 1:
-        return image
-    planes = np.ascontiguousarray(np.moveaxis(image, -1, 1), np.float32)
-    small = resize(planes, max(1, round(width * factor)), max(1, round(height * factor)), "bilinear")
-    return np.ascontiguousarray(np.moveaxis(small, 1, -1))
+def _read_array(key: str, array: Array) -> History:
+    """The mean, the spread and the broad pattern of numbers."""
+    if not array.size or array.dtype.kind not in "fiu":
+        return History()
+    parts = [float(part.mean()) for part in np.array_split(array.ravel(), min(array.size, 8))]
+    return History(read_literal(key, [4 * array.mean(dtype=float), 4 * array.std(dtype=float), *parts]))
 
 
 def _read_latent(key: str, latent: Mapping[str, Any]) -> History:
@@ -241,39 +201,166 @@ def _read_latent(key: str, latent: Mapping[str, Any]) -> History:
         sizes |= {"width": samples.shape[-1] * 8.0, "height": samples.shape[-2] * 8.0}
     if samples.ndim == 5:
         sizes["frames"] = (samples.shape[2] - 1) * 4.0 + 1
-        samples = samples[:, :, 0]
-    if samples.ndim == 4 and np.any(samples):
-        planes = np.clip(np.moveaxis(samples[:, :3], 1, -1) / np.float32(6) + np.float32(0.5), 0, 1)
-        return History(_read_array(key, planes, "IMAGE").features, 0, sizes)
-    return History(make_no_features(), 0, sizes)
+    return replace(_read_array(key, samples) if np.any(samples) else History(), sizes=sizes)
 
 
-def _read_sound(key: str, audio: Mapping[str, Any]) -> History:
-    waveform: Array = audio["waveform"]
-    if not waveform.size:
-        return History(make_no_features())
-    seconds = waveform.shape[-1] / max(int(audio.get("sample_rate", 1)), 1)
-    parts = np.array_split(np.square(waveform.reshape(-1, waveform.shape[-1])).mean(axis=0), 8)
-    loudness = [float(np.sqrt(part.mean())) if part.size else 0.0 for part in parts]
-    return History(read_literal(key, loudness, {}), 0, {"seconds": seconds})
+# --- the inputs of a node --------------------------------------------------------------------------------------------
+
+# The last part of an input's name -> the size that it gives.
+_SIZE_NAMES: Final = re.compile(
+    r"(?P<width>(?:\w+_)?width)|(?P<height>(?:\w+_)?height)|(?P<megapixels>megapixels)"
+    r"|(?P<frames>length|(?:num_|max_)?frames|frame_count|video_length)|(?P<fps>fps|frame_?rate)"
+    r"|(?P<batch>n|batch_size|num_images|image_count|number_of_images)"
+    r"|(?P<seconds>seconds|(?:video_)?duration|duration_seconds)|(?P<scale>(?:up|re)?scale_(?:by|factor))"
+)
+_PROMPT_NAMES: Final = re.compile(r"prompt|text|caption|description|tags|lyrics|instruction", re.IGNORECASE)
+_PROMPT_WORDS: Final = re.compile(r"[^\W\d_]{2,}")
+_SIDES: Final = re.compile(r"(?<!\d)(\d{2,5})\s*[x\u00d7*]\s*(\d{2,5})(?!\d)")
+_ASPECT: Final = re.compile(r"(?<![\d.])(\d{1,2}):(\d{1,2})(?!\d)")
+_SHORT_SIDE: Final = re.compile(r"\b(\d{3,4})p\b", re.IGNORECASE)
+_SECONDS: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*s?(?:ec(?:onds?)?)?\s*", re.IGNORECASE)
+_SWITCHES: Final = re.compile(r"select|switch|index|choice|choose|condition|boolean|which|^input$", re.IGNORECASE)
 
 
-def _read_film(key: str, film: Film) -> History:
-    seen = _read_array(key, film.images, "IMAGE")
-    sizes = {**seen.sizes, "frames": float(len(film.images)), "fps": float(film.rate)}
-    return History(seen.features, 0, sizes, seen.picture)
+@dataclass(frozen=True, slots=True, eq=False)
+class LinkedInput:
+    """An input that another node gives. `kind` is the type of its value, or the declared type if that says more."""
+
+    name: str
+    kind: str
+    value: Any
+    history: History
 
 
-def _read_conditioning(key: str, entries: list[list[Any]]) -> History:
-    read = [(pool(rows), read_value(key, options, 1)) for rows, options in entries]
-    return merge_histories(History(rows + more.features, more.seed, more.sizes) for rows, more in read)
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """All inputs of one run. `widgets` are the literals by name, `features` [F] what all but the prompts add."""
+
+    class_type: str
+    linked: tuple[LinkedInput, ...]
+    widgets: Mapping[str, Any]
+    features: Array
+    prompt: str
+    negative: str
+    seed: int
+    is_seeded: bool
+    sizes: Mapping[str, float]
+
+    def list_kind(self, kind: str) -> list[LinkedInput]:
+        return [linked for linked in self.linked if linked.kind == kind]
+
+    def find(self, kind: str) -> Any:
+        """The first value of a type that comes in, or None."""
+        return next((linked.value for linked in self.linked if linked.kind == kind), None)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All inputs by name, those of other nodes first."""
+        return {**{linked.name: linked.value for linked in self.linked}, **self.widgets}
+
+    def choose(self, candidates: Mapping[str, Any]) -> str | None:
+        """The name of the candidate that a switch of the node selects: `text2` by 2, `on_true` by true; None without.
+
+        Of candidates with other names, the number counts from 0.
+        """
+        switches = [value for name, value in self.values.items() if isinstance(value, bool | int) and is_switch(name)]
+        if not switches or len(candidates) < 2:
+            return None
+        ending, names = str(switches[0]).lower(), list(candidates)
+        named = [name for name in names if re.search(rf"(?<!\d){ending}$", name.lower())]
+        return named[0] if named else names[int(switches[0]) % len(names)]
+
+    def merge(self, *without: LinkedInput | None) -> History:
+        """Everything that the node knows, except for some of its inputs."""
+        features = self.features
+        if self.prompt:
+            features = features + read_prompt(self.prompt)
+        if self.negative:
+            features = features - np.float32(0.3) * read_prompt(self.negative) + make_direction(f"not {self.negative}")
+        own = History(features, self.seed, self.sizes, None, self.prompt)
+        return merge_histories([own, *(linked.history for linked in self.linked if linked not in without)])
 
 
-_READERS: Final[Mapping[str, Callable[[str, Any], History]]] = {
-    "AUDIO": _read_sound,
-    "CLIP": lambda key, clip: History(np.array(clip.bias, np.float32) + make_direction(f"{key}/Clip")),
-    "CONDITIONING": _read_conditioning,
-    "LATENT": _read_latent,
-    "MODEL": lambda key, model: History(np.array(model.style, np.float32) + make_direction(f"{key}/Model")),
-    "VIDEO": _read_film,
-}
+def read_inputs(
+    class_type: str, specs: Mapping[str, InputSpec], inputs: Mapping[str, Any], links: Iterable[str]
+) -> NodeReading:
+    """Read the inputs of a node, of which other nodes give the `links`."""
+    linked: list[LinkedInput] = []
+    widgets: dict[str, Any] = {}
+    texts: dict[bool, list[str]] = {False: [], True: []}
+    features, seed, is_seeded, sizes = make_no_features(), 0, False, {}
+    for name, value in inputs.items():
+        declared, options = specs.get(name, ("*", {}))
+        key = f"{class_type}/{name}"
+        if _is_seed(name, options) and isinstance(value, int):
+            seed, is_seeded = (seed * 31 + value + 1) % 2**64, True
+            features = features + make_direction(f"{key}={value}")
+        elif isinstance(value, str) and _is_prompt(name, value, declared, options):
+            texts["neg" in name.lower()].append(value)
+        elif name not in links and not name.endswith("filename_prefix"):
+            features = features + read_literal(key, value, options.get("default"))
+        if name in links:
+            linked.append(_read_link(name, key, value, declared, options))
+        else:
+            widgets[name] = drop_content(value)
+        sizes.update({size: number for size, number in _find_sizes(name, value) if number > 0})
+    if any(given.history.sizes.get("batch", 1) > 1 for given in linked):
+        sizes.pop("batch", None)  # the count upstream; a batch size then says how much is worked on at once
+    return NodeReading(
+        class_type,
+        tuple(linked),
+        widgets,
+        features * np.float32(min(1.0, 2 / max(1, len(widgets)) ** 0.5)),
+        ", ".join(texts[False])[:MAX_TEXT],
+        ", ".join(texts[True])[:MAX_TEXT],
+        seed,
+        is_seeded or any(given.kind in {"NOISE", "GUIDER", "SAMPLER"} for given in linked),
+        sizes,
+    )
+
+
+def _read_link(name: str, key: str, value: Any, declared: Any, options: Mapping[str, Any]) -> LinkedInput:
+    kind = find_kind(value)
+    if kind in {"IMAGE", "MASK"} and not value.size:
+        kind = "*"  # an empty batch is as good as none
+    elif kind == "*":
+        kind = declared if isinstance(declared, str) else "COMBO"
+    if isinstance(value, str | int | float):
+        return LinkedInput(name, kind, drop_content(value), History(read_literal(key, value, options.get("default"))))
+    return LinkedInput(name, kind, value, read_value(key, value))
+
+
+def _is_seed(name: str, options: Mapping[str, Any]) -> bool:
+    last = name.rpartition(".")[2].lower()
+    return "seed" in last or (options.get("control_after_generate") is True and "index" not in last)
+
+
+def is_switch(name: str) -> bool:
+    """Whether an input of this name says which of the others goes on."""
+    return bool(_SWITCHES.search(name))
+
+
+def _is_prompt(name: str, value: str, declared: Any, options: Mapping[str, Any]) -> bool:
+    if not isinstance(declared, str) or (declared != "*" and "STRING" not in declared):
+        return False
+    looks_so = options.get("multiline") is True or bool(_PROMPT_NAMES.search(name.rpartition(".")[2]))
+    return looks_so and bool(_PROMPT_WORDS.search(value))
+
+
+def _find_sizes(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The sizes that a number or a choice gives: `width: 640`, `size: 1024x768`, `aspect_ratio: 16:9`, `720p`, `5s`."""
+    match = _SIZE_NAMES.fullmatch(name.rpartition(".")[2].lower())
+    size = str(match.lastgroup) if match else ""
+    if isinstance(value, int | float) and not isinstance(value, bool) and size:
+        yield size, min(max(float(value), -1e9), 1e9)
+    if not isinstance(value, str) or len(value) > 100:
+        return
+    if match := _SIDES.search(value):
+        yield "width", float(match[1])
+        yield "height", float(match[2])
+    elif match := _ASPECT.search(value):
+        yield "aspect", float(match[1]) / max(float(match[2]), 1)
+    if match := _SHORT_SIDE.search(value):
+        yield "short_side", float(match[1])
+    if size == "seconds" and (match := _SECONDS.fullmatch(value)):
+        yield "seconds", float(match[1])

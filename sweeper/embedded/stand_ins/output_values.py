@@ -6,12 +6,10 @@ made of everything upstream.
 
 from __future__ import annotations
 
-import ast
 import math
-import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -31,19 +29,31 @@ from sweeper.embedded.nodes.model_nodes import load_upscaler
 from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, find_sides, plan_size, project
-from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES, digest_history, merge_histories
-from sweeper.embedded.stand_ins.node_reading import LinkedInput, NodeReading, OutputRequest, is_switch
+from sweeper.embedded.stand_ins.histories import MAX_TEXT, LinkedInput, NodeReading, is_switch, merge_histories
+from sweeper.model.expressions import ExpressionError, compile_expression
 
 _LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
+_MAX_NUMBER = 2**64  # of a computed number
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
-_SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
+_SIDE_NAMES: Final = frozenset({"width", "height", "aspect", "short_side", "megapixels"})  # sizes that ask for sides
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRequest:
+    """One output to make: its type, its name, the how many-th of its type it is, and the types of all outputs."""
+
+    type: str
+    name: str
+    number: int
+    siblings: tuple[str, ...]
+    choices: tuple[Any, ...] = ()
 
 
 def make_output(context: Context, reading: NodeReading, request: OutputRequest) -> Any:
     """Make the value of an output."""
-    if request.type in _SCALARS:
-        return make_scalar(reading, request)
+    if request.type in _PYTHON_TYPES:
+        return _make_scalar(reading, request)
     found = reading.list_kind(request.type)
     return _make(context, reading, request, found[min(request.number, len(found) - 1)] if found else None)
 
@@ -57,11 +67,9 @@ def transform_value(context: Context, reading: NodeReading, source: LinkedInput,
 
 def _make(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Any:
     """What comes in, else a new value, changed by everything else that the node knows."""
-    if request.type == "UPSCALE_MODEL":  # a value of the server that is only a name: another history is another name
+    if request.type in _NAMED:  # a value that is only a name: another history is another name
         name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-        return load_upscaler(f"{name}~{digest_history(reading.merge(source))}")
-    if request.type == "NOISE":
-        return SeededNoise(int(digest_history(reading.merge()), 16))
+        return _NAMED[request.type](f"{name}~{reading.merge(source).compute_digest()}")
     if request.type in _DRAWN:
         return _DRAWN[request.type](context, reading, request, source)
     if request.type not in _NEW:
@@ -89,16 +97,11 @@ def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
     """The sizes that the node asks for, else those upstream; its own `aspect` or side replaces theirs as a whole."""
     upstream = dict(merge_histories(linked.history for linked in reading.linked).sizes)
     own = reading.sizes
-    if SIDE_NAMES & own.keys():
-        upstream = {name: size for name, size in upstream.items() if name not in SIDE_NAMES}
+    if _SIDE_NAMES & own.keys():
+        upstream = {name: size for name, size in upstream.items() if name not in _SIDE_NAMES}
     if "frames" in own:
         upstream.pop("batch", None)  # the pictures upstream are frames too
     return {**upstream, **own}
-
-
-def _plan(reading: NodeReading) -> DrawnSize:
-    sizes = _all_sizes(reading)
-    return plan_size(sizes, film="frames" in sizes)
 
 
 def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
@@ -121,7 +124,7 @@ def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
 
 
 def _find_number(reading: NodeReading, name: str, default: float) -> float:
-    value = reading.widgets.get(name, default)
+    value = reading.values.get(name, default)
     return float(value) if isinstance(value, int | float) else default
 
 
@@ -175,8 +178,8 @@ def _draw(context: Context, reading: NodeReading, *, film: bool, item: int = 0) 
     return drawing.draw_frames(history, size) if film else draw_image(context, history, size)
 
 
-def _make_mask(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
-    return drawing.draw_mask(reading.merge(), reading.find("IMAGE"), plan_size(_all_sizes(reading)))
+def _make_mask(context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
+    return drawing.draw_mask(context, reading.merge(), reading.find("IMAGE"), plan_size(_all_sizes(reading)))
 
 
 def _make_video(context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Film:
@@ -201,53 +204,37 @@ def _make_latent(
     _context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None
 ) -> dict[str, Any]:
     """Sampled if the node has a seed; else what comes in, an encoded picture, or an empty latent of the size."""
-    samples: Any = None if source is None else source.value["samples"]
-    is_empty = samples is None or not np.any(samples)
-    if reading.is_seeded and is_empty:
+    given = source is not None and np.any(source.value["samples"])
+    if reading.is_seeded and not given:
         return _draw_latents(reading, source)
     pictures = reading.list_kind("IMAGE")
-    if source is not None and not (is_empty and pictures):
-        history = reading.merge(source)
-        if reading.is_seeded and samples.ndim == 4 and samples.shape[1] == 4:  # from one latent to another
-            share = np.float32(min(max(_find_number(reading, "denoise", 0.6), 0.0), 1.0))
-            scene = draw_latent(history, samples.shape[3] * 8, samples.shape[2] * 8)
-            if scene.shape[1:] == samples.shape[2:]:
-                samples = np.asarray(samples + (scene[None] - samples) * share, np.float32)
-        return {**source.value, "samples": drawing.change_samples(samples, history)}
+    if source is not None and (given or not pictures):
+        samples = drawing.change_samples(source.value["samples"], reading.merge(source))
+        return {**source.value, "samples": samples}
     if "CONDITIONING" not in request.siblings:
         if pictures:
-            return _encode_picture(reading, pictures[0], source)
+            image = drawing.match_channels(_resize_as_asked(reading, pictures[0].value), 3)
+            encoded, _ = coder.encode(image, reading.find("VAE") or drawing.PLAIN_VAE)
+            return {"samples": drawing.change_samples(encoded, reading.merge(pictures[0]))}
         if reading.merge().text or reading.list_kind("AUDIO") or reading.list_kind("VIDEO"):
             return _draw_latents(reading, None)
-    size = _plan(reading)
-    return _shape_latent(np.zeros((size.batch, 4, size.height // 8, size.width // 8), np.float32), reading, size)
-
-
-def _encode_picture(reading: NodeReading, picture: LinkedInput, into: LinkedInput | None) -> dict[str, Any]:
-    """A picture as latent; in the shape of an empty latent if it goes `into` one."""
-    image = drawing.match_channels(_resize_as_asked(reading, picture.value), 3)
-    shape: tuple[int, ...] = () if into is None else into.value["samples"].shape
-    if shape:
-        image = resize_image(image[:1], max(shape[-1], 1) * 8, max(shape[-2], 1) * 8, "bilinear")
-    encoded, _ = coder.encode(image, reading.find("VAE") or drawing.PLAIN_VAE)
-    samples = drawing.change_samples(encoded, reading.merge(picture))
-    if shape:
-        samples = np.repeat(samples, shape[0], axis=0)
-    return {"samples": np.repeat(samples[:, :, None], shape[2], axis=2) if len(shape) == 5 else samples}
+    sizes = _all_sizes(reading)
+    size = plan_size(sizes, film="frames" in sizes)
+    return _shape_latent(np.zeros((size.batch, 4, size.height // 8, size.width // 8), np.float32), sizes, size)
 
 
 def _draw_latents(reading: NodeReading, source: LinkedInput | None) -> dict[str, Any]:
-    size, history = _plan(reading), reading.merge()
+    sizes, history = _all_sizes(reading), reading.merge()
+    size = plan_size(sizes, film="frames" in sizes)
     samples = np.stack([draw_latent(history, size.width, size.height, item) for item in range(size.batch)])
-    return {**({} if source is None else source.value), **_shape_latent(samples, reading, size)}
+    return {**({} if source is None else source.value), **_shape_latent(samples, sizes, size)}
 
 
-def _shape_latent(samples: Array, reading: NodeReading, size: DrawnSize) -> dict[str, Any]:
+def _shape_latent(samples: Array, sizes: Mapping[str, float], size: DrawnSize) -> dict[str, Any]:
     """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little.
 
     Those of a sound have no frames, so its `seconds` travel beside them.
     """
-    sizes = _all_sizes(reading)
     length = {"seconds": size.seconds} if "seconds" in sizes else {}
     if "frames" not in sizes:
         return {"samples": samples, **length}
@@ -280,9 +267,8 @@ def _make_guider(context: Context, reading: NodeReading, request: OutputRequest)
 
 def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest) -> dict[str, Any]:
     for film in reading.list_kind("VIDEO"):
-        audio = film.value.audio
-        if audio is not None:
-            return dict(audio)
+        if film.value.audio is not None:
+            return dict(film.value.audio)
     seconds = plan_size(_all_sizes(reading)).seconds
     score = draw_latent(reading.merge(), 256, 128)[None]
     return media_files.play(context, score, int(seconds * media_files.RATE), drawing.PLAIN_VAE)
@@ -295,13 +281,17 @@ _NEW: Final[Mapping[str, Callable[[Context, NodeReading, OutputRequest], Any]]] 
     "GUIDER": _make_guider,
     "MASK": _make_mask,
     "MODEL": lambda _context, reading, _: models.load_model(_name_model(reading)),
-    "SAMPLER": lambda _context, reading, _: find_hand(reading.class_type),
     "SIGMAS": _make_sigmas,
-    "VAE": lambda _context, reading, _: models.load_vae(_name_model(reading)),
 }
 _DRAWN: Final[Mapping[str, Callable[[Context, Any, OutputRequest, Any], Any]]] = {
     "IMAGE": _make_image, "LATENT": _make_latent, "VIDEO": _make_video
 }  # fmt: skip
+_NAMED: Final[Mapping[str, Callable[[str], Any]]] = {
+    "NOISE": lambda name: SeededNoise(int(name.rpartition("~")[2], 16)),
+    "SAMPLER": find_hand,
+    "UPSCALE_MODEL": load_upscaler,
+    "VAE": models.load_vae,
+}
 
 
 # --- texts, numbers and choices: upstream values go on unless the class makes new ones
@@ -310,61 +300,46 @@ _WORDS: Final = (
     "calm", "bright", "soft", "golden", "quiet", "wide", "distant", "vivid", "pale", "warm", "cool", "clear", "old",
     "new", "fine", "bold",
 )  # fmt: skip
+_SIZE_WORDS: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
 _USUAL_SIZE: Final = {"width": 512, "height": 512, "batch": 1, "frames": 33}
-_SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
 _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
-_OPERATIONS: Final[Mapping[str, str]] = {
-    "add": "a + b", "subtract": "a - b", "multiply": "a * b", "divide": "a / b", "modulo": "a % b", "power": "a ** b",
-    **{sign: f"a {sign} b" for sign in ("+", "-", "*", "/", "//", "%", "**")},
-}  # fmt: skip
 
 
-def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
+def _make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
     """Make a STRING, INT, FLOAT, BOOLEAN or COMBO."""
     if request.type == "STRING":
         return _make_text(reading, request)
-    found = None if request.type == "COMBO" else _compute_expression(reading)
-    found = _find_same(reading, request) if found is None else found
-    if found is not None:
-        return _PYTHON_TYPES[request.type](found)
     if request.type == "COMBO":
-        return request.choices[0] if request.choices else reading.merge().text
-    return _measure(reading, request)
+        texts = [value for value in reading.values.values() if isinstance(value, str)]
+        fitting = [text for text in texts if text in request.choices or not request.choices]
+        return (fitting or [*request.choices, reading.merge().text])[0]
+    found = _compute_expression(reading)
+    found = _find_same(reading, request) if found is None else found
+    return _measure(reading, request) if found is None else _PYTHON_TYPES[request.type](found)
 
 
 def _compute_expression(reading: NodeReading) -> float | None:
     """The value of the node's `expression` over its other numbers; None if it has none that is arithmetic."""
-    values = reading.values
-    names = ("expression", "formula", "operation", "value")
-    expression = next((values[name] for name in names if name in values), None)
-    if not isinstance(expression, str):
-        return None
-    numbers = {name.rpartition(".")[2]: value for name, value in values.items() if isinstance(value, int | float)}
+    expression = reading.values.get("expression")
+    numbers = {name.rpartition(".")[2]: value for name, value in reading.values.items() if _is_of(value, float)}
     try:
-        return compute(_OPERATIONS.get(expression.lower(), expression), numbers)
-    except ValueError:
+        value = compile_expression(expression).evaluate(numbers) if isinstance(expression, str) else None
+    except ExpressionError:
         return None
+    return value if isinstance(value, int | float) and abs(value) <= _MAX_NUMBER else None
 
 
 def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
     """The input of the output's name or else of its type, upstream ones first; None if there is none."""
-    wanted = _PYTHON_TYPES[request.type]
-    linked = {linked.name: linked.value for linked in reading.linked}
-    fitting = {name: value for name, value in {**linked, **reading.widgets}.items() if _is_of(value, wanted)}
+    fitting = {name: value for name, value in reading.values.items() if _is_of(value, _PYTHON_TYPES[request.type])}
     for name, value in fitting.items():
         if name.rpartition(".")[2].lower() == request.name.lower():
             return value
-    if request.type == "COMBO":
-        return next((value for value in fitting.values() if value in request.choices or not request.choices), None)
     chosen = reading.choose({name: value for name, value in fitting.items() if not is_switch(name)})
     if chosen is not None:
         return fitting[chosen]
-    if request.type == "INT" and _find_size_name(request) is not None:
+    if request.type == "INT" and _find_size_word(request) is not None:
         return None  # other numbers of the node are not sizes
-    numbers = [value for name, value in linked.items() if name in fitting]
-    if len(numbers) > 1 and wanted in {int, float}:
-        mean = sum(numbers) / len(numbers)
-        return round(mean) if wanted is int else mean
     return next(iter(fitting.values()), None)
 
 
@@ -377,103 +352,38 @@ def _is_of(value: Any, wanted: type) -> bool:
 def _measure(reading: NodeReading, request: OutputRequest) -> Any:
     """A number of what is upstream: the size of a picture, or one between 0 and 1."""
     history = reading.merge()
-    size = _find_size_name(request)
+    size = _find_size_word(request)
     share = 0.5 + 0.5 * float(project(history)[0])
     if request.type == "BOOLEAN":
         return share > 0.5
     if request.type == "FLOAT":
         return float(history.sizes.get("fps", share)) if "fps" in request.name.lower() else share
-    if size in {"width", "height"} and SIDE_NAMES & history.sizes.keys():
-        multiple = reading.widgets.get("multiple", 8)
+    if size in {"width", "height"} and _SIDE_NAMES & history.sizes.keys():
+        step = int(min(max(_find_number(reading, "multiple", 8), 1), 256))
         side = find_sides(history.sizes)[size == "height"]
-        step = multiple if isinstance(multiple, int) and 0 < multiple <= 256 else 8
         return round(side) if size in history.sizes else max(round(side / step), 1) * step
     if size is not None:
         return int(history.sizes.get(size, _USUAL_SIZE[size]))
     return max(1, round(8 * share))  # it may be a count or a length
 
 
-def _find_size_name(request: OutputRequest) -> str | None:
-    return next((size for word, size in _SIDES.items() if word in request.name.lower()), None)
+def _find_size_word(request: OutputRequest) -> str | None:
+    return next((size for word, size in _SIZE_WORDS.items() if word in request.name.lower()), None)
 
 
 def _make_text(reading: NodeReading, request: OutputRequest) -> str:
     """The texts that come in, joined; a class that writes (it has a seed, or reads a picture) adds words of its own."""
     given = {name: value for name, value in reading.values.items() if isinstance(value, str)}
-    chosen = None if reading.is_seeded else reading.choose(given)
-    if chosen is not None:
+    chosen = request.name if request.name in reading.widgets else reading.choose(given)
+    if chosen in given and not reading.is_seeded:
         return str(given[chosen])
-    texts = [linked.value for linked in reading.linked if isinstance(linked.value, str)]
-    own = [text for text in (reading.prompt,) if text and text not in texts]
-    same = reading.widgets.get(request.name)
-    if isinstance(same, str) and not reading.is_seeded:
-        return same
-    joined = ", ".join(text for text in [*texts, *own] if text)
-    others = [linked for linked in reading.linked if not isinstance(linked.value, str | int | float)]
-    if not joined and not others:
+    texts = [linked.value for linked in reading.list_kind("STRING")]
+    joined = ", ".join(text for text in dict.fromkeys([*texts, reading.prompt]) if text)
+    reads = any(not isinstance(linked.value, str | int | float) for linked in reading.linked)
+    if not joined and not reads:
         joined = ", ".join(str(value) for value in reading.widgets.values() if isinstance(value, str | int | float))
-    if reading.is_seeded or others or not joined:
+    if reading.is_seeded or reads or not joined:
         subject = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reading.class_type)
-        words = " ".join(_WORDS[int(digit, 16)] for digit in digest_history(reading.merge())[:6])
+        words = " ".join(_WORDS[int(digit, 16)] for digit in reading.merge().compute_digest()[:6])
         joined = f"{joined or reading.merge().text or subject}, {words}"
     return joined[: MAX_TEXT * 4]
-
-
-# --- expressions -----------------------------------------------------------------------------------------------------
-
-_MAX_LENGTH, _MAX_DEPTH, _MAX_SIZE = 500, 20, 2.0**64
-_OPERATORS: Final[Mapping[type, Callable[..., Any]]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor, ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.inv,
-    ast.Not: operator.not_, ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Pow: math.pow,
-    ast.And: lambda *values: all(values), ast.Or: lambda *values: any(values),
-}  # fmt: skip
-_FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
-    "abs": abs, "ceil": math.ceil, "cos": math.cos, "float": float, "floor": math.floor, "int": int, "log": math.log,
-    "log10": math.log10, "log2": math.log2, "max": max, "min": min, "pow": math.pow, "round": round, "sin": math.sin,
-    "sqrt": math.sqrt, "sum": lambda *numbers: sum(numbers), "tan": math.tan,
-}  # fmt: skip
-
-
-def compute(expression: str, names: Mapping[str, float]) -> float:
-    """The value of an expression over named numbers. Raises ValueError if it is not arithmetic, or too large."""
-    if len(expression) > _MAX_LENGTH:
-        raise ValueError(f"the expression has {len(expression)} characters; at most {_MAX_LENGTH} are allowed")
-    try:
-        return _compute(ast.parse(expression.strip(), mode="eval").body, names, 0)
-    except (ArithmeticError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as problem:
-        raise ValueError(f"{expression!r} is not arithmetic: {problem}") from problem
-
-
-def _compute(node: ast.expr, names: Mapping[str, float], depth: int) -> float:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"the expression nests deeper than {_MAX_DEPTH} levels")
-    value: Any = None
-    if isinstance(node, ast.Constant):
-        value = node.value
-    elif isinstance(node, ast.Name):
-        value = names[node.id]
-    else:
-        function, parts = _split(node)
-        value = function(*(_compute(part, names, depth + 1) for part in parts))
-    if not isinstance(value, int | float) or not abs(value) <= _MAX_SIZE:
-        raise ValueError(f"{ast.unparse(node)!r} is not a number of at most 2^64")
-    return value
-
-
-def _split(node: ast.expr) -> tuple[Callable[..., Any], list[ast.expr]]:
-    """The function that a part of an expression applies, and its arguments. Raises KeyError for anything else."""
-    match node:
-        case ast.BinOp(left=left, op=sign, right=right) | ast.Compare(left=left, ops=[sign], comparators=[right]):
-            return _OPERATORS[type(sign)], [left, right]
-        case ast.UnaryOp(op=sign, operand=operand):
-            return _OPERATORS[type(sign)], [operand]
-        case ast.BoolOp(op=sign, values=parts):
-            return _OPERATORS[type(sign)], parts
-        case ast.IfExp(test=test, body=body, orelse=other):
-            return (lambda condition, yes, no: yes if condition else no), [test, body, other]
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            return _FUNCTIONS[name], arguments
-    raise KeyError(ast.unparse(node))

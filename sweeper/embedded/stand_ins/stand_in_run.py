@@ -15,22 +15,18 @@ import numpy as np
 from PIL import Image
 
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.nodes import NODE_CLASSES, images, media_files, picture_files
+from sweeper.embedded.nodes import images, media_files, picture_files
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.picture_files import save_files, to_pil_images
-from sweeper.embedded.stand_ins.class_shape import ClassShape
+from sweeper.embedded.stand_ins.class_descriptions import ClassShape
 from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
-from sweeper.embedded.stand_ins.histories import find_kind, make_no_features, read_literal
-from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest, read_inputs
-from sweeper.embedded.stand_ins.output_values import join_images, make_output, transform_value
+from sweeper.embedded.stand_ins.histories import NodeReading, find_kind, read_inputs
+from sweeper.embedded.stand_ins.output_values import OutputRequest, join_images, make_output, transform_value
 from sweeper.embedded.validation import is_link
 
 Ui = dict[str, list[Any]]
-_MAX_LIST = 64  # items that an output with OUTPUT_IS_LIST gives
-_MAX_JOINED = 16  # items of an input list that are joined
-_MAX_ABOVE = 32  # nodes above a number that are read
-_ABOVE = 0.4  # how strongly they count, compared with the node's own inputs
+_MAX_LIST = 64  # items that an output with OUTPUT_IS_LIST gives, or that are joined
 _SHOWS: Final = re.compile(r"preview|show|display|compare|view", re.IGNORECASE)
 _ANIMATIONS: Final = re.compile(r"webp|gif|png", re.IGNORECASE)
 _FIRST_TAG: Final = 0x0110  # of EXIF, and those below: where ComfyUI writes the metadata of an animated WebP
@@ -43,41 +39,13 @@ def run_stand_in(shape: ClassShape, context: Context, inputs: Mapping[str, Any])
     """Make the outputs of a node from its inputs, and save what reaches it if it is an output node."""
     context.check()
     written = context.prompt.get(context.node_id, {}).get("inputs", {})
-    links = {
-        name: _read_nodes_above(context.prompt, written[name], value)
-        for name, value in inputs.items()
-        if is_link(written.get(name))
-    }
+    links = [name for name in inputs if is_link(written.get(name))]
     if shape.input_is_list:
         inputs = {name: _join_items(items) for name, items in inputs.items() if items}
     required, optional = shape.select_inputs(written)
     reading = read_inputs(shape.spec.class_type, {**required, **optional}, inputs, links)
     values = tuple(_iter_values(shape, context, reading))
     return NodeOutput(values, _save_inputs(context, reading) if shape.spec.is_output else None)
-
-
-def _read_nodes_above(prompt: Mapping[str, Any], link: list[Any], value: Any) -> Array:
-    """The features of everything that led to a text or number of a stand-in, which does not carry it, [F].
-
-    A value of the server's own classes says all that they know, and other values carry their history.
-    """
-    features = make_no_features()
-    items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str | int | float) for item in items):
-        return features
-    pending, visited = [link[0]], {link[0]}
-    while pending and len(visited) < _MAX_ABOVE:
-        node = prompt.get(pending.pop(0), {})
-        if node.get("class_type") in NODE_CLASSES:
-            continue
-        for name, given in node.get("inputs", {}).items():
-            if is_link(given):
-                if given[0] not in visited:
-                    visited.add(given[0])
-                    pending.append(given[0])
-            elif not name.endswith("filename_prefix"):
-                features += np.float32(_ABOVE) * read_literal(f"{node['class_type']}/{name}", given, {})
-    return features
 
 
 def _iter_values(shape: ClassShape, context: Context, reading: NodeReading) -> Iterator[Any]:
@@ -122,19 +90,11 @@ def _make_value(
 
 
 def _join_items(items: list[Any]) -> Any:
-    """One value of a list: pictures become a batch, texts and numbers the first one, others a list."""
+    """One value of a list: pictures become a batch, texts one text; of others the first one goes on."""
     kinds = {find_kind(item) for item in items}
-    if len(items) == 1:
-        return items[0]
     if kinds == {"IMAGE"}:
-        return join_images(items[: _MAX_JOINED * 4])
-    if kinds == {"MASK"}:
-        planes = [item.reshape(-1, *item.shape[-2:]) for item in items[:_MAX_JOINED]]
-        same = [plane for plane in planes if plane.shape[1:] == planes[0].shape[1:]]
-        return np.concatenate(same)
-    if kinds == {"STRING"}:
-        return ", ".join(items[:_MAX_JOINED])
-    return items[0]
+        return join_images(items[:_MAX_LIST])
+    return ", ".join(items[:_MAX_LIST]) if kinds == {"STRING"} else items[0]
 
 
 def _split_items(value: Any) -> list[Any]:
@@ -256,10 +216,9 @@ def mark_images(images: Array) -> Array:
     np.fill_diagonal(square, _DARK)
     marked = images.copy()
     bottom, right = max(height - side // 2, side), max(width - side // 2, side)
-    rows, columns = slice(bottom - side, bottom), slice(right - side, right)
+    corner = marked[:, bottom - side : bottom, right - side : right]
     if images.ndim == 3:
-        marked[:, rows, columns] = square
+        corner[:] = square
     else:
-        marked[:, rows, columns, :3] = square[..., None]
-        marked[:, rows, columns, 3:] = 1
+        corner[..., :3], corner[..., 3:] = square[..., None], 1
     return marked
