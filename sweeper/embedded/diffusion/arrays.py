@@ -1,14 +1,11 @@
-"""`Array`: any array of NumPy; noise that depends on its key alone; and resizing. Docstrings say shapes and units.
+"""`Array`: any array of NumPy; noise that depends on its key alone; resizing; and the parts of scenes.
 
-[B, C, h, w] is resized with the pixels of PyTorch's `interpolate` (align_corners=False, no antialiasing) and Pillow.
-Formulae: PyTorch's documentation of torch.nn.functional.interpolate; cubic convolution of Keys 1981 with a = -0.75
-(bicubic); the centre crop is ComfyUI's own (comfy/utils.py of 0.3.64).
+Docstrings say shapes and units. The centre crop is ComfyUI's own (comfy/utils.py of 0.3.64).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -45,26 +42,32 @@ def check_size(*shape: int) -> None:
         )
 
 
+_FILTERS = {
+    "nearest-exact": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bislerp": Image.Resampling.BICUBIC,  # ComfyUI turns latent vectors; ours are colours
+}
+
+
 def resize(images: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
-    """float32 [B, C, h, w] to [B, C, height, width]; `centre` first crops to the new aspect ratio.
+    """float32 [B, C, h, w] to [B, C, height, width] by Pillow; `centre` first crops to the new aspect ratio.
 
     Raises ValueError for an unknown method or a side below 1.
     """
     if width < 1 or height < 1:
         raise ValueError(f"cannot scale to {width} x {height}: each side must be at least 1")
-    check_size(*images.shape[:2], height, width)
+    if method not in _FILTERS:
+        raise ValueError(f"unsupported upscale method {method!r}; there are {', '.join(_FILTERS)}")
+    shape = *images.shape[:2], height, width
+    check_size(*shape)
     if centre:
         images = _crop_to_aspect(images, width, height)
-    if method == "lanczos":
-        return _lanczos(images, width, height)
-    method = "bicubic" if method == "bislerp" else method  # ComfyUI turns latent vectors; ours are colours
-    if method not in _AXES:
-        raise ValueError(
-            f"unsupported upscale method {method!r}; there are {', '.join([*_AXES, 'lanczos', 'bislerp'])}"
-        )
-    along = _AXES[method]
-    rows = along(images.swapaxes(2, 3), height).swapaxes(2, 3)
-    return np.ascontiguousarray(along(rows, width), np.float32)
+    planes = np.ascontiguousarray(images, np.float32).reshape(-1, *images.shape[2:])
+    resized = [np.asarray(Image.fromarray(plane).resize((width, height), _FILTERS[method])) for plane in planes]
+    return np.array(resized, np.float32).reshape(shape)
 
 
 def _crop_to_aspect(images: Array, width: int, height: int) -> Array:
@@ -73,74 +76,6 @@ def _crop_to_aspect(images: Array, width: int, height: int) -> Array:
     x = round((old_width - old_width * (new / old)) / 2) if old > new else 0
     y = round((old_height - old_height * (old / new)) / 2) if old < new else 0
     return images[:, :, y : old_height - y, x : old_width - x]
-
-
-def _sample_positions(size: int, new: int) -> Array:
-    """Where the centres of the new pixels lie among the old ones, float32 as in PyTorch."""
-    return (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new) - np.float32(0.5)
-
-
-def _nearest(images: Array, new: int) -> Array:
-    size = images.shape[-1]
-    position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new)
-    return images[..., np.minimum(position.astype(np.intp), size - 1)]
-
-
-def _bilinear(images: Array, new: int) -> Array:
-    size = images.shape[-1]
-    position = np.maximum(_sample_positions(size, new), 0)
-    low = np.minimum(position.astype(np.intp), size - 1)
-    share = position - low.astype(np.float32)
-    high = np.minimum(low + 1, size - 1)
-    return np.asarray(images[..., low] * (1 - share) + images[..., high] * share)
-
-
-def _bicubic(images: Array, new: int) -> Array:
-    size, a = images.shape[-1], -0.75
-    position = _sample_positions(size, new)
-    first = np.floor(position)
-    t = position - first
-    total = np.zeros((*images.shape[:-1], new), np.float32)
-    for tap in range(-1, 3):
-        x = np.abs(t - tap)
-        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-        weight = near if tap in (0, 1) else far
-        total += images[..., np.clip(first.astype(np.intp) + tap, 0, size - 1)] * weight.astype(np.float32)
-    return total
-
-
-def _find_touched(size: int, new: int) -> tuple[Array, Array]:
-    """First old pixel that each new one touches, and how many."""
-    index = np.arange(new)
-    start = index * size // new
-    return start, -(-(index + 1) * size // new) - start
-
-
-def _area(images: Array, new: int) -> Array:
-    """Adaptive average pooling: each new pixel is the mean of all old ones that it touches."""
-    start, count = _find_touched(images.shape[-1], new)
-    end = start + count
-    sums = np.concatenate([np.zeros((*images.shape[:-1], 1)), np.cumsum(images, axis=-1, dtype=np.float64)], axis=-1)
-    return np.asarray((sums[..., end] - sums[..., start]) / count)
-
-
-_AXES: dict[str, Callable[[Array, int], Array]] = {
-    "nearest-exact": _nearest,
-    "bilinear": _bilinear,
-    "area": _area,
-    "bicubic": _bicubic,
-}
-
-
-def _lanczos(images: Array, width: int, height: int) -> Array:
-    """Pillow's Lanczos on 8-bit pictures, as ComfyUI does it."""
-    resized = []
-    for image in images:
-        pixels = np.clip(255.0 * np.moveaxis(image, 0, -1), 0, 255).astype(np.uint8)
-        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        array = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), np.float32) / np.float32(255)
-        resized.append(np.moveaxis(array.reshape(height, width, -1), -1, 0))
-    return np.ascontiguousarray(np.stack(resized))
 
 
 # --- scenes ----------------------------------------------------------------------------------------------------------

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
-from sweeper.embedded.diffusion.arrays import Array, draw_normal, smooth
+from sweeper.embedded.diffusion.arrays import Array, draw_normal, resize, smooth
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.vocabulary import to_yuv, yuv_to_rgb
 
@@ -29,9 +28,7 @@ _STILL = 0.5  # latent distance at which a residue has lost 63% of its weight
 
 def enlarge(image: Array) -> Array:
     """[C, h, w] to [C, 8h, 8w] by Catmull-Rom (Pillow's bicubic filter)."""
-    size = image.shape[2] * FACTOR, image.shape[1] * FACTOR
-    planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in image]
-    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC)) for plane in planes])
+    return resize(image[None], image.shape[2] * FACTOR, image.shape[1] * FACTOR, "bicubic")[0]
 
 
 def _local(image: Array, *, lightest: bool) -> Array:

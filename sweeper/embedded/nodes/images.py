@@ -1,4 +1,6 @@
-"""Image nodes: IMAGE is float32 [B, H, W, C], 0-1. Pixels, sizes and orders are ComfyUI 0.3.64's."""
+"""Image nodes: IMAGE is float32 [B, H, W, C], 0-1. Sizes and orders are ComfyUI 0.3.64's, and so are the pixels, but
+for those of a picture in a new size: Pillow makes it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def empty(width: int, height: int, batch_size: int = 1, color: int = 0) -> Array
 
 
 def resize_image(image: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
-    """IMAGE [B, h, w, C] to [B, height, width, C]; see `scaling.resize`."""
+    """IMAGE [B, h, w, C] to [B, height, width, C]; see `arrays.resize`."""
     planes = resize(np.moveaxis(image, -1, 1), width, height, method, centre=centre)
     return np.ascontiguousarray(np.moveaxis(planes, 1, -1))
 

@@ -27,34 +27,10 @@ def test_nearest_exact_takes_the_pixel_under_each_centre() -> None:
     assert resize(plane([[0, 1]]), 5, 1, "nearest-exact").ravel().tolist() == [0, 0, 1, 1, 1]
 
 
-def test_bilinear_has_pytorchs_centres_and_clamped_edges() -> None:
-    # The values of PyTorch's interpolate for doubling with align_corners false.
-    result = resize(plane([[0, 1, 4, 2]]), 8, 1, "bilinear").ravel()
-    assert result.tolist() == pytest.approx([0, 0.25, 0.75, 1.75, 3.25, 3.5, 2.5, 2])
-    # Without antialiasing, a reduction by 4 reads only two neighbours.
-    assert resize(plane([[0, 8, 2, 0, 0, 0, 0, 0]]), 2, 1, "bilinear").ravel().tolist() == pytest.approx([5, 0])
-
-
-def test_bicubic_is_cubic_convolution_with_a_minus_three_quarters() -> None:
-    def kernel(x: float, a: float = -0.75) -> float:
-        x = abs(x)
-        if x <= 1:
-            return (a + 2) * x**3 - (a + 3) * x**2 + 1
-        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
-
-    row = [0.0, 1.0, 4.0, 2.0, 7.0]
-    expected = []
-    for new in range(10):
-        position = (new + 0.5) / 2 - 0.5
-        base = int(np.floor(position))
-        taps = range(base - 1, base + 3)
-        expected.append(sum(row[min(max(tap, 0), 4)] * kernel(position - tap) for tap in taps))
-    assert resize(plane([row]), 10, 1, "bicubic").ravel().tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_area_is_the_mean_of_every_touched_pixel() -> None:
-    # adaptive_avg_pool from 5 to 3: [0, 2), [1, 4), [3, 5)
-    assert resize(plane([[1, 2, 3, 4, 5]]), 3, 1, "area").ravel().tolist() == pytest.approx([1.5, 3, 4.5])
+def test_bilinear_has_clamped_edges_and_area_is_a_mean() -> None:
+    doubled = resize(plane([[0, 1, 4, 2]]), 8, 1, "bilinear").ravel()
+    assert doubled.tolist() == pytest.approx([0, 0.25, 0.75, 1.75, 3.25, 3.5, 2.5, 2])
+    assert resize(plane([[1, 3, 5, 7]]), 2, 1, "area").ravel().tolist() == pytest.approx([2, 6])
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.sampled_from(["nearest-exact", "bilinear", "area", "bicubic"]))
@@ -78,16 +54,6 @@ def test_the_centre_crop_keeps_the_new_aspect_ratio(context: Any) -> None:
     image[:, :, 4:8] = 1
     cropped = context.run("ImageScale", image=image, upscale_method="bilinear", width=4, height=4, crop="center")
     assert np.array_equal(cropped, np.ones((1, 4, 4, 3), np.float32))
-
-
-def test_lanczos_equals_pillow_at_8_bits(context: Any) -> None:
-    from PIL import Image
-
-    image = picture(1, 12, 16, 3)
-    result = context.run("ImageScaleBy", image=image, upscale_method="lanczos", scale_by=0.5)
-    pixels = np.clip(255.0 * image[0], 0, 255).astype(np.uint8)
-    expected = Image.fromarray(pixels).resize((8, 6), Image.Resampling.LANCZOS)
-    assert np.array_equal(np.round(result[0] * 255).astype(np.uint8), np.asarray(expected))
 
 
 def convolve(image: Any, radius: int, sigma: float) -> Any:
