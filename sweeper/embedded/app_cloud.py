@@ -28,7 +28,9 @@ from sweeper.embedded.http_helpers import (
     cut_page,
     error_response,
     format_time,
+    is_right_key,
     json_response,
+    read_bearer,
     read_body,
     read_integer,
     read_object,
@@ -49,7 +51,6 @@ from sweeper.embedded.jobs import (
     select_jobs,
 )
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
-from sweeper.embedded.request_guard import is_right_key, read_bearer
 from sweeper.embedded.service import Service
 from sweeper.embedded.validation import is_canonical_id
 from sweeper.model.bounded_json import parse_json

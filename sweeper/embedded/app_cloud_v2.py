@@ -22,10 +22,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from sweeper.embedded.account import make_credits_header
-from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA, Connection
 from sweeper.embedded.http_helpers import (
+    DropError,
     RequestRefusedError,
     RouteRow,
     error_response,
@@ -36,8 +36,7 @@ from sweeper.embedded.http_helpers import (
     refuse_as,
 )
 from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, get_status_word
-from sweeper.embedded.media_routes import UrlSigner
-from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.media_routes import AssetRoutes, UrlSigner
 from sweeper.embedded.service import Service
 
 # What the status of `/api/jobs` is called here, unless the state has a name of its own.

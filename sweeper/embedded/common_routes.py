@@ -20,6 +20,7 @@ from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
 from sweeper.embedded.http_helpers import (
     MAX_BODY,
+    DropError,
     RequestRefusedError,
     RouteRow,
     json_response,
@@ -30,7 +31,6 @@ from sweeper.embedded.http_helpers import (
 )
 from sweeper.embedded.jobs import ServerJob, now_ms
 from sweeper.embedded.media_routes import MediaRoutes
-from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.scenario import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.service import Service
 from sweeper.embedded.stand_ins.class_descriptions import list_model_files, make_object_info

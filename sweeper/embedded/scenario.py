@@ -4,23 +4,21 @@
 set single faults directly, see `faults.py`.) Each decision depends on the seed and on the number of earlier decisions
 of its kind, never on the clock, so that a rehearsal can be repeated.
 
-`README.md` has the keys with their meanings.
+`scenario.schema.json` has the keys and their values, `README.md` their meanings.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.errors import UsageError
 from sweeper.model.money import UNKNOWN_AMOUNT, Amount, parse_usd
 from sweeper.model.node_classes.price_badge import JsonataError, JsonataExpression, PriceCalculator, parse_price_badge
 from sweeper.model.source import Source
-from sweeper.schemas.values import is_integer, is_number
-from sweeper.wording import suggest
+from sweeper.schemas import find_schema_problems
+from sweeper.schemas.values import KeyPath
 
 # Subscription -> number of jobs that run at once, by Cloud's documentation.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
@@ -84,21 +82,19 @@ class Scenario:
         if not isinstance(data, Mapping):
             message = f"is not a scenario: give a mapping such as 'latency: 0.1', not {type(data).__name__}"
             raise UsageError(source.make_problem((), message))
-        names = [field.name for field in fields(cls)]
+        wrong: list[tuple[KeyPath, str]] = find_schema_problems("scenario", data)
         values: dict[str, Any] = {}
-        wrong: list[tuple[str, str]] = []
-        for key, value in data.items():
-            if key not in names:
-                wrong.append((str(key), f"unknown key '{key}'{suggest(str(key), names)}"))
-                continue
+        for key in data.keys() - {path[0] for path, _ in wrong}:
             try:
-                values[key] = _PARSERS[key](value)
+                values[key] = _convert(key, data[key])
             except ValueError as problem:
-                wrong.append((key, f"{problem}, not {value!r}"))
+                wrong.append(((key,), f"{problem}, not {data[key]!r}"))
         if "tier" in data and "concurrency" in data:
-            wrong.append(("tier", "`tier` and `concurrency` both say how many jobs run at once; give one"))
+            wrong.append((("tier",), "`tier` and `concurrency` both say how many jobs run at once; give one"))
         if wrong:
-            raise UsageError(source.make_problem((key,), message) for key, message in wrong)
+            order = list(data)
+            wrong.sort(key=lambda found: order.index(found[0][0]))
+            raise UsageError(source.make_problem(path, message) for path, message in wrong)
         return cls(**values)
 
     @property
@@ -107,27 +103,20 @@ class Scenario:
         return self.concurrency if self.tier is None else TIERS[self.tier]
 
 
-def _require(value: Any, is_valid: bool, rule: str) -> Any:
-    if not is_valid:
-        raise ValueError(rule)
-    return value
-
-
-def _parse_number(value: Any, maximum: float, rule: str) -> float:
-    """Parse a number from 0 to `maximum`. Raises ValueError with the rule."""
-    return float(_require(value, is_number(value) and 0 <= value <= maximum, rule))
+def _convert(key: str, value: Any) -> Any:
+    """The value of a field from a valid value of its key. Raises ValueError."""
+    if key.endswith("_seconds") or key == "latency":
+        return _parse_each(value, _parse_span) if isinstance(value, dict) else _parse_span(value)
+    if key in {"price_per_second", "balance"}:
+        return _parse_sum(value)
+    return _parse_each(value, _parse_badge) if key == "prices" else value
 
 
 def _parse_span(value: Any) -> Span:
-    rule = "must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]"
-    spans = value if isinstance(value, list) else [value, value]
-    seconds = [_parse_number(part, sys.float_info.max, rule) for part in spans]
-    is_range = len(seconds) == 2 and seconds[0] <= seconds[1]
-    return tuple(_require(seconds, is_range, "must be a range [from, to] in seconds"))
-
-
-def _parse_node_seconds(value: Any) -> Span | Mapping[str, Span]:
-    return _parse_each(value, _parse_span) if isinstance(value, dict) else _parse_span(value)
+    low, high = value if isinstance(value, list) else (value, value)
+    if low > high:
+        raise ValueError("must be a range [from, to] in seconds")
+    return float(low), float(high)
 
 
 def _parse_each(value: dict[Any, Any], parse: Callable[[Any], Any]) -> dict[str, Any]:
@@ -141,32 +130,11 @@ def _parse_each(value: dict[Any, Any], parse: Callable[[Any], Any]) -> dict[str,
     return parsed
 
 
-def _parse_integer(value: Any, minimum: int) -> int:
-    number: int = _require(value, is_integer(value) and value >= minimum, f"must be a whole number, {minimum} or more")
-    return number
-
-
-def _parse_word(value: Any, words: Collection[str]) -> str:
-    return str(_require(value, isinstance(value, str) and value in words, f"must be one of {', '.join(words)}"))
-
-
-def _parse_exception_name(value: Any) -> str:
-    is_name = isinstance(value, str) and value.isidentifier()
-    return str(_require(value, is_name, "must be the name of an exception, such as OOMError"))
-
-
 def _parse_sum(value: Any) -> float:
     try:
         return float(parse_usd(value))
     except UsageError:
         raise ValueError("must be an amount in dollars such as 0.03 USD") from None
-
-
-def _parse_prices(value: Any) -> dict[str, Any]:
-    """Parse the `prices` of a scenario: class -> badge, from amounts and badges."""
-    is_mapping = isinstance(value, dict) and all(isinstance(name, str) for name in value)
-    _require(value, is_mapping, "must be a mapping of node classes such as {Flux2ProImageNode: 0.03 USD}")
-    return _parse_each(value, _parse_badge)
 
 
 def _parse_badge(price: Any) -> Any:
@@ -178,7 +146,8 @@ def _parse_badge(price: Any) -> Any:
         return {"engine": "jsonata", "depends_on": {"widgets": [], "inputs": [], "input_groups": []}, "expr": expr}
     badge = parse_price_badge(price)
     assert badge is not None, "it is a mapping"
-    _require(badge, not badge.error, str(badge.error))
+    if badge.error:
+        raise ValueError(str(badge.error))
     try:
         JsonataExpression(badge.expr)
     except JsonataError as problem:
@@ -193,24 +162,6 @@ def compute_price(badge: Any, values: Mapping[str, Any], inputs: Mapping[str, An
         return UNKNOWN_AMOUNT
     plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
     return PriceCalculator().compute(parsed, plain, inputs).amount
-
-
-_parse_share = partial(_parse_number, maximum=1, rule="must be a share from 0 to 1")
-_parse_count = partial(_parse_integer, minimum=0)
-_PARSERS: Mapping[str, Any] = {
-    **dict.fromkeys(("latency", "job_seconds", "model_seconds", "capacity_seconds"), _parse_span),
-    **dict.fromkeys(("failure_rate", "error_rate", "drop_rate", "refusal_rate", "cancel_rate"), _parse_share),
-    **dict.fromkeys(("seed", "credits", "queue_bound"), _parse_count),
-    **dict.fromkeys(("price_per_second", "balance"), _parse_sum),
-    "node_seconds": _parse_node_seconds,
-    "tier": partial(_parse_word, words=TIERS),
-    "concurrency": partial(_parse_integer, minimum=1),
-    "failure_type": _parse_exception_name,
-    "refusal": partial(_parse_word, words=REFUSALS),
-    "noise": partial(_parse_number, maximum=255, rule="must be a standard deviation from 0 to 255, such as 0.5"),
-    "prices": _parse_prices,
-    "tells_charges": lambda value: _require(value, isinstance(value, bool), "must be true or false"),
-}
 
 
 def make_refusal(kind: str, graph: Any, retry_after: float) -> tuple[dict[str, Any], int, dict[str, str]]:

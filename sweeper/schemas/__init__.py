@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def find_schema_file(name: str) -> Path:
-    """Return the absolute path of the schema `experiment`, `slots`, `workflow` or `lock`."""
+    """Return the absolute path of the schema `experiment`, `slots`, `workflow`, `lock` or `scenario`."""
     return Path(__file__).resolve().with_name(f"{name}.schema.json")
 
 

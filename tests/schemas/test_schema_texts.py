@@ -20,7 +20,7 @@ from sweeper.schemas import find_schema_problems, load_schema
 from tests import ROOT
 from tests.schemas.subschemas import find_description, iter_keys, iter_subschemas
 
-NAMES = ("experiment", "slots", "workflow", "lock")
+NAMES = ("experiment", "slots", "workflow", "lock", "scenario")
 EXPERIMENT = load_schema("experiment")
 DEFINITIONS = EXPERIMENT["$defs"]
 FORMS = {
