@@ -10,7 +10,7 @@ A level is the share of noise in a latent: 1 at the start of a schedule, 0 at it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -110,15 +110,6 @@ class Canvas:
     mask: Array | None = None  # [B, 1, h, w], 1 where the picture may change
 
 
-@dataclass(frozen=True, slots=True)
-class Painting:
-    """What a run leaves: latents with the noise that it left in, without that noise, and the effort so far."""
-
-    noisy: Array
-    clean: Array
-    effort: float
-
-
 def draw_layouts(seed: int, items: tuple[int, ...]) -> Array:
     """The random part of the layout of each picture, [B, P]."""
     return np.stack([draw_normal(seed, item, _LAYOUT, (PARAMETERS,)) for item in items])
@@ -126,10 +117,11 @@ def draw_layouts(seed: int, items: tuple[int, ...]) -> Array:
 
 def paint(
     guider: Guider, hand: Hand, levels: Array, canvas: Canvas, *, noisy: bool, report: Callable[[int, Array], None]
-) -> Painting:
+) -> tuple[Array, Canvas]:
     """Run a sampler over `levels` [n + 1]. `noisy`: add noise first. `report(step, estimate)` is called for each step.
 
-    Raises ValueError for a picture that is too large, and for an embedding of another model.
+    Returns the latents with the noise that is left in them, and the canvas without it, for a later run. Raises
+    ValueError for a picture that is too large, and for an embedding of another model.
     """
     start, end = float(levels[0]), float(levels[-1])
     effort = canvas.effort + float((1.5 - levels[:-1]).sum())
@@ -152,7 +144,8 @@ def paint(
     for step in range(count):
         report(step, coarse[0] + (clean[0] - coarse[0]) * np.float32((step + 1) / count))
     left = clean * np.float32(1 - end) + _draw_pixels(canvas) * np.float32(SCALE * end / 2) if end > 0 else clean
-    return Painting(np.ascontiguousarray(left, np.float32), np.ascontiguousarray(clean, np.float32), effort)
+    later = replace(canvas, samples=np.ascontiguousarray(clean, np.float32), effort=effort)
+    return np.ascontiguousarray(left, np.float32), later
 
 
 def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends: Array) -> Array:
@@ -168,7 +161,6 @@ def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends:
     turn = float(bends.mean())
     negative = [pool(embedding) for embedding, _ in guider.negative or []]
     avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
-    reference = _find_reference(negative, layouts, height, width)
     scene = np.zeros(canvas.samples.shape, np.float32)
     for embedding, options in guider.positive:
         features = pool(embedding) + np.array(guider.model.style, np.float32)
@@ -178,7 +170,7 @@ def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends:
         distilled = max(float(options.get("guidance", 0.0) or 0.0) - 1, 0.0)
         push = _GUIDANCE * (1 + 0.5 * turn) * ((guider.cfg - 1) * hand.guidance + distilled)
         contrast = np.float32(_UNGUIDED * (1 + hand.touch[0] - 0.2 * turn))
-        part = part * contrast + (part - reference) * (_GUIDED * np.float32(push))
+        part *= contrast + _GUIDED * np.float32(push)
         part[:, 1:] *= 1 + hand.touch[1]
         facets = max(0.0, 0.4 + 0.8 * float(np.tanh(features[INDEX["facets"]]))) * (1 + 4 * hand.touch[2])
         part += _draw_tones(canvas, hand, bends) * (_TONES * np.float32(facets * (1 - blur)))
@@ -208,17 +200,6 @@ def _subtract_avoided(features: Array, avoided: Array) -> Array:
     for channel in "uv":  # a colour to avoid is taken out of the subject's too
         features[INDEX[f"subject_{channel}"]] -= np.float32(0.6) * avoided[INDEX[f"tint_{channel}"]]
     return features
-
-
-def _find_reference(negative: list[Array], layouts: Array, height: int, width: int) -> Array:
-    """What guidance pushes away from, [B, 3, h, w]: broadly what a negative prompt shows, grey without one."""
-    total: Array = np.zeros((len(layouts), 3, 1, 1), np.float32)
-    for features in negative:
-        amount = float(np.tanh(np.abs(features).sum() / 2))
-        if amount:
-            broad = resize(_compose_all(features, layouts, 8, 8), width, height, "bilinear")
-            total = total + broad * np.float32(amount / len(negative))
-    return total
 
 
 def _coarsen(scene: Array) -> Array:

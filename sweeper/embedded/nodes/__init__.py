@@ -130,12 +130,6 @@ def _offers_nothing(spec: list[Any]) -> bool:
     return isinstance(choices, list) and not choices
 
 
-def _find_fingerprint(name: str) -> Callable[..., Any] | None:
-    if name == "SaveImageWebsocket":  # what is sent and kept nowhere is sent each time
-        return lambda _folders, /, **_inputs: time.time()
-    return hash_files(INPUT_FILES[name]) if name in INPUT_FILES else None
-
-
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
     required: dict[str, list[Any]] = record["input"].get("required", {})
     offered = {
@@ -143,11 +137,14 @@ def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
         for key, spec in required.items()
         if key in _OFFERED and _offers_nothing(spec)
     }
+    fingerprint: Callable[..., Any] | None = hash_files(INPUT_FILES[name]) if name in INPUT_FILES else None
+    if name == "SaveImageWebsocket":  # what is sent and kept nowhere is sent each time
+        fingerprint = lambda _folders, /, **_inputs: time.time()  # noqa: E731
     return make_node_class(
         name,
         {**record, "input": {**record["input"], "required": {**required, **offered}}},
         FUNCTIONS[name],
-        fingerprint=_find_fingerprint(name),
+        fingerprint=fingerprint,
         input_files=INPUT_FILES.get(name, {}),
         models=frozenset(offered),
     )

@@ -41,22 +41,6 @@ class SeededNoise:
     seed: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unfinished:
-    """What a later run needs to continue a picture: its latent with noise, and a canvas with the one without."""
-
-    samples: Array
-    canvas: Canvas
-
-
-def _prepare_samples(latent: Latent) -> Array:
-    """The latent's array with this model's 4 channels; an empty latent of another family is refilled."""
-    samples: Array = latent["samples"]
-    if samples.ndim not in {4, 5} or (np.any(samples) and samples.shape[1] != 4):
-        raise ValueError(f"this model takes latents [B, 4, h, w] or [B, 4, t, h, w]; not {list(samples.shape)}")
-    return samples if np.any(samples) else np.zeros((samples.shape[0], 4, *samples.shape[2:]), np.float32)
-
-
 def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
     """The latent's noise mask as [B, 1, h, w], or None."""
     mask = latent.get("noise_mask")
@@ -69,7 +53,7 @@ def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
 
 def _make_canvas(latent: Latent, samples: Array, seed: int, *, noisy: bool) -> Canvas:
     """The latent as [B, 4, h, w]; the latents of a film follow each other, and its layout drifts slowly."""
-    items, length = tuple(range(len(samples))), 1
+    items = tuple(range(len(samples)))
     layouts = draw_layouts(seed, items)
     if samples.ndim == 5:
         length = samples.shape[2]
@@ -79,44 +63,43 @@ def _make_canvas(latent: Latent, samples: Array, seed: int, *, noisy: bool) -> C
         layouts = np.repeat(layouts, length, axis=0) * np.cos(angle) + np.repeat(aim, length, axis=0) * np.sin(angle)
         samples = np.ascontiguousarray(np.moveaxis(samples, 2, 1)).reshape(-1, 4, *samples.shape[3:])
     mask = _prepare_mask(latent, samples)
-    before = latent.get("unfinished")
-    if isinstance(before, Unfinished) and before.samples is latent["samples"]:
-        samples = before.canvas.samples
-        if not noisy:
-            return replace(before.canvas, mask=mask)
-    return Canvas(samples, layouts, seed, items, mask=mask)
-
-
-def _unfold_frames(flat: Array, like: Array) -> Array:
-    """Frames in a row as [B, 4, t, h, w] again, where `like` is a film's."""
-    if like.ndim == 4:
-        return flat
-    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, like.shape[2], *flat.shape[1:]), 1, 2))
-
-
-def _make_preview(estimate: Array) -> Image.Image:
-    """A small picture of an estimate [4, h, w]: its colours, one pixel per latent pixel."""
-    rgb = yuv_to_rgb(estimate[:3] / np.float32(SCALE))
-    return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
+    left, before = latent.get("unfinished") or (None, None)
+    if left is not latent["samples"] or before is None:
+        return Canvas(samples, layouts, seed, items, mask=mask)
+    return Canvas(before.samples, layouts, seed, items, mask=mask) if noisy else replace(before, mask=mask)
 
 
 def run_sampler(
     context: Context, guider: Guider, sampler: Hand, levels: Array, latent: Latent, seed: int, *, noisy: bool
 ) -> tuple[Latent, Latent]:
-    """Sample; the latent that results, and the same without the noise that is left in it."""
-    shaped, total = _prepare_samples(latent), len(levels) - 1
+    """Sample; the latent that results, and the same without the noise that is left in it.
+
+    An empty latent of another family is refilled. `unfinished` has the latent with noise and the canvas without, from
+    which a later run continues.
+    """
+    samples, total = latent["samples"], len(levels) - 1
+    if samples.ndim not in {4, 5} or (np.any(samples) and samples.shape[1] != 4):
+        raise ValueError(f"this model takes latents [B, 4, h, w] or [B, 4, t, h, w]; not {list(samples.shape)}")
+    if not np.any(samples):
+        samples = np.zeros((samples.shape[0], 4, *samples.shape[2:]), np.float32)
     if total < 1:
-        return {**latent, "samples": shaped}, {**latent, "samples": shaped}
-    canvas = _make_canvas(latent, shaped, seed, noisy=noisy)
+        return {**latent, "samples": samples}, {**latent, "samples": samples}
 
     def report(step: int, estimate: Array) -> None:
-        context.progress(step + 1, total, _make_preview(estimate))
+        rgb = np.moveaxis(yuv_to_rgb(estimate[:3] / np.float32(SCALE)), 0, -1)
+        preview = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+        context.progress(step + 1, total, preview)
 
     context.check()
-    painting = paint(guider, sampler, levels, canvas, noisy=noisy, report=report)
-    result, clean = (_unfold_frames(latents, shaped) for latents in (painting.noisy, painting.clean))
-    later = replace(canvas, samples=painting.clean, effort=painting.effort)
-    unfinished = Unfinished(result, later) if levels[-1] > 0 else None
+    canvas = _make_canvas(latent, samples, seed, noisy=noisy)
+    left, later = paint(guider, sampler, levels, canvas, noisy=noisy, report=report)
+    result, clean = left, later.samples
+    if samples.ndim == 5:
+        result, clean = (
+            np.ascontiguousarray(np.moveaxis(flat.reshape(-1, samples.shape[2], *flat.shape[1:]), 1, 2))
+            for flat in (left, later.samples)
+        )
+    unfinished = (result, later) if levels[-1] > 0 else None
     return {**latent, "samples": result, "unfinished": unfinished}, {**latent, "samples": clean, "unfinished": None}
 
 
@@ -216,13 +199,8 @@ def upscale(samples: Latent, upscale_method: str, width: int, height: int, crop:
     array = get_picture_samples(samples)
     if width == 0 and height == 0:
         return samples
-    if width == 0:
-        height = max(64, height)
-        width = max(64, round(array.shape[3] * height / array.shape[2]))
-    elif height == 0:
-        width = max(64, width)
-        height = max(64, round(array.shape[2] * width / array.shape[3]))
-    width, height = max(64, width), max(64, height)
+    ratio = array.shape[3] / array.shape[2]
+    width, height = max(64, width or round(max(64, height) * ratio)), max(64, height or round(max(64, width) / ratio))
     resized = resize(array, width // 8, height // 8, upscale_method, centre=crop == "center")
     return {**samples, "samples": resized}
 

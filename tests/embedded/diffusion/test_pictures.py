@@ -44,7 +44,7 @@ def latent(
     guider = Guider(model, [[models.embed(clip, prompt), {}]], [[models.embed(clip, negative), {}]], cfg)
     canvas = Canvas(np.zeros((1, 4, side, side), np.float32), draw_layouts(seed, (0,)), seed, (0,))
     levels = make_levels(scheduler, steps, model.shift)
-    return paint(guider, find_hand(sampler), levels, canvas, noisy=True, report=lambda *_: None).noisy
+    return paint(guider, find_hand(sampler), levels, canvas, noisy=True, report=lambda *_: None)[0]
 
 
 def picture(prompt: str = "a red fox in the snow", *, checkpoint: str = PAINT, **axes: Any) -> Any:
