@@ -146,8 +146,7 @@ def save_video(context: Context, *, video: Film, filename_prefix: str, **_form: 
     def write(file: BinaryIO, film: Film) -> None:
         _write_mp4(context, file, film)
 
-    height, width = video.images.shape[1:3]
-    saved = save_files(context, filename_prefix, ".mp4", [video], write, size=(width, height))
+    saved = save_files(context, filename_prefix, ".mp4", [video], write)
     return NodeOutput((video,), ui={"images": saved, "animated": [True]})
 
 

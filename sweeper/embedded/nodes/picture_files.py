@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -87,8 +86,7 @@ def _save_pngs(
     def write(file: BinaryIO, picture: Image.Image) -> None:
         picture.save(file, format="PNG", pnginfo=info, compress_level=compress_level)
 
-    size = images[0].shape[1], images[0].shape[0]
-    saved = save_files(context, prefix, ".png", to_pil_images(images), write, size=size, temporary=temporary)
+    saved = save_files(context, prefix, ".png", to_pil_images(images), write, temporary=temporary)
     return NodeOutput((images,), ui={"images": saved})
 
 
@@ -124,15 +122,11 @@ def preview_mask(context: Context, mask: Array) -> NodeOutput:
 
 def preview_any(source: Any = None) -> NodeOutput:
     """PreviewAny: a value as text, JSON where it has a form in it, shown and passed on."""
-    if isinstance(source, str):
-        text = source
-    elif isinstance(source, bool | int | float):
+    try:
+        text = source if isinstance(source, str) else json.dumps(source)
+    except (TypeError, ValueError):
         text = str(source)
-    else:
-        try:
-            text = json.dumps(source)
-        except (TypeError, ValueError):
-            text = str(source)
+    text = str(source) if isinstance(source, bool | float) else text  # not `true` and `NaN`
     return NodeOutput((text,), ui={"text": [text]})
 
 
@@ -149,17 +143,6 @@ def load_mask(context: Context, image: str, channel: str) -> Array:
 
 
 # --- names of saved files --------------------------------------------------------------------------------------------
-
-
-def _fill_tokens(prefix: str, width: int, height: int) -> str:
-    """%width%, %height% and the parts of the local time; other tokens are the web interface's to fill."""
-    now = time.localtime()
-    tokens = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
-    parts = {"month": now.tm_mon, "day": now.tm_mday, "hour": now.tm_hour, "minute": now.tm_min, "second": now.tm_sec}
-    tokens |= {name: f"{value:02d}" for name, value in parts.items()}
-    for name, value in tokens.items():
-        prefix = prefix.replace(f"%{name}%", value)
-    return prefix
 
 
 def _split_prefix(prefix: str, root: Path) -> tuple[str, str]:
@@ -205,24 +188,22 @@ def save_files(
     items: Iterable[Any],
     write: Callable[[BinaryIO, Any], object],
     *,
-    size: tuple[int, int] = (0, 0),
     temporary: bool = False,
 ) -> list[dict[str, str]]:
     """Save a file `<prefix>_<number>_<suffix>` for each item by `write(file, item)`.
 
-    `size`: width and height, for %width% and %height%; %batch_num% is the index of an item. `temporary`: to previews.
-    Returns the files as a node's `ui` names them. Raises Exception for a prefix that climbs out of the folder. If
-    `write` raises, its file does not stay.
+    `temporary`: to previews. Returns the files as a node's `ui` names them. Raises Exception for a prefix that climbs
+    out of the folder. If `write` raises, its file does not stay.
     """
     root = (context.temp_dir if temporary else context.output_dir).resolve()
-    subfolder, name = _split_prefix(_fill_tokens(prefix, *size), root)
+    subfolder, name = _split_prefix(prefix, root)
     folder = root / subfolder
     folder.mkdir(parents=True, exist_ok=True)
     counter = _next_counter(folder, name)
     saved = []
-    for number, item in enumerate(items):
+    for item in items:
         context.check()
-        path, counter = _reserve_file(folder, name.replace("%batch_num%", str(number)), counter, suffix)
+        path, counter = _reserve_file(folder, name, counter, suffix)
         try:
             with atomic_write(path) as file:
                 write(file, item)

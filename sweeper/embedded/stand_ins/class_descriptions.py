@@ -57,11 +57,6 @@ class ClassShape:
             return ""
         return (declared.autogrow_inputs[0] if declared.autogrow_inputs else declared).match_template
 
-    def is_free(self, name: str) -> bool:
-        """Whether an input takes every type."""
-        declared = self.spec.inputs.get(name)
-        return declared is None or declared.takes_anything
-
 
 def _convert_spec(spec: DescribedInput) -> InputSpec:
     """An input as the server checks it. What a real server does not check takes everything."""
@@ -270,6 +265,7 @@ _TYPES: Final = (
         "UPSCALE_MODEL",
     )),
 )  # fmt: skip
+_JSON_TYPES: Final = {bool: "BOOLEAN", float: "FLOAT", int: "INT", str: "STRING"}
 _NUMBERED: Final = re.compile(r"[_ .]?\d+$")
 _Nodes = Mapping[str, Mapping[str, Any]]
 _Classes = Mapping[str, NodeClass]
@@ -314,7 +310,7 @@ def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> 
     for node in nodes.values():
         for name, value in node["inputs"].items():
             if node["class_type"] in inputs:
-                inputs[node["class_type"]].setdefault(name, _declare_input(value))
+                inputs[node["class_type"]].setdefault(name, [_JSON_TYPES.get(type(value), ANY), {}])
             if not is_link(value):
                 continue
             feeding.add(value[0])
@@ -340,11 +336,6 @@ def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> 
         spec = NodeInfo.from_object_info({class_type: declared}).classes[class_type]
         classes[class_type] = make_stand_in(declared, describe_shape(declared, spec))
     return classes
-
-
-def _declare_input(value: Any) -> list[Any]:
-    names = {bool: "BOOLEAN", float: "FLOAT", int: "INT", str: "STRING"}
-    return [names.get(type(value), ANY), {}]
 
 
 def _guess_slot(node: Mapping[str, Any], name: str, known: _Classes) -> _Slot:

@@ -71,12 +71,8 @@ def _make_value(
         request = replace(request, type=kind)
     if request.type != "*":
         return make_output(context, reading, request)
-    # The output follows an input: one of its template, else one that takes every type, else any.
-    linked = list(reading.linked)
-    if template:
-        linked = [given for given in linked if shape.find_template(given.name) == template]
-    else:
-        linked = [g for g in linked if shape.find_template(g.name) or shape.is_free(g.name)] or linked
+    # The output follows an input: one of its template, if it has one.
+    linked = [given for given in reading.linked if not template or shape.find_template(given.name) == template]
     values = {given.name: given.value for given in linked}
     if template:
         values |= {name: value for name, value in reading.widgets.items() if shape.find_template(name) == template}
@@ -129,19 +125,13 @@ def _save_inputs(context: Context, reading: NodeReading) -> Ui:
     return ui
 
 
-def _transform_inputs(context: Context, reading: NodeReading) -> Iterator[tuple[str, Any]]:
-    """The pictures, films and sounds that reach the node, by type, changed by its own values if it has any."""
-    media = [given for given in reading.linked if given.kind in {"IMAGE", "MASK", "VIDEO", "AUDIO"}]
-    history = reading.merge(*media)
-    for given in media:
-        if np.any(history.features):
-            yield given.kind, mark_value(CHANGES[given.kind](context, given.value, history))
-        else:
-            yield given.kind, given.value
-
-
 def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
-    media = list(_transform_inputs(context, reading))
+    """Save the pictures, films and sounds that reach the node, changed by its own values if it has any."""
+    linked = [given for given in reading.linked if given.kind in {"IMAGE", "MASK", "VIDEO", "AUDIO"}]
+    history = reading.merge(*linked)
+    media = [(given.kind, given.value) for given in linked]
+    if np.any(history.features):
+        media = [(kind, mark_value(CHANGES[kind](context, value, history))) for kind, value in media]
     sounds = [value for kind, value in media if kind == "AUDIO"]
     for kind, value in media:
         if kind == "IMAGE":
@@ -185,7 +175,7 @@ def _save_animation(context: Context, images: Any, rate: float, prefix: str, rea
     def write(file: BinaryIO, picture: Image.Image) -> None:
         picture.save(file, "WEBP", save_all=True, append_images=others, **options)
 
-    return {"images": save_files(context, prefix, ".webp", [first], write, size=first.size), "animated": [True]}
+    return {"images": save_files(context, prefix, ".webp", [first], write), "animated": [True]}
 
 
 def _save_film(context: Context, film: Any, prefix: str) -> Ui:

@@ -76,9 +76,9 @@ def frames(count: int = 6, size: tuple[int, int] = (48, 32)) -> Any:
 
 def test_film_with_sound_can_be_read_back(context: Any) -> None:
     film = context.run("CreateVideo", images=frames(12), fps=12.0, audio=tone(440, 3.0))
-    ui = run_ui(context, "SaveVideo", video=film, filename_prefix="video/%width%", format="auto", codec="auto")
-    assert ui["images"] == [{"filename": "48_00001_.mp4", "subfolder": "video", "type": "output"}]
-    saved = context.output_dir / "video" / "48_00001_.mp4"
+    ui = run_ui(context, "SaveVideo", video=film, filename_prefix="video/film", format="auto", codec="auto")
+    assert ui["images"] == [{"filename": "film_00001_.mp4", "subfolder": "video", "type": "output"}]
+    saved = context.output_dir / "video" / "film_00001_.mp4"
     (context.input_dir / "film.mp4").write_bytes(saved.read_bytes())
     loaded = context.run("LoadVideo", file="film.mp4")
     images, audio, rate, bits, space = context.run("GetVideoComponents", video=loaded)
