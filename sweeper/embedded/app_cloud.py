@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -54,9 +53,6 @@ from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.service import Service
 from sweeper.embedded.validation import is_canonical_id
 from sweeper.model.bounded_json import parse_json
-
-# RFC 9745. The specification of August 2026 is the first that we know to call `/api/job/{id}/status` deprecated.
-DEPRECATED = {"deprecation": f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp())}"}
 
 # By the specification.
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs
@@ -177,7 +173,7 @@ class CloudRoutes(CommonRoutes):
             "assigned_inference": None,
             "error_message": None if job.error is None else job.error["exception_message"],
         }
-        return json_response(body, headers=DEPRECATED)
+        return json_response(body)
 
     async def cancel_job(self, request: Request) -> Response:
         """POST /api/jobs/{id}/cancel: `cancelled` is false if the job has ended or is being cancelled already."""

@@ -208,17 +208,20 @@ class V2Routes(CommonRoutes):
             "outputs": list(self._list_outputs(job)),
             "error": _error_json(job) if status == "failed" else None,
             "metadata": job.labels,
-            "metrics": _metrics_json(job),
+            "metrics": {
+                "queue_ms": job.started and job.started - job.created,
+                "execution_ms": job.started and ended and ended - job.started,
+            },
             "urls": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
         }
 
     def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
-        for location, node_id in job.output_files if job.state in ENDED else ():
+        for location, file in job.output_files if job.state in ENDED else ():
             with suppress(OSError):  # the file is gone
                 asset = self._assets.describe(location, job.id)
                 family = asset["content_type"].partition("/")[0]
                 kind = family if family in {"image", "video", "audio", "text"} else "file"
-                yield asset | {"node_id": node_id, "name": location[2], "type": kind}
+                yield asset | {"node_id": file["nodeId"], "name": location[2], "type": kind}
 
     def _row_json(self, job: ServerJob) -> dict[str, Any]:
         return {
@@ -315,14 +318,6 @@ def _error_json(job: ServerJob) -> dict[str, Any]:
         "class_type": error["node_type"],
         # As Python prints it, with the exception in the last line.
         "traceback": "".join([*error["traceback"], f"{error['exception_type']}: {error['exception_message']}"]),
-    }
-
-
-def _metrics_json(job: ServerJob) -> dict[str, int | None]:
-    started, ended = job.started, job.ended
-    return {
-        "queue_ms": None if started is None else started - job.created,
-        "execution_ms": None if started is None or ended is None else ended - started,
     }
 
 

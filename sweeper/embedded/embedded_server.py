@@ -129,10 +129,6 @@ class EmbeddedServer:
         job = self._require_service().queue.find(prompt_id)
         return {} if job is None else dict(job.charges)
 
-    def has_listener(self, client_id: str) -> bool:
-        """Whether a client with this id has an open event stream."""
-        return self._require_service().hub.has_listener(client_id)
-
     def _require_service(self) -> Service:
         if self._service is None:
             raise UsageError("The embedded server is not running: use it in a 'with', or call start() first.")

@@ -93,8 +93,8 @@ class Hub:
 
     def detach(self, connection: Connection) -> None:
         """Remove a closed stream."""
-        if self._by_sid.get(connection.sid) is connection or self.faults.reconnect_trap:
-            self._by_sid.pop(connection.sid, None)
+        if self._by_sid.get(connection.sid) is connection:
+            del self._by_sid[connection.sid]
 
     def close(self) -> None:
         """Tell all streams that the server stops. Thread-safe."""

@@ -29,8 +29,6 @@ class Faults:
     garbage_times: int = 0  # answer 200 with a body that is not JSON (a proxy's page)
 
     # --- POST /prompt ------------------------------------------------------------------------------------------------
-    no_credits: bool = False  # 402, PAYMENT_REQUIRED
-    inactive_subscription: bool = False  # 402, CLOUD_SUBSCRIPTION_REQUIRED
     refusal: str = ""  # refuse with this `error.type` of `scenario.REFUSALS`
     refusal_times: int | None = None  # how many submissions are refused with it; None: all
     queue_full_times: int = 0  # 429 with Retry-After
@@ -64,8 +62,6 @@ class Faults:
     mute_events: bool = False  # event streams are accepted and stay silent
     refuse_events: bool = False  # event streams are refused with 403
     drop_events_times: int = 0  # close the stream after its greeting
-    # A fault of ComfyUI: when an older stream of a client id closes, the newer one gets no more messages.
-    reconnect_trap: bool = False
 
     # --- over time ---------------------------------------------------------------------------------------------------
     scenario: Scenario = field(default_factory=Scenario)
@@ -118,12 +114,8 @@ class Faults:
 
     def take_refusal(self) -> str | None:
         """The `error.type` with which to refuse the next submission, or None."""
-        if self.no_credits:
-            return "PAYMENT_REQUIRED"
         if not self._has_credits():
             return "FREE_TIER_EXHAUSTED" if self.scenario.tier == "free" else "PAYMENT_REQUIRED"
-        if self.inactive_subscription:
-            return "CLOUD_SUBSCRIPTION_REQUIRED"
         if self.should_inject("refusal"):
             return self.scenario.refusal
         if not self.refusal or (self.refusal_times is not None and not self.take("refusal_times")):

@@ -94,14 +94,16 @@ class ServerJob:
         return next((data for event, data in reversed(self.messages) if event == "execution_error"), None)
 
     @property
-    def output_files(self) -> list[tuple[Location, str]]:
-        """The files in the `ui` outputs of the job, each with the id of its node."""
+    def output_files(self) -> list[tuple[Location, dict[str, Any]]]:
+        """The files in the `ui` outputs of the job, each as the preview of a job names it."""
         return [
-            ((file.get("type", ""), file.get("subfolder", ""), file["filename"]), node_id)
+            ((file.get("type", ""), file.get("subfolder", ""), file["filename"]), file)
             for node_id, ui in self.results.items()
-            for files in ui.values()
-            for file in files
-            if isinstance(file, dict) and "filename" in file
+            for kind, entries in ui.items()
+            for file in (
+                {"nodeId": node_id, "mediaType": kind, **entry} for entry in entries if isinstance(entry, dict)
+            )
+            if "filename" in file
         ]
 
     def set_state(self, state: str) -> None:
@@ -433,7 +435,11 @@ def make_row(job: ServerJob) -> dict[str, Any]:
     if job.state in ENDED:
         if job.started is not None:
             row |= {"execution_start_time": job.started, "execution_end_time": job.ended}
-        row |= _summarize_outputs(job)
+        # Its preview is the first saved file, else the first temporary one.
+        files = [file for _, file in job.output_files]
+        saved = [file for file in files if file.get("type") == "output"]
+        preview = {"preview_output": (saved or files)[0]} if files else {}
+        row |= {"outputs_count": len(files), "previewable_outputs_count": len(files), **preview}
     return row
 
 
@@ -448,17 +454,3 @@ def describe_end(job: ServerJob) -> dict[str, Any]:
 def describe_workflow(job: ServerJob) -> dict[str, Any]:
     """The `workflow` of a job's details."""
     return {"prompt": job.graph, "extra_data": job.extra_data}
-
-
-def _summarize_outputs(job: ServerJob) -> dict[str, Any]:
-    """Count the output files of a job, and choose its preview: the first saved file, else the first temporary one."""
-    files = [
-        {"nodeId": node_id, "mediaType": kind, **file}
-        for node_id, ui in job.results.items()
-        for kind, entries in ui.items()
-        for file in entries
-        if isinstance(file, dict) and "filename" in file
-    ]
-    saved = [file for file in files if file.get("type") == "output"]
-    preview = {"preview_output": (saved or files)[0]} if files else {}
-    return {"outputs_count": len(files), "previewable_outputs_count": len(files), **preview}

@@ -98,7 +98,11 @@ def cancel_jobs(account: Cloud, ended: str) -> None:
 def send_refused_jobs(account: Cloud) -> None:
     faults, http = account.server.faults, account.http
     assert http.post("/api/prompt", json={"prompt": {}}).status_code == 400
-    for knob, value, status in (("no_credits", True, 402), ("queue_full_times", 1, 429), ("error_503_times", 1, 503)):
+    for knob, value, status in (
+        ("refusal", "PAYMENT_REQUIRED", 402),
+        ("queue_full_times", 1, 429),
+        ("error_503_times", 1, 503),
+    ):
         setattr(faults, knob, value)
         answer = http.post("/api/prompt", json={"prompt": chain()})
         assert answer.status_code == status

@@ -348,16 +348,3 @@ def test_muted_refused_and_dropped_streams(comfy):
     faults.drop_events_times = 1
     with stream(comfy) as socket, pytest.raises(ConnectionClosed):
         list(socket)
-
-
-def test_reconnect_trap_silences_the_newer_stream(comfy):
-    comfy.server.faults.reconnect_trap = True
-    with stream(comfy) as first:
-        receive(first)
-        with stream(comfy) as second:
-            receive(second)
-            first.close()
-            wait_until(lambda: not comfy.server.has_listener("me"))
-            comfy.run(chain(), client_id="me")
-            with pytest.raises(TimeoutError):
-                second.recv(timeout=0)

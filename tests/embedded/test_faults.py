@@ -53,10 +53,9 @@ def test_full_queue_sends_retry_after(cloud):
 
 
 def test_missing_credits_and_subscription_last_until_reset(cloud):
-    cloud.server.faults.no_credits = True
+    cloud.server.faults.refusal = "PAYMENT_REQUIRED"
     assert [post(cloud).status_code for _ in range(2)] == [402, 402]
-    cloud.server.faults.no_credits = False
-    cloud.server.faults.inactive_subscription = True
+    cloud.server.faults.refusal = "CLOUD_SUBSCRIPTION_REQUIRED"
     answer = post(cloud)
     assert (answer.status_code, answer.json()["error"]["type"]) == (402, "CLOUD_SUBSCRIPTION_REQUIRED")
     assert "retry-after" not in answer.headers

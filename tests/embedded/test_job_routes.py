@@ -89,13 +89,6 @@ def test_cloud_cancels_waiting_and_running_jobs(cloud, gate):
     assert cloud.server.seen.interrupts == [running]
 
 
-def test_deprecated_call_says_so(cloud):
-    job = cloud.run(chain())["id"]
-    assert cloud.http.get(f"/api/job/{job}/status").headers["deprecation"].startswith("@")
-    for path in ("jobs", f"jobs/{job}", "prompt", "features"):
-        assert "deprecation" not in cloud.http.get(f"/api/{path}").headers, path
-
-
 def test_features_show_what_the_account_may_do_with_a_key_only(serve):
     client = serve("cloud", api_key="s3cret", workers=3)
     features = client.http.get("/api/features").json()

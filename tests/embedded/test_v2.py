@@ -255,7 +255,7 @@ def test_invalid_requests_are_refused(cloud):
     large = {"workflow": {"1": {"class_type": "x", "inputs": {"text": 10 * 2**20 * "x"}}}}
     assert code(post("/api/v2/jobs", json=large)) == (413, "payload_too_large")
     faults = cloud.server.faults
-    faults.no_credits = True
+    faults.refusal = "PAYMENT_REQUIRED"
     assert code(submit(cloud, chain())) == (402, "insufficient_credits")
     faults.reset()
     faults.queue_full_times = 1

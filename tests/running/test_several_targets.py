@@ -304,7 +304,7 @@ def test_a_server_that_will_not_cancel_a_job_is_given_up(pair, experiment, tmp_p
 
 def test_an_account_without_credits_stops_all_targets_after_their_jobs(pair, experiment, tmp_path):
     one, two = pair
-    one.faults.stall_nodes, two.faults.no_credits = {"Paint"}, True
+    one.faults.stall_nodes, two.faults.refusal = {"Paint"}, "PAYMENT_REQUIRED"
 
     def watch(event):
         if isinstance(event, Draining):

@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array, check_size
-from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix, save_files
 from sweeper.model.picture_size import FILM_OPTIONS
@@ -171,28 +170,17 @@ def _write_mp4(context: Context, file: BinaryIO, film: Film) -> None:
 
 
 RATE = 44100  # Hz
-# Three octaves of the minor pentatonic scale from A2, in equal temperament, high notes at the top.
-_SEMITONES = [12 * octave + step for octave in range(4) for step in (0, 3, 5, 7, 10)][:16]
-_NOTES = [110.0 * 2 ** (semitone / 12) for semitone in reversed(_SEMITONES)]  # Hz
+# Of the minor pentatonic scale from A3, in equal temperament.
+_NOTES = [220.0 * 2 ** (semitone / 12) for semitone in (0, 3, 5, 7, 10, 12, 15, 17)]  # Hz
 
 
-def play(context: Context, score: Array, length: int, vae: Vae) -> Audio:
-    """Play latents [B, 4, rows, columns] as scores for `length` samples, in stereo.
-
-    Time goes from left to right. Each row is a note of a pentatonic scale, as loud as it is light and as far right as
-    it is blue. A decoder's strokes and hatching are overtones.
-    """
-    check_size(len(score), 2, length)
+def play(numbers: Array, length: int) -> Audio:
+    """Play `length` samples in stereo: a bar of notes that the numbers, about -1 .. 1, choose, again and again."""
     samples = np.arange(length)
-    played = np.zeros((len(score), 2, length), np.float32)
-    for waveform, item in zip(played, score, strict=True):
-        loudness, right = np.clip(item[0] - item[0].mean() + 0.2, 0, 3), 0.5 + 0.5 * np.tanh(item[1])
-        position = np.clip((samples + 0.5) / length * item.shape[2] - 0.5, 0, item.shape[2] - 1)
-        for note, loud, share in zip(_NOTES, loudness, right, strict=False):
-            context.check()
-            turn = samples * (2 * math.pi * note / RATE)
-            swing = np.sin(turn) + 0.2 * vae.textures[0] * np.sin(2 * turn) + 0.1 * vae.textures[2] * np.sin(3 * turn)
-            for side, volume in enumerate((loud * (1 - share), loud * share)):
-                waveform[side] += (np.interp(position, np.arange(len(volume)), volume) * swing).astype(np.float32)
-    played /= np.float32(2 * len(_NOTES) ** 0.5)
-    return {"waveform": played / np.maximum(played.std(axis=(1, 2), keepdims=True) * 5, 1), "sample_rate": RATE}
+    beat = samples * 4 // RATE % len(numbers)
+    pitch = np.interp(numbers, np.linspace(-1, 1, len(_NOTES)), np.arange(len(_NOTES)))
+    turn = samples * (2 * math.pi / RATE) * np.array(_NOTES)[np.rint(pitch).astype(int)][beat]
+    fade = np.exp(-3 * (samples * 4 / RATE % 1)) * (0.3 + 0.1 * numbers[beat])
+    sound = fade * (np.sin(turn) + 0.2 * np.sin(2 * turn))
+    right = 0.5 + 0.4 * numbers[beat]
+    return {"waveform": np.stack([sound * (1 - right), sound * right])[None].astype(np.float32), "sample_rate": RATE}

@@ -7,8 +7,8 @@ Imports neither NumPy nor Pillow; `stand_in_run` does, when the first stand-in r
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -225,10 +225,8 @@ def make_object_info(node: NodeClass, folders: ServerFolders, *, strict_models: 
 
 def node_classes() -> dict[str, Any]:
     """The answer of `GET /object_info` of a new server, without starting one."""
-    with tempfile.TemporaryDirectory() as empty:
-        folders = ServerFolders(Path(empty))
-        folders.prepare()
-        own = {name: make_object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
+    folders = ServerFolders(Path(os.devnull))  # nothing is below it
+    own = {name: make_object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
     # The others are as declared, because a new server has no model files. So none of them has to be understood.
     others = list_other_declarations()
     return own | {name: {**declared, STAND_IN_KEY: name not in own} for name, declared in others.items()}

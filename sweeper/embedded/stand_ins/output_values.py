@@ -29,7 +29,14 @@ from sweeper.embedded.nodes.model_nodes import load_upscaler
 from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, find_sides, plan_size, project
-from sweeper.embedded.stand_ins.histories import MAX_TEXT, LinkedInput, NodeReading, is_switch, merge_histories
+from sweeper.embedded.stand_ins.histories import (
+    MAX_TEXT,
+    LinkedInput,
+    NodeReading,
+    is_switch,
+    make_direction,
+    merge_histories,
+)
 from sweeper.model.expressions import ExpressionError, compile_expression
 
 _LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
@@ -265,13 +272,13 @@ def _make_guider(context: Context, reading: NodeReading, request: OutputRequest)
     return Guider(model, sides[0], sides[1] if len(sides) > 1 else None, _find_number(reading, "cfg", 5.0))
 
 
-def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest) -> dict[str, Any]:
+def _make_audio(_context: Context, reading: NodeReading, _request: OutputRequest) -> dict[str, Any]:
     for film in reading.list_kind("VIDEO"):
         if film.value.audio is not None:
             return dict(film.value.audio)
-    seconds = plan_size(_all_sizes(reading)).seconds
-    score = draw_latent(reading.merge(), 256, 128)[None]
-    return media_files.play(context, score, int(seconds * media_files.RATE), drawing.PLAIN_VAE)
+    history = reading.merge()
+    tune = project(replace(history, features=history.features + make_direction(f"seed={history.seed}")))
+    return media_files.play(tune, int(plan_size(_all_sizes(reading)).seconds * media_files.RATE))
 
 
 _NEW: Final[Mapping[str, Callable[[Context, NodeReading, OutputRequest], Any]]] = {
