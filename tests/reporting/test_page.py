@@ -564,7 +564,8 @@ def test_command_is_copied_without_clipboard_permission(made, opened):
 
 
 def test_long_captions_are_shortened_in_any_script(made, opened):
-    words = ["iiiiiiiiii", "WWWWWWWWWW", "a fox that runs far away through snow", "لوحة زيتية لثعلب في الثلج البعيد"]
+    words = ["iiiiiiiiii", "WWWWWWWWWW", "a fox that runs far away through snow", "لوحة زيتية لثعلب في الثلج البعيد",
+             "…drawn in charcoal with soft…"]  # fmt: skip
     page = opened(made(Sweep({"prompt": words, "seed": [1, 2]})))
     shown = evaluate(
         page,
@@ -582,10 +583,11 @@ def test_long_captions_are_shortened_in_any_script(made, opened):
         })""",
         words,
     )
-    (narrow, _), (wide, filled), (prose, used), (other, _) = shown
+    (narrow, _), (wide, filled), (prose, used), (other, _), (label, _) = shown
     assert narrow == "iiiiiiiiii"
     assert re.fullmatch("W+…", wide)
     assert 60 < filled <= 86.5
     assert words[2].startswith(prose.removesuffix("…"))
     assert 70 < used <= 86.5
     assert other is None  # only a layout knows its width, so CSS cuts it off
+    assert label.startswith("…charcoal")  # which tells it from the others

@@ -59,10 +59,7 @@ export const toPercent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `
 /** @param {Axis[]} axes @param {number} row */
 const isAt = (axes, row) => (/** @type {DecideData.Entry} */ { codes }) => axes.every((axis, index) => axis.codes[row] === codes[index]);
 
-/**
- * The verdict on a value among those of its axis: the best is undecided too, as long as another is not told apart from it.
- * @param {(DecideData.Estimate | undefined)[]} all @param {DecideData.Estimate} estimate
- */
+/** The verdict on a value of an axis: the best is undecided, too, while another is not told apart from it. @param {(DecideData.Estimate | undefined)[]} all @param {DecideData.Estimate} estimate */
 const getVerdict = (all, { verdict }) => (verdict === "best" && all.some((other) => other?.verdict === "undecided") ? "undecided" : verdict);
 
 /** @param {Context} context @param {Choice} all @param {DecideData.Strip} strip */

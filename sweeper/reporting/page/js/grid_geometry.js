@@ -37,6 +37,7 @@ const LINE = 17; // of a caption, as in css/grid.css
 const TINT = 3; // below it
 const SUMMARY = 14; // of the line below a label, as in css/grid.css
 export const LONG = 16; // letters of a value from which on it is a text
+const MAX_IN_LINE = 3; // short values in a line of a caption
 const [MIN_SIZE, MAX_SIZE] = [48, 512]; // of a cell that fits a width
 const [LEAST, USUAL, MOST] = [112, 160, 320]; // of a cell when the whole grid shall be in view
 const MAX_PIXELS = 2048; // of a cell that shows each pixel
@@ -71,11 +72,12 @@ export function arrange(room, context) {
   return { arrangement: list, shapes: lines, size: lines.size, texts: { lineCount: countLines(true), hasSummary: false }, wrapped: x };
 }
 
-/** The axes of each line of a caption: short values share one, and a long text has its own, where it needs no name. @param {Axis[]} axes */
+/** The axes of each line of a caption: short values share one, or two lines if there are many, so that they keep their names. A long text has its own. @param {Axis[]} axes */
 export function groupForCaption(axes) {
   const isLong = (/** @type {Axis} */ axis) => axis.order.some((code) => axis.labelOf(code).length > LONG);
-  const long = axes.filter(isLong);
-  return [axes.filter((axis) => !long.includes(axis)), ...long.map((axis) => [axis])].filter((group) => group.length > 0);
+  const short = axes.filter((axis) => !isLong(axis));
+  const end = short.length > MAX_IN_LINE ? Math.ceil(short.length / 2) : short.length;
+  return [short.slice(0, end), short.slice(end), ...axes.filter(isLong).map((axis) => [axis])].filter((group) => group.length > 0);
 }
 
 /** The width by the height of each cell of a row. @param {Layout.Arrangement} arrangement @param {Dataset} dataset */

@@ -22,10 +22,11 @@ function measureLetter(letter) {
 }
 
 /**
- * As much of a text as fits into `room` pixels, with "…" where it was cut; undefined if only a layout can tell.
- * @param {string} text @param {number} room @returns {string | undefined}
+ * As much of a text as fits into `room` pixels, with "…" where it was cut; undefined if only a layout can tell. Of a label
+ * such as "…drawn in charcoal with soft…" the words in the middle are those that differ, so the first ones go first.
+ * @param {string} text @param {number} room @param {boolean} [isLabel] @returns {string | undefined}
  */
-export function shorten(text, room) {
+export function shorten(text, room, isLabel = text.startsWith("…")) {
   if (!SIMPLE.test(text)) return undefined;
   let used = 0;
   let count = 0; // of the letters that leave room for the "…"
@@ -33,7 +34,9 @@ export function shorten(text, room) {
   for (const letter of text) {
     used += measureLetter(letter);
     if (used + ellipsis <= room) count += 1;
-    if (used > room) return `${text.slice(0, count).trimEnd()}…`;
+    if (used <= room) continue;
+    const words = isLabel ? text.split(" ") : [];
+    return words.length > 2 ? shorten(`…${words.slice((words.length - 1) >> 1).join(" ")}`, room, false) : `${text.slice(0, count).trimEnd()}…`;
   }
   return text;
 }
