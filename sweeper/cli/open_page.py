@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli import console
 from sweeper.errors import InputError, ResultsError
 from sweeper.store.trial_marks import Mark
+from sweeper.tables.results_folder import is_check_folder
 
 if TYPE_CHECKING:
     from sweeper.model.experiment import Experiment
@@ -55,7 +56,9 @@ def write_checked_report(
 
     checked = _check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
     answers = find_answers(folder, run) if trials is None else {}
-    report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks, answers=answers)
+    is_review = checked is not None and is_check_folder(folder, checked.experiment)
+    report = write_report(folder, out, run=run, checked=checked, is_review=is_review, trials=trials, marks=marks,
+                          answers=answers)  # fmt: skip
     if report.missing_count:
         console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
     return report

@@ -79,14 +79,14 @@ def write_report(
     checked: Comparisons | None = None,
     is_review: bool = False,
     trials: Collection[int] | None = None,
-    marks: Iterable[Mark] = (),
+    marks: Iterable[Mark] | None = (),
     answers: Answers | None = None,
 ) -> Report:
     """Write the report of a results folder to `out`, by default `<results>/report/`.
 
     `checked`: comparisons with the baseline to show; with `is_review`, the page opens on what is not the same.
-    `trials`: show only these trials of the run. `marks`: added to those of the folder. `answers`: of
-    `page_answers.find_answers`.
+    `trials`: show only these trials of the run. `marks`: added to those of the folder; None: without these, too.
+    `answers`: of `page_answers.find_answers`.
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
@@ -100,7 +100,7 @@ def write_report(
         data |= {
             "outputs": number_outputs(table.facts["outputs"], recorded),
             "answers": encode_answers(answers or {}, data["columns"]),
-            "marks": encode_marks([] if is_review else merge_marks(store.marks.load(), marks)),
+            "marks": encode_marks([] if marks is None else merge_marks(store.marks.load(), marks)),
             **describe_run(find_run_record(store, run), results, table, store),
         }
     del table  # what the page does not need of it takes 50 MB for a hundred thousand trials
@@ -147,8 +147,8 @@ def write_review(comparisons: Comparisons, out: Path) -> None:
     Raises ResultsError if the folder cannot be written.
     """
     run = None if comparisons.run is None else str(comparisons.run)
-    trials = group_by_trial(comparisons).keys()
-    write_report(comparisons.results, out, run=run, checked=comparisons, is_review=True, trials=trials or None)
+    trials = group_by_trial(comparisons).keys() or None
+    write_report(comparisons.results, out, run=run, checked=comparisons, is_review=True, trials=trials, marks=None)
 
 
 def _add_check(

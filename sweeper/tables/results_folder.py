@@ -24,6 +24,11 @@ def default_results_folder(experiment_file: Path, name: str, purpose: str = "") 
     return experiment_file.parent / "results" / (f"{name}-{purpose}" if purpose else name)
 
 
+def is_check_folder(folder: Path, name: str) -> bool:
+    """Whether a folder has the name of the results of `sweeper check` for the experiment of this name."""
+    return folder.absolute().name == default_results_folder(folder, name, "check").name
+
+
 def check_owner(store: Store, experiment_file: Path, name: str) -> None:
     """Check that the last run in a store was of this experiment file, or of one that is gone.
 

@@ -96,8 +96,7 @@ class LiveCheck:
         if self._check is None:
             return {}, ()
         check = build_check_data(trials, self._compared, self._accepted, start)
-        data = {"baseline": str(self._baseline), **self.build_missing_cases(), **check}
-        return {"check": data}, self._accepted.values()
+        return {"baseline": str(self._baseline), **self.build_missing_cases(), **check}, self._accepted.values()
 
     def build_row(self, trial: int) -> dict[str, Any]:
         """Build `check` of a row's update."""

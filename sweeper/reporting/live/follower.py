@@ -54,6 +54,7 @@ from sweeper.store.live_folder import LiveFolder, TrialProgress
 from sweeper.store.records import RunRecord, TableLayout, TrialOutcome
 from sweeper.store.row_queries import batch_outcomes
 from sweeper.store.trial_marks import Mark
+from sweeper.tables.results_folder import is_check_folder
 
 _MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two reads, at least
 _REST_FACTOR: Final = 4  # the pause is also this many times the last read, because a run in this process needs CPU time
@@ -219,6 +220,7 @@ class Follower:
         with self._lock:
             state, table = self._state, self._state.tabulate()
             check, accepted = self._check.build_data(table.facts["trial"], len(state.artifacts))
+            is_review = is_check_folder(self.results, table.layout.experiment)
             entries = iter_file_entries(state.artifacts, self.thumbs.known, state.sprites.indices)
             data = build_dataset(table)
             return {
@@ -227,7 +229,7 @@ class Follower:
                 "files": transpose_files(chain(entries, accepted)),
                 "outputs": number_outputs(table.facts["outputs"], state.artifacts),
                 "sprites": state.sprites.as_data(),
-                **check,
+                **({"check": {**check, "is_review": is_review}} if check else {}),
                 **state.info,
                 "marks": self._marks,
                 "live": self._build_live_state(),

@@ -114,6 +114,18 @@ def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     wait_for_states(visit(url))  # a page that is opened later has the states in its data
 
 
+def test_results_of_a_check_open_on_what_is_not_the_same(accepted, visit):
+    folder = Path("results/e-check")
+    assert main(["check", "e.yaml"]) == 1
+    with LiveView(folder, check=make_live_check(folder, None, None)) as live:
+        page = visit(live.url)
+        page.wait_for_function("() => document.querySelectorAll('.cell').length === 2")
+        assert page.locator(".cell .verdict").all_inner_texts() == ["≠ changed", "+ new"]
+        assert page.get_by_role("tab", selected=True).inner_text() == "Gallery"
+    assert main(["report", str(folder)]) == 0
+    assert json.loads((folder / "report/data.json").read_text())["check"]["is_review"]
+
+
 def test_live_header_counts_states_and_lists_missing_cases(accepted, view, visit):
     write([8, 24], "{{ 8 if width == 8 else 16711680 }}")
     page = visit(view())
