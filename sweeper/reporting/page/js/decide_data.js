@@ -154,8 +154,8 @@ export function makeStrips(dataset, judge, current, ranked, state) {
 
 /** @param {Entry[]} entries @param {Columns.Axis[]} axes @param {State} state */
 function sortEntries(entries, axes, state) {
-  // The numbers of a search are in the order in which it tried them.
-  const codes = axes.map((axis) => (axis.numeric && !state.order[axis.name] ? axis.order.toSorted((a, b) => Number(axis.values[a]) - Number(axis.values[b])) : Layout.orderCodes(axis, state)));
+  // The numbers of a search are in the order in which it tried them; seeds have letters in the order of the experiment.
+  const codes = axes.map((axis) => (axis.numeric && !Columns.isSeed(axis) && !state.order[axis.name] ? axis.order.toSorted((a, b) => Number(axis.values[a]) - Number(axis.values[b])) : Layout.orderCodes(axis, state)));
   const rankOf = (/** @type {Entry} */ entry) => entry.codes.reduce((sum, code, index) => sum * (axes[index].order.length + 1) + codes[index].indexOf(code), 0);
   return entries.sort((a, b) => rankOf(a) - rankOf(b));
 }
