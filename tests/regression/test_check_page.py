@@ -80,7 +80,8 @@ def test_page_shows_all_if_nothing_changed_and_forgets_older_marks(shop, command
 def test_check_without_a_baseline_says_so_on_the_page(shop, command, open_page):
     assert command("check", "shop.yaml", "--html", "page", "-q").code == 1
     page = open_page(Path("page/index.html"))
-    assert "There is no baseline: nothing was compared." in page.locator("#bar .notices").inner_text()
+    page.get_by_role("button", name="causes").click()
+    assert "There is no baseline: nothing was compared." in page.locator("#bar .causes").inner_text()
 
 
 def test_answers_become_a_command_and_causes_group_the_cases(shop, command, open_page):

@@ -60,7 +60,7 @@ def test_page_says_which_axis_changed_no_picture(tmp_path, opened):
         store.cache_metrics([(sha256, PIXEL_HASH, pixels) for sha256, pixels in hashes.items()])
     page = opened(write_report(out).page.parent)
     sentence = "steps: all 3 values gave equal pictures in all 2 matched sets of trials; it changes nothing here"
-    assert page.locator(".accidents p").all_inner_texts() == [sentence]
+    assert page.locator(".counts .menu > button").inner_text() == f"{sentence} ▾"
 
 
 def test_shared_cell_shows_status_of_hidden_trials(made, opened):
@@ -150,7 +150,7 @@ def test_header_counts_states_and_lists_missing_cases(checked, opened):
     assert page.get_by_role("button", pressed=True).all_inner_texts() == ["3 not compared"]
     page.get_by_role("button", name="3 not compared").press("Enter")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 6")
-    page.get_by_text("2 missing").click()
+    page.get_by_role("button", name="2 missing · causes").click()
     assert page.locator(".missing li").all_inner_texts() == ["steps=2 [9]", "steps=<b>1</b> [9]"]
     phone = opened(checked, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert phone.locator("#bar").bounding_box()["height"] < 120

@@ -132,10 +132,9 @@ def test_live_header_counts_states_and_lists_missing_cases(accepted, view, visit
     counts = page.locator(".counts")
     assert "2 not compared" in " ".join(counts.inner_text().split())
     assert main(["run", "e.yaml"]) == 0
-    page.wait_for_selector(".missing:not([hidden])")
     page.wait_for_function("() => /1 same\\s+1 new/.test(document.querySelector('.counts').innerText)")
     assert "1 same 1 new" in " ".join(counts.inner_text().split())
-    page.get_by_text("1 missing").click()
+    page.get_by_role("button", name="1 missing").click()
     assert page.locator(".missing li").all_inner_texts() == ["width=16 [2]"]
 
 

@@ -104,7 +104,6 @@ export function create(host, page) {
       el("div", { class: "menus" }, NextTrial.makeEditButton(dataset), marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
     el("div", { class: "under" }, !isNarrow && sort.nodes, pins.nodes, filter.chips, filter.status),
-    counts.notices,
     counts.progress,
   );
   counts.update();

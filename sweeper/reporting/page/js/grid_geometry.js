@@ -11,7 +11,7 @@ import * as Layout from "./layout.js";
 /**
  * @typedef {object} Geometry  all in pixels
  * @property {number} gap between cells
- * @property {number} band height of an outer row's title
+ * @property {number} band width of the titles of outer rows, which are a part of `side`
  * @property {number} caption height of a cell's caption
  * @property {number} side width of the row labels
  * @property {number} outer height of the titles of outer columns
@@ -29,9 +29,8 @@ import * as Layout from "./layout.js";
 /** @typedef {{lineCount: number, hasSummary: boolean}} Texts the lines of a caption, and whether labels have a line below them */
 
 const GAP = 4;
-const BAND = 26;
-const OUTER = 26;
-const OUTER_GAP = 14; // between groups of columns
+const OUTER = 20; // of the titles of outer rows and columns, as in css/grid.css
+const OUTER_GAP = 14; // between groups of rows or columns
 const MARGIN = 8; // around a list
 const LINE = 17; // of a caption, as in css/grid.css
 const TINT = 3; // below it
@@ -163,11 +162,11 @@ export function compute(arrangement, { widths, heights, spans }, size, texts, ro
   const columnWidths = widths.map((width) => Math.max(Math.min(MIN_WIDTH, size), Math.round(width * size)));
   const rowHeights = heights.map((height) => Math.max(Math.min(MIN_HEIGHT, size), Math.round(height * size)) + caption);
   const { xx, yy } = arrangement.axis;
-  const rows = computeOffsets(arrangement.rows, rowHeights, yy ? BAND : 0, yy ? 10 : 0);
-  const columns = computeOffsets(arrangement.columns, columnWidths, 0, xx ? OUTER_GAP : 0);
+  const rows = computeOffsets(arrangement.rows, rowHeights, yy ? OUTER_GAP : 0);
+  const columns = computeOffsets(arrangement.columns, columnWidths, xx ? OUTER_GAP : 0);
   const labels = computeLabels(arrangement, columnWidths, room.width < 600, texts.hasSummary);
   const findSpan = (/** @type {number} */ r, /** @type {number} */ c) => /** @type {Span} */ (spans ? (spans[r][c] ?? [0, 0]) : [columns.starts[c], columns.lengths[c]]);
-  return { gap: GAP, band: BAND, caption, ...labels, rows, columns, findSpan, height: rows.end, width: columns.end };
+  return { gap: GAP, caption, ...labels, rows, columns, findSpan, height: rows.end, width: columns.end };
 }
 
 /**
@@ -207,8 +206,8 @@ function findLargest(low, high, test) {
  * @param {Layout.Arrangement} arrangement @param {Float64Array} widths of the columns @param {boolean} isNarrow @param {boolean} hasSummary
  */
 function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
-  if (!axis.x && !axis.y && !axis.xx && !axis.yy) return { side: MARGIN, outer: 0, head: MARGIN, names: { x: "", y: "" } };
-  /** @param {"x" | "y"} direction */
+  if (!axis.x && !axis.y && !axis.xx && !axis.yy) return { side: MARGIN, band: 0, outer: 0, head: MARGIN, names: { x: "", y: "" } };
+  /** @param {Layout.Direction} direction */
   const longest = (direction) => axis[direction]?.order.reduce((most, code) => Math.max(most, heads[direction]?.labelOf(code).length ?? 0), 0) ?? 0;
   /** @param {"x" | "y"} direction @param {number} room pixels */
   const chooseName = (direction, room) => {
@@ -218,28 +217,29 @@ function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
   };
   const [mostSide, column] = [isNarrow ? 114 : 220, widths.reduce((least, width) => Math.min(least, width), MAX_PIXELS)];
   const names = { x: chooseName("x", column - 8), y: chooseName("y", mostSide - 20) };
+  const down = axis.y ? "y" : "yy"; // outer rows without others inside are titled like these
   const wanted = Math.max(
     isNarrow ? 64 : hasSummary && axis.y ? 120 : 84,
-    names.y.length * 7 + longest("y") * 9.3 + 20, // bold digits, so that a seed fits on one line
-    isNarrow ? 0 : (heads.y?.name.length ?? 0) * 7.5 + 50,
+    names.y.length * 7 + longest(down) * 9.3 + 20, // bold digits, so that a seed fits on one line
+    isNarrow ? 0 : (heads[down]?.name.length ?? 0) * 7.5 + 50,
   );
+  const side = Math.round(Math.min(mostSide, wanted));
   const lineCount = names.x ? 1 : Math.min(3, Math.max(1, Math.ceil((longest("x") * 10.5) / (column - 8)))); // bold letters, and lines break before they are full
-  const outer = axis.xx ? OUTER : 0;
-  return { names, side: Math.round(Math.min(mostSide, wanted)), outer, head: Math.max(axis.x && axis.y ? 36 : 28, lineCount * 17 + 10 + (hasSummary && axis.x ? SUMMARY : 0)) + outer };
+  const [outer, band] = [axis.xx ? OUTER : 0, axis.yy ? (axis.y ? OUTER : side) : 0];
+  return { names, side: axis.y ? side + band : side, band, outer, head: Math.max(axis.x && axis.y ? 34 : 26, lineCount * 17 + 8 + (hasSummary && axis.x ? SUMMARY : 0)) + outer };
 }
 
 /**
  * Where each line starts, in pixels.
  * @param {Layout.Line[]} lines
  * @param {Float64Array} lengths of the lines
- * @param {number} titleHeight kept free before each group with one outer value
- * @param {number} groupGap between these groups
+ * @param {number} groupGap between groups with one outer value
  */
-function computeOffsets(lines, lengths, titleHeight, groupGap) {
+function computeOffsets(lines, lengths, groupGap) {
   const starts = new Float64Array(lines.length);
   let offset = 0;
   lines.forEach((line, index) => {
-    if (index === 0 || line.outer !== lines[index - 1].outer) offset += titleHeight + (index === 0 ? 0 : groupGap);
+    if (index > 0 && line.outer !== lines[index - 1].outer) offset += groupGap;
     starts[index] = offset;
     offset += lengths[index] + GAP;
   });
@@ -269,12 +269,11 @@ export function findRange({ starts, lengths }, from, to, extra) {
  * @param {Geometry} geometry @param {{top: number, left: number, height: number, width: number}} viewport pixels
  * @param {number} r @param {number} c
  */
-export function findScroll({ rows, columns, head, side, band, gap }, { top, left, height, width }, r, c) {
+export function findScroll({ rows, columns, head, side, gap }, { top, left, height, width }, r, c) {
   const [y, x] = [rows.starts[r], columns.starts[c]];
   const [roomY, roomX] = [height - head - rows.lengths[r], width - side - columns.lengths[c]];
-  const isBelow = y > top + roomY;
   return {
-    top: y - band < top ? y - band : isBelow ? (y < top + band ? y - band : y - roomY + gap) : top,
+    top: y < top ? y : y > top + roomY ? y - roomY + gap : top,
     left: x < left ? x : x > left + roomX ? x - roomX + gap : left,
   };
 }

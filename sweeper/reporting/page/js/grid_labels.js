@@ -16,7 +16,6 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
   const { axis, heads: names, rows } = arrangement;
   const heads = el("div", { class: "heads", role: names.x || names.xx || names.y || names.yy ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
   const sides = el("div", { class: "sides", "aria-hidden": "true" }); // each row has its label as a name
-  const bands = el("div", { class: "bands", role: "presentation" });
   heads.style.height = `${geometry.head}px`;
   sides.style.cssText = `width:${geometry.side}px;height:${geometry.height}px`;
   heads.append(makeCorner(arrangement, geometry.side, openAxes), ...makeOuterHeads(arrangement, geometry));
@@ -26,7 +25,7 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
   const actions = {
     columns: makeColumnActions(arrangement, geometry, heads, (c) => summarize(1, c)),
     rows: makeRowActions(arrangement, geometry, sides, (r) => summarize(0, r)),
-    bands: makeBandActions(groups, names.yy, geometry, bands),
+    bands: makeBandActions(groups, names.yy, geometry, sides),
   };
 
   /** Show the labels of these lines. @param {LineRange} rowRange @param {LineRange} columnRange */
@@ -44,8 +43,8 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
   }
 
   const describeRow = (/** @type {number} */ r) =>
-    names.y ? [`${names.y.name} ${names.y.labelOf(rows[r].inner)}`, summarize(0, r)].filter(Boolean).join(", ") : null;
-  return { nodes: [heads, sides, bands], draw, write, describeRow };
+    [Layout.nameValue(names.yy, rows[r].outer), Layout.nameValue(names.y, rows[r].inner), summarize(0, r)].filter(Boolean).join(", ") || null;
+  return { nodes: [heads, sides], draw, write, describeRow };
 }
 
 const drop = (/** @type {HTMLElement} */ node) => node.remove();
@@ -64,12 +63,12 @@ function makeColumnActions({ heads, columns }, { side, columns: { starts, length
 }
 
 /** @param {Layout.Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(r: number) => string} summarize */
-function makeRowActions({ heads, rows }, { side, rows: { starts, lengths }, names }, host, summarize) {
+function makeRowActions({ heads, rows }, { side, band, rows: { starts, lengths }, names }, host, summarize) {
   return {
     make: () => host.appendChild(el("div", { class: "side" }, makeLabel(names.y), el("small", {}))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
-      writeLabel(node, heads.y, rows[r].inner, names.y ? Infinity : side, summarize(r));
-      node.style.cssText = `top:${starts[r]}px;height:${lengths[r]}px`;
+      writeLabel(node, heads.y, rows[r].inner, names.y ? Infinity : side - band, summarize(r));
+      node.style.cssText = `top:${starts[r]}px;left:${band}px;width:${side - band}px;height:${lengths[r]}px`;
     },
     drop,
   };
@@ -79,17 +78,18 @@ function makeRowActions({ heads, rows }, { side, rows: { starts, lengths }, name
  * @param {ReturnType<typeof Layout.groupByOuter>} groups of rows
  * @param {Layout.Head | undefined} names @param {Geometry} geometry @param {HTMLElement} host
  */
-function makeBandActions(groups, names, { head, band, rows: { starts, lengths } }, host) {
+function makeBandActions(groups, names, { head, band, side, rows: { starts, lengths } }, host) {
   return {
-    make: () => host.appendChild(el("div", { class: "band" }, el("div", { class: "band-title" }))),
+    make: () => host.appendChild(el("div", { class: band === side ? "band alone" : "band" }, el("div", { class: "band-title" }))),
     put(/** @type {HTMLElement} */ node, /** @type {number} */ index) {
       const { from, to, outer } = groups[index];
       const title = /** @type {HTMLElement} */ (node.firstElementChild);
-      title.replaceChildren(el("b", {}, names?.name), ` ${names?.labelOf(outer)}`);
-      title.title = names?.fullOf(outer) ?? "";
+      const [text, height] = [names?.labelOf(outer) ?? "", starts[to - 1] + lengths[to - 1] - starts[from]];
+      const hasName = band === side || Layout.nameValue(names, outer).length * 7.5 < height;
+      title.replaceChildren(...(hasName ? [el("b", {}, names?.name), ` ${text}`] : [text]));
+      title.title = `${names?.name} ${names?.fullOf(outer)}`;
       title.style.top = `${head}px`;
-      const [top, end] = [starts[from] - band, starts[to - 1] + lengths[to - 1]];
-      node.style.cssText = `top:${head + top}px;height:${end - top}px`;
+      node.style.cssText = `top:${starts[from]}px;height:${height}px;width:${band}px`;
     },
     drop,
   };

@@ -327,6 +327,9 @@ export function arrangeList(list) {
   };
 }
 
+/** @param {Head | undefined} head @param {number} code */
+export const nameValue = (head, code) => (head ? `${head.name} ${head.labelOf(code)}` : "");
+
 /** Group consecutive lines with one outer value; `to` is exclusive. @param {Line[]} lines @returns {{outer: number, from: number, to: number}[]} */
 export function groupByOuter(lines) {
   /** @type {{outer: number, from: number, to: number}[]} */

@@ -7,6 +7,7 @@ import * as MarkExport from "./mark_export.js";
 /** @import { Axis } from "./columns.js" */
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Page } from "./main.js" */
+/** @import { State } from "./state.js" */
 
 const OPEN_STATES = ["changed", "new"]; // what can be accepted
 const MIN_GAIN = 4; // how many times less the changes must differ within the values of an axis, to be told apart by it
@@ -50,7 +51,7 @@ async function sendAcceptance(dataset, row) {
  * all these cases share and others do not have.
  * @param {Dataset} dataset @returns {{text: string, where: string}[]} the most frequent first; `where` selects the cases
  */
-function listCauses(dataset) {
+function groupCauses(dataset) {
   const [state, reason, verdict] = dataset.check;
   const open = dataset.filterRows((row) => state.label(row) !== "same");
   const rows = Map.groupBy(open, (row) => `${state.label(row)}\n${verdict?.label(row) || reason.label(row).replace(NUMBER, "\n")}`);
@@ -89,13 +90,10 @@ function describeRange(numbers) {
   return low === high ? String(low) : `${low} to ${high}`;
 }
 
-/** The causes as buttons that show their cases; null without a check. @param {Page} page */
-export function makeCauses({ dataset, update }) {
-  if (!dataset.raw.check) return null;
-  const list = el("div");
+/** The causes as buttons that show their cases, and the notes of the check; nothing without a check. @param {Dataset} dataset @param {(change: Partial<State>) => void} show @returns {Node[]} */
+export function listCauses(dataset, show) {
+  if (!dataset.raw.check) return [];
   /** @param {{text: string, where: string}} cause */
-  const makeButton = ({ text, where }) => el("button", { onclick: () => update({ view: "gallery", where, sort: "-check_severity" }) }, text);
-  // The run may go on, so the list is made when it is opened.
-  const open = () => list.replaceChildren(...listCauses(dataset).map(makeButton), ...(dataset.raw.check.notes ?? []).map((/** @type {string} */ note) => el("p", { class: "dim" }, note)));
-  return el("details", { class: "causes", ontoggle: open }, el("summary", {}, "causes"), list);
+  const makeButton = ({ text, where }) => el("button", { onclick: () => show({ view: "gallery", where, sort: "-check_severity" }) }, text);
+  return [...groupCauses(dataset).map(makeButton), ...(dataset.raw.check.notes ?? []).map((/** @type {string} */ note) => el("p", { class: "dim" }, note))];
 }

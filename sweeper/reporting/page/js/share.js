@@ -113,7 +113,7 @@ function makeTables(page) {
       if (!listRange(down).some((r) => listRange(across).some((c) => find(r, c) >= 0))) return [];
       left -= (down.to - down.from) * (across.to - across.from);
       if (left < 0) return [];
-      const title = [nameValue(heads.yy, down.outer), nameValue(heads.xx, across.outer)].filter(Boolean).join(" · ");
+      const title = [Layout.nameValue(heads.yy, down.outer), Layout.nameValue(heads.xx, across.outer)].filter(Boolean).join(" · ");
       return [el("h2", {}, title), makeTable(page, down, across)];
     }),
   );
@@ -122,18 +122,15 @@ function makeTables(page) {
   return [el("h1", {}, experiment), ...tables, el("p", {}, `${shown.toLocaleString("en")} trials${note} · made with sweeper`)];
 }
 
-/** @param {Layout.Head | undefined} head @param {number} code */
-const nameValue = (head, code) => (head ? `${head.name} ${head.labelOf(code)}` : "");
-
 /** @param {{from: number, to: number}} range */
 const listRange = ({ from, to }) => Array.from({ length: to - from }, (_, index) => from + index);
 
 /** @param {Page} page @param {{from: number, to: number}} down @param {{from: number, to: number}} across */
 function makeTable(page, down, across) {
   const { columns, rows, heads } = page.getArrangement();
-  const top = heads.x ? [el("thead", {}, el("tr", {}, heads.y ? el("td") : null, listRange(across).map((c) => el("th", {}, nameValue(heads.x, columns[c].inner)))))] : [];
+  const top = heads.x ? [el("thead", {}, el("tr", {}, heads.y ? el("td") : null, listRange(across).map((c) => el("th", {}, Layout.nameValue(heads.x, columns[c].inner)))))] : [];
   const body = listRange(down).map((r) =>
-    el("tr", {}, heads.y ? el("th", {}, nameValue(heads.y, rows[r].inner)) : null, listRange(across).map((c) => makeCell(page, r, c))),
+    el("tr", {}, heads.y ? el("th", {}, Layout.nameValue(heads.y, rows[r].inner)) : null, listRange(across).map((c) => makeCell(page, r, c))),
   );
   return el("table", {}, top, el("tbody", {}, body));
 }
