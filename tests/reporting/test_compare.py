@@ -31,7 +31,7 @@ def test_tray_survives_views_and_addresses_and_esc_empties_it(grid, opened):
     collect(page, 0, 3)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("x")
-    assert list_tray(page) == ["trial 0", "trial 3", "trial 4"]
+    assert list_tray(page) == ["steps 1", "steps 8", "steps 16"]  # what they share is not said
     assert page.locator('#view [data-trial="3"] .stars').inner_text() == "☑"
     page.get_by_role("tab", name="Table").click()
     collect(page, 9)
@@ -39,7 +39,7 @@ def test_tray_survives_views_and_addresses_and_esc_empties_it(grid, opened):
     again = opened(grid, f"#{page.url.partition('#')[2]}")
     assert list_tray(again) == list_tray(page)
     again.get_by_role("button", name="Take out trial 0").click()
-    assert list_tray(again) == ["trial 3", "trial 4", "trial 9"]
+    assert list_tray(again) == ["sampler euler · steps 8", "sampler euler · steps 16", "sampler heun · steps 8"]
     again.keyboard.press("Escape")
     assert list_tray(again) == []
     assert "pick=" not in again.url
@@ -104,7 +104,7 @@ def test_reference_stands_on_the_left_and_stays_visible_after_esc(grid, opened):
     assert page.locator("#zoom .params thead").first.inner_text().split() == ["Reference", "This"]
     assert page.locator("#zoom .params tbody tr").first.locator("td").all_inner_texts() == ["1", "4"]
     page.keyboard.press("Escape")
-    assert list_tray(page) == ["reference 0"]
+    assert list_tray(page) == ["reference: sampler euler · steps 1"]
 
 
 def test_blink_pauses_and_flips_by_keys(grid, opened):
@@ -123,6 +123,7 @@ def test_an_axis_plays_in_all_cells_and_in_the_address(grid, opened):
     page.wait_for_function("() => /pin=steps:(4|8)/.test(location.hash)")
     page.keyboard.press("Space")
     assert "play=" not in page.url
+    assert page.locator(".caption, .pins select").count() == 0  # the bar says the value
     page.get_by_role("slider", name="Value of the axis that plays").focus()
     page.keyboard.press("End")
     assert bar.locator("output").inner_text() == "steps: 30"

@@ -292,20 +292,21 @@ function makeStatusFrame(row, { dataset, box }, preview) {
 function makeCaption(row, stack, context) {
   const { dataset, colour, groups, box } = context;
   const isNamed = box[0] >= NAMED;
+  const lines = groups.map((axes) => describeValues(row, axes, box[0]));
+  if (colour) lines.unshift(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
+  return lines.length > 0 ? lines : [isNamed ? `trial ${dataset.trial(row)}` : String(dataset.trial(row))];
+}
+
+/** The values of a row on some axes, with as many names as fit into some pixels. @param {number} row @param {Axis[]} axes @param {number} width */
+export function describeValues(row, axes, width) {
   const getLabel = (/** @type {Axis} */ axis) => axis.labelOf(axis.codes[row]);
   // A value in brackets, such as "(none)", always needs the name of its axis.
-  const needsName = (/** @type {string} */ label) => label.startsWith("(") || (isNamed && label.length <= GridGeometry.LONG);
+  const needsName = (/** @type {string} */ label) => label.startsWith("(") || (width >= NAMED && label.length <= GridGeometry.LONG);
   const describe = (/** @type {Axis} */ axis) => (needsName(getLabel(axis)) ? `${axis.name} ${getLabel(axis)}` : getLabel(axis));
-  const fits = (/** @type {string} */ line) => TextWidth.shorten(line, box[0] - 10) === line;
-  const lines = [];
-  if (colour) lines.push(describeNumber(row, stack, colour, isNamed ? `${colour.name} ` : "", context));
-  for (const axes of groups) {
-    // Rather all values than all names. A word such as "a fox", and the letter of a seed, say more without one than a number does.
-    const ways = [describe, (/** @type {Axis} */ axis) => (/^\p{L}/u.test(getLabel(axis)) ? getLabel(axis) : describe(axis)), getLabel];
-    const texts = ways.map((write) => Layout.joinWords(axes, write, getLabel));
-    lines.push(texts.find(fits) ?? texts[2]);
-  }
-  return lines.length > 0 ? lines : [isNamed ? `trial ${dataset.trial(row)}` : String(dataset.trial(row))];
+  // Rather all values than all names. A word such as "a fox", and the letter of a seed, say more without one than a number does.
+  const ways = [describe, (/** @type {Axis} */ axis) => (/^\p{L}/u.test(getLabel(axis)) ? getLabel(axis) : describe(axis)), getLabel];
+  const texts = ways.map((write) => Layout.joinWords(axes, write, getLabel));
+  return texts.find((text) => TextWidth.shorten(text, width - 10) === text) ?? texts[2];
 }
 
 /**

@@ -372,7 +372,7 @@ export function listPinChoices(dataset, view) {
   const free = listFreeAxes(dataset, view);
   for (const axis of [...free.filter(isPinned), ...free.filter((one) => !isPinned(one))])
     {if (isPinned(axis) || !offered.some((one) => isPaired(dataset, axis, one))) offered.push(axis);}
-  return free.filter((axis) => offered.includes(axis)).map((axis) => [axis, findPossibleCodes(dataset, axis, pins)]);
+  return free.filter((axis) => offered.includes(axis) && axis.name !== view.time).map((axis) => [axis, findPossibleCodes(dataset, axis, pins)]);
 }
 
 /** @param {Dataset} dataset @param {Columns.Axis} axis @param {AxisValue[]} pins */

@@ -259,13 +259,13 @@ class App {
     };
   }
 
-  /** The axes whose values a cell's caption has to name: those in which the trials in view differ and no line says it. */
+  /** The axes whose values a cell's caption has to name: those in which the trials in view differ and neither a line nor a menu says it. */
   listCaptionAxes() {
     const { dataset, state } = this;
     const isGallery = state.view === "gallery";
     const rows = this.getRows();
-    const isNamed = (/** @type {Columns.Axis} */ axis) =>
-      rows.length < 2 ? isGallery : rows.some((row) => axis.codes[row] !== axis.codes[rows[0]]);
+    const isNamed = (/** @type {Columns.Axis} */ { name, codes }) =>
+      rows.length < 2 ? isGallery : (isGallery || state.pins[name] === undefined) && rows.some((row) => codes[row] !== codes[rows[0]]);
     return Layout.listFreeAxes(dataset, isGallery ? { ...state, ...Layout.NO_DIRECTIONS } : state).filter(isNamed);
   }
 
