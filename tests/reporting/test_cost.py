@@ -42,8 +42,8 @@ def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(cost_folder, 
     lines = page.locator(".params tbody tr").evaluate_all(
         "rows => rows.map(row => [row.className, ...[...row.children].map(cell => cell.innerText)])"
     )
-    assert ["", "cost", "0.125", "0.25"] in lines
-    assert ["", "cost_kind", "priced", "priced"] in lines
+    assert ["", "cost", "0.125", "0.250"] in lines
+    assert ["", "the cost is", "priced", "priced"] in lines
 
 
 def test_line_says_if_a_cost_has_no_upper_bound(cost_folder, opened):

@@ -56,7 +56,7 @@ def test_different_metrics_are_shown_in_full_when_rounding_hides_it(made, opened
     assert "brightness" in list_highlighted(page)
     page.evaluate("() => { location.hash = '#trial=0'; }")
     page.wait_for_function("() => !document.querySelector('.params thead')")
-    assert params(page)["brightness"] == ["41"]
+    assert params(page)["brightness"] == ["41.00000001"]  # with the decimals of the column
 
 
 def test_search_finds_a_metric_exact_or_rounded(made, opened):
@@ -90,7 +90,7 @@ def test_label_is_shown_with_its_value(labelled, opened):
         "prompt": [f"fox: {FOX}", "norm"],
         "scheduler": ["norm: normal", "norm: normal"],
         "brightness": ["10", "11"],
-        "ran_s": ["0.5", "0.5"],
+        "run time (s)": ["0.5", "0.5"],
     }
 
 
@@ -144,6 +144,6 @@ def test_duration_does_not_count_as_a_difference(made, opened):
         """() => { sweeper.page.dataset.column('ran_s').numbers[0] = 3.25; location.hash = '#trial=1&with=0'; }"""
     )
     page.wait_for_selector("dialog[open]")
-    assert list(params(page)) == ["steps", "brightness", "ran_s", "cfg"]
-    assert params(page)["ran_s"] == ["3.25", "0.5"]
+    assert list(params(page)) == ["steps", "brightness", "run time (s)", "cfg"]
+    assert params(page)["run time (s)"] == ["3.25", "0.50"]
     assert list_highlighted(page) == ["steps", "brightness"]

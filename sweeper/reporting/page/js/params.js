@@ -7,6 +7,21 @@ import { toJson, toRounded, toVisible } from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
 
 const NONE = "(none)"; // in place of a value
+/** @type {Record<string, string>} columns that sweeper adds, with their units */
+const WORDS = {
+  ran_s: "run time (s)",
+  cost_kind: "the cost is",
+  check_severity: "size of the change",
+  check_mae: "mean change (of 255)",
+  check_max_abs: "most change (of 255)",
+  check_differing: "changed pixels (share)",
+  check_windowed: "the same, worst 16 x 16",
+  check_psnr: "PSNR (dB)",
+  check_ssim: "SSIM",
+  check_phash: "changed bits (of 64)",
+  check_ciede2000: "colour (CIEDE2000)",
+  check_text_ratio: "common text (share)",
+};
 const MIN_DIFF = 60; // letters of two texts that are shown as one, because side by side a reader would not find what differs
 
 /** @param {Column} column */
@@ -49,18 +64,19 @@ export function makeFormatter(column) {
 
 /** A row's value in full: its label, and the value itself if that is another text. @param {Column} column @param {number} row */
 export function formatFull(column, row) {
-  if (column.codes === null) return toRounded(column.value(row)) || NONE;
+  if (column.codes === null) return (column.format ?? toRounded)(column.value(row)) || NONE;
   const code = column.codes[row];
   if (code < 0) return NONE;
   const [label, text] = [column.labels[code], column.texts?.[code]];
   return text === undefined || text === label ? toVisible(label) : `${label}: ${toVisible(text)}`;
 }
 
-/** The texts of a column for some rows; as JSON if two different values would have the same text. @param {Column} column @param {number[]} rows */
+/** The texts of a column for some rows, with more digits if two different values would have the same text. @param {Column} column @param {number[]} rows */
 function formatRows(column, rows) {
+  const isClear = (/** @type {string[]} */ [one, two]) => rows.length < 2 || one !== two || !isDifferent(column, rows[0], rows[1]);
   const texts = rows.map((row) => formatFull(column, row));
-  const isAmbiguous = rows.length === 2 && texts[0] === texts[1] && isDifferent(column, rows[0], rows[1]);
-  return isAmbiguous ? rows.map((row) => toJson(column.value(row) ?? null)) : texts;
+  const rounded = rows.map((row) => toRounded(column.value(row)) || NONE);
+  return [texts, rounded].find(isClear) ?? rows.map((row) => toJson(column.value(row) ?? null));
 }
 
 let showsFixed = false; // whether a reader unfolded what is the same in all trials
@@ -84,7 +100,7 @@ export function makeTables(dataset, row, other) {
     return el(
       "tr",
       { class: column.role !== "outcome" && differs(column) ? "differs" : "" },
-      el("th", { scope: "row" }, column.name),
+      el("th", { scope: "row", title: column.name }, WORDS[column.name] ?? column.name.replace(/^check_/, "")),
       texts.map((text) => el("td", {}, text)),
     );
   };
