@@ -176,10 +176,19 @@ def test_films_play_together_and_step_by_frames(made, opened):
 def test_sounds_show_their_waveform_and_one_is_heard(made, opened, kind):
     folder = made(Sweep({"steps": [1, 2]}, suffix=kind, content=encode_sound(kind)))
     page = opened(folder, "#trial=1&with=0&mode=side")
+    assert "320" not in page.locator("#zoom .facts, #zoom .panel > .dim").first.inner_text()
     page.wait_for_function("() => [...document.querySelectorAll('#zoom .sound img')].every(i => i.naturalWidth > 0)")
     heard = "all => all.map(sound => !sound.muted)"
     assert page.locator("#zoom audio").evaluate_all(heard) == [False, True]
     page.keyboard.press("m")
     assert page.locator("#zoom audio").evaluate_all(heard) == [True, False]
+    assert page.get_by_role("button", name="Blink").count() == 0
+    page.keyboard.press("Escape")
     assert page.locator("#view .cell .moving img, #view .cell .moving .sprite").count() > 0
-    assert "320" not in page.locator("#zoom .facts, #zoom .panel > .dim").first.inner_text()
+    page.keyboard.press("Space")  # in the grid, one hears the cell below the pointer
+    page.locator("#view .cell").nth(1).hover()
+    is_heard = "sound => !sound.paused && !sound.muted && sound.currentTime > 0.2"
+    playing = f"[...document.querySelectorAll('#view audio')].map({is_heard})"
+    page.wait_for_function(f"() => String({playing}) === 'false,true'")
+    page.keyboard.press("Space")
+    assert page.evaluate(playing) == [False, False]

@@ -155,15 +155,6 @@ def test_animated_picture_counts_as_a_film_in_a_cell(mixed, opened):
     assert small.locator(".badge").inner_text() == "6 ▶ ♪"
 
 
-def test_narrow_cell_shows_a_sign_in_place_of_an_audio_player(mixed, opened):
-    page = opened(mixed, "#size=112")
-    sound = page.locator(".moving", has_text="♪")
-    assert sound.locator("audio").count() == 0
-    sound.click()
-    page.wait_for_selector("dialog[open]")
-    assert opened(mixed, "#size=240").locator('[data-trial="0"] audio').is_visible()
-
-
 def test_players_side_by_side_do_not_overlap(batches, opened):
     page = opened(batches, "#trial=0&with=1&mode=side&file=7", viewport={"width": 1000, "height": 700})
     one, other = [player.bounding_box() for player in page.locator("#zoom .sound").all()]

@@ -263,7 +263,7 @@ function makeFrame(row, context, preview) {
   const shown = Media.choose(files, countShown(box));
   /** @type {Sprites.Box} */
   const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
-  const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part }), part[0]));
+  const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part })));
   return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, nodes);
 }
 

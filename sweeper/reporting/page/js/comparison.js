@@ -26,7 +26,7 @@ export function create(mode, panes, controls) {
   const stage = makeStage(mode, panes, controls);
   const players = [...stage.querySelectorAll(/** @type {"video"} */ ("video, audio"))];
   if (players.length === 0) return stage;
-  const clock = Transport.createClock(() => players, true);
+  const clock = Transport.createClock(() => players, () => players.findLast(({ localName }) => localName === "audio"));
   const whole = el("div", { class: "stage playing" }, stage, clock.node);
   whole.addEventListener("sweeper-gone", clock.stop);
   return whole;

@@ -114,7 +114,7 @@ function makeThumb(dataset, row) {
   const [file] = dataset.files(row);
   const node = Media.create(file, { src: file.thumb && toUrl(Media.pickThumbnail(file, THUMB_WIDTH, dataset.raw.sides)) });
   if (node instanceof HTMLImageElement) node.loading = "lazy";
-  return el("span", { class: "thumb" }, Media.addSign(file, node, THUMB_WIDTH));
+  return el("span", { class: "thumb" }, Media.addSign(file, node));
 }
 
 // --- the current choice

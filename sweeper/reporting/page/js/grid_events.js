@@ -40,7 +40,7 @@ export function listen(grid) {
     const row = findRow(event);
     if (event.target instanceof Element && event.target.closest(".stacked")) return toggleStrip(grid, row);
     if (cell instanceof HTMLElement && cell.matches(".none") && cell.title !== "") return Dom.announce(cell.title);
-    if (row < 0 || (event.target instanceof Element && event.target.closest("audio"))) return;
+    if (row < 0) return;
     grid.show(row);
     if (event.shiftKey) context.markByKey("x", row);
     else context.open(row);

@@ -334,7 +334,7 @@ class App {
       ["/", "filter", () => this.bar.focusFilter()],
       ["?", "these keys", () => Keys.open()],
       ["f", "fit: all in view, as wide as the window, 1:1", () => ["grid", "gallery"].includes(this.state.view) && this.fit()],
-      ["Space , .", "play the films or the axis below the grid; one step back, one on", (key) => Keys.press(this.tray.node, key)],
+      ["Space , . m", "play the films, the sounds or the axis below the grid; one step back, one on; which one is heard", (key) => Keys.press(this.tray.node, key)],
       ["Escape", "empty the tray", () => this.state.picks.length > 0 && this.update({ picks: [] })],
     ];
     Keys.bind(globalThis, "Everywhere", bindings, () => document.querySelector("dialog[open]") === null);

@@ -5,8 +5,6 @@ import * as Sprites from "./sprites.js";
 import { countEach } from "./value_text.js";
 /** @import { Dataset, PageFile } from "./dataset.js" */
 
-const MIN_PLAYER = 110; // pixels below which browsers draw an audio player without its play button
-
 /**
  * The smallest thumbnail that fills a cell of `size` pixels. A smaller one exists only of a picture that is larger.
  * @param {PageFile} file @param {number} size
@@ -53,12 +51,11 @@ export function create(file, options = {}) {
   return el("span", { class: "word" }, full ? el("a", { href: toUrl(file.path), download: "" }, file.was) : suffix);
 }
 
-/** A sound by its waveform, which is its thumbnail; without one, by the browser's player. @param {PageFile} file @param {MediaOptions} options */
+/** A sound by its waveform, which is its thumbnail, or a sign, and a player, which a bar plays. @param {PageFile} file @param {MediaOptions} options */
 function createSound(file, options) {
   const { full = false } = options;
   const wave = file.thumb ? createImage(file, { ...options, full: false }) : full && el("span", { class: "word" }, "♪");
-  const player = (full || !wave) && el("audio", { src: toUrl(file.path), controls: !full, preload: full ? "auto" : "none" });
-  return el("span", { class: "sound" }, wave, player, full && el("span", { class: "playhead" }));
+  return el("span", { class: "sound" }, wave, el("audio", { src: toUrl(file.path), preload: full ? "auto" : "none" }), el("span", { class: "playhead" }));
 }
 
 /** @param {PageFile} file @param {MediaOptions} options */
@@ -98,16 +95,12 @@ export function reportLoss(image) {
 /** The sign that tells a film or a sound from a still picture, which has none. @param {PageFile} file */
 export const getSign = ({ kind, frames = 1 }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
 
-/**
- * Put the sign of a film or sound on its element. An audio player that is too narrow gives way to the sign alone.
- * @param {PageFile} file @param {HTMLElement} node
- * @param {number} width pixels
- */
-export function addSign(file, node, width) {
+/** Put the sign of a film or sound on its element; a sound without a waveform has nothing else. @param {PageFile} file @param {HTMLElement} node */
+export function addSign(file, node) {
   const sign = getSign(file);
   if (!sign) return node;
-  const player = width < MIN_PLAYER && file.kind === "audio" && !file.thumb ? null : node;
-  return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, sign));
+  const isAlone = file.kind === "audio" && !file.thumb;
+  return el("span", { class: "moving" }, node, el("span", { class: isAlone ? "sign alone" : "sign", "aria-hidden": "true" }, sign));
 }
 
 /** Choose `count` files, one of each kind first: a film after six stills would otherwise never be shown. @param {PageFile[]} files @param {number} count */

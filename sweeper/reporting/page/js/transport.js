@@ -33,6 +33,9 @@ function createBar(label, step, toggle, seek, ...more) {
   return { node, move, show };
 }
 
+/** @param {Player} player */
+const isSound = (player) => player instanceof HTMLAudioElement;
+
 /** @type {WeakMap<Player, number>} seconds between two frames, as far as the film has shown them */
 const frameTimes = new WeakMap();
 
@@ -52,18 +55,20 @@ function watchFrames(player) {
 
 /**
  * One clock for all players: the longest one sets the time, and the others follow it.
+ * One of them can be heard: at first the sound that `pick` chooses, and no film.
  * @param {() => Player[]} listPlayers those in view now
- * @param {boolean} hasSound whether one of them can be heard
+ * @param {(players: Player[]) => Player | undefined} pick
  */
-export function createClock(listPlayers, hasSound) {
-  let [time, isPlaying, loops, frame, leader] = [0, false, true, 0, /** @type {Player | undefined} */ (undefined)];
-  let heard = hasSound ? listPlayers().findLastIndex((player) => player instanceof HTMLAudioElement) : -1;
-  const loop = el("button", { "aria-pressed": "true", onclick: toggleLoop }, "Loop");
+export function createClock(listPlayers, pick) {
+  let [time, isPlaying, frame, leader] = [0, false, 0, /** @type {Player | undefined} */ (undefined)];
+  let heard = pick(listPlayers());
+  const loop = el("button", { "aria-pressed": "true", onclick: () => loop.setAttribute("aria-pressed", String(loop.ariaPressed === "false")) }, "Loop");
   const sound = el("button", { title: "Which one is heard: key M", "data-key": "m", onclick: switchSound });
-  const bar = createBar("Time of all films and sounds", FRAME, toggle, seek, loop, ...(hasSound ? [sound] : []));
+  const bar = createBar("Time of all films and sounds", FRAME, toggle, seek, loop, sound);
 
   function toggle() {
     isPlaying = !isPlaying;
+    heard ??= pick(listPlayers());
     if (isPlaying && leader?.ended) leader.currentTime = time = 0;
     sync();
   }
@@ -75,48 +80,56 @@ export function createClock(listPlayers, hasSound) {
     sync();
   }
 
-  function toggleLoop() {
-    loops = !loops;
-    loop.setAttribute("aria-pressed", String(loops));
-    sync();
+  function switchSound() {
+    const players = listPlayers();
+    hear(players[players.findIndex((player) => player === heard) + 1] ?? players.find(isSound));
   }
 
-  function switchSound() {
-    heard = heard < 0 ? listPlayers().length - 1 : heard - 1;
+  /** @param {Player | undefined} player */
+  function hear(player) {
+    heard = player;
     sync();
   }
 
   /** Bring all players to the time of the clock; while they play, again with each frame of the screen. */
   function sync() {
     cancelAnimationFrame(frame);
+    const loops = loop.ariaPressed === "true";
     const players = listPlayers().filter((player) => player.error === null);
     const longest = players.reduce((/** @type {Player | undefined} */ best, player) => ((player.duration || 0) > (best?.duration || 0) ? player : (best ?? player)), undefined);
     if (longest !== leader && longest) longest.currentTime = time; // a view was scrolled, or its length became known
     leader = longest;
     if (leader && isPlaying) time = leader.currentTime;
     if (!loops && leader?.ended) isPlaying = false;
-    players.forEach((player, index) => follow(player, index === heard));
+    for (const player of players) follow(player, time, leader, { isPlaying, loops, isHeard: player === heard });
     const length = leader?.duration || 0;
-    sound.textContent = heard < 0 ? "Sound: off" : players.length > 1 ? `Sound: ${heard + 1} of ${players.length}` : "Sound: on";
+    const index = players.findIndex((player) => player === heard);
+    sound.textContent = index < 0 ? "Sound: off" : players.length > 1 ? `Sound: ${index + 1} of ${players.length}` : "Sound: on";
     bar.show(time, length, length ? `${time.toFixed(2)} of ${length.toFixed(2)} s` : "", isPlaying, leader && frameTimes.get(leader));
     if (isPlaying) frame = requestAnimationFrame(sync);
   }
 
-  /** @param {Player} player @param {boolean} isHeard */
-  function follow(player, isHeard) {
-    watchFrames(player);
-    player.loop = loops && player === leader;
-    player.muted = !isHeard;
-    player.parentElement?.style.setProperty("--at", `${(100 * time) / (player.duration || 1)}%`);
-    const isOver = time >= player.duration; // it waits at its end for the longer ones
-    if (player !== leader && !isOver && Math.abs(player.currentTime - time) > (isPlaying ? MAX_DRIFT : 0.001)) player.currentTime = time;
-    if (isPlaying && player.paused && !isOver) player.play().catch(() => {});
-    else if (!isPlaying && !player.paused) player.pause();
-  }
-
   for (const player of listPlayers()) player.addEventListener("loadedmetadata", sync);
   sync();
-  return { node: bar.node, stop: () => isPlaying && toggle() };
+  return { node: bar.node, sound, hear, stop: () => isPlaying && toggle() };
+}
+
+/**
+ * Bring a player to the time of the clock.
+ * @param {Player} player @param {number} time seconds @param {Player | undefined} leader that sets the time
+ * @param {{isPlaying: boolean, loops: boolean, isHeard: boolean}} state
+ */
+function follow(player, time, leader, { isPlaying, loops, isHeard }) {
+  watchFrames(player);
+  player.loop = loops && player === leader;
+  player.muted = !isHeard;
+  player.parentElement?.style.setProperty("--at", `${(100 * time) / (player.duration || leader?.duration || 1)}%`);
+  player.parentElement?.classList.toggle("heard", isHeard);
+  if (player.preload === "none" && isSound(player) && !isHeard && player !== leader) return player.pause(); // it need not be loaded
+  const isOver = time >= player.duration; // it waits at its end for the longer ones
+  if (player !== leader && !isOver && Math.abs(player.currentTime - time) > (isPlaying ? MAX_DRIFT : 0.001)) player.currentTime = time;
+  if (isPlaying && player.paused && !isOver) player.play().catch(() => {});
+  else if (!isPlaying && !player.paused) player.pause();
 }
 
 /** An axis as time: all cells of the grid show the same value of it, and another one when the bar plays or moves. @param {Page} page */
@@ -165,16 +178,24 @@ export function setTime(state, axis) {
   return { ...directions, time: axis.name, play, view: "grid", pins: ViewState.withEntry(free, axis.name, Layout.orderCodes(axis, state)[0]) };
 }
 
-/** The films of the grid, which play all together. @param {Page} page */
+/** The films and sounds of the grid, which play all together; one hears the sound below the pointer. @param {Page} page */
 export function createGridClock(page) {
-  const clock = createClock(() => [...document.querySelectorAll("#view video")].filter((node) => node instanceof HTMLVideoElement), false);
-  let hasFilms = false;
-  clock.node.prepend(el("span", { class: "dim" }, "All films"));
+  const clock = createClock(() => [...document.querySelectorAll(/** @type {"video"} */ ("#view video, #view audio"))], (players) => players.find(isSound));
+  const kinds = new Set();
+  const title = el("span", { class: "dim" });
+  clock.node.prepend(title);
+  document.addEventListener("pointerover", ({ target }) => {
+    const player = target instanceof Element && target.closest("#view .cell")?.querySelector("audio");
+    if (player) clock.hear(player);
+  });
   /** @param {ViewState.State} state */
   function show({ view, trial }) {
     const { columns, decoded } = page.dataset.fileList; // a run may still add some
-    hasFilms ||= JSON.stringify([columns.kind, decoded.map((file) => file?.kind)]).includes('"video"');
-    clock.node.hidden = !["grid", "gallery"].includes(view) || !hasFilms;
+    const text = JSON.stringify([columns.kind, decoded.map((file) => file?.kind)]);
+    for (const [kind, name] of [["video", "films"], ["audio", "sounds"]]) if (text.includes(`"${kind}"`)) kinds.add(name);
+    title.textContent = `All ${[...kinds].join(" and ")}`;
+    clock.sound.hidden = !kinds.has("sounds"); // few films have a sound
+    clock.node.hidden = !["grid", "gallery"].includes(view) || kinds.size === 0;
     if (clock.node.hidden || trial !== "") clock.stop();
   }
   return { node: clock.node, show };

@@ -37,7 +37,7 @@ export function bind(node, title, bindings, isOwn = () => true) {
 
 /** Press the visible button in an element that a key stands for; false if it has none. @param {ParentNode} host @param {string} key */
 export function press(host, key) {
-  const button = host.querySelector(`:not([hidden]) > [data-key="${CSS.escape(key)}"]`);
+  const button = host.querySelector(`:not([hidden]) > [data-key="${CSS.escape(key)}"]:not([hidden])`);
   if (button instanceof HTMLElement) button.click();
   return button !== null;
 }
