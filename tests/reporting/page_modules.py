@@ -11,7 +11,7 @@ from sweeper.reporting.write_report import PAGE_FOLDER
 from sweeper.serving.page_files import join_script
 
 _NAMES = {
-    "Expression": "expression", "MarkExport": "mark_export", "TextDiff": "text_diff", "TextWidth": "text_width",
+    "Expression": "expression", "MarkExport": "mark_export", "Params": "params", "TextWidth": "text_width",
     "ValueText": "value_text", "ViewState": "state", "Workflow": "workflow",
 }  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened, first, s
     page = opened(folder)
     parts = evaluate(
         page,
-        """([a, b]) => TextDiff.create(a, b).map(part =>
+        """([a, b]) => Params.joinTexts(a, b).map(part =>
             typeof part === "string" ? ["same", part] : [part.localName, part.textContent])""",
         [first, second],
     )

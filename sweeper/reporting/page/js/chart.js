@@ -2,7 +2,8 @@
 // arrow keys read.
 
 import * as Keys from "../../../serving/page/js/keys.js";
-import { svg } from "../../../serving/page/js/dom.js";
+import { el, svg } from "../../../serving/page/js/dom.js";
+/** @import { Children } from "../../../serving/page/js/dom.js" */
 
 /** @typedef {{width: number, height: number, left: number, right: number, top: number, bottom: number}} Frame SVG units, and what is around the plane */
 /** @typedef {{share: number, label: string}} Tick a value at an edge; share: from 0 to 1 along it */
@@ -16,6 +17,9 @@ export const getLetterWidth = () => (globalThis.innerWidth < 600 ? 12.5 : 8);
 
 /** @param {string} text @param {number} room SVG units */
 export const fit = (text, room) => (text.length * LETTER_WIDTH > room ? `${text.slice(0, Math.max(1, Math.floor(room / LETTER_WIDTH) - 1))}…` : text);
+
+/** @param {string} title @param {string} classes @param {Children[]} content */
+export const makeSection = (title, classes, ...content) => el("section", { class: classes }, el("h2", {}, title), ...content);
 
 /** @param {number} x @param {number} y @param {string} text @param {"start" | "middle" | "end"} anchor */
 export const makeText = (x, y, text, anchor) => svg("text", { x, y, "text-anchor": anchor }, text);

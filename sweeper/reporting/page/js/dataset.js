@@ -113,14 +113,15 @@ export class Dataset {
       if (labelled) Columns.applyLabels(labelled, words);
     }
     this.outcome = /** @type {Columns.CodedColumn[]} */ (raw.outcome.map(Columns.decode));
-    this.metrics = makeMetrics(raw.metrics, "metric");
+    const makeNumbers = (/** @type {string} */ role) => (/** @type {{name: string, of: (number | null)[]}} */ { name, of }) => Columns.makeNumbers(name, role, of);
+    this.metrics = /** @type {Columns.NumberColumn[]} */ (raw.metrics.map(makeNumbers("metric")));
     this.check = /** @type {Columns.CodedColumn[]} */ ((raw.check?.columns ?? []).map(Columns.decode)); // [state, reason], or empty
     this.statusColumn = Columns.makeCoded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
     this.trialColumn = Columns.makeNumbers("trial", "trial", raw.trials);
     this.jobNumbers = Object.entries(raw.job_numbers).map(([name, numbers]) => Columns.makeNumbers(name, "outcome", numbers));
     /** @type {Columns.Column[]} */
     this.columns = [this.trialColumn, ...columns, this.statusColumn, ...this.outcome, ...this.jobNumbers, ...this.metrics, ...this.check];
-    this.columns.push(...makeMetrics(raw.check?.measures ?? [], "check"));
+    this.columns.push(...(raw.check?.measures ?? []).map(makeNumbers("check")));
     this.byName = new Map(this.columns.map((column) => [column.name, column]));
     const look = (/** @type {number} */ row) => this.look(row);
     this.addColumn({ name: "picture", role: "outcome", codes: null, numbers: [], numeric: false, value: look, label: look });
@@ -333,11 +334,6 @@ export class Dataset {
     }
     return changed;
   }
-}
-
-/** @param {{name: string, of: (number | null)[]}[]} raw @param {string} role */
-function makeMetrics(raw, role) {
-  return raw.map((metric) => Columns.makeNumbers(metric.name, role, metric.of));
 }
 
 /** @param {Progress | null} progress */

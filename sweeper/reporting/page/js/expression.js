@@ -157,12 +157,10 @@ function makeSearch(words, dataset) {
     dataset.metrics.some((column) => column.label(row) === words || matches(column.value(row), toRounded(column.value(row))));
 }
 
-const FALLBACK = "status == 'failed'";
-
 /** An example for the empty filter field: an expression over an axis of this sweep that finds at least one trial. @param {Dataset} dataset @returns {string} */
 export function makeExample(dataset) {
   const axis = dataset.axes.find((each) => each.numeric && each.values.length > 1 && !Columns.isSeed(each));
-  return axis ? `${quoteName(axis.name)} >= ${toText(axis.values.at(-1))}` : FALLBACK;
+  return axis ? `${quoteName(axis.name)} >= ${toText(axis.values.at(-1))}` : "status == 'failed'";
 }
 
 /** A name as a filter takes it: in backticks, each in the name written twice, unless it is a plain word. @param {string} name */

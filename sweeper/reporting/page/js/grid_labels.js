@@ -13,7 +13,8 @@ import * as Recycle from "./recycle.js";
  * @param {(direction: 0 | 1, line: number) => string} [summarize] a line below the label of a row (0) or column (1)
  */
 export function create(arrangement, geometry, openAxes, summarize = () => "") {
-  const { axis, heads: names, rows } = arrangement;
+  const { axis, heads: names, rows, columns } = arrangement;
+  const { side, band, rows: down, columns: across } = geometry;
   const heads = el("div", { class: "heads", role: names.x || names.xx || names.y || names.yy ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
   const sides = el("div", { class: "sides", "aria-hidden": "true" }); // each row has its label as a name
   heads.style.height = `${geometry.head}px`;
@@ -23,8 +24,8 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
   /** @type {Record<"columns" | "rows" | "bands", Map<number, HTMLElement>>} */
   const shown = { columns: new Map(), rows: new Map(), bands: new Map() };
   const actions = {
-    columns: makeColumnActions(arrangement, geometry, heads, (c) => summarize(1, c)),
-    rows: makeRowActions(arrangement, geometry, sides, (r) => summarize(0, r)),
+    columns: makeLineActions(heads, { class: "head", role: "columnheader" }, names.x, columns, geometry.names.x, (c) => summarize(1, c), (c) => [`left:${side + across.starts[c]}px;width:${across.lengths[c]}px;height:${geometry.head - geometry.outer}px`, across.lengths[c]]),
+    rows: makeLineActions(sides, { class: "side" }, names.y, rows, geometry.names.y, (r) => summarize(0, r), (r) => [`top:${down.starts[r]}px;left:${band}px;width:${side - band}px;height:${down.lengths[r]}px`, side - band]),
     bands: makeBandActions(groups, names.yy, geometry, sides),
   };
 
@@ -49,26 +50,20 @@ export function create(arrangement, geometry, openAxes, summarize = () => "") {
 
 const drop = (/** @type {HTMLElement} */ node) => node.remove();
 
-/** @param {Layout.Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(c: number) => string} summarize */
-function makeColumnActions({ heads, columns }, { side, columns: { starts, lengths }, head, outer, names }, host, summarize) {
+/**
+ * The labels of columns or rows.
+ * @param {HTMLElement} host @param {Record<string, string>} attributes @param {Layout.Head | undefined} head @param {Layout.Line[]} lines
+ * @param {string} name before each value @param {(line: number) => string} summarize
+ * @param {(line: number) => [style: string, room: number]} place
+ */
+function makeLineActions(host, attributes, head, lines, name, summarize, place) {
   return {
-    make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, makeLabel(names.x), el("small", {}))),
-    put(/** @type {HTMLElement} */ node, /** @type {number} */ c) {
-      writeLabel(node, heads.x, columns[c].inner, names.x ? Infinity : lengths[c], summarize(c));
-      node.ariaColIndex = String(c + 2);
-      node.style.cssText = `left:${side + starts[c]}px;width:${lengths[c]}px;height:${head - outer}px`;
-    },
-    drop,
-  };
-}
-
-/** @param {Layout.Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host @param {(r: number) => string} summarize */
-function makeRowActions({ heads, rows }, { side, band, rows: { starts, lengths }, names }, host, summarize) {
-  return {
-    make: () => host.appendChild(el("div", { class: "side" }, makeLabel(names.y), el("small", {}))),
-    put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
-      writeLabel(node, heads.y, rows[r].inner, names.y ? Infinity : side - band, summarize(r));
-      node.style.cssText = `top:${starts[r]}px;left:${band}px;width:${side - band}px;height:${lengths[r]}px`;
+    make: () => host.appendChild(el("div", attributes, makeLabel(name), el("small", {}))),
+    put(/** @type {HTMLElement} */ node, /** @type {number} */ line) {
+      const [style, room] = place(line);
+      writeLabel(node, head, lines[line].inner, name ? Infinity : room, summarize(line));
+      node.ariaColIndex = String(line + 2);
+      node.style.cssText = style;
     },
     drop,
   };

@@ -213,9 +213,7 @@ export class Marks {
 }
 
 /** @param {string | null} text @returns {[string, any][]} */
-function parseMarks(text) {
-  return Object.entries(JSON.parse(text ?? "{}"));
-}
+const parseMarks = (text) => Object.entries(JSON.parse(text ?? "{}"));
 
 /** @param {Mark} mark */
 const isEmpty = ({ verdict, stars, comment }) => !(verdict || stars || comment);

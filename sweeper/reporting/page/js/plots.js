@@ -67,14 +67,11 @@ export function create(host, context, last) {
       ? [el("p", { class: "empty" }, `No trial in view has a value of ${metric.name}.`)]
       : [
           makeAnswer(dataset, metric),
-          makeSection(
-            `${metric.name} over ${state.x || "all"} and ${state.y || "all"} (means)`,
-            ...makeHeatMap(rows, metric, x, y, context),
-          ),
+          Chart.makeSection(`${metric.name} over ${state.x || "all"} and ${state.y || "all"} (means)`, "", ...makeHeatMap(rows, metric, x, y, context)),
           along &&
-            makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, ...makeLines(rows, metric, along, per === along ? undefined : per, context)),
-          makeSection(`${metric.name} of ${PlotData.countTrials(rows.length)}`, makeHistogram(rows, metric, context)),
-          against && makeSection(`${metric.name} against ${against.name}`, ...makeScatter(rows, against, metric, context)),
+            Chart.makeSection(`${metric.name} along ${along.name}${per && per !== along ? `, one line per ${per.name}` : ""}`, "", ...makeLines(rows, metric, along, per === along ? undefined : per, context)),
+          Chart.makeSection(`${metric.name} of ${PlotData.countTrials(rows.length)}`, "", makeHistogram(rows, metric, context)),
+          against && Chart.makeSection(`${metric.name} against ${against.name}`, "", ...makeScatter(rows, against, metric, context)),
         ];
   const scroller = el("div", { class: "plots", tabindex: 0, "aria-label": "Plots" }, sections);
   if (last?.controls === controls) last.scroller.replaceWith(scroller);
@@ -103,9 +100,6 @@ function makeControls({ dataset, state, update }, { numbers, metric, against, pe
   );
   return controls;
 }
-
-/** @param {string} title @param {import("../../../serving/page/js/dom.js").Children[]} content */
-const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
 
 /** @param {number[]} rows @param {Columns.Column} metric @param {Columns.Axis | undefined} x @param {Columns.Axis | undefined} y @param {Context} context */
 function makeHeatMap(rows, metric, x, y, context) {
@@ -148,10 +142,8 @@ function makeHeatMap(rows, metric, x, y, context) {
 function makeAnswer(dataset, { name }) {
   const answer = DecideData.listAnswers(dataset).find(([metric]) => metric === name)?.[1];
   const { left_out: missing } = dataset.raw.answers ?? {};
-  if (answer === undefined) return missing ? makeSection(`What changes ${name}`, el("p", { class: "dim" }, missing)) : null;
-  const section = makeSection(name === "votes" ? "Ranking by votes" : `What changes ${name}`, makeShares(answer.shares), Decide.makeRanking(dataset, answer.choices), el("ul", { class: "answer" }, answer.lines.map((line) => el("li", {}, line))));
-  section.classList.add("full");
-  return section;
+  if (answer === undefined) return missing ? Chart.makeSection(`What changes ${name}`, "", el("p", { class: "dim" }, missing)) : null;
+  return Chart.makeSection(name === "votes" ? "Ranking by votes" : `What changes ${name}`, "full", makeShares(answer.shares), Decide.makeRanking(dataset, answer.choices), el("ul", { class: "answer" }, answer.lines.map((line) => el("li", {}, line))));
 }
 
 /** A bar whose parts are as long as the shares of axes and of what they do together, and a legend. @param {[string, number][]} shares from 0 to 1 */

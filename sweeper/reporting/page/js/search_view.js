@@ -59,18 +59,13 @@ export class SearchView {
     return [
       this.makeControls(),
       this.goals.length > 1
-        ? this.makeSection("Pareto front", "", this.add(SearchCharts.createFront(this.search, [this.against, this.index], [this.goals[this.against], goal], size)), this.describeFront())
+        ? ChartFrame.makeSection("Pareto front", "", this.add(SearchCharts.createFront(this.search, [this.against, this.index], [this.goals[this.against], goal], size)), this.describeFront())
         : this.makeHistory(0, size),
       this.makeBest(),
       ...(this.goals.length > 1 ? this.goals.map((_, index) => this.makeHistory(index, size)) : []),
       this.makeParallel(full, room),
       this.makeSlices(full, goal),
     ];
-  }
-
-  /** @param {string} title @param {string} classes @param {Dom.Children[]} content */
-  makeSection(title, classes, ...content) {
-    return Dom.el("section", { class: classes }, Dom.el("h2", {}, title), ...content);
   }
 
   /** With several objectives: which of them the charts show. */
@@ -88,7 +83,7 @@ export class SearchView {
   /** @param {number} index of the objective @param {SearchCharts.ChartSize} size */
   makeHistory(index, size) {
     const chart = SearchCharts.createHistory(this.search, index, this.goals[index], size);
-    return this.makeSection(this.goals.length > 1 ? `History of ${this.search.objectives[index].short}` : "History", "", this.add(chart), index === 0 && SearchCharts.makeLegend(this.search.points), Dom.el("p", { class: "dim" }, "The line is the best so far, of the points with all their trials."));
+    return ChartFrame.makeSection(this.goals.length > 1 ? `History of ${this.search.objectives[index].short}` : "History", "", this.add(chart), index === 0 && SearchCharts.makeLegend(this.search.points), Dom.el("p", { class: "dim" }, "The line is the best so far, of the points with all their trials."));
   }
 
   describeFront() {
@@ -111,7 +106,7 @@ export class SearchView {
     const items = best.map((point) => Dom.el("li", {}, this.makeBestButton(point)));
     const isChosen = "These numbers are too good, because their points were chosen for them; `sweeper search EXPERIMENT --confirm` measures them on fresh seeds.";
     const note = items.length === 0 ? "The filter leaves no point with an objective." : objectives.some(({ title }) => !/\bvotes,/.test(title)) && isChosen;
-    return this.makeSection(words, "", Dom.el("ol", { class: "best" }, items), note && Dom.el("p", { class: "dim" }, note));
+    return ChartFrame.makeSection(words, "", Dom.el("ol", { class: "best" }, items), note && Dom.el("p", { class: "dim" }, note));
   }
 
   /** @param {SearchPoints.SearchPoint} point */
@@ -158,7 +153,7 @@ export class SearchView {
     const clear = ranges.size > 0 && Dom.el("button", { "data-keep": "clear", onclick: () => context.update({ where: rest }) }, "Remove the ranges");
     const words = "Each line is a point. Drag along an axis, or move its ends with the arrow keys, to choose a range: it becomes a part of the filter.";
     const legend = Dom.el("p", { class: "dim scale" }, goals[this.index].name, ": worst", Dom.el("span", { class: "ramp vivid" }), "best");
-    return this.makeSection("Parallel coordinates", "full", Dom.el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Parallel coordinates" }, chart.group), legend, Dom.el("p", { class: "dim" }, words, " ", clear));
+    return ChartFrame.makeSection("Parallel coordinates", "full", Dom.el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Parallel coordinates" }, chart.group), legend, Dom.el("p", { class: "dim" }, words, " ", clear));
   }
 
   /** @param {number} full pixels of width @param {SearchDimensions.Dimension} goal */
@@ -167,7 +162,7 @@ export class SearchView {
     const width = (full - SearchView.GAP * (count - 1)) / count;
     const slices = this.space.map((dimension) => this.add(SearchCharts.createSlice(this.search, dimension, goal, { width, height: 220 })));
     const legend = Dom.el("p", { class: "dim scale" }, "first point", Dom.el("span", { class: "ramp vivid" }), "last point");
-    return this.makeSection(`Slices: ${goal.title}`, "full", Dom.el("div", { class: "slices" }, slices), legend);
+    return ChartFrame.makeSection(`Slices: ${goal.title}`, "full", Dom.el("div", { class: "slices" }, slices), legend);
   }
 
   // --- one point

@@ -228,19 +228,18 @@ const SAMPLED = 200; // values that are looked at for the width of a column
 const MAX_HEAT = 32; // percent of colour in a cell
 
 /**
- * The columns of the address, else the usual ones: the trial, what varies, the metrics, and of the outcome and the marks what
- * differs.
+ * The columns of the address, else the usual ones: the trial, the axes, the metrics, and some of the outcome and the marks; no
+ * column with one value.
  * @param {Dataset} dataset @param {State} state
  */
 function chooseColumns(dataset, state) {
   const names = parseNames(state.columns);
   const wanted = dataset.columns.filter((column) => names.includes(column.name));
   if (wanted.length > 0) return wanted;
-  const statuses = dataset.countStatuses();
-  const isAllDone = statuses.size === 1 && statuses.has("succeeded");
-  const usual = ["trial", "ran_s", "check", ...(isAllDone ? [] : ["status"]), ...(dataset.raw.spending ? ["cost"] : []), ...(statuses.has("failed") ? ["error"] : [])];
+  const usual = ["trial", "status", "ran_s", "check", "error", ...(dataset.raw.spending ? ["cost"] : [])];
+  const varies = (/** @type {Columns.Column} */ { codes }) => codes === null || codes.some((code) => code !== codes[0]) || (dataset.size === 1 && codes[0] >= 0);
   const isMarked = (/** @type {Columns.Column} */ { role, label }) => role === "mark" && dataset.listRows().some((row) => label(row) !== "");
-  return dataset.columns.filter((column) => ["axis", "metric"].includes(column.role) || usual.includes(column.name) || isMarked(column));
+  return dataset.columns.filter((column) => (["axis", "metric"].includes(column.role) || usual.includes(column.name) || isMarked(column)) && varies(column));
 }
 
 /** @param {string} text @returns {string[]} */

@@ -216,11 +216,6 @@ export class Zoom {
 
   // --- its parts
 
-  /** @param {string} key finds the button again when it is replaced @param {Record<string, any>} attributes @param {string} text */
-  static makeButton(key, attributes, text) {
-    return el("button", { "data-keep": key, ...attributes }, text);
-  }
-
   makeHead() {
     const { dataset } = this;
     const { row, other } = this.shown;
@@ -229,7 +224,7 @@ export class Zoom {
       { class: "zoom-head" },
       el("h2", { title: dataset.title(row) }, Params.makeTitle(dataset, row, other < 0 ? [] : [other])),
       el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
-      Zoom.makeButton("close", { "aria-label": "Close", onclick: () => this.close() }, "✕"),
+      el("button", { "data-keep": "close", "aria-label": "Close", onclick: () => this.close() }, "✕"),
     );
   }
 
@@ -237,9 +232,9 @@ export class Zoom {
     const { dataset, page } = this;
     const { row, other, mode, output } = this.shown;
     const buttons = this.listModes().map(([name, label]) =>
-      Zoom.makeButton(name, { "aria-pressed": String(mode === name), onclick: () => this.setMode(name) }, label),
+      el("button", { "data-keep": name, "aria-pressed": String(mode === name), onclick: () => this.setMode(name) }, label),
     );
-    const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
+    const accepted = { "data-keep": "accepted", "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
     const hasAccepted = (dataset.finding(row)?.accepted.length ?? 0) > 0;
     const isCollected = page.marks.picked.has(row);
     return el(
@@ -247,11 +242,11 @@ export class Zoom {
       { class: "strip", role: "group", "aria-label": "How to compare" },
       buttons,
       Comparison.isPicture(dataset.files(row)[output]) &&
-        Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
-      hasAccepted && Zoom.makeButton("accepted", accepted, "Beside the accepted"),
-      Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
+        el("button", { "data-keep": "actual", onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
+      hasAccepted && el("button", accepted, "Beside the accepted"),
+      el("button", { "data-keep": "hold", onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Pin as reference"),
       other >= 0 && el("button", { "data-keep": "release", title: "Stop comparing", class: "pinned", onclick: () => this.release() }, Media.createThumb(dataset, other, 20), `Reference: trial ${dataset.trial(other)} ✕`),
-      Zoom.makeButton("collect", { onclick: () => Tray.toggle(page, row), "aria-pressed": String(isCollected), title: "Into the tray, to compare several: key X" }, "Collect"),
+      el("button", { "data-keep": "collect", onclick: () => Tray.toggle(page, row), "aria-pressed": String(isCollected), title: "Into the tray, to compare several: key X" }, "Collect"),
     );
   }
 
