@@ -19,7 +19,13 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
-from sweeper.running.cost_question import CONFIRMED, answer_priced_plan, find_cost_question, list_paid_targets
+from sweeper.running.cost_question import (
+    CONFIRMED,
+    UNANSWERED,
+    answer_priced_plan,
+    find_cost_question,
+    list_paid_targets,
+)
 from sweeper.running.plan_answer import PlanAnswer
 from sweeper.running.prepare import Prepared
 
@@ -38,18 +44,23 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
         # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
         if not yes and rest.get("plan") is None and list_paid_targets(prepared):
             rest["plan"] = make_plan(experiment)
-            confirm_plan(prepared, rest["plan"], out, rest)
+            limit = confirm_plan(prepared, rest["plan"], out, rest)
+            rest |= {} if limit is None else {"budget": limit}
         return runner(experiment, target=target, out=out, **rest)
 
     return run
 
 
-def confirm_plan(prepared: Prepared, plan: Plan, out: Any, run_options: Mapping[str, Any]) -> None:
-    """On a terminal, ask before a run of a plan. Raises SweeperError if the answer is no."""
+def confirm_plan(prepared: Prepared, plan: Plan, out: Any, run_options: Mapping[str, Any]) -> Decimal | None:
+    """On a terminal, ask before a run of a plan. Raises SweeperError if the answer is no.
+
+    A page asks by the variable `CONFIRMED`: returns the budget that the answer allows, or prints the question, and
+    raises click's Exit.
+    """
     answer = answer_priced_plan(replace(prepared, plans=(plan,)), out, run_options)
     budget = run_options.get("budget")
     budget = prepared.experiment.run.budget if budget is None else budget
-    _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
+    return _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
 
 
 def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, budget: Decimal | None) -> None:
@@ -66,18 +77,23 @@ def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, bud
     _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
 
 
-def _confirm(answer: PlanAnswer, paid: Sequence[Target], experiment: Experiment, budget: Decimal | None) -> None:
+def _confirm(
+    answer: PlanAnswer, paid: Sequence[Target], experiment: Experiment, budget: Decimal | None
+) -> Decimal | None:
     question = find_cost_question(answer, paid, experiment, budget)
-    if question.text is None:
-        return
-    asked = f"{question.text[0].upper()}{question.text[1:]}?"
+    asked = sanitize(f"{question.text[0].upper()}{question.text[1:]}?") if question.text else ""
     if (confirmed := os.environ.get(CONFIRMED)) is not None:
-        if confirmed != asked:
-            raise SweeperError(f"the experiment was changed as the run began, and would {question.text}; run it again")
-    elif console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
+        if asked and confirmed != asked:
+            console.print_line(asked)
+            raise click.exceptions.Exit(UNANSWERED)
+        return question.limit
+    if not asked:
+        return None
+    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
         if answer.cost is not None:
             console.print_status(sanitize(f"cost {answer.describe_cost()}"))
-        if not click.confirm(sanitize(asked), err=True):
+        if not click.confirm(asked, err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
     elif not question.has_budget:
         console.warn(f"about to {question.text} (--yes hides this line)")
+    return None

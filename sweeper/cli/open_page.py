@@ -17,9 +17,7 @@ from sweeper.store.trial_marks import Mark
 from sweeper.tables.results_folder import is_check_folder
 
 if TYPE_CHECKING:
-    from sweeper.model.experiment import Experiment
     from sweeper.regression.comparison import Comparisons
-    from sweeper.reporting.live.check_follower import CheckFunction
     from sweeper.reporting.write_report import Report
 
 
@@ -72,9 +70,9 @@ def _check_results(
     Returns None if nothing was ever accepted in the default folder. Raises ResultsError if a folder was given that
     holds no baseline.
     """
-    from sweeper.regression.check import check
+    from sweeper.regression.check import check, make_live_check
 
-    if baseline is None and not _has_baseline(folder, run_id, None):
+    if baseline is None and make_live_check(folder, run_id, None) is None:
         return None
     try:
         comparisons = check(folder, baseline, run=run_id, trials=trials)
@@ -86,22 +84,3 @@ def _check_results(
     if not comparisons.has_baseline and baseline is not None:
         raise ResultsError(f"{baseline}: no baseline here; `{comparisons.accept_command}` makes one")
     return comparisons if comparisons.has_baseline else None
-
-
-def make_live_check(folder: Path, run_id: str | None, experiment: Experiment | None) -> CheckFunction | None:
-    """A function that compares some trials of an unfinished run with the default baseline; None if there is none."""
-    from sweeper.regression.check import check
-
-    if not _has_baseline(folder, run_id, experiment):
-        return None
-    return lambda trials: check(folder, run=run_id, trials=trials)
-
-
-def _has_baseline(folder: Path, run_id: str | None, experiment: Experiment | None) -> bool:
-    from sweeper.regression.baseline import default_folder
-    from sweeper.regression.cases import load_run_record
-
-    if experiment is not None:
-        return default_folder(experiment.file, experiment.name).is_dir()
-    record = load_run_record(folder, run_id)
-    return default_folder(Path(record.file), record.experiment).is_dir()

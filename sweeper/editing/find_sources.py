@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -36,7 +36,7 @@ _MAX_LISTED: Final = 500
 _MAX_NAME: Final = 500  # characters
 _MAX_JOBS: Final = 30
 _MAX_HEAD: Final = 100_000  # bytes of a file that may be an experiment
-_SECONDS: Final = 20.0
+_SECONDS: Final = 6.0  # for both lists of a server
 _TEXT_INPUTS: Final = ("text", "prompt", "text_g", "positive", "value")
 
 
@@ -62,32 +62,35 @@ def find_experiments(folder: Path) -> list[dict[str, Any]]:
 
 
 def find_server_sources(target: str) -> dict[str, Any]:
-    """The saved workflows and the last jobs of a target, and why there are none. Sends it its own key."""
-    found: dict[str, Any] = {"workflows": [], "jobs": [], "problem": None}
+    """The saved workflows and the last jobs (with their `graph`) of a target, and why there are none.
+
+    Sends the target its own key.
+    """
     if target == EMBEDDED:
-        return found | {"problem": "sweeper's own server keeps no workflows; choose a ComfyUI"}
-    problems = []
-    for name, make_flow in (("workflows", list_workflows), ("jobs", list_jobs)):
-        try:
-            found[name] = _ask(target, make_flow)
-        except SweeperError as error:
-            problems.append(shorten(to_one_line(str(error)), 300))
-    return found | {"problem": problems[0] if problems else None}
+        return _start_listing("sweeper's own server keeps no workflows; choose a ComfyUI")
+    found = _start_listing()
+    try:
+        _ask(target, partial(list_sources, found))
+    except SweeperError as error:
+        found["problem"] = shorten(to_one_line(str(error)), 300)
+    return found
 
 
-def read_server_workflow(target: str, name: str) -> bytes:
-    """The content of a saved workflow. Raises UsageError if the server does not list it, and TargetError."""
-    if name not in [entry["name"] for entry in _ask(target, list_workflows)]:
-        raise UsageError(f"{target} has no saved workflow {shorten(name)!r} any more")
-    return _ask(target, partial(_read_workflow, name))
+def _start_listing(problem: str | None = None) -> dict[str, Any]:
+    return {"workflows": [], "jobs": [], "problem": problem}
 
 
-def read_job_workflow(target: str, job: str) -> bytes:
-    """The workflow of a job of the history. Raises UsageError if the server does not list it, and TargetError."""
-    graph = _ask(target, _query_history).get(job)
+def read_source(target: str, found: Mapping[str, Any], workflow: str | None, job: str | None) -> tuple[str, bytes]:
+    """The name and content of a file with a workflow or a job that `find_server_sources` found on a target.
+
+    Raises UsageError if it is not among them, and TargetError.
+    """
+    if workflow is not None and any(entry["name"] == workflow for entry in found["workflows"]):
+        return PurePosixPath(workflow).name, _ask(target, partial(_read_workflow, workflow))
+    graph = next((entry["graph"] for entry in found["jobs"] if entry["id"] == job), None)
     if graph is None:
-        raise UsageError(f"{target} does not have the job {shorten(job)!r} any more")
-    return json.dumps(graph["graph"]).encode()
+        raise UsageError(f"{target} has not listed {shorten(repr(workflow or job))}; list its workflows again")
+    return f"job-{job[:8] if job else ''}.json", json.dumps(graph).encode()
 
 
 def _ask(target: str, make_flow: Callable[[], Flow[T]]) -> T:
@@ -97,7 +100,7 @@ def _ask(target: str, make_flow: Callable[[], Flow[T]]) -> T:
     resolved, *_ = resolve_targets([target], named=load_named_targets(), environ=os.environ)
 
     async def perform() -> T:
-        async with ComfyClient(resolved, patience=_SECONDS) as client, asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(_SECONDS), ComfyClient(resolved, patience=_SECONDS) as client:
             await client.connect()
             return await client.run_flow(make_flow())
 
@@ -107,7 +110,16 @@ def _ask(target: str, make_flow: Callable[[], Flow[T]]) -> T:
         raise UsageError(f"{target} does not respond within {_SECONDS:g} s") from None
 
 
-def list_workflows() -> Flow[list[dict[str, Any]]]:
+def list_sources(found: dict[str, Any]) -> Flow[None]:
+    """Fill the lists of `found` from a ComfyUI, each if it can be read."""
+    for name, list_them in (("workflows", _list_workflows), ("jobs", _list_jobs)):
+        try:
+            found[name] = yield from list_them()
+        except SweeperError as error:
+            found["problem"] = found["problem"] or shorten(to_one_line(str(error)), 300)
+
+
+def _list_workflows() -> Flow[list[dict[str, Any]]]:
     """The names of the saved workflows of a ComfyUI, the latest first."""
     query = {"dir": "workflows", "recurse": "true", "split": "false", "full_info": "true"}
     response = raise_for_status((yield ServerRequest("GET", "/userdata", query=query)), 404)
@@ -135,23 +147,17 @@ def _read_workflow(name: str) -> Flow[bytes]:
     return raise_for_status((yield ServerRequest("GET", path))).content
 
 
-def list_jobs() -> Flow[list[dict[str, Any]]]:
-    """The last jobs of a ComfyUI's history: their ids, a text of their workflow, and when they were made."""
-    found = yield from _query_history()
-    return [{"id": job, "title": entry["title"], "when": entry["when"]} for job, entry in found.items()]
-
-
-def _query_history() -> Flow[dict[str, dict[str, Any]]]:
+def _list_jobs() -> Flow[list[dict[str, Any]]]:
+    """The last jobs of a ComfyUI's history: their ids, a text of their workflow, when they were made, the workflow."""
     query = {"max_items": str(_MAX_JOBS)}
     history = raise_for_status((yield ServerRequest("GET", "/history", query=query))).json_object()
-    found: dict[str, dict[str, Any]] = {}
+    found = []
     for job, entry in reversed(list(history.items())[-_MAX_JOBS:]):
         prompt = entry.get("prompt") if isinstance(entry, Mapping) else None
-        graph = prompt[2] if isinstance(prompt, list) and len(prompt) > 2 else None
+        graph, extra = (*prompt[2:4], None, None)[:2] if isinstance(prompt, list) else (None, None)
         if len(job) <= _MAX_NAME and isinstance(graph, dict) and graph:
-            extra = prompt[3] if isinstance(prompt, list) and len(prompt) > 3 else None
             when = to_seconds(extra.get("create_time")) if isinstance(extra, Mapping) else None
-            found[job] = {"title": _find_title(graph), "when": when, "graph": graph}
+            found.append({"id": job, "title": _find_title(graph), "when": when, "graph": graph})
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,12 +40,14 @@ class PageInputs:
         return {"values": found[:_MAX_CHOICES], "total": len(found)}
 
 
-def list_page_inputs(template: Template, info: NodeInfo) -> PageInputs:
+def list_page_inputs(template: Template, info: NodeInfo, own_slots: Collection[str] | None = None) -> PageInputs:
     """List all inputs that can be swept: first the author's own choice, then what people sweep, then the others.
 
     The author chose if the slots file leaves out something that people sweep: in the App mode of ComfyUI, or by hand.
+    `own_slots`: those of the author (None: all). Others stay where they were before the page made them slots.
     """
-    found = list(iter_inputs(template.graph, info.with_any_model(), template.slots))
+    own = {name: slot for name, slot in template.slots.items() if own_slots is None or name in own_slots}
+    found = list(iter_inputs(template.graph, info.with_any_model(), own))
     is_chosen = any(is_useful(suggestion) and not is_slot for suggestion, is_slot in found)
     rows, choices = [], {}
     for suggestion, is_slot in found:

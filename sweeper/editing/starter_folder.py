@@ -1,8 +1,9 @@
-"""Make a folder with a template and an experiment that runs as it is, for the user to edit."""
+"""Make a folder with a template and an experiment that runs as it is, for the user to edit; and add files to it."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,14 +23,15 @@ from sweeper.model.portable_names import make_portable
 from sweeper.model.workflow import find_upstream
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
-from sweeper.wording import find_nearest, join_names
+from sweeper.wording import find_nearest, join_names, shorten
 
 _STARTER: Final = Path(__file__).parent / "starter" / "txt2img.json"
 EXPERIMENT: Final = "experiment.yaml"
-_INPUTS: Final = "inputs"
+INPUTS: Final = "inputs"  # the folder of input files, beside an experiment
 _MAX_NAME_BYTES: Final = 255  # of a file, on most systems
 _OTHER_SUFFIXES: Final = frozenset(f".{name}" for name in FILM_TYPES | SOUND_TYPES)
 _MAX_FOLDERS: Final = 100  # of one name
+_MAX_STEM: Final = 60  # characters, of up to 4 bytes, of an input file
 LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PLACEHOLDER_SIZE: Final = (512, 512)
 
@@ -172,11 +174,11 @@ def _collect_inputs(
         name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
         suffix = PurePosixPath(name).suffix.lower()
         content = workflow.pictures.get(name) or _read_neighbour(source, name)
-        path = f"{_INPUTS}/{to_file_name(name) or 'picture.png'}"
-        remark = f'or {{files: "{_INPUTS}/*{PurePosixPath(path).suffix}"}}: one trial for each file'
+        path = f"{INPUTS}/{to_file_name(name) or 'picture.png'}"
+        remark = f'or {{files: "{INPUTS}/*{PurePosixPath(path).suffix}"}}: one trial for each file'
         if content is None and suffix not in _OTHER_SUFFIXES:
             content = _draw_placeholder()
-            path = f"{_INPUTS}/{to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
+            path = f"{INPUTS}/{to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
             remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
             notes.append(
                 f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey placeholder "
@@ -207,7 +209,7 @@ def _add_mirrored_picture(files: dict[str, tuple[list[str], str]], contents: dic
                     ImageOps.mirror(picture.convert("RGB")).save(buffer, "PNG")
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError):
                 continue  # `run` reports a picture that is broken
-            paths.append(f"{_INPUTS}/{PurePosixPath(paths[0]).stem}-mirrored.png")
+            paths.append(f"{INPUTS}/{PurePosixPath(paths[0]).stem}-mirrored.png")
             contents[paths[1]] = buffer.getvalue()
             return
 
@@ -225,6 +227,38 @@ def _read_neighbour(source: Path, name: str) -> bytes | None:
 
 def to_file_name(text: str) -> str:
     return make_portable(re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100], "file")
+
+
+def find_input_file(folder: Path, name: str) -> Path | None:
+    """The file of this name in `inputs/` of a folder, unless one of them is a link or it is hidden."""
+    inputs = folder / INPUTS
+    paths = inputs.iterdir() if inputs.is_dir() and not inputs.is_symlink() else ()
+    found = (path for path in paths if path.name == name and path.is_file() and not path.is_symlink())
+    return next((path for path in found if not name.startswith(".")), None)
+
+
+def add_input_file(folder: Path, name: str, data: bytes) -> str:
+    """Write a file into `inputs/` of a folder, and return its path there; another content keeps its name.
+
+    Raises UsageError for another kind of file, and if `inputs/` is a link.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    inputs = folder / INPUTS
+    if suffix not in PICTURE_SUFFIXES | _OTHER_SUFFIXES:
+        raise UsageError(f"{shorten(name)!r} is neither a picture nor a film nor a sound that sweeper knows")
+    if inputs.is_symlink():
+        raise UsageError(f"{inputs} is a link, so sweeper writes nothing there; put the file into it yourself")
+    inputs.mkdir(exist_ok=True)
+    stem = to_file_name(name[: -len(suffix)])[:_MAX_STEM] or "file"
+    for number in itertools.count(1):
+        chosen = f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
+        try:
+            if find_input_file(folder, chosen) is None or not _has_content(inputs / chosen, data):
+                write_new(inputs / chosen, data)
+        except FileExistsError:
+            continue
+        return f"{INPUTS}/{chosen}"
+    raise AssertionError
 
 
 def _draw_placeholder() -> bytes:

@@ -36,6 +36,18 @@ from sweeper.schemas.values import format_value
 from sweeper.tables.results_folder import default_results_folder
 
 
+def make_live_check(
+    folder: Path, run: str | None, experiment: Experiment | None
+) -> Callable[[Collection[int] | None], Comparisons] | None:
+    """A function that compares some trials of an unfinished run with the default baseline; None if there is none."""
+    if experiment is not None:
+        baseline = default_folder(experiment.file, experiment.name)
+    else:
+        record = load_run_record(folder, run)
+        baseline = default_folder(Path(record.file), record.experiment)
+    return (lambda trials: check(folder, run=run, trials=trials)) if baseline.is_dir() else None
+
+
 def check(
     what: Experiment | str | os.PathLike[str],
     baseline: str | os.PathLike[str] | None = None,

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sweeper.comfy.target import Target
 from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import NOTHING, Amount, floor_micros
+from sweeper.model.money import MICROS, NOTHING, Amount, floor_micros
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.running.count_plan import answer_plan
 from sweeper.running.plan_answer import PlanAnswer
@@ -23,21 +23,22 @@ from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.wording import count_things
 
-CONFIRMED: Final = (
-    "SWEEPER_CONFIRMED"  # of a run that `sweeper open` starts: the question that was answered, or nothing
-)
+# A variable of runs that `sweeper open` starts, whose page asks: the question that was answered with yes, or nothing.
+CONFIRMED: Final = "SWEEPER_CONFIRMED"
+UNANSWERED: Final = 4  # the exit code of one that submitted nothing, because its last line is another question
 _MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
 
 
 class CostQuestion(NamedTuple):
     """What to ask: `submit 12 jobs to cloud for 6.00 USD`; None if a run costs too little to ask.
 
-    `amount`: what it costs at most, by its budget too. `has_budget`: whether it has one.
+    `has_budget`: whether it has a budget. `limit`: the budget of a run that must not cost more than a yes was for, or
+    than what needs none; None if nobody can know the cost.
     """
 
     text: str | None
-    amount: Amount
     has_budget: bool
+    limit: Decimal | None
 
 
 def answer_priced_plan(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> PlanAnswer:
@@ -59,12 +60,17 @@ def find_cost_question(
     answer: PlanAnswer, paid: Sequence[Target], experiment: Experiment, budget: Decimal | None
 ) -> CostQuestion:
     """What to ask about a plan. `paid`: those of `list_paid_targets`."""
-    left = None if budget is None else max(floor_micros(budget) - load_spent(Path(answer.out)).at_most, 0)
+    spent, above = load_spent(Path(answer.out)), floor_micros(experiment.run.confirm_above)
+    left = None if budget is None else max(floor_micros(budget) - spent.at_most, 0)
     amount = answer.cost.left if answer.cost is not None else NOTHING
     if left is not None:
         amount = Amount(int(min(amount.low, left)), int(min(amount.at_most, left)))
-    text = _find_text(answer, paid, floor_micros(experiment.run.confirm_above), amount)
-    return CostQuestion(text, amount, left is not None)
+    text = _find_text(answer, paid, above, amount)
+    limit = None
+    if answer.cost is not None and answer.has_classes and amount.high is not None and spent.high is not None:
+        limit = Decimal(spent.high + (above if text is None else amount.high)) / MICROS
+        limit = limit if budget is None else min(budget, limit)
+    return CostQuestion(text, left is not None, limit)
 
 
 def list_paid_targets(prepared: Prepared) -> list[Target]:

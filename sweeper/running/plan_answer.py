@@ -243,9 +243,8 @@ class PlanAnswer:
         if self.jobs and estimate is None:
             yield Fact("estimate", "unknown: no job has run yet")
         elif self.jobs and estimate is not None:
-            total, job = estimate.total, estimate.job
-            spread = total.format_spread() if total.max_s > total.min_s else ""
-            yield Fact("estimate", f"{_format_duration(total.mean_s)}{spread} for one job at a time")
+            job = estimate.job
+            yield Fact("estimate", f"{self.describe_time()} for one job at a time")
             each = f"{_format_duration(job.mean_s)} each{job.format_spread() if estimate.by_jobs > 1 else ''}"
             yield Fact("", f"from {count_things(estimate.by_jobs, 'earlier job')}: {each}")
             if estimate.scaled:
@@ -259,6 +258,13 @@ class PlanAnswer:
         if self.workflows is not None:
             same = f"  ({self.workflows.same} unchanged)" if self.workflows.same else ""
             yield Fact("workflows", self.workflows.written + self.workflows.same, f"in {self.workflows.dir}{same}")
+
+    def describe_time(self) -> str:
+        """How long the jobs take one after another. Empty if nobody knows, or if there are none."""
+        if not self.jobs or self.estimate is None:
+            return ""
+        total = self.estimate.total
+        return _format_duration(total.mean_s) + (total.format_spread() if total.max_s > total.min_s else "")
 
     def describe_cost(self) -> str:
         """What the plan costs, and what is left to pay. Empty if nothing has a price."""

@@ -86,8 +86,9 @@ class Page:
         self.state = answer if "number" in answer else self.state
         return answer
 
-    def edit(self, *changes, status=200):
-        return self.post("edit", status, version=self.state["version"], changes=list(changes))
+    def edit(self, *changes, status=200, **more):
+        more = more or {"changes": list(changes)}
+        return self.post("edit", status, **{"version": self.state["version"], **more})
 
 
 @pytest.fixture

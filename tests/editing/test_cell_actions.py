@@ -35,7 +35,7 @@ def serve(client: bool = True, **options) -> Iterator[tuple[httpx.Client, LiveVi
             if client:
                 assert http.post("session", json={"token": token}).json() == {"entered": True}
             yield http, view
-    cells.close_pages()
+    cells.close()
 
 
 @pytest.fixture
@@ -146,6 +146,17 @@ def test_a_cell_is_revised_to_a_prompt_with_an_emoji(file):
         wait_until(lambda: read_statuses(http)[2:] == ["succeeded"])
 
 
+def test_only_the_trial_of_a_long_prompt_runs(file):
+    prompt = "x" * 1500
+    file.write_text(
+        file.read_text() + f"  include: [{{steps: 4, prompt: '{prompt}'}}, {{steps: 4, prompt: {prompt[1:]}}}]\n"
+    )
+    with serve() as (http, _):
+        answer = http.post("cell", json=REVISION | {"set": {"prompt": f"{prompt}y"}}).json()
+        wait_until(lambda: read_statuses(http) == ["succeeded", "succeeded", "pending", "pending", "succeeded"])
+    assert "prompt | length == 1501" in answer["command"]
+
+
 @pytest.mark.parametrize("content", [b"[" * 50_000, b"{", b"[]", b'{"trial": NaN, "kind": "more"}'])
 def test_what_is_no_wish_is_refused(file, content):
     with serve() as (http, _):
@@ -188,12 +199,9 @@ def test_a_trial_that_costs_asks_first_and_runs_after_a_yes(box, write):  # noqa
         assert (response.status_code, file.read_text()) == (428, before)
         asked = response.json()
         assert "2" in asked["question"]
-        assert (
-            http.post("cell", json={**REVISION, "set": {"cfg": 5.0}, "confirmed": asked["confirm"]}).status_code == 428
-        )
-        answer = http.post("cell", json={**REVISION, "confirmed": asked["confirm"]})
+        assert http.post("cell", json={**REVISION, "confirmed": "Submit 1 job to box for 1.00 USD?"}).status_code == 428
+        answer = http.post("cell", json={**REVISION, "confirmed": asked["question"]})
         assert answer.status_code == 200
-        assert "--budget" in answer.json()["command"]
         wait_until(lambda: read_statuses(http)[2:] == ["succeeded"])
 
 

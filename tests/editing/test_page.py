@@ -11,6 +11,7 @@ from PIL import Image
 
 from sweeper.editing.open_server import OpenServer
 from tests.cli.conftest import TXT2IMG
+from tests.editing.test_runs import box  # noqa: F401 (a fixture)
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -249,22 +250,18 @@ def test_pictures_and_bundles_are_written(experiment, visit, tmp_path):
     assert has(experiment, 'look: [{label: tall, set: {prompt: "a fox", height: 128}}]')
 
 
-def test_the_question_about_money_is_asked_on_the_page(experiment, visit):
+def test_the_question_about_money_is_asked_on_the_page(experiment, visit, box):  # noqa: F811
+    experiment.write_text(EXPERIMENT.replace("embedded", "box"))
     page = visit(experiment)
-    asked = []
-
-    def answer(route):
-        asked.append(route.request.post_data_json["confirmed"])
-        route.fulfill(status=428, json={"question": "This costs 6 USD. Run?", "confirm": "yes"})
-
-    page.route("**/run", answer)
     wait_for_count(page, "4 pictures")
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("This costs 6 USD. Run?").wait_for()
-    page.get_by_role("button", name="No", exact=True).click()
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_role("button", name="Yes, run").click()
-    wait_until(lambda: asked == [None, None, "yes"])
+    for answer in ("No", "Yes, run"):
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_role("alert").get_by_text("Submit 4 jobs to box for 8.00 USD?").wait_for()
+        page.get_by_role("button", name="Yes, run").and_(page.locator(":focus")).wait_for()
+        assert not experiment.with_name("results").exists()
+        page.get_by_role("button", name=answer, exact=True).click()
+    page.wait_for_url(lambda url: url.split("#")[0] != page.server.url.split("#")[0])
+    page.locator("#view img").nth(3).wait_for()
 
 
 def test_what_the_page_has_no_control_for_stays_as_it_is(experiment, visit):

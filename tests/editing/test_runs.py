@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sweeper.cli import main
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.running.folder_lock import is_locked, lock_folder
 from tests.editing.conftest import EXPERIMENT, Page
@@ -38,6 +39,14 @@ def run(page, status=200, kind="run", **more):
     return page.post("run", status, version=page.state["version"], kind=kind, **more)
 
 
+def ask(page, **more):
+    """The question about money of a run, which ends with it."""
+    run(page, **more)
+    state = page.follow(has_ended)
+    assert state["run"]["exit_code"] == 4, state["run"]
+    return state["run"]["question"]
+
+
 def test_a_run_is_the_command_and_turns_into_the_report(open_page, write):
     page = open_page(write())
     page.follow()
@@ -51,6 +60,16 @@ def test_a_run_is_the_command_and_turns_into_the_report(open_page, write):
     assert httpx.get(base + "data.json", trust_env=False).status_code == 401
     assert page.http.get(base + "data.json").status_code == 200  # by the cookie of the page
     assert state["plan"]["jobs"] == 0
+
+
+def test_the_report_compares_with_the_baseline(open_page, write):
+    file = write()
+    assert main(["run", str(file), "--quiet"]) == 0
+    assert main(["accept", str(file)]) == 0
+    page = open_page(file)
+    base = page.follow(lambda state: state["report"])["report"].partition("#")[0]
+    data = page.http.get(base + "data.json").json()
+    assert (data["check"]["columns"][0]["name"], data["live"]["can_accept"]) == ("check", True)
 
 
 def test_a_rehearsal_keeps_its_results_apart(open_page, write):
@@ -68,52 +87,45 @@ def test_money_is_asked_about_and_bounded(open_page, write, box):
     page = open_page(write(EXPERIMENT.replace("[2, 4]", "[2, 4, 6]").replace("embedded", "box")))
     page.follow()
     assert page.state["plan"]["cost"].startswith("6.00 USD")
-    question = run(page, 428)
-    assert question["question"] == "Submit 3 jobs to box for 6.00 USD?"
-    assert run(page, 428, confirmed="guessed")["confirm"] == question["confirm"]
+    question = ask(page)
+    assert question == "Submit 3 jobs to box for 6.00 USD?"
+    assert ask(page, confirmed="guessed") == question
 
     page.edit({"set": "axis", "name": "steps", "value": [2, 4, 6, 8]})  # the yes was for less
-    dearer = run(page, 428, confirmed=question["confirm"])
-    assert dearer["question"] == "Submit 4 jobs to box for 8.00 USD?"
-    run(page, confirmed=dearer["confirm"])
-    assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --budget '8 USD' --yes"
+    page.follow()
+    dearer = ask(page, confirmed=question)
+    assert dearer == "Submit 4 jobs to box for 8.00 USD?"
+    run(page, confirmed=dearer)
+    assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml"
     state = page.follow(has_ended)
-    assert state["run"]["exit_code"] == 0, state["run"]
+    assert (state["run"]["exit_code"], state["run"]["question"]) == (0, None), state["run"]
+    assert "of a budget of 8.00 USD" in "".join(state["run"]["messages"])  # so it could not cost more
 
 
 def test_a_run_without_a_question_costs_no_more_than_one_needs(open_page, write, box):
-    page = open_page(write(EXPERIMENT.replace("[2, 4]", "[2, 4]").replace("embedded", "box")))
+    page = open_page(write(EXPERIMENT.replace("embedded", "box")))
     page.follow()
     run(page)
-    assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --budget '5 USD'"
-    page.follow(has_ended)
+    assert "of a budget of 5.00 USD" in "".join(page.follow(has_ended)["run"]["messages"])
 
 
-def test_a_given_budget_and_target_are_used(open_page, write, box):
-    page = open_page(write(EXPERIMENT.replace("[2, 4]", "[2, 4, 6, 8]")))
+def test_no_to_the_question_ends_it(open_page, write, box):
+    page = open_page(write(EXPERIMENT.replace("[2, 4]", "[2, 4, 6]").replace("embedded", "box")))
     page.follow()
-    assert "problem" in run(page, 422, budget="much")
-    assert "problem" in run(page, 422, target="http://127.0.0.1:9")
-    run(page, target="box", budget="4 USD")
-    assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --target box --budget '4 USD'"
+    assert ask(page)
+    assert page.post("stop")["run"] is None
+    page.post("stop", 422)
+    assert not Path("mine/results").exists()
+
+
+def test_a_budget_in_the_file_is_used(open_page, write, box):
+    page = open_page(write(EXPERIMENT.replace("[2, 4]", "[2, 4, 6, 8]") + "run: {budget: 4 USD}\n"), target="box")
+    page.follow()
+    run(page)
+    assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --target box"
     state = page.follow(has_ended)
     assert state["run"]["exit_code"] == 1
     assert "budget: 4.00 USD of 4.00 USD is spent" in "".join(state["run"]["messages"])
-
-
-def test_a_cost_that_nobody_knows_is_asked_about_and_has_no_budget(open_page, write, monkeypatch):
-    monkeypatch.setenv("PARTNER_KEY", "secret")
-    with EmbeddedServer(dialect="comfyui", api_key="other") as server:
-        target = f"{{name: box, url: '{server.url}', partner_key_env: PARTNER_KEY}}"
-        text = EXPERIMENT.replace("embedded", target).replace("steps: [2, 4]", "seed: {seeds: 101}\n    steps: [2]")
-        page = open_page(write(text), trust=True)
-        page.follow()
-        question = run(page, 428)
-        assert question["question"] == "Submit 101 jobs to box, at a cost that is not known?"
-        run(page, confirmed=question["confirm"])
-        assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --trust"
-        page.post("stop")
-        page.follow(has_ended)
 
 
 def test_a_file_that_is_changed_as_the_run_begins_spends_nothing(open_page, write, box):
@@ -121,8 +133,8 @@ def test_a_file_that_is_changed_as_the_run_begins_spends_nothing(open_page, writ
     page.follow()
     run(page)
     file.write_text(EXPERIMENT.replace("[2, 4]", "[2, 4, 6, 8]").replace("embedded", "box"))
-    state = page.follow(has_ended)
-    assert "would submit 4 jobs to box for 8.00 USD; run it again" in state["run"]["messages"][-1]
+    assert page.follow(has_ended)["run"]["question"] == "Submit 4 jobs to box for 8.00 USD?"
+    assert not Path("mine/results").exists()
 
 
 def test_a_yes_to_an_unknown_cost_is_one_to_these_jobs_only(open_page, write, monkeypatch):
@@ -132,10 +144,12 @@ def test_a_yes_to_an_unknown_cost_is_one_to_these_jobs_only(open_page, write, mo
         text = EXPERIMENT.replace("embedded", target).replace("steps: [2, 4]", "seed: {seeds: 101}\n    steps: [2]")
         page = open_page(file := write(text), trust=True)
         page.follow()
-        run(page, confirmed=run(page, 428)["confirm"])
+        question = ask(page)
+        assert question == "Submit 101 jobs to box, at a cost that is not known?"
+        run(page, confirmed=question)
+        assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --trust"
         file.write_text(text.replace("101", "300"))
-        state = page.follow(has_ended)
-        assert "would submit 300 jobs to box" in state["run"]["messages"][-1]
+        assert page.follow(has_ended)["run"]["question"] == "Submit 300 jobs to box, at a cost that is not known?"
 
 
 @pytest.fixture

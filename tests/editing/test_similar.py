@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sweeper
-from sweeper.editing.similar import make_revised, make_similar
+from sweeper.editing.cell_actions import make_revised, make_similar
 from sweeper.errors import UsageError
 from tests.experiment_files import make_search_writer, write
 
@@ -86,6 +86,8 @@ def test_a_point_of_a_search_gets_a_grid_around_it(tmp_path):
     settings = {"prompt": "a fox", "steps": 20, "cfg": 9.9, "width": 512, "height": 512, "seed": 3}
     near = load_text(tmp_path, make_similar(experiment, settings, name="n"))
     assert list_values(near)["cfg"] == [4.95, 9.9, 9.95]
+    text = make_similar(experiment, settings | {"cfg": 4.158}, name="n")
+    assert "cfg: [2.079, 4.158, 7.079]" in text  # half of 4.158 is not 2.079 in binary
     with pytest.raises(UsageError, match="make an experiment around the picture"):
         make_revised((tmp_path / "e.yaml").read_text(), settings=settings, changes={"cfg": 1})
 

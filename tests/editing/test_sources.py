@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -72,8 +74,11 @@ def test_the_workflows_and_jobs_of_a_comfyui_open(open_page):
         assert (state["file"], state["target"]) == ("my-fox/experiment.yaml", url)
         assert page.follow()["problems"] == []
         second = open_page(target=url)
+        ask(second, url)
         assert second.post("open", job="aaaa-1", target=url)["file"] == "job-aaaa-1/experiment.yaml"
         third = open_page(target=url)
+        third.post("open", 422, job="aaaa-1", target=url)  # it has not listed it
+        ask(third, url)
         third.post("open", 422, job="cccc", target=url)
         third.post("open", 422, workflow="../secret.json", target=url)
         assert not any("key" in head.lower() for _, head in seen)
@@ -131,6 +136,16 @@ def test_a_target_that_nobody_named_is_not_asked(open_page):
         assert ask(page, url).status_code == 422
         page.post("open", 422, job="aaaa-1", target=url)
         assert len(seen) == before
+
+
+def test_a_silent_server_is_named_after_seconds(open_page):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        page = open_page(target=url)
+        began = time.monotonic()
+        problem = ask(page, url).json()["problem"]
+        assert time.monotonic() - began < 10  # seconds; without this machine's other work, 6
+    assert (url in problem, "does not respond within 6 s" in problem) == (True, True)
 
 
 def test_sources_say_why_there_are_none(open_page):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.open_page import make_live_check, open_in_browser
+from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.loading.load import load_recorded
@@ -66,6 +66,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
 def _show_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> Iterator[LiveView]:
     from sweeper.editing.cell_actions import CellActions
     from sweeper.editing.open_server import OpenServer
+    from sweeper.regression.check import make_live_check
     from sweeper.reporting.live import LiveView
 
     check = make_live_check(folder, view_options.get("run"), experiment)
@@ -75,8 +76,7 @@ def _show_view(folder: Path, experiment: Experiment | None, **view_options: Any)
         with LiveView(folder, experiment=experiment, check=check, token=token, on_cell=cells, **view_options) as view:
             yield view
     finally:
-        cells.runner.stop()
-        cells.close_pages()
+        cells.close()
 
 
 def show_address(

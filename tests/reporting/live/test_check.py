@@ -15,9 +15,9 @@ import pytest
 
 import sweeper
 from sweeper.cli import main
-from sweeper.cli.open_page import make_live_check
 from sweeper.errors import ResultsError
 from sweeper.regression.accept import plan_acceptance
+from sweeper.regression.check import make_live_check
 from sweeper.reporting.live import LiveView
 from sweeper.running.folder_lock import lock_itself
 from tests.reporting.page_actions import open_menu

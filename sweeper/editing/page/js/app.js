@@ -79,7 +79,7 @@ class Server {
   settleLost(isMade) {
     const { lost } = this;
     this.lost = [];
-    if (isMade && lost[0].text !== undefined) this.act("text", lost[0]);
+    if (isMade && lost[0].text !== undefined) this.act("edit", lost[0]);
     else this.edit(isMade ? lost : []);
   }
 
@@ -103,9 +103,9 @@ class Server {
     this.flush();
     return this.enqueue(async () => {
       const { status, body: answer } = await this.post(path, body);
-      if (status === 409 && path === "text") this.lost = [body];
+      if (status === 409 && body.text !== undefined) this.lost = [body];
       this.onChange();
-      return status === 200 || status === 428 ? answer : null;
+      return status === 200 ? answer : null;
     });
   }
 
@@ -120,7 +120,7 @@ class Server {
   async post(path, body) {
     const answer = await this.ask("POST", path, { version: this.state?.version, ...body });
     if (answer.status === 0) this.setAway(true);
-    const isFine = [0, 200, 409, 428].includes(answer.status);
+    const isFine = [0, 200, 409].includes(answer.status);
     this.problem = isFine ? "" : (answer.body.problem ?? `sweeper answered ${answer.status}: ${answer.body}`);
     if (answer.body.mode !== undefined) this.take(answer.body);
     return answer;
@@ -140,8 +140,8 @@ class Server {
   }
 }
 
-/** @type {{search: string, open: Set<string>, chip: string, errors: Record<string, string>, pasted: Record<string, string[]>, turnsAt: number, dragged: string,
- *   choices: Record<string, {filter: string, stamp: string, values: any[], total: number}>, question: {question: string, confirm: string, kind: string} | null, focus: string}} */
+/** @type {{search: string, open: Set<string>, chip: string, errors: Record<string, string>, pasted: Record<string, string[]>, turns: boolean, dragged: string,
+ *   choices: Record<string, {filter: string, stamp: string, values: any[], total: number}>, focus: string}} */
 export const ui = {
   search: "", // what the list of inputs is searched for
   open: new Set(), // keys of what is unfolded: nodes, pickers, messages
@@ -149,8 +149,7 @@ export const ui = {
   errors: {}, // why what stands in a field is no value, by the key of the field
   pasted: {}, // lines that may be one text or several values, by the key of the field
   choices: {}, // answers of the server, by address
-  question: null, // about money
-  turnsAt: 0, // when the page turns into the report, if there is one then; 0: never
+  turns: false, // whether the page turns into the report when the run has begun
   dragged: "", // name of the axis that is being dragged
   focus: "", // the `data-key` of the element that gets the focus when it is there
 };

@@ -48,8 +48,8 @@ function makeTitle(state) {
   return [
     h("h1", { title: state.file }, state.name ?? state.file),
     h("span", { class: "dim path" }, `${state.file} · ${state.template ?? ""}`),
-    h("button", { class: "end", disabled: !state.can_undo, "aria-keyshortcuts": "Control+Z", onclick: () => server.act("undo") }, "Undo"),
-    h("button", { disabled: !state.can_redo, "aria-keyshortcuts": "Control+Shift+Z", onclick: () => server.act("redo") }, "Redo"),
+    h("button", { class: "end", disabled: !state.can_undo, "aria-keyshortcuts": "Control+Z", onclick: () => server.act("edit", { step: "undo" }) }, "Undo"),
+    h("button", { disabled: !state.can_redo, "aria-keyshortcuts": "Control+Shift+Z", onclick: () => server.act("edit", { step: "redo" }) }, "Redo"),
     h("button", { id: "file-button", "aria-expanded": String(isDrawerOpen()), onclick: toggleDrawer }, "File"),
   ];
 }
@@ -68,7 +68,7 @@ function makeDrawer(state) {
     const text = event.target.value;
     clearTimeout(timer);
     if (server.lost.length) server.lost = [{ text }]; // until one has chosen
-    else timer = setTimeout(() => server.act("text", { text }), TYPING);
+    else timer = setTimeout(() => server.act("edit", { text }), TYPING);
   };
   const field = h("textarea", { id: "yaml", "data-key": "yaml", class: "yaml", spellcheck: "false", wrap: "off", "aria-label": `The text of ${state.file}`, value: state.text, oninput, onblur: redraw });
   const problems = state.problems.map(({ text }) => h("li", {}, text));
@@ -111,10 +111,10 @@ function showAddress(state) {
 function handleKey(event) {
   if (event.key === "Escape" && isDrawerOpen() && !event.defaultPrevented) return closeDrawer();
   const isTyping = event.target.matches("textarea, input:not([type=checkbox], [type=radio])") && event.target.value !== "";
-  const act = { z: "undo", Z: "redo", y: "redo" }[/** @type {"z"} */ (event.key)];
-  if (!act || !(event.ctrlKey || event.metaKey) || event.altKey || isTyping || server.state?.mode !== "edit") return;
+  const step = { z: "undo", Z: "redo", y: "redo" }[/** @type {"z"} */ (event.key)];
+  if (!step || !(event.ctrlKey || event.metaKey) || event.altKey || isTyping || server.state?.mode !== "edit") return;
   event.preventDefault();
-  server.act(act);
+  server.act("edit", { step });
 }
 
 // A browser that has been here gets no login page, which would remove the token from its history.

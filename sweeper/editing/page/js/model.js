@@ -6,8 +6,8 @@
  * @typedef {{name: string, form: string, value: any, yaml: string, count: number | null, zip: number | null, line: number}} Axis
  * @typedef {{name: string, value: any, yaml: string, line: number}} Fixed
  * @typedef {{line: number | null, key: string | null, message: string, text: string, slot: string | null}} Problem
- * @typedef {{trials: number, jobs: number, done: number, axes: Record<string, number>, seconds: string | null, cost: string | null, lines: string[]}} Plan
- * @typedef {{state: "running" | "stopping" | "ended", kind: "run" | "rehearse", exit_code: number | null, messages: string[], command: string}} Run
+ * @typedef {{trials: number, jobs: number, done: number, axes: Record<string, number>, seconds: string | null, cost: string | null}} Plan
+ * @typedef {{state: "running" | "stopping" | "ended", kind: "run" | "rehearse", exit_code: number | null, messages: string[], command: string, has_begun: boolean, question: string | null}} Run
  * @typedef {{target: string | null, targets: string[], experiments: any[], workflows: any[], jobs: any[], problem: string | null}} Sources
  * @typedef {{number: number, mode: "start" | "edit", problem: string | null, sources: Sources, version: string, file: string, folder: string,
  *   text: string, slots_file: string | null, command: string, can_undo: boolean, can_redo: boolean, diff: [string, string][],

@@ -8,16 +8,14 @@ import { h } from "./render.js";
 
 const MOST = 24; // cells of the drawn grid in one direction
 const MOST_BLOCKS = 6; // that are drawn
-const BEGUN = 2000; // milliseconds after which a run has begun, if it has not ended
 /** @type {Record<number, string>} what the exit codes of `sweeper run` mean */
 const ENDS = { 0: "It has finished.", 1: "It has ended; some pictures failed or a limit was reached.", 2: "It did not start; something is wrong.", 3: "It could not reach the target.", 130: "It was stopped." };
 
 /** What the plan says, first how many pictures. @param {State} state @returns {string[]} */
 export function describePlan({ plan, problems, target }) {
   if (plan === null) return [problems.length ? countThings(problems.length, "mistake") : "Counting…"];
-  const isKnown = plan.seconds !== null && !plan.seconds.startsWith("unknown");
   const cost = plan.cost ?? (target === "embedded" ? "free" : "");
-  return [countThings(plan.trials, "picture"), isKnown ? `about ${plan.seconds?.split(" for ")[0]}` : "", cost].filter((text) => text !== "");
+  return [countThings(plan.trials, "picture"), plan.seconds ? `about ${plan.seconds}` : "", cost].filter((text) => text !== "");
 }
 
 /** @param {State} state */
@@ -75,20 +73,15 @@ function makeSettings(state) {
   const url = isOther && h("input", { class: "text", "data-key": "target url", "aria-label": "Address of the ComfyUI", placeholder: "http://127.0.0.1:8188", onchange: setUrl });
   const limit = h("input", { class: "number", id: "budget", value: state.budget ?? "", placeholder: "no limit", oninput: (event) => edit({ set: "key", path: ["run", "budget"], value: toBudget(event.target.value) }, TYPING), onblur: redraw });
   const isPaid = current !== "embedded" || state.budget !== null;
-  return h("div", { class: "settings" }, h("span", { "aria-hidden": "true" }, "Made by"), h("div", {}, menu, url), isPaid && h("label", { for: "budget" }, "At most"), isPaid && limit);
+  return h("div", { class: "settings", key: "settings" }, h("span", { "aria-hidden": "true" }, "Made by"), h("div", {}, menu, url), isPaid && h("label", { for: "budget" }, "At most"), isPaid && limit);
 }
 
 /** `5` is 5 USD. @param {string} text */
 const toBudget = (text) => (text.trim() === "" ? null : /^\s*[\d.]+\s*$/.test(text) ? `${text.trim()} USD` : text.trim());
 
-/** @param {string} kind @param {string | null} [confirmed] */
+/** @param {string} kind @param {string | null} [confirmed] the question that was answered with yes */
 async function start(kind, confirmed = null) {
-  ui.question = null;
-  const answer = await server.act("run", { kind, target: null, budget: null, confirmed });
-  if (answer?.question) {
-    ui.question = { ...answer, kind };
-    ui.focus = "confirm";
-  } else if (answer !== null && kind === "run") ui.turnsAt = Date.now() + BEGUN;
+  ui.turns = (await server.act("run", { kind, confirmed })) !== null && kind === "run";
   redraw();
 }
 
@@ -98,24 +91,19 @@ function makeStart(state) {
   const { trials = 0, done = 0 } = plan ?? {};
   const isDone = done > 0 && done >= trials;
   const link = report !== null && h("a", { class: isDone ? "button main" : "button", href: report }, "Show the pictures");
-  if (run !== null && run.state !== "ended") return h("div", { class: "start" }, makeProgress(run, trials, done), link);
+  if (run !== null && run.state !== "ended") return h("div", { class: "start", key: "start" }, makeProgress(run, trials, done), link);
   const isBlocked = plan === null || problems.length > 0;
   const why = problems.length > 0 && h("p", { class: "dim", id: "why" }, "Correct the mistakes first; then it can run.");
   const makeBig = (/** @type {string} */ kind, /** @type {string} */ classes, /** @type {string} */ text, title = "") =>
     h("button", { class: classes, title, "aria-disabled": isBlocked && "true", "aria-describedby": why && "why", onclick: () => isBlocked || start(kind) }, text);
   const text = isDone ? "Run again" : done > 0 ? `Continue: ${(trials - done).toLocaleString("en-US")} more` : "Run";
   const buttons = h("div", { class: "buttons" }, target !== "embedded" && makeBig("rehearse", "big", "Rehearse", "Try it on sweeper's own server first, which draws no real model and costs nothing"), makeBig("run", isDone ? "big" : "big main", text));
-  return h("div", { class: "start" }, isDone && link, ui.question ? makeQuestion(ui.question) : buttons, why, !isDone && link, run && makeEnd(run));
+  return h("div", { class: "start", key: "start" }, isDone && link, run?.question ? makeQuestion(run.question, run.kind) : buttons, why, !isDone && link, run && !run.question && makeEnd(run));
 }
 
-/** @param {{question: string, confirm: string, kind: string}} asked */
-function makeQuestion({ question, confirm, kind }) {
-  const refuse = () => {
-    ui.question = null;
-    redraw();
-  };
-  return h("div", { class: "question", role: "group", "aria-label": "Question about money" }, h("p", { role: "alert" }, question), h("button", { class: "main", "data-key": "confirm", onclick: () => start(kind, confirm) }, "Yes, run"), h("button", { onclick: refuse }, "No"));
-}
+/** @param {string} question @param {string} kind */
+const makeQuestion = (question, kind) =>
+  h("div", { class: "question", role: "group", "aria-label": "Question about money" }, h("p", { role: "alert" }, question), h("button", { class: "main", "data-key": "confirm", onclick: () => start(kind, question) }, "Yes, run"), h("button", { onclick: () => server.act("stop") }, "No"));
 
 /** @param {Run} run @param {number} trials @param {number} done */
 function makeProgress({ state, kind, messages }, trials, done) {
@@ -135,12 +123,12 @@ function makeEnd({ kind, exit_code: code, messages, command }) {
 
 /** Turn the page into the live report when a run that was started here has begun. @param {State} state */
 export function turnIfStarted({ run, report }) {
-  if (ui.turnsAt === 0 || run === null) return;
+  if (!ui.turns || run === null) return;
   const hasEnded = run.state === "ended";
-  if (hasEnded && run.exit_code !== 0 && run.exit_code !== 1) ui.turnsAt = 0; // its messages are here
-  else if (Date.now() < ui.turnsAt && !hasEnded) setTimeout(redraw, BEGUN);
-  else if (report !== null) {
-    ui.turnsAt = 0;
-    location.assign(report);
-  }
+  const isRefused = hasEnded && run.exit_code !== 0 && run.exit_code !== 1; // its messages are here
+  if (!isRefused && (report === null || !(hasEnded || run.has_begun))) return;
+  ui.turns = false;
+  if (!isRefused) location.assign(report ?? "");
+  if (run.question) ui.focus = "confirm";
+  redraw();
 }

@@ -10,7 +10,7 @@ import * as Workflow from "./workflow.js";
 /** @import { Value } from "./value_text.js" */
 
 const LONG = 40; // characters of a text that gets a field of several lines
-/** What `POST /cell` answers. @typedef {{url: string | null, file: string, command: string, trial?: number | null, question?: string, confirm?: string}} Answer */
+/** What `POST /cell` answers. @typedef {{url: string | null, file: string, command: string, trial?: number | null, question?: string}} Answer */
 
 /** Exchange the token in the address for a session, and remove it from the address. Call it before anything reads that. */
 export function takeToken() {
@@ -76,7 +76,7 @@ export function openRevision(page, row) {
   if (columns.length === 0) return announce("this trial has no input that can be revised");
   let column = columns[0];
   let control = makeControl(column, row);
-  let confirmed = ""; // the token of the question that was answered
+  let confirmed = ""; // the question that was answered
   const place = el("div");
   const problem = el("p", { role: "alert" });
   const run = el("button", { class: "primary", type: "submit" });
@@ -116,7 +116,7 @@ export function openRevision(page, row) {
       const value = parse(control.value, column.value(row));
       const answer = await act(dataset, row, { kind: "revise", set: { [column.name]: value }, confirmed: confirmed || null });
       if (answer?.question) {
-        confirmed = answer.confirm ?? "";
+        confirmed = answer.question;
         show(answer.question, "Yes, run it");
       } else {
         dialog.close();
