@@ -287,7 +287,7 @@ def _load_records(
         check_owner(store, plan.experiment.file, plan.experiment.name)
         renaming = describe_renaming(plan, out, store, rule)
         is_compared = len(plan) <= MAX_COMPARED and plan.search_columns is None and store.has_equal_pixels()
-        pictures = _Pictures(store.load_job_files(), store.load_pixel_hashes()) if is_compared else None
+        pictures = _Pictures(store.load_job_hashes(), store.load_pixel_hashes()) if is_compared else None
         work = rule.find(store)
         timed = list_timed_jobs(job for job in work.jobs.values() if job.state == SUCCEEDED)[-_MAX_TIMED:]
         params = store.load_params(job.digest for job, _ in timed)

@@ -22,7 +22,7 @@ from sweeper.running.run_events import Notice
 from sweeper.running.settings import EffectiveSettings
 from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
-from sweeper.store.records import Artifact, JobRecord
+from sweeper.store.records import Artifact, ArtifactRef, JobRecord
 from sweeper.store.remote_artifacts import folder_for, make_missing_finder
 from sweeper.wording import count_things
 
@@ -40,7 +40,7 @@ class MissingFiles:
         self._remake = settings.remake
         self._keep_temp = settings.keep_temp
         self._find_missing = make_missing_finder(out, asks_storages=True)
-        self._paths: dict[str, list[str]] | None = None  # by job; read once for all jobs
+        self._files: dict[str, tuple[ArtifactRef, ...]] | None = None  # by job; read once for all jobs
         self.out = out
         self.jobs: list[tuple[JobRecord, tuple[Artifact, ...]]] = []
         self.redo_count = 0
@@ -49,9 +49,9 @@ class MissingFiles:
         """Whether to execute the job's trial again. If its files can perhaps be restored, adds it to `jobs` instead."""
         if job.state != records.SUCCEEDED or self._store is None:
             return False
-        if self._paths is None:
-            self._paths = self._store.load_job_paths()
-        paths = self._paths.get(job.id, ())
+        if self._files is None:
+            self._files = self._store.load_job_files()
+        paths = [file.path for file in self._files.get(job.id, ())]
         if not paths and self._keep_temp:  # it ran without keep_temp, and only another run surely gives previews
             return self._remake or job.target == EMBEDDED
         missing = self._find_missing(paths)

@@ -4,14 +4,14 @@ A trial has two rows. In the view of one run, the job that the run claims fills 
 another run may fill it, so that a partial run hides no result: the best job of the store for the trial's digest.
 
 The queries are here, beside the code that reads their columns; `store` executes them. The rows of a run share most of
-their texts (`interned`), so each text is kept in memory once.
+their texts, so each text is kept in memory once.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
 from itertools import chain, islice
 from operator import attrgetter
@@ -25,7 +25,6 @@ from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.target_spec import EMBEDDED
-from sweeper.store.containment import make_artifact_check
 from sweeper.store.database import Database
 from sweeper.store.records import (
     ANY_MAPPING,
@@ -104,14 +103,12 @@ _RUN_BEFORE: Final = "(SELECT max(id) FROM runs WHERE id < ?1)"
 HAS_LAYOUT_OF_RUN_BEFORE: Final = f"""
 SELECT count(*) = 2 AND min(layout) = max(layout) FROM runs WHERE id IN (?1, {_RUN_BEFORE})
 """  # noqa: S608 - all parts are constants
-_CELLS: Final = """
-SELECT t.idx, {columns}, {params}, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
-       j.ended, j.error_type, j.error, j.run"""
-_FILES: Final = """
-(SELECT json_group_array(json_array(a.place, a.path, a.sha256, a.node, a.position))
-    FROM artifacts a WHERE a.job = j.id)"""
 _MODELS: Final = """
 (SELECT m.facts FROM job_models q JOIN models m ON m.id = q.models WHERE q.job = j.id AND q.place = 0)"""
+_JOB_CELLS: Final = (
+    "id", "state", "target", "prompt_id", "attempt", "submitted", "started", "ended", "error_type", "error", "run",
+)  # fmt: skip
+_TRIAL_FIELDS: Final = {"trial", "digest", "columns", "params"}  # those of Result that need no job
 _UNMEASURED: Final = object()
 _SIMPLE: Final = {float, int, str}
 _BATCH: Final = 256  # rows: the JSON of so many is parsed at once
@@ -167,19 +164,23 @@ def find_fields(layout: TableLayout, columns: Collection[str] | None) -> frozens
     return frozenset({*found, *columns, *(["cost"] if "currency" in columns else [])} & {*_FIELDS})
 
 
-def select_rows(needed: Collection[str]) -> str:
-    """The beginning of a query that `read_batches` reads. A view follows, and `ORDER BY t.idx`."""
-    texts = {name: f"t.{name}" if name in needed else "NULL" for name in ("columns", "params")}
-    files, models = _FILES if "outputs" in needed else "NULL", _MODELS if "models" in needed else "NULL"
-    return f"{_CELLS.format(**texts)}, {files}, {models}\n"
+def select_rows(needed: AbstractSet[str]) -> str:
+    """The beginning of a query that `read_batches` reads. A view follows, and `ORDER BY t.idx`.
+
+    If no cell is of a job, SQLite leaves out the joins of the view, which take most of the time.
+    """
+    texts = [f"t.{name}" if name in needed else "NULL" for name in ("columns", "params")]
+    job = [f"j.{name}" if needed - _TRIAL_FIELDS else "NULL" for name in _JOB_CELLS]
+    return f"SELECT t.idx, t.digest, {', '.join((*texts, *job, _MODELS if 'models' in needed else 'NULL'))}\n"
 
 
 def read_batches(
     rows: Iterable[tuple[Any, ...]],
-    needed: Collection[str],
+    needed: AbstractSet[str],
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
     *,
+    files: Mapping[str, tuple[ArtifactRef, ...]],
     hashes: Mapping[str, tuple[str, ...]],
     folder: Path,
 ) -> Iterator[Batch]:
@@ -187,46 +188,47 @@ def read_batches(
 
     A batch has the `needed` fields of Result, and more; with `outputs` also what `build_outcomes` reads. `cached`:
     metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has the cost of
-    a job, it is set to 0. `hashes`: job id -> the SHA-256 of its files, needed without `outputs`. Raises ResultsError
-    for an artifact outside of the folder.
+    a job, it is set to 0. `files`: job id -> its files, needed for `outputs`; without them, `hashes` has their SHA-256.
     """
-    interned: dict[str, str] = {}
     models: dict[str | None, tuple[str | None, Models]] = {None: (None, NO_MODELS)}  # by their facts
-    check_file = make_artifact_check(folder)
     iterator = iter(rows)
     while part := list(islice(iterator, _BATCH)):
-        index, *cells, digest, job, state, target, prompt_id, attempt, submitted, started, ended = zip(
-            *(row[:12] for row in part), strict=True
-        )
-        error_type, error, run, files, facts = zip(*(row[12:] for row in part), strict=True)
-        batch: Batch = {
-            "trial": index, "digest": digest, "prompt_id": prompt_id, "error_type": error_type, "error": error,
-            "run": run, "status": [STATUS_OF_STATE.get(name, result.PENDING) for name in state],
-            "target": [name and interned.setdefault(name, name) for name in target],
-            "attempts": [number or 0 for number in attempt],
-        }  # fmt: skip
-        for name, since, until in (("queued_s", submitted, started), ("ran_s", started, ended)):
+        index, digest, *texts, facts = zip(*((*row[:4], row[-1]) for row in part), strict=True)
+        batch: Batch = {"trial": index, "digest": digest}
+        for name, cells in zip(("columns", "params"), texts, strict=True):
             if name in needed:
-                batch[name] = list(map(_compute_elapsed, since, until))
-        for name, texts in zip(("columns", "params"), cells, strict=True):
-            if name in needed:
-                batch[name] = parse_columns(texts, ANY_MAPPING, f"trials.{name}", folder)
-        if "outputs" in needed:
-            batch["files"] = _read_files(files, check_file)
-            batch["outputs"] = [tuple([file.path for file in of_row]) for of_row in batch["files"]]
-            batch["sha256"] = [tuple([file.sha256 for file in of_row]) for of_row in batch["files"]]
-        else:
-            batch["sha256"] = [hashes.get(key, ()) for key in job]
-        if "metrics" in needed:
-            batch["metrics"] = _collect_metrics(job, batch["sha256"], digest, cached)
-        if "cost" in needed or "cost_kind" in needed:
-            batch["cost"], batch["cost_kind"] = zip(*(_take_cost(key, costs) for key in job), strict=True)
+                batch[name] = parse_columns(cells, ANY_MAPPING, f"trials.{name}", folder)
+        if needed - _TRIAL_FIELDS:
+            jobs = dict(zip(_JOB_CELLS, zip(*(row[4:-1] for row in part), strict=True), strict=True))
+            batch |= _read_jobs(jobs, needed)
+            if "outputs" in needed:
+                batch["files"] = [files.get(job, ()) for job in jobs["id"]]
+                batch["outputs"] = [tuple([file.path for file in of_row]) for of_row in batch["files"]]
+                batch["sha256"] = [tuple([file.sha256 for file in of_row]) for of_row in batch["files"]]
+            else:
+                batch["sha256"] = [hashes.get(job, ()) for job in jobs["id"]]
+            if "metrics" in needed:
+                batch["metrics"] = _collect_metrics(jobs["id"], batch["sha256"], digest, cached)
+            if "cost" in needed or "cost_kind" in needed:
+                batch["cost"], batch["cost_kind"] = zip(*(_take_cost(job, costs) for job in jobs["id"]), strict=True)
         if "models" in needed:
             new = set(facts) - models.keys()
             known = {text: decode_models(parse_column(text, MODELS_SHAPE, "models.facts", folder)) for text in new}
             models |= {text: (describe_models(found), found) for text, found in known.items()}
             batch["models"], batch["model_facts"] = zip(*map(models.get, facts), strict=True)
         yield batch
+
+
+def _read_jobs(jobs: Mapping[str, Sequence[Any]], needed: AbstractSet[str]) -> Batch:
+    """The fields of Result from the columns of the table `jobs`, None in all of them for a row without a job."""
+    batch: Batch = {name: jobs[name] for name in ("prompt_id", "error_type", "error", "run")}
+    batch["status"] = [STATUS_OF_STATE.get(state, result.PENDING) for state in jobs["state"]]
+    batch["target"] = [target and sys.intern(target) for target in jobs["target"]]
+    batch["attempts"] = [number or 0 for number in jobs["attempt"]]
+    for name, since, until in (("queued_s", "submitted", "started"), ("ran_s", "started", "ended")):
+        if name in needed:
+            batch[name] = list(map(_compute_elapsed, jobs[since], jobs[until]))
+    return batch
 
 
 def build_outcomes(batches: Iterable[Batch]) -> Iterator[TrialOutcome]:
@@ -272,18 +274,6 @@ def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) 
         cells = {ROUND: columns.pop(ROUND, None), **found}
         metrics = {**row.metrics, **{name: cell for name, cell in cells.items() if cell is not None}}
         yield replace(outcome, result=replace(row, columns=columns, metrics=metrics))
-
-
-def _read_files(texts: Sequence[str], check: Callable[[object, object], None]) -> list[tuple[ArtifactRef, ...]]:
-    """The files of each row from the JSON of `_FILES`, in their order."""
-    rows = []
-    for items in json.loads(f"[{','.join(texts)}]"):
-        files = [json.loads(item) if isinstance(item, str) else item for item in items]
-        files.sort()
-        for _, path, sha256, *_ in files:
-            check(path, sha256)
-        rows.append(tuple([ArtifactRef(sys.intern(node), at, path, sha256) for _, path, sha256, node, at in files]))
-    return rows
 
 
 def _take_cost(job: str | None, costs: MutableMapping[str, JobCost]) -> tuple[float | None, str | None]:

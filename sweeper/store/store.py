@@ -13,6 +13,7 @@ does not claim, so that no later run hides them (`row_queries`).
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from itertools import islice
@@ -39,6 +40,7 @@ from sweeper.store.records import (
     UNSENT,
     UNWRITTEN,
     Artifact,
+    ArtifactRef,
     JobEnd,
     JobRecord,
     RunRecord,
@@ -82,6 +84,7 @@ _SELECT_FILES: Final = """
 SELECT DISTINCT path, sha256 FROM artifacts WHERE sha256 NOT IN (
     SELECT sha256 FROM metrics WHERE metric IN (SELECT value FROM json_each(?)) GROUP BY sha256 HAVING count(*) >= ?)
 """
+_SELECT_JOB_FILES: Final = "SELECT job, node, position, path, sha256 FROM artifacts ORDER BY job, place"
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
 # The schema was checked, so that the columns are those of JobRecord, in their order.
 _SELECT_JOBS: Final = "SELECT * FROM jobs"
@@ -200,9 +203,8 @@ class Store:
 
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
-        run_id, of_folder = self._resolve_view(run_id, of_folder)
         layout = self.layout(run_id)
-        outcomes = build_outcomes(self._read_batches(run_id, layout, None, of_folder=of_folder))
+        outcomes = build_outcomes(self._read_batches(*self._resolve_view(run_id, of_folder), layout, None))
         yield from outcomes if layout.search is None else add_search_columns(list(outcomes), layout.search)
 
     def batches(
@@ -212,22 +214,22 @@ class Store:
 
         `columns`: those of the table that are needed (None: all). Fields that only others need may be missing.
         """
-        run_id, of_folder = self._resolve_view(run_id, of_folder)
         layout = self.layout(run_id)
         if layout.search is not None:  # its columns need all rows
             return batch_outcomes(self.outcomes(run_id, of_folder=of_folder))
-        return self._read_batches(run_id, layout, columns, of_folder=of_folder)
+        return self._read_batches(*self._resolve_view(run_id, of_folder), layout, columns)
 
     def _read_batches(
-        self, run_id: int, layout: TableLayout, columns: Collection[str] | None, *, of_folder: bool
+        self, run_id: int, of_folder: bool, layout: TableLayout, columns: Collection[str] | None
     ) -> Iterator[Batch]:
         needed = find_fields(layout, columns)
         metrics = (name for name in layout.metrics if columns is None or name in columns)
         cached = {name: self.load_cached_metrics(name) for name in metrics}
         costs = {} if needed.isdisjoint(("cost", "cost_kind")) else self.charges.load_job_costs()
         rows = self._query(f"{select_rows(needed)}{OF_FOLDER if of_folder else OF_RUN} ORDER BY t.idx", (run_id,))
-        hashes = {} if "outputs" in needed or needed.isdisjoint(("sha256", "metrics")) else self.load_job_files()
-        return read_batches(rows, needed, cached, costs, hashes=hashes, folder=self.path.parent)
+        files = self.load_job_files() if "outputs" in needed else {}
+        hashes = {} if files or needed.isdisjoint(("sha256", "metrics")) else self.load_job_hashes()
+        return read_batches(rows, needed, cached, costs, files=files, hashes=hashes, folder=self.path.parent)
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""
@@ -321,21 +323,21 @@ class Store:
         """Whether any two files have equal pixels, or any two trials of the latest run share a job. A fast query."""
         return bool(self._database.query_value(HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
 
-    def load_job_files(self) -> dict[str, tuple[str, ...]]:
+    def load_job_hashes(self) -> dict[str, tuple[str, ...]]:
         """The SHA-256 of the files of each job that has any, by its id."""
         files: dict[str, tuple[str, ...]] = {}
         for job, sha256 in self._query("SELECT job, sha256 FROM artifacts ORDER BY job, place"):
             files[job] = (*files.get(job, ()), sha256)
         return files
 
-    def load_job_paths(self) -> dict[str, list[str]]:
-        """The paths of the files of each job that has any, by its id. Raises ResultsError as `artifacts` does."""
+    def load_job_files(self) -> dict[str, tuple[ArtifactRef, ...]]:
+        """The files of each job that has any, by its id. Raises ResultsError as `artifacts` does."""
         check = make_artifact_check(self.path.parent)
-        paths: dict[str, list[str]] = {}
-        for job, path, sha256 in self._query("SELECT job, path, sha256 FROM artifacts ORDER BY job, place"):
-            check(path, sha256)
-            paths.setdefault(job, []).append(path)
-        return paths
+        files: dict[str, tuple[ArtifactRef, ...]] = {}
+        for job, node, at, path, sha in self._query(_SELECT_JOB_FILES):
+            check(path, sha)
+            files[job] = (*files.get(job, ()), ArtifactRef(sys.intern(node), at, path, sha))
+        return files
 
     def load_pixel_hashes(self) -> dict[str, str]:
         """The hash of the pixels of each picture that was decoded, by the SHA-256 of its file; see `PIXEL_HASH`."""
