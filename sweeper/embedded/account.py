@@ -69,7 +69,6 @@ class Account:
         return self._charge(job, node_id, usd)
 
     def charge_time(self, job: ServerJob, seconds: float) -> None:
-        """Charge a job for the time that it ran."""
         rate = self._faults.scenario.price_per_second
         if rate:
             self._charge(job, TIME, rate * seconds)
@@ -79,7 +78,6 @@ class Account:
         return self._faults.scenario.prices.get(node_class.name) or node_class.declaration.get("price_badge")
 
     def describe(self, node_class: NodeClass, info: dict[str, Any]) -> dict[str, Any]:
-        """The description of a class for /object_info, with its price."""
         badge = self.get_badge(node_class)
         return info if badge is None else info | {"api_node": True, "price_badge": badge}
 

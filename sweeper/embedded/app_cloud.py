@@ -64,7 +64,6 @@ _PUBLIC = ("/api/features", "/api/system_stats", "/api/experiment/models")
 
 
 def is_public(path: str) -> bool:
-    """Whether a path needs no key."""
     return path.startswith(_PUBLIC)
 
 
@@ -116,8 +115,6 @@ async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class CloudRoutes(CommonRoutes):
-    """Endpoints in Cloud's form."""
-
     async def list_jobs(self, request: Request) -> Response:
         """GET /api/jobs: short descriptions of jobs, newest first.
 

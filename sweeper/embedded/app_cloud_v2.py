@@ -73,7 +73,6 @@ class V2Routes(CommonRoutes):
         self._used_keys = {job.idempotency_key for job in self.queue.list_jobs()}  # also before a restart
 
     def list_routes(self) -> list[RouteRow]:
-        """All routes."""
         return [
             ("/v2/jobs", self.create_job, "POST"),
             ("/v2/jobs", self.list_jobs, "GET"),
@@ -164,7 +163,6 @@ class V2Routes(CommonRoutes):
         return json_response(body, headers=make_credits_header(self.service.account.get_reported_credits(job)))
 
     async def get_workflow(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}/workflow: the graph of a job."""
         return json_response({"workflow": self.find_job(request).graph, "format": "api"})
 
     async def list_jobs(self, request: Request) -> Response:

@@ -30,7 +30,6 @@ from sweeper.embedded.validation import is_canonical_id
 
 
 def make_comfyui_app(service: Service) -> Router:
-    """Make the ASGI app of this dialect."""
     routes = ComfyRoutes(service)
     media = MediaRoutes(service)
     table = [
@@ -64,8 +63,6 @@ def make_comfyui_app(service: Service) -> Router:
 
 
 class ComfyRoutes(CommonRoutes):
-    """Endpoints in ComfyUI's form."""
-
     features: ClassVar = FEATURES | {
         "supports_model_type_tags": True,
         "extension": {"manager": {"supports_v4": True}},
@@ -87,7 +84,6 @@ class ComfyRoutes(CommonRoutes):
         return Response(status_code=200)
 
     async def list_history(self, request: Request) -> Response:
-        """GET /history: the ended jobs."""
         max_items, offset = (read_integer(request, name, None) for name in ("max_items", "offset"))
         jobs = self.queue.list_ended(max_items, -1 if offset is None else offset)
         return json_response({job.id: _history_entry(job) for job in jobs})
@@ -167,11 +163,9 @@ class ComfyRoutes(CommonRoutes):
         return json_response(self.describe_nodes({name} & self.service.nodes.keys()))
 
     async def get_model_folders(self, _: Request) -> Response:
-        """GET /models: the model folders."""
         return json_response(list(self.list_models()))
 
     async def get_model_files(self, request: Request) -> Response:
-        """GET /models/{folder}: the files of a model folder."""
         files = self.list_models().get(request.path_params["folder"])
         return Response(status_code=404) if files is None else json_response(files)
 

@@ -114,7 +114,6 @@ class Cache:
         return self._entries.get(self._keys[node_id])
 
     def put(self, node_id: str, entry: CacheEntry) -> None:
-        """Store the result of this node of the current prompt."""
         self._entries[self._keys[node_id]] = entry
 
     def clear(self) -> None:

@@ -43,8 +43,6 @@ COMFYUI_VERSION = "0.33.0"
 
 
 class CommonRoutes:
-    """Endpoints of one service."""
-
     features: ClassVar[dict[str, Any]] = FEATURES  # what GET /features and an event stream answer
 
     def __init__(self, service: Service) -> None:
@@ -66,7 +64,6 @@ class CommonRoutes:
             raise DropError
 
     async def submit(self, request: Request) -> Response:
-        """POST /prompt: submit a job."""
         self.seen.count(submits=1)
         data = await read_json(request)
         if isinstance(data, list | str):
@@ -99,15 +96,12 @@ class CommonRoutes:
         return [job for job in reversed(self.queue.list_jobs()) if job.created <= shown]
 
     async def get_prompt_info(self, _: Request) -> Response:
-        """GET /prompt."""
         return json_response({"exec_info": {"queue_remaining": self.queue.remaining}})
 
     async def get_object_info(self, _: Request) -> Response:
-        """GET /object_info."""
         return json_response(self.describe_nodes(self.service.nodes))
 
     def describe_nodes(self, names: Iterable[str]) -> dict[str, Any]:
-        """Node classes as /object_info describes them."""
         service, strict = self.service, self.service.settings.strict_models
         return {
             name: service.account.describe(node, make_object_info(node, service.folders, strict_models=strict))
@@ -116,7 +110,6 @@ class CommonRoutes:
         }
 
     async def get_features(self, _: Request) -> Response:
-        """GET /features."""
         return json_response(self.features)
 
     async def get_system_stats(self, _: Request) -> Response:
@@ -152,11 +145,9 @@ class CommonRoutes:
         return list_model_files(self.service.nodes, self.service.folders)
 
     async def get_experiment_folders(self, _: Request) -> Response:
-        """GET /experiment/models."""
         return json_response([{"name": name, "folders": [name]} for name in self.list_models()])
 
     async def get_experiment_files(self, request: Request) -> Response:
-        """GET /experiment/models/{folder}."""
         folder = request.path_params["folder"]
         files = self.list_models().get(folder)
         if files is None:
@@ -172,13 +163,11 @@ class CommonRoutes:
         return ids, bool(data.get("clear", False))
 
     async def change_history(self, request: Request) -> Response:
-        """POST /history: remove all or some ended jobs."""
         ids, everything = await self.read_deletion(request)
         self.queue.forget(None if everything else ids)
         return Response(status_code=200)
 
     async def stream_events(self, websocket: WebSocket) -> None:
-        """WebSocket /ws: the event stream of a client."""
         if self.faults.refuse_events:
             await websocket.close()
             return

@@ -92,7 +92,6 @@ class Hub:
         return connection
 
     def detach(self, connection: Connection) -> None:
-        """Remove a closed stream."""
         if self._by_sid.get(connection.sid) is connection:
             del self._by_sid[connection.sid]
 
@@ -117,7 +116,6 @@ class Hub:
             self._missed.append((time.monotonic(), _encode_message(event, data)))
 
     def send_status(self, remaining: int) -> None:
-        """Send the number of queued and running jobs to all clients."""
         self.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}})
 
     def send_text(self, node_id: str, text: str) -> None:
@@ -215,7 +213,6 @@ class JobMessages:
             self.hub.send(event, data | {"prompt_id": self.job.id}, self.client)
 
     def send_executing(self, node_id: str) -> None:
-        """Announce that a node starts."""
         self._update_state(node_id, 0.0, 1.0, "running")
         self._send("executing", {"node": node_id, "display_node": node_id})
 
@@ -224,7 +221,6 @@ class JobMessages:
         self._send("executed", {"node": node_id, "display_node": node_id, "output": ui})
 
     def mark_finished(self, node_id: str) -> None:
-        """Report that a node has its result."""
         maximum = self._progress.get(node_id, {}).get("max", 1)
         self._update_state(node_id, maximum, maximum, "finished")
 

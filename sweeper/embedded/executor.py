@@ -74,8 +74,6 @@ def run_job(parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessa
 
 
 class _JobRun:
-    """The run of one job."""
-
     def __init__(self, parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessages) -> None:
         self.parts = parts
         self.nodes = parts.select_classes(job.graph)

@@ -174,7 +174,6 @@ class Faults:
         released.set()
 
     def reset(self) -> None:
-        """Switch all faults off."""
         self.release()
         off = Faults()
         for fault in fields(self):
@@ -237,7 +236,6 @@ class RequestLog:
                 setattr(self, name, getattr(self, name) + amount)
 
     def record_node_run(self, node_id: str, class_type: str) -> None:
-        """Count a node that ran."""
         with self._lock:
             self.nodes[class_type] += 1
             self.node_ids[node_id] += 1

@@ -62,7 +62,6 @@ class ServerFolders:
         return self.base / "temp"
 
     def prepare(self) -> None:
-        """Create the folders, and empty temp."""
         shutil.rmtree(self.temp_dir, ignore_errors=True)
         for folder in (self.input_dir, self.output_dir, self.temp_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +91,6 @@ class ServerFolders:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
     def list_model_folders(self) -> list[str]:
-        """The folders below models/, sorted."""
         root = self.base / "models"
         return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
 

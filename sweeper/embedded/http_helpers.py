@@ -39,8 +39,6 @@ _NEVER_INLINE = frozenset({"text/html", "application/xhtml+xml", "text/javascrip
 
 
 class RequestRefusedError(Exception):
-    """The request is refused with this response."""
-
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)
         self.response = response
@@ -102,17 +100,14 @@ def refuse(message: str) -> RequestRefusedError:
 
 
 def refuse_as(status: int, code: str, message: str) -> RequestRefusedError:
-    """Make a refusal in Cloud's form."""
     return RequestRefusedError(error_response(status, code, message))
 
 
 def refuse_in_text(status: int, message: str, headers: Mapping[str, str] | None = None) -> RequestRefusedError:
-    """Make a refusal in plain text."""
     return RequestRefusedError(Response(message, status, headers, media_type="text/plain"))
 
 
 def error_response(status: int, code: str, message: str) -> Response:
-    """An error response in Cloud's form."""
     return json_response({"code": code, "message": message}, status)
 
 
@@ -193,8 +188,6 @@ _FOREIGN_NAME = (
 
 @dataclass(eq=False)
 class RequestGuard:
-    """ASGI middleware around one app."""
-
     app: ASGIApp  # the routes
     _: KW_ONLY
     own_names: OwnNames  # under which clients may address this server
@@ -206,7 +199,6 @@ class RequestGuard:
     shape_refusal: Callable[[str, Response], Response] = lambda _path, response: response  # to the dialect's form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         headers = Headers(scope=scope)
         method = scope["method"] if scope["type"] == "http" else "WS"
         self.seen.requests.append(LoggedRequest(method, scope["path"], frozenset(headers.keys())))

@@ -243,7 +243,6 @@ class JobQueue:
 
     @property
     def remaining(self) -> int:
-        """The number of queued and running jobs."""
         with self._lock:
             return len(self._waiting) + len(self._running)
 
@@ -269,7 +268,6 @@ class JobQueue:
             return list(self._by_id.values())
 
     def find_ended(self, prompt_id: str) -> ServerJob | None:
-        """The ended job with this id, or None."""
         with self._lock:
             return self._ended.get(prompt_id)
 
@@ -406,7 +404,6 @@ STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
 
 
 def get_status_word(job: ServerJob) -> str:
-    """The status of a job: one of STATUS_WORDS."""
     return _STATUS_BY_STATE.get(job.state, "in_progress")
 
 
@@ -452,5 +449,4 @@ def describe_end(job: ServerJob) -> dict[str, Any]:
 
 
 def describe_workflow(job: ServerJob) -> dict[str, Any]:
-    """The `workflow` of a job's details."""
     return {"prompt": job.graph, "extra_data": job.extra_data}

@@ -75,8 +75,6 @@ UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
 @dataclass(eq=False)
 class MediaRoutes:
-    """Endpoints for files."""
-
     service: Service
     sign_url: UrlSigner | None = None  # Cloud only: makes the URLs to which /view redirects
 
@@ -114,7 +112,6 @@ class MediaRoutes:
     # --- uploads -----------------------------------------------------------------------------------------------------
 
     async def upload_image(self, request: Request) -> Response:
-        """POST /upload/image: store a picture."""
         form = await read_form(request, "image")
         return json_response(await self._store(form, form.data))
 
@@ -263,7 +260,6 @@ class StorageHost:
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def make_app(self) -> Router:
-        """The ASGI app of the storage host."""
         return Router([Route("/{kind}/{path:path}", self.serve_file, methods=["GET"])], redirect_slashes=False)
 
     def sign_url(self, kind: str, subfolder: str, name: str) -> str:
@@ -321,7 +317,6 @@ class AssetRoutes:
         self.sign_url = sign_url
 
     def list_routes(self) -> list[RouteRow]:
-        """All routes."""
         return [
             ("/v2/assets", self.upload_asset, "POST"),
             ("/v2/assets/from-hash", self.find_content, "POST"),
@@ -400,7 +395,6 @@ class AssetRoutes:
         return Response(status_code=404 if self._find_upload(request.path_params["hash"]) is None else 200)
 
     async def get_asset(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}: the record of an asset."""
         return json_response(await asyncio.to_thread(self.describe, *self._require(request)))
 
     async def get_content(self, request: Request) -> Response:
@@ -412,7 +406,6 @@ class AssetRoutes:
         return Response(status_code=302, headers={"location": self.sign_url(*location)})
 
     async def delete_asset(self, request: Request) -> Response:
-        """DELETE /api/v2/assets/{id}: 204."""
         self.folders.resolve(*self._require(request)[0]).unlink(missing_ok=True)
         return Response(status_code=204)
 

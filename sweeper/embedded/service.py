@@ -37,8 +37,6 @@ SENSITIVE_KEYS = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The options of an EmbeddedServer."""
-
     dialect: str = "cloud"
     api_key: str | None = field(default=None, repr=False)
     strict_models: bool = False
@@ -54,7 +52,6 @@ class ServerSettings:
 
     @property
     def queue_bound(self) -> int:
-        """How many jobs may wait."""
         return CLOUD_QUEUE_BOUND if self.cloud else COMFYUI_QUEUE_BOUND
 
 
@@ -88,7 +85,6 @@ class Service(ServerParts):
         self._threads: list[threading.Thread] = []
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the event loop on which events are delivered."""
         self.hub.loop = loop
 
     def restore(self, jobs: list[ServerJob]) -> None:
@@ -98,7 +94,6 @@ class Service(ServerParts):
         self._counter = 1 + max((int(job.number) for job in jobs), default=-1)
 
     def start(self) -> None:
-        """Start the workers."""
         for index in range(self.settings.workers):
             name = f"embedded-worker-{index}"
             thread = threading.Thread(target=self._run_worker, args=(index,), name=name, daemon=True)

@@ -33,7 +33,6 @@ class ValidationResult:
 
 
 def make_error(kind: str, message: str, details: str = "", **extra_info: Any) -> dict[str, Any]:
-    """Make an error in ComfyUI's form."""
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
 

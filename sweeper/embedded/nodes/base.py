@@ -75,16 +75,12 @@ class Context(ServerFolders):
 
 @dataclass(frozen=True, slots=True)
 class NodeOutput:
-    """What one run of a node gave."""
-
     values: tuple[Any, ...] = ()  # one per output
     ui: Mapping[str, list[Any]] | None = None  # {"images": [{"filename", "subfolder", "type"}]}
 
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """One class of node, and how to run it."""
-
     name: str  # class_type
     declaration: Mapping[str, Any]  # its entry in object_info
     required: Mapping[str, InputSpec]  # in ComfyUI's order, as is optional

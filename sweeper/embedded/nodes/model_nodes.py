@@ -132,7 +132,6 @@ MAX_LENGTH = 10_000_000  # characters of a text that a node makes
 
 
 def hand_on(value: Any) -> Any:
-    """A primitive."""
     return value
 
 

@@ -104,7 +104,6 @@ class StandIn:
 
 
 def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClass:
-    """The node class of a stand-in."""
     spec = shape.spec
     required, optional = shape.select_inputs({})
     inputs = [*spec.inputs.values(), *spec.list_branch_inputs()]
@@ -195,8 +194,6 @@ def _simplify_output(output: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _OwnClass:
-    """Runs a class of the server with the inputs that it has."""
-
     own: NodeClass
 
     def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:

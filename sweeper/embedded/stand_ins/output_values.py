@@ -58,7 +58,6 @@ class OutputRequest:
 
 
 def make_output(context: Context, reading: NodeReading, request: OutputRequest) -> Any:
-    """Make the value of an output."""
     if request.type in _PYTHON_TYPES:
         return _make_scalar(reading, request)
     found = reading.list_kind(request.type)
@@ -313,7 +312,6 @@ _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": flo
 
 
 def _make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
-    """Make a STRING, INT, FLOAT, BOOLEAN or COMBO."""
     if request.type == "STRING":
         return _make_text(reading, request)
     if request.type == "COMBO":
