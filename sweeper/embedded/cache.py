@@ -80,8 +80,6 @@ class Cache:
 
     def __init__(self, policy: str, limit: int = 0) -> None:
         self.policy, self.limit = policy, limit
-        # (node id, class) -> the model file that the node's object has read last: its name, and with its content.
-        self.loaded: dict[tuple[str, str], tuple[str, str]] = {}
         self._entries: dict[str, CacheEntry] = {}
         self._keys: dict[str, str] = {}
         self._generation = self._oldest = 0  # of prompts
@@ -119,7 +117,6 @@ class Cache:
     def clear(self) -> None:
         """Remove everything (`POST /free` with `free_memory`)."""
         self._entries.clear()
-        self.loaded.clear()
 
 
 def measure_memory() -> tuple[int, int]:

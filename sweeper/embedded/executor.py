@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from sweeper.embedded.event_streams import JobMessages
     from sweeper.embedded.faults import Faults, RequestLog
 
-# These keep the model file that they read last, by its name, as in ComfyUI. Other classes read theirs at each run.
-_KEEPING_FILES = frozenset({"LoraLoader", "LoraLoaderModelOnly"})
 _PREVIEWS = {"none": False, "auto": True, "latent2rgb": True, "taesd": True}
 _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast
 
@@ -94,10 +92,6 @@ class _JobRun:
             graph = {node_id: self._name_contents(node) for node_id, node in graph.items()}
         keys: Keys = compute_keys(graph, self.nodes, self._compute_fingerprint)
         self.cache.begin_prompt(keys)
-        objects = {(node_id, node["class_type"]) for node_id, node in self.graph.items()}
-        # The cache "none" makes new objects for each prompt.
-        keeps = self.cache.policy != "none" and not self.parts.knows_content
-        self.cache.loaded = {key: kept for key, kept in self.cache.loaded.items() if keeps and key in objects}
         cached = [node_id for node_id in self.graph if self._is_cached(node_id)]
         self.messages.announce("execution_cached", nodes=cached)
         state = self._run_nodes()
@@ -176,7 +170,7 @@ class _JobRun:
             self._inject_faults(node_id, node_class)
             if node_class.output_node:
                 context, inputs = self._prepare_pictures(context, inputs)
-            calls = _list_calls(node_class, self._read_models(node_id, node_class, inputs))
+            calls = _list_calls(node_class, self._read_models(node_class, inputs))
             values, ui = _run_calls(node_class, context, calls)
         except Interrupted:
             raise
@@ -216,21 +210,12 @@ class _JobRun:
         }
         return {**node, "inputs": {**node["inputs"], **contents}}
 
-    def _read_models(
-        self, node_id: str, node_class: NodeClass, inputs: Mapping[str, list[Any]]
-    ) -> Mapping[str, list[Any]]:
+    def _read_models(self, node_class: NodeClass, inputs: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
         """The inputs with the content of model files in their names, so that a node depends on what it reads."""
         read = dict(inputs)
-        key = node_id, node_class.name
         for name in node_class.models & inputs.keys():
             folder = node_class.get_model_folder(name)
-            kept = self.cache.loaded.get(key, (None, None))
-            read[name] = [
-                kept[1] if value == kept[0] else self.parts.folders.name_content(folder, value)
-                for value in inputs[name]
-            ]
-            if node_class.name in _KEEPING_FILES:
-                self.cache.loaded[key] = inputs[name][-1], read[name][-1]
+            read[name] = [self.parts.folders.name_content(folder, value) for value in inputs[name]]
         return read
 
     def _inject_faults(self, node_id: str, node_class: NodeClass) -> None:

@@ -15,8 +15,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.resources import files
 from types import MappingProxyType
@@ -69,25 +68,6 @@ _BY_MODULE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFunction:
-    """Runs the nodes of a class by a function of `sweeper.embedded.nodes.<module>`, imported at its first call.
-
-    The function takes the inputs by name, and before them the context if its first parameter has that name. It returns
-    a `NodeOutput`, a tuple of the outputs, or the only output.
-    """
-
-    module: str
-    function: str
-
-    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
-        function, takes_context = _find_function(self.module, self.function)
-        result = function(context, **inputs) if takes_context else function(**inputs)
-        if isinstance(result, NodeOutput):
-            return result
-        return NodeOutput(result if isinstance(result, tuple) else (result,))
-
-
 @lru_cache(maxsize=512)
 def _find_function(module: str, name: str) -> tuple[Callable[..., Any], bool]:
     """The function, and whether its first parameter is the context."""
@@ -95,8 +75,21 @@ def _find_function(module: str, name: str) -> tuple[Callable[..., Any], bool]:
     return function, next(iter(inspect.signature(function).parameters), "") == "context"
 
 
-FUNCTIONS: Final[Mapping[str, NodeFunction]] = {
-    name: NodeFunction(module, function)
+def _run_function(module: str, name: str, context: Context, /, **inputs: Any) -> NodeOutput:
+    """Run a node by a function of `sweeper.embedded.nodes.<module>`, imported at its first call.
+
+    The function takes the inputs by name, and before them the context if its first parameter has that name. It returns
+    a `NodeOutput`, a tuple of the outputs, or the only output.
+    """
+    function, takes_context = _find_function(module, name)
+    result = function(context, **inputs) if takes_context else function(**inputs)
+    if isinstance(result, NodeOutput):
+        return result
+    return NodeOutput(result if isinstance(result, tuple) else (result,))
+
+
+FUNCTIONS: Final[Mapping[str, partial[NodeOutput]]] = {
+    name: partial(_run_function, module, function)
     for module, classes in _BY_MODULE.items()
     for name, function in (entry.split("=") for entry in classes.split())
 }

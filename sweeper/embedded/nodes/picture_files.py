@@ -59,12 +59,6 @@ def _decode_frame(frame: Image.Image) -> tuple[Array, Array]:
 
 
 def _convert_to_rgb(picture: Image.Image) -> Image.Image:
-    """RGB with the values of Pillow 13, which every ComfyUI of today reads with, whatever Pillow is here."""
-    if picture.mode.startswith("I;16"):  # clipped at 255, not scaled: 16-bit greys come out white
-        grey = np.minimum(np.asarray(picture), 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if picture.mode == "I":  # 32 bits to 8, as ComfyUI does it: by 255, which Pillow then clips
-        picture = picture.point(lambda value: value * (1 / 255))
     if picture.mode == "P" and isinstance(picture.info.get("transparency"), bytes):
         return picture.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
     return picture.convert("RGB")

@@ -12,7 +12,7 @@ import re
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -91,16 +91,11 @@ def describe_shape(declaration: Mapping[str, Any], spec: NodeSpec) -> ClassShape
     )
 
 
-@dataclass(frozen=True, slots=True)
-class StandIn:
-    """What the server runs in place of a class: it makes the outputs that the `shape` declares."""
+def _run_stand_in(shape: ClassShape, context: Context, /, **inputs: Any) -> NodeOutput:
+    """Make the outputs that the `shape` of a class declares, in place of the class."""
+    from sweeper.embedded.stand_ins.stand_in_run import run_stand_in
 
-    shape: ClassShape
-
-    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
-        from sweeper.embedded.stand_ins.stand_in_run import run_stand_in
-
-        return run_stand_in(self.shape, context, inputs)
+    return run_stand_in(shape, context, inputs)
 
 
 def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClass:
@@ -116,7 +111,7 @@ def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClas
         optional=optional,
         outputs=cast("tuple[str, ...]", tuple(outputs)),
         output_node=spec.is_output,
-        run=StandIn(shape),
+        run=partial(_run_stand_in, shape),
         fingerprint=hash_files(files) if files else None,
         models=frozenset(described.name for described in inputs if described.names_model or described.is_upload),
         input_is_list=shape.input_is_list,
@@ -185,20 +180,16 @@ def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]
         return stand_in  # older output nodes hand on nothing
     kept: dict[str, Any] = {name: getattr(own, name) for name in ("fingerprint", "input_files", "is_stand_in")}
     models = own.models | stand_in.models
-    return replace(stand_in, declaration=declaration, models=models, run=_OwnClass(own), **kept)
+    return replace(stand_in, declaration=declaration, models=models, run=partial(_run_own, own), **kept)
 
 
 def _simplify_output(output: Any) -> str:
     return output if isinstance(output, str) else "COMBO"
 
 
-@dataclass(frozen=True, slots=True)
-class _OwnClass:
-    own: NodeClass
-
-    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
-        known = {**self.own.required, **self.own.optional}
-        return self.own.run(context, **{name: value for name, value in inputs.items() if name in known})
+def _run_own(own: NodeClass, context: Context, /, **inputs: Any) -> NodeOutput:
+    known = {**own.required, **own.optional}
+    return own.run(context, **{name: value for name, value in inputs.items() if name in known})
 
 
 def make_object_info(node: NodeClass, folders: ServerFolders, *, strict_models: bool = True) -> dict[str, Any]:

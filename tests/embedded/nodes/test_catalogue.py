@@ -13,12 +13,13 @@ import inspect
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from sweeper.embedded.nodes import NODE_CLASSES, NodeFunction
+from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
@@ -52,8 +53,8 @@ def test_class_is_described_as_comfyui_describes_it(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NODE_CLASSES))
 def test_the_function_of_a_class_takes_its_inputs(name: str) -> None:
     node = NODE_CLASSES[name]
-    run = cast("NodeFunction", node.run)
-    function = getattr(importlib.import_module(f"sweeper.embedded.nodes.{run.module}"), run.function)
+    module, function_name = cast("partial[Any]", node.run).args
+    function = getattr(importlib.import_module(f"sweeper.embedded.nodes.{module}"), function_name)
     parameters = [
         parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "context"
     ]

@@ -120,12 +120,6 @@ def test_a_palette_with_transparency_has_a_mask_too(context: Any) -> None:
     assert mask.all()
 
 
-def test_16_bit_pictures_are_clipped_to_8_bits(context: Any) -> None:
-    deep = Image.fromarray(np.array([[0, 100, 255 * 100, 65535]], np.uint16))
-    image, _ = context.run("LoadImage", image=put(context, "deep.png", deep))
-    assert np.round(image[0, 0, :, 0] * 255).tolist() == [0, 100, 255, 255]
-
-
 def test_a_palette_with_an_alpha_per_entry_is_read_without_a_warning(context: Any) -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([0, 0, 0, 255, 255, 0])
