@@ -123,7 +123,6 @@ class JobQueue:
     Args:
         workers: how many jobs run at once; here it only affects the state that `get_state` reports.
         on_change: called with the number of queued and running jobs whenever it may have changed.
-        history_limit: how many ended jobs to remember (ComfyUI: 10,001); None: all.
         keep_cancelled: whether to remember jobs that were cancelled while they waited (Cloud does, ComfyUI does not).
         journal: stores the jobs on disk; None: nothing does, as in ComfyUI.
 
@@ -134,13 +133,11 @@ class JobQueue:
         workers: int,
         on_change: Callable[[int], None],
         *,
-        history_limit: int | None,
         keep_cancelled: bool,
         journal: SQLiteJournal | None = None,
     ) -> None:
         self.workers = workers
         self.on_change = on_change
-        self.history_limit = history_limit
         self.keep_cancelled = keep_cancelled
         self.journal = journal
         self._lock = threading.RLock()
@@ -211,10 +208,7 @@ class JobQueue:
 
     def _record_end(self, job: ServerJob, state: str) -> None:
         job.set_state(state)
-        # A reused id keeps its position, as in a dict. The oldest job is removed if there are too many.
-        if self.history_limit is not None and job.id not in self._ended and len(self._ended) >= self.history_limit:
-            oldest = next(iter(self._ended))
-            self._remove_ended(oldest)
+        # A reused id keeps its position, as in ComfyUI.
         self._ended[job.id] = job
         self._save(job)
 
@@ -225,11 +219,6 @@ class JobQueue:
                 self.journal.save(job)
         except JournalError:
             _LOG.exception("job %s: its state %s is not on disk", job.id, job.state)
-
-    def _remove_ended(self, prompt_id: str) -> None:
-        job = self._ended.pop(prompt_id, None)
-        if job is not None and self._by_id.get(prompt_id) is job:
-            del self._by_id[prompt_id]
 
     def _notify(self) -> None:
         self.on_change(len(self._waiting) + len(self._running))
@@ -321,7 +310,9 @@ class JobQueue:
         """Remove ended jobs from the history: these, or all. Their files stay."""
         with self._lock:
             for prompt_id in [*self._ended] if ids is None else ids:
-                self._remove_ended(prompt_id)
+                job = self._ended.pop(prompt_id, None)
+                if job is not None and self._by_id.get(prompt_id) is job:
+                    del self._by_id[prompt_id]
 
     def close(self) -> None:
         """Make every waiting worker return from `take`, and ask running jobs to stop."""

@@ -24,9 +24,6 @@ from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.stand_ins.class_descriptions import add_defaults
 from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
 
-# ComfyUI removes the oldest entries above this (MAXIMUM_HISTORY_SIZE, plus one because of how it compares).
-COMFYUI_HISTORY = 10_001
-
 # How many jobs may wait. Comfy Cloud's bound is 100. ComfyUI has none, so this one only keeps the memory in bounds.
 CLOUD_QUEUE_BOUND = 100
 COMFYUI_QUEUE_BOUND = 10_000
@@ -76,7 +73,6 @@ class Service(ServerParts):
         self.queue = JobQueue(
             settings.workers,
             self.hub.send_status,
-            history_limit=None if settings.cloud else COMFYUI_HISTORY,
             keep_cancelled=settings.cloud,
             journal=journal,
         )

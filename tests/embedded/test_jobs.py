@@ -34,7 +34,7 @@ def job(name="a", number=0.0, seed=0):
 
 
 def queue(**options):
-    return JobQueue(1, lambda remaining: None, **({"history_limit": None, "keep_cancelled": True} | options))
+    return JobQueue(1, lambda remaining: None, **({"keep_cancelled": True} | options))
 
 
 def test_job_that_cannot_be_stored_is_not_queued():
@@ -64,15 +64,6 @@ def test_ended_job_keeps_its_graph_compressed():
     jobs.finish(jobs.take(), SUCCESS)
     assert jobs.find("a").graph == chain()
     assert sys.getsizeof(jobs.find("a").packed_graph) < 400
-
-
-def test_history_limit_removes_the_oldest_entry():
-    jobs = queue(history_limit=2, keep_cancelled=False)
-    for name in ("a", "b", "a", "c", "d"):
-        jobs.put(job(name))
-        jobs.finish(jobs.take(), SUCCESS)
-    assert [ended.id for ended in jobs.list_ended()] == ["c", "d"]
-    assert jobs.find("a") is None
 
 
 def test_closing_wakes_waiting_workers():

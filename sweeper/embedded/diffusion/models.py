@@ -92,18 +92,22 @@ def _split_words(name: str) -> str:
 def make_style(name: str) -> Features:
     """The features that a model of this name adds to every prompt."""
     style_name = _find_style_name(name)
-    features = np.zeros(len(FEATURES), np.float32)
-    if style_name:
-        for feature, value in _STYLES[style_name].items():
-            features[INDEX[feature]] = value
-    else:
-        draw = digest_normals(f"style/{name}", 8)
-        style = INDEX["dark"]  # the words of a name give light and style, never things
-        features[style:-HASHED] = 0.5 * pool(encode(_split_words(name)))[style:-HASHED]
-        for feature, value in zip(("saturation", "contrast", "warm", "facets", "dark"), draw.tolist(), strict=False):
-            features[INDEX[feature]] += 0.22 * value
+    features = np.zeros(len(FEATURES), np.float32) if style_name else _read_name("style", name, 0.5)
+    for feature, value in _STYLES.get(style_name or "", {}).items():
+        features[INDEX[feature]] = value
     features[-HASHED:] = 0.12 * digest_normals(f"layout/{name}", HASHED)
     return tuple(features.tolist())
+
+
+def _read_name(kind: str, name: str, share: float) -> Array:
+    """What the words and the hash of a file's name say, [F]: light and style, never things."""
+    features = np.zeros(len(FEATURES), np.float32)
+    start = INDEX["dark"]
+    features[start:-HASHED] = share * pool(encode(_split_words(name)))[start:-HASHED]
+    draw = digest_normals(f"{kind}/{name}", 8)
+    for feature, value in zip(("saturation", "contrast", "warm", "facets", "dark"), draw.tolist(), strict=False):
+        features[INDEX[feature]] += 0.22 * value
+    return features
 
 
 def load_model(name: str) -> Model:
@@ -139,13 +143,7 @@ def load_vae(vae_name: str) -> Vae:
 def with_lora(model: Model, clip: Clip | None, name: str, strengths: tuple[float, float]) -> tuple[Model, Clip | None]:
     """Add a LoRA's features to the model and, where there is one, to the text encoder, each by its strength."""
     check_name(name)
-    words = _split_words(name).replace("procedural", " ")
-    delta = np.zeros(len(FEATURES), np.float32)
-    style = INDEX["dark"]
-    delta[style:-HASHED] = pool(encode(words))[style:-HASHED]
-    draw = digest_normals(f"lora/{name}", 6)
-    for feature, value in zip(("warm", "saturation", "contrast", "facets", "dark"), draw.tolist(), strict=False):
-        delta[INDEX[feature]] += 0.25 * value
+    delta = _read_name("lora", name.replace("procedural", " "), 1.0)
     styled = replace(model, style=_add_features(model.style, delta * strengths[0]))
     if clip is None:
         return styled, None

@@ -39,7 +39,7 @@ _BY_MODULE: Final = {
         TripleCLIPLoader=clip LoraLoader=lora LoraLoaderModelOnly=lora ModelSamplingSD3=set_shift
         ModelSamplingAuraFlow=set_shift CLIPTextEncode=encode CLIPSetLastLayer=set_last_layer
         FluxGuidance=set_guidance ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average
-        ConditioningZeroOut=zero_out UpscaleModelLoader=load_upscaler ImageUpscaleWithModel=upscale
+        ConditioningZeroOut=zero_out
         PrimitiveString=hand_on PrimitiveStringMultiline=hand_on PrimitiveInt=hand_on PrimitiveFloat=hand_on
         PrimitiveBoolean=hand_on StringConcatenate=concatenate StringReplace=replace_text
     """,
@@ -108,7 +108,6 @@ _OFFERED: dict[str, tuple[str, ...]] = {
     "ckpt_name": CHECKPOINTS,
     "unet_name": CHECKPOINTS,
     "lora_name": LORAS,
-    "model_name": ("procedural-2x.pth", "procedural-4x.pth"),
     "vae_name": VAES,
     **{f"clip_name{number}": CLIPS for number in ("", 1, 2, 3)},
 }

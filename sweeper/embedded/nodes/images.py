@@ -97,12 +97,8 @@ _BLENDS: dict[str, Callable[[Array, Array], Any]] = {
 
 def blend(image1: Array, image2: Array, blend_factor: float, blend_mode: str) -> Array:
     """Blend `image2` over `image1`; it is scaled to the first one's size, and an alpha channel follows the first."""
-    if image1.shape[-1] < image2.shape[-1]:
-        image2 = image2[..., : image1.shape[-1]]
-    elif image1.shape[-1] > image2.shape[-1]:
-        # ComfyUI gives the first one more channel here, and the shapes then fail to match unless they broadcast. What
-        # was meant is done: the second becomes opaque.
-        image2 = np.concatenate([image2, np.ones((*image2.shape[:-1], 1), np.float32)], axis=-1)
+    # ComfyUI fails if the second one has fewer channels.
+    image2 = match_channels(image2, image1.shape[-1])
     if image1.shape != image2.shape:
         image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
     if blend_mode not in _BLENDS:
@@ -110,6 +106,15 @@ def blend(image1: Array, image2: Array, blend_factor: float, blend_mode: str) ->
     factor = np.float32(blend_factor)
     mixed = image1 * (1 - factor) + _BLENDS[blend_mode](image1, image2) * factor
     return np.asarray(np.clip(mixed, 0, 1).astype(np.float32))
+
+
+def match_channels(image: Array, channels: int) -> Array:
+    """The batch with `channels` channels: alpha is left out, or opaque."""
+    if image.shape[-1] < 3 <= channels:
+        image = np.repeat(image[..., :1], 3, axis=-1)
+    if image.shape[-1] < channels:
+        return np.concatenate([image, np.ones((*image.shape[:-1], channels - image.shape[-1]), np.float32)], axis=-1)
+    return np.asarray(image[..., :channels])
 
 
 def batch(image1: Array, image2: Array) -> Array:

@@ -1,23 +1,18 @@
-"""Loaders, LoRAs, conditioning, upscale models, texts and primitives. No file is read; a name that climbs is refused.
+"""Loaders, LoRAs, conditioning, texts and primitives. No file is read; a name that climbs is refused.
 
 A conditioning is a list of [embedding [1, T, F], options], of which `diffusion.painter` reads `guidance`.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion import models
-from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, embed, load_vae
+from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed, load_vae
 from sweeper.embedded.diffusion.painter import Conditioning
-from sweeper.embedded.diffusion.vocabulary import check_name
-from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.images import resize_image
 
 # Decimals of its style that a model keeps with each weight type.
 _DECIMALS = {"fp8_e4m3fn": 2, "fp8_e4m3fn_fast": 2, "fp8_e5m2": 1}
@@ -87,42 +82,6 @@ def average(
 
 def zero_out(conditioning: Conditioning) -> Conditioning:
     return [[np.zeros_like(rows), dict(options)] for rows, options in conditioning]
-
-
-_LARGEST = 64 * 10**6  # pixels of one upscaled picture
-
-
-@dataclass(frozen=True, slots=True)
-class UpscaleModel:
-    """UPSCALE_MODEL: how many times larger, and how much contrast it adds."""
-
-    name: str
-    factor: int
-    crisp: float
-
-    def __repr__(self) -> str:
-        return f"<procedural upscaler {self.name!r}>"
-
-
-def load_upscaler(model_name: str) -> UpscaleModel:
-    """`4x-UltraSharp`, `RealESRGAN_x2`, `x8`: the factor in the name, 4 where it names none."""
-    check_name(model_name)
-    match = re.search(r"(?<!\d)([1248])\s*x|x\s*([1248])(?!\d)", re.split(r"[\\/]", model_name)[-1].lower())
-    factor = int(match.group(1) or match.group(2)) if match else 4
-    return UpscaleModel(model_name, factor, 0.05 * float(np.tanh(digest_normals(f"upscale/{model_name}", 1)[0])))
-
-
-def upscale(context: Context, upscale_model: UpscaleModel, image: Array) -> Array:
-    """Lanczos. Raises ValueError for a picture that would be larger than `_LARGEST`."""
-    height, width = (side * upscale_model.factor for side in image.shape[1:3])
-    if height * width > _LARGEST:
-        raise ValueError(f"a picture of {width} x {height} is larger than this server makes one")
-    done = []
-    for number, picture in enumerate(image[..., :3]):
-        large = resize_image(picture[None], width, height, "lanczos")[0]
-        done.append(np.clip(large + (large - np.float32(0.5)) * np.float32(upscale_model.crisp), 0, 1))
-        context.progress(number + 1, len(image))
-    return np.stack(done)
 
 
 # --- texts and primitives --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES
 from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.images import resize_image
+from sweeper.embedded.nodes.images import match_channels, resize_image
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.stand_ins.histories import History, limit_style
 
@@ -99,34 +99,20 @@ def draw_image(context: Context, history: History, size: DrawnSize) -> Array:
 
 def draw_frames(history: History, size: DrawnSize) -> Array:
     """IMAGE [frames, height, width, 3]: a view that wanders over one scene."""
-    room = max(int(size.width * _SWAY) // 8, 1) * 8
-    scene = _draw_scene(history, size.width + room, size.height, 0)
-    turns = np.arange(size.frames) / max(size.frames - 1, 1) * 2 * math.pi
-    starts = np.round((0.5 - 0.5 * np.cos(turns)) * room).astype(int)
-    return np.stack([scene[:, start : start + size.width] for start in starts])
+    scene = _draw_scene(history, size.width, size.height, 0)
+    sway = _SWAY * size.width * np.sin(np.linspace(0, math.pi, size.frames))
+    return np.stack([np.roll(scene, round(step), axis=1) for step in sway.tolist()])
 
 
 def _draw_scene(history: History, width: int, height: int, item: int) -> Array:
     image = coder.decode_one(draw_latent(history, width, height, item), PLAIN_VAE).astype(np.float32)
-    return image if history.picture is None else mix_images(image[None], [history.picture], 0.6)[0]
+    return image if history.picture is None else mix_images(image[None], history.picture, 0.6)[0]
 
 
-def mix_images(image: Array, others: list[Array], share: float) -> Array:
-    """A batch with the first picture of each other one mixed in, `share` in all."""
-    result = image
-    for other in others:
-        fitted = resize_image(match_channels(other[:1], image.shape[-1]), image.shape[2], image.shape[1], "bilinear")
-        result = result + (fitted - image) * np.float32(share / len(others))
-    return np.asarray(np.clip(result, 0, 1), np.float32)
-
-
-def match_channels(image: Array, channels: int) -> Array:
-    """The batch with `channels` channels: alpha is left out, or opaque."""
-    if image.shape[-1] < 3 <= channels:
-        image = np.repeat(image[..., :1], 3, axis=-1)
-    if image.shape[-1] < channels:
-        return np.concatenate([image, np.ones((*image.shape[:-1], channels - image.shape[-1]), np.float32)], axis=-1)
-    return np.asarray(image[..., :channels])
+def mix_images(image: Array, other: Array, share: float) -> Array:
+    """A batch with the first picture of another one mixed in."""
+    fitted = resize_image(match_channels(other[:1], image.shape[-1]), image.shape[2], image.shape[1], "bilinear")
+    return np.asarray(np.clip(image + (fitted - image) * np.float32(share), 0, 1), np.float32)
 
 
 def draw_mask(context: Context, history: History, image: Array | None, size: DrawnSize) -> Array:

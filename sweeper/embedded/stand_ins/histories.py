@@ -24,7 +24,6 @@ from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
 from sweeper.embedded.folders import drop_content
 from sweeper.embedded.nodes.base import InputSpec
 from sweeper.embedded.nodes.media_files import Film
-from sweeper.embedded.nodes.model_nodes import UpscaleModel
 from sweeper.embedded.nodes.sampling import SeededNoise
 from sweeper.schemas.values import is_number
 
@@ -42,7 +41,7 @@ _REACH, _MOST = np.array([*_STYLE.values()], np.float32).T
 _TINT, _MOST_TINT = 0.1, 0.6  # how strongly the tint of an input shows
 _KINDS: Final[tuple[tuple[type, str], ...]] = (
     (str, "STRING"), (bool, "BOOLEAN"), (int, "INT"), (float, "FLOAT"), (Model, "MODEL"), (Clip, "CLIP"), (Vae, "VAE"),
-    (Film, "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (Hand, "SAMPLER"), (UpscaleModel, "UPSCALE_MODEL"),
+    (Film, "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (Hand, "SAMPLER"),
 )  # fmt: skip
 
 
@@ -167,7 +166,7 @@ def read_value(key: str, value: Any) -> History:
         return _read_latent(key, value)
     if kind == "AUDIO":
         seconds = value["waveform"].shape[-1] / max(int(value.get("sample_rate", 1)), 1)
-        return replace(_read_array(key, value["waveform"]), sizes={"seconds": seconds})
+        return replace(_read_array(key, 8 * np.abs(value["waveform"])), sizes={"seconds": seconds})  # its loudness
     if isinstance(value, Film):
         seen = read_value(key, value.images)
         return replace(seen, sizes={**seen.sizes, "frames": float(len(value.images)), "fps": float(value.rate)})

@@ -23,9 +23,8 @@ from sweeper.embedded.diffusion.painter import Guider, find_hand, make_levels
 from sweeper.embedded.diffusion.vocabulary import FEATURES
 from sweeper.embedded.nodes import media_files
 from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.images import resize_image
+from sweeper.embedded.nodes.images import match_channels, resize_image
 from sweeper.embedded.nodes.media_files import Film
-from sweeper.embedded.nodes.model_nodes import load_upscaler
 from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, find_sides, plan_size, project
@@ -111,10 +110,10 @@ def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
 
 
 def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
-    """The image in the size that the node's own inputs name, if they name one."""
+    """The image in the size that the node's own inputs name; an upscaler that names none makes it four times larger."""
     height, width = image.shape[1:3]
     wanted_width, wanted_height = reading.sizes.get("width"), reading.sizes.get("height")
-    factor = reading.sizes.get("scale", 1.0)
+    factor = reading.sizes.get("scale", 4.0 if "upscale" in reading.class_type.lower() else 1.0)
     if wanted_width or wanted_height:
         new_width = wanted_width or width * (wanted_height or height) / height
         new_height = wanted_height or height * (wanted_width or width) / width
@@ -157,14 +156,12 @@ def _edit_image(context: Context, reading: NodeReading, source: LinkedInput) -> 
     """What comes in, with the other pictures, and with the scene that an edit describes."""
     history = reading.merge(source)
     image = _resize_as_asked(reading, source.value)
-    others = [linked.value for linked in reading.list_kind("IMAGE") if linked is not source]
-    if others and "batch" in reading.class_type.lower():
+    if "batch" in reading.class_type.lower():
+        others = [linked.value for linked in reading.list_kind("IMAGE") if linked is not source]
         image = join_images([image, *others])
-    elif others:
-        image = drawing.mix_images(image, others, 0.4)
     if reading.is_seeded and reading.prompt:
         sides = {"width": float(image.shape[2]), "height": float(image.shape[1])}
-        image = drawing.mix_images(image, [draw_image(context, history, plan_size(sides))], 0.45)
+        image = drawing.mix_images(image, draw_image(context, history, plan_size(sides)), 0.45)
     return drawing.change_image(context, image, history)
 
 
@@ -173,7 +170,7 @@ def join_images(images: list[Array]) -> Array:
     height, width, channels = images[0].shape[1:]
     check_size(sum(len(image) for image in images), height, width, channels)
     return np.concatenate(
-        [resize_image(drawing.match_channels(image, channels), width, height, "bilinear") for image in images]
+        [resize_image(match_channels(image, channels), width, height, "bilinear") for image in images]
     )
 
 
@@ -219,7 +216,7 @@ def _make_latent(
         return {**source.value, "samples": samples}
     if "CONDITIONING" not in request.siblings:
         if pictures:
-            image = drawing.match_channels(_resize_as_asked(reading, pictures[0].value), 3)
+            image = match_channels(_resize_as_asked(reading, pictures[0].value), 3)
             encoded, _ = coder.encode(image, reading.find("VAE") or drawing.PLAIN_VAE)
             return {"samples": drawing.change_samples(encoded, reading.merge(pictures[0]))}
         if reading.merge().text or reading.list_kind("AUDIO") or reading.list_kind("VIDEO"):
@@ -295,7 +292,6 @@ _DRAWN: Final[Mapping[str, Callable[[Context, Any, OutputRequest, Any], Any]]] =
 _NAMED: Final[Mapping[str, Callable[[str], Any]]] = {
     "NOISE": lambda name: SeededNoise(int(name.rpartition("~")[2], 16)),
     "SAMPLER": find_hand,
-    "UPSCALE_MODEL": load_upscaler,
     "VAE": models.load_vae,
 }
 

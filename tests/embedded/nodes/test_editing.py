@@ -34,20 +34,6 @@ def test_sizes_batches_and_turns(context: Any) -> None:
     assert np.array_equal(flipped, image[:, :, ::-1])
 
 
-@pytest.mark.parametrize(("name", "factor"), [("4x-UltraSharp.pth", 4), ("RealESRGAN_x2plus.pth", 2), ("foo.pth", 4)])
-def test_an_upscale_model_enlarges_by_the_factor_in_its_name(name: str, factor: int, context: Any) -> None:
-    image = RNG.random((1, 12, 10, 3), dtype=np.float32)
-    model = context.run("UpscaleModelLoader", model_name=name)
-    result = context.run("ImageUpscaleWithModel", upscale_model=model, image=image)
-    assert result.shape == (1, 12 * factor, 10 * factor, 3)
-    assert abs(result.mean() - image.mean()) < 0.03
-
-
-def test_model_name_out_of_its_folder_is_refused(context: Any) -> None:
-    with pytest.raises(ValueError, match="invalid model name"):
-        context.run("UpscaleModelLoader", model_name="../secret.pth")
-
-
 def test_text_nodes(context: Any) -> None:
     assert context.run("StringConcatenate", string_a="a", string_b="b", delimiter=", ") == "a, b"
     assert context.run("StringReplace", string="a fox", find="fox", replace="cat") == "a cat"

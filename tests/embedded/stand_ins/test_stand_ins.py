@@ -185,6 +185,15 @@ def test_sizes_follow_the_inputs_that_name_them_in_bounds(client):
     assert (width, height) == (2048, 1024)
 
 
+def test_an_upscaler_makes_pictures_four_times_larger(client):
+    graph = picture_graph("ImageUpscaleWithModel", image=["small", 0], upscale_model=["u", 0])
+    graph["u"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "x.pth"}}
+    (large,) = draw(client, graph)
+    assert large.size == (384, 256)
+    other = change(graph, "u", model_name="y.pth")
+    assert distance(np.asarray(large, float), np.asarray(draw(client, other)[0], float)) > 0.5
+
+
 def test_texts_and_numbers_go_on_and_are_kept(client):
     graph = picture_graph("PartnerWriter", prompt="a fox", seed=1)
     del graph["9"]
