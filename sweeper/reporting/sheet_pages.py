@@ -32,7 +32,6 @@ _MIN_CELL_WIDTH: Final = 96  # leaves room for labels beside small pictures
 _MIN_PAGE_WIDTH: Final = 480  # room for a few words of the title in a line
 _MAX_LABELS_WIDTH: Final = 240  # of the row labels
 _MAX_SIDE: Final = 16_383  # of a WebP, by its file format; a longer side is not useful in a PNG either
-_SAMPLED_CELLS: Final = 12  # of a section, whose pictures decide the size of all cells
 _BACKGROUND, _TEXT_COLOUR, _DIM_COLOUR, _DASH_COLOUR = "#ffffff", "#1d1e20", "#6a6e73", "#c4c8d0"
 _EMPTY_BACKGROUND, _ERROR_BACKGROUND, _ERROR_COLOUR = "#f0f0ee", "#fbe9e7", "#b3261e"
 # Pillow's own font has ASCII. For other letters, Pillow looks these names up in the system's font folders.
@@ -94,17 +93,15 @@ class _SheetRenderer:
         titles = [sheet.title, sheet.footer, *(section.title for section in sheet.sections)]
         self.sheet, self.side = sheet, side
         self.text = _TextRenderer([*titles, *labels, *(cell.reason for cell in cells)])
-        self.cell = _compute_cell_size(sheet, side)
+        self.sizes = {cell.paths: size for cell in cells if (size := _measure_cell(cell, side)) is not None}
+        widest = max((width for width, _ in self.sizes.values()), default=side)
+        highest = max((height for _, height in self.sizes.values()), default=side)
+        self.cell = max(widest, min(side, _MIN_CELL_WIDTH)), highest  # small pictures must leave room for labels
         self.labels_width = self._measure_labels()
         self.columns = self._count_columns(megapixels * 1e6)
         used = self.labels_width + self.columns * (self.cell[0] + _GAP)
         self.width = max(_MIN_PAGE_WIDTH, 2 * _MARGIN + used)
         self.max_height = min(_MAX_SIDE, int(megapixels * 1e6 // self.width))
-        reasons = [self.text.measure_height(cell.reason, _SMALL, self.cell[0] - 2 * _GAP) + 2 * _GAP
-                   for cell in cells if not cell.paths]  # fmt: skip
-        room = self.labels_width - 2 * _GAP
-        words = [self.text.measure_height(label, _LABEL, room) for _, label in sheet.down if label]
-        self.row_height = max([self.cell[1], *reasons, *words])
 
     def _measure_labels(self) -> int:
         """The width of the column of row labels, with the gaps beside it; 0 without labels."""
@@ -193,32 +190,42 @@ class _SheetRenderer:
 
     def _make_row(self, label: str, cells: Sequence[Cell | None]) -> _Strip:
         room = self.labels_width - 2 * _GAP
+        label_height = self.text.measure_height(label, _LABEL, room) if label else 0
+        height = max([label_height, *(self._measure_height(cell) for cell in cells if cell is not None)])
 
         def draw(image: Any, top: int) -> None:
             if self.labels_width:
-                above = (self.row_height - self.text.measure_height(label, _LABEL, room)) // 2
+                above = (height - label_height) // 2
                 self.text.draw(image, (_MARGIN, top + above), label, _LABEL, _TEXT_COLOUR, width=room)
             for column, cell in enumerate(cells):
-                self._draw_cell(image, cell, (self._get_left(column), top))
+                self._draw_cell(image, cell, (self._get_left(column), top), height)
 
-        return _Strip(self.row_height + _GAP, draw)
+        return _Strip(height + _GAP, draw)
+
+    def _measure_height(self, cell: Cell) -> int:
+        """The height that a cell needs: that of its picture, if there is one."""
+        if not cell.paths:
+            reason = self.text.measure_height(cell.reason, _SMALL, self.cell[0] - 2 * _GAP) + 2 * _GAP
+            return max(self.cell[1], reason)
+        size = self.sizes.get(cell.paths) if len(cell.paths) == 1 else None
+        return self.cell[1] if size is None else size[1]
 
     def _get_left(self, column: int) -> int:
         return _MARGIN + self.labels_width + column * (self.cell[0] + _GAP)
 
     # --- cells
 
-    def _draw_cell(self, image: Any, cell: Cell | None, origin: tuple[int, int]) -> None:
+    def _draw_cell(self, image: Any, cell: Cell | None, origin: tuple[int, int], height: int) -> None:
         if cell is None:  # the sweep does not have this combination; a dash says so, as in a table
             long = self.cell[0] // 10
-            left, top = origin[0] + (self.cell[0] - long) // 2, origin[1] + self.row_height // 2
+            left, top = origin[0] + (self.cell[0] - long) // 2, origin[1] + height // 2
             ImageDraw.Draw(image).rectangle((left, top, left + long - 1, top + 1), fill=_DASH_COLOUR)
             return
         if not cell.paths:
-            self._draw_reason(image, cell.reason, origin, (self.cell[0], self.row_height))
+            self._draw_reason(image, cell.reason, origin, (self.cell[0], height))
             return
         across, down = _arrange_tiles(len(cell.paths))
-        box = ((self.cell[0] + _TILE_GAP) // across - _TILE_GAP, (self.cell[1] + _TILE_GAP) // down - _TILE_GAP)
+        box = ((self.cell[0] + _TILE_GAP) // across - _TILE_GAP, (height + _TILE_GAP) // down - _TILE_GAP)
         for number, path in enumerate(cell.paths):
             left = origin[0] + number % across * (box[0] + _TILE_GAP)
             top = origin[1] + number // across * (box[1] + _TILE_GAP)
@@ -236,16 +243,6 @@ class _SheetRenderer:
         lines = max(1, (box[1] - 2 * _GAP) // _get_line_height(_SMALL))
         at, colour = (origin[0] + _GAP, origin[1] + _GAP), _ERROR_COLOUR if failed else _DIM_COLOUR
         self.text.draw(image, at, reason, _SMALL, colour, width=box[0] - 2 * _GAP, lines=lines)
-
-
-def _compute_cell_size(sheet: Sheet, side: int) -> tuple[int, int]:
-    """Width and height of all cells: as the sampled pictures need, but no side longer than `side`."""
-    sampled = [cell for section in sheet.sections for cell in list(section.cells.values())[:_SAMPLED_CELLS]]
-    sizes = [size for cell in sampled if (size := _measure_cell(cell, side)) is not None]
-    if not sizes:
-        return side, side
-    # Small pictures must leave room for labels.
-    return max(min(side, _MIN_CELL_WIDTH), *(width for width, _ in sizes)), max(height for _, height in sizes)
 
 
 def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:

@@ -80,6 +80,17 @@ def test_cell_is_no_larger_than_its_pictures(tmp_path):
     assert sizes[1][1] - sizes[0][1] == 120 - 40
 
 
+def test_row_is_no_higher_than_its_pictures(tmp_path):
+    heights = []
+    for low in (200, 50):
+        sizes = [(200, 200)] * 2 + [(200, low)] * 2
+        out = Sweep({"steps": [4, 8], "cfg": [1, 2]}, sizes=sizes).write(tmp_path / str(low))
+        (file,) = write_sheets(out, tmp_path / f"{low}.png", SheetOptions(x="cfg", y="steps"))
+        with Image.open(file) as sheet:
+            heights.append(sheet.height)
+    assert heights[0] - heights[1] == 150
+
+
 def test_long_column_labels_widen_no_cell(tmp_path):
     steps = []
     for words in (1, 20, 2000):
