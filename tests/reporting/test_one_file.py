@@ -19,6 +19,7 @@ from sweeper.store.trial_marks import Mark
 from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import press_in_menu
 
 LOADED = "() => [...document.querySelectorAll('#view img')].filter(image => image.naturalWidth).length"
 
@@ -29,12 +30,12 @@ def visit(browser):
     context = browser.new_context(accept_downloads=True)
     trouble = []
 
-    def go(file):
+    def go(file, address="#view=grid"):
         page = context.new_page()
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda request: request.url.startswith(file.as_uri()) or trouble.append(request.url[:80]))
-        page.goto(f"{file.as_uri()}#view=grid")
+        page.goto(f"{file.as_uri()}{address}")
         page.wait_for_selector("#view .cell")
         return page
 
@@ -65,7 +66,16 @@ def test_one_file_opens_alone_and_its_marks_come_back(out, tmp_path, capsys, vis
     assert (page.title(), page.locator(".made").inner_text()) == ("made-up · sweeper", "made with sweeper")
     icon = page.locator("link[rel=icon]").get_attribute("href")
     page.evaluate("src => Object.assign(new Image(), { src }).decode()", icon)  # the policy of the page allows it
-    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
+    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep', comment: '</script>'})")
+    page.get_by_label("Filter").fill("steps < 3")
+    with page.expect_download() as download:
+        press_in_menu(page, "Share", "Save a copy with this view and these marks")
+    download.value.save_as(tmp_path / "copy.html")
+    page.evaluate("localStorage.clear()")
+    copy = visit(tmp_path / "copy.html", "")
+    copy.wait_for_function(f"({LOADED})() === 2")
+    assert copy.evaluate("sweeper.page.marks.get(1).comment") == "</script>"
+    assert copy.locator("#bar, #message").count() == 2
     marks = page.evaluate("sweeper.page.marks.toFile()")
     (tmp_path / "marks.json").write_text(marks)
     code, said, _ = send(capsys, out, file, "--marks", tmp_path / "marks.json", "--marked", "keep", "--json")

@@ -110,7 +110,7 @@ def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     page.get_by_role("button", name="Beside the accepted").click()
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
-    assert "mae" in page.locator("dialog[open]").inner_text()
+    assert "mean change (of 255)" in page.locator("dialog[open]").inner_text()
     wait_for_states(visit(url))  # a page that is opened later has the states in its data
 
 

@@ -197,7 +197,7 @@ export function markExcluded(node, values, dataset) {
 const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new", "gone"];
 
 /** @param {string} kind */
-const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
+export const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
 
 /**
  * The more urgent of a trial's status and its state of the check; `same` or `succeeded` if neither is urgent.

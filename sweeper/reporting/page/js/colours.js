@@ -31,13 +31,8 @@ export function pickText(share) {
  * @param {Iterable<Value>} numbers @returns {[number, number] | null}
  */
 export function findExtent(numbers) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of numbers) {
-    if (typeof value !== "number") continue;
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  return low <= high ? [low, high] : null;
+  const known = [...numbers].filter((value) => typeof value === "number");
+  return known.length > 0 ? [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))] : null;
 }
 
 const OUTER_SHARE = 0.02; // of the numbers on each side

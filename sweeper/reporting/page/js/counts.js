@@ -1,7 +1,8 @@
 // What happened: how many trials have which status, and which state of the check, as buttons that filter by it. A button names
 // the kinds of accidents and opens a panel, which shows each of them and has the command that runs them again.
 
-import { copyText, el, makePanel } from "../../../serving/page/js/dom.js";
+import { copyText, el, makePanel, redrawKeepingFocus } from "../../../serving/page/js/dom.js";
+import * as Cell from "./cell.js";
 import * as Live from "./live.js";
 import * as Review from "./review.js";
 import * as ValueText from "./value_text.js";
@@ -13,8 +14,6 @@ import * as Workflow from "./workflow.js";
 /** @typedef {{words: string, short?: string, alone?: string, where?: string, command?: string | null, names?: string[]}} Notice `short`, `alone`: on the button, among others and without */
 
 const CHECK_STATES = ["same", "changed", "failed", "new", "not compared", "gone"]; // in the order of showing
-/** @type {Record<string, string>} */
-const STATUS_WORDS = { pending: "not run yet" };
 const MAX_NAMES = 300; // of missing cases
 const MAX_CAUSES = 3; // of failures that are named
 
@@ -84,10 +83,10 @@ function makeFilters(update) {
 
   /** @param {string} column @param {string} word @param {number} count */
   function makeCount(column, word, count) {
-    const text = `${count.toLocaleString("en")} ${STATUS_WORDS[word] ?? word}`;
+    const text = `${count.toLocaleString("en")} ${Cell.describeKind(word)}`;
     const filter = `${column} == '${word}'`;
     const onclick = () => update({ where: current === filter ? "" : filter });
-    const button = buttons.get(filter) ?? el("button", { class: word.replace(" ", "-"), title: "show only these, or all again", onclick });
+    const button = buttons.get(filter) ?? el("button", { class: word.replace(" ", "-"), "data-keep": filter, title: "show only these, or all again", onclick });
     buttons.set(filter, button);
     if (button.textContent !== text) button.textContent = text;
     return button;
@@ -136,10 +135,6 @@ function makeNotice({ words, where, command, names = [] }, show) {
 
 /** @param {HTMLElement} host @param {Node[]} parts */
 function replaceIfChanged(host, parts) {
-  const { childNodes } = host;
-  if (childNodes.length === parts.length && parts.every((part, index) => part === childNodes[index])) return;
-  const focused = document.activeElement;
-  const hadFocus = host.contains(focused);
-  host.replaceChildren(...parts);
-  if (hadFocus && focused instanceof HTMLElement) focused.focus();
+  const isSame = host.childNodes.length === parts.length && parts.every((part, index) => part === host.childNodes[index]);
+  if (!isSame) redrawKeepingFocus(host, () => host.replaceChildren(...parts));
 }

@@ -1,28 +1,49 @@
 // What one can give to others of the page: one file, a picture or a PDF of what is shown, and the address.
 
-import { announce, copyText, el, makeButton, makePanel, postJson, toUrl } from "../../../serving/page/js/dom.js";
+import { announce, copyText, el, makeButton, makePanel, postJson, saveFile, toUrl } from "../../../serving/page/js/dom.js";
 import * as Layout from "./layout.js";
 import * as Workflow from "./workflow.js";
 /** @import { Page } from "./main.js" */
 
 const MAX_NAMED = 200; // trials in a command
 
-/** The menu `Share`. A page that a server of sweeper shows makes the files itself; one from a disk knows the command. @param {Page} page */
+/**
+ * The menu `Share`. The server of a page makes files, and a page that is one file makes a copy. A page in a folder of a disk may
+ * read no file beside it, so it knows the commands.
+ * @param {Page} page
+ */
 export function create(page) {
-  const name = page.dataset.raw.experiment.replace(/[^\w-]+/g, "-");
-  const isServed = location.protocol.startsWith("http") && page.dataset.raw.live !== undefined;
+  const { experiment, live, first } = page.dataset.raw;
+  const name = experiment.replace(/[^\w-]+/g, "-");
+  const isServed = location.protocol.startsWith("http") && live !== undefined;
   /** @param {string} text @param {string} title @param {string} file @param {"--one-file" | "--sheet"} option */
   const makeExport = (text, title, file, option) =>
     isServed
       ? makeButton(text, () => download(page, file), { title })
       : makeButton(`Copy command: ${text}`, () => copyText(makeCommand(page, file, option), "command"), { title });
+  const exports = [makeExport("one file", "A page with its pictures inside, to send", `${name}.html`, "--one-file"), makeExport("contact sheet", "A picture of the grid", `${name}.png`, "--sheet")];
+  const copy = makeButton("Save a copy with this view and these marks", () => saveCopy(page, `${name}.html`), { title: "One file with all trials and pictures, to send" });
+  const hint = el("p", { class: "dim" }, "This page cannot write files. To make one, paste a command into a terminal, in the folder from which you ran sweeper.");
   return makePanel(
     "Share",
-    makeExport("one file", "A page with its pictures inside, to send", `${name}.html`, "--one-file"),
-    makeExport("contact sheet", "A picture of the grid", `${name}.png`, "--sheet"),
+    first?.address !== undefined ? copy : isServed ? exports : [hint, ...exports],
     makeButton("Print or save as PDF", () => print(page), { title: "The whole arrangement, on pages" }),
     makeButton("Copy address", () => copyText(location.href, "address"), { title: "It opens this view" }),
   );
+}
+
+/** Save this page of one file again. What its script made goes, and is made anew. @param {Page} page @param {string} file */
+function saveCopy({ marks }, file) {
+  announce(`${file} is saved`); // by an element that the copy needs in its place
+  const copy = /** @type {HTMLElement} */ (document.documentElement.cloneNode(true));
+  for (const node of copy.querySelectorAll("body > :not(script, noscript)")) {
+    node.replaceChildren();
+    node.removeAttribute("class");
+  }
+  const change = JSON.stringify({ first: { address: location.hash }, marks: Object.fromEntries(marks.byDigest) });
+  const [data] = document.scripts;
+  copy.querySelector("script")?.after(el("script", { nonce: data.nonce }, `Object.assign(sweeper.raw, ${change.replaceAll("<", "\\u003c")});`));
+  saveFile(file, "text/html", `<!doctype html>\n${copy.outerHTML}`);
 }
 
 /** The trials that are shown, as ranges such as `0-99,120`; empty for all. @param {Page} page */

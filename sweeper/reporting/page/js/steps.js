@@ -56,7 +56,7 @@ function stepInList(page, rows, row, step) {
 export function makeButtons(find, go, isList) {
   const buttons = BUTTONS.slice(isList ? 2 : 0).map(({ name, sign, words, step: [down, across] }) => {
     const label = `The trial ${words}`;
-    const attributes = {
+    return el("button", {
       "aria-label": label,
       title: `${label}: key ${sign}`,
       // Not `disabled`, because that would take the focus from a button that is being pressed.
@@ -64,8 +64,7 @@ export function makeButtons(find, go, isList) {
       "data-keep": name,
       class: name,
       onclick: () => go(down, across),
-    };
-    return el("button", attributes, sign);
+    }, sign);
   });
   return el("div", { class: "steps", role: "group", "aria-label": "Neighbours" }, buttons);
 }

@@ -115,13 +115,12 @@ function makeValues(page, axis, redraw) {
     /** @param {string} sign @param {number} by @param {string} name */
     const makeArrow = (sign, by, name) => {
       const canMove = index + by in order;
-      const attributes = {
-          "aria-label": `Move ${axis.labelOf(code)} ${name}`,
+      return el("button", {
+        "aria-label": `Move ${axis.labelOf(code)} ${name}`,
         "data-keep": `${name} ${code}`,
         "aria-disabled": canMove ? null : "true", // not `disabled`, because that would lose the focus
         onclick: () => canMove && move(index, by),
-      };
-      return el("button", attributes, sign);
+      }, sign);
     };
     return el("li", {}, el("label", { title: axis.fullOf(code) }, box, axis.labelOf(code)), makeArrow("↑", -1, "up"), makeArrow("↓", 1, "down"));
   };

@@ -300,9 +300,6 @@ async function start() {
 const UNSENT = "sweeper:unsent-vote";
 const NAME = "sweeper:voter";
 
-/** @param {number} milliseconds */
-const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
 /**
  * Send a request until the server accepts or refuses it. Throws the server's reason if it refuses.
  * @param {string} path @param {object | null} body null: a GET request
@@ -323,7 +320,7 @@ async function sendRequest(path, body, report) {
       if (response.status === 400) throw new Error(value.problem);
       if (response.ok) return value;
     }
-    await wait(pause);
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
