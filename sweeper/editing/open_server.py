@@ -45,9 +45,7 @@ _EDIT_BYTES: Final = 16 * 2**20  # of a change
 _MAX_UPLOAD: Final = 64 * 2**20  # bytes
 _UPLOAD_BYTES: Final = _MAX_UPLOAD * 4 // 3 + 4096  # in base64
 _WAIT_SECONDS: Final = 15.0  # until a question for a newer state is answered without one
-_POLL_SECONDS: Final = 0.1  # until it is looked for again
-_LOOK_SECONDS: Final = 0.5  # between two looks at the disk
-_REPORT_SECONDS: Final = 5.0  # until a report that cannot be shown is tried again
+_POLL_SECONDS: Final = 0.2  # until it is looked for again
 _SANDBOX: Final = NO_STORE | {"content-security-policy": "default-src 'none'; sandbox"}
 _TEXT: Final = (None, str)  # in a request
 _UPLOAD: Final = {"name": str, "content": str}
@@ -78,17 +76,15 @@ class OpenServer(PageServer):
         self._listings: dict[str, dict[str, Any]] = {}  # what targets have, as they said last
         self._report: LiveView | None = None
         self._report_folder: Path | None = None
-        self._reported_at = 0.0
         self._seen: Any = None  # of the run, and of files
-        self._stopping = threading.Event()
-        self._looker = threading.Thread(target=self._look_forever, daemon=True)
+        self._heard: Any = None  # of the run
+        self._is_stopping, self._looking = False, threading.Lock()
         self.editor, self.runner = Editor(target=target, trust=trust), Runner()
         self._cells = CellActions(lambda made: OpenServer(made, **self._at), self.runner)
         try:
             if file is not None:
                 self.editor.open(file)
         except BaseException:
-            self.editor.close()
             self.close()
             raise
 
@@ -103,77 +99,70 @@ class OpenServer(PageServer):
         routes = [Route(path, self._answer(handler)) for path, handler in gets.items()]
         routes += [Route(path, self._answer(handler), methods=["POST"]) for path, handler in posts.items()]
         self.start(Starlette(routes=[*routes, make_page_route(PAGE_FOLDER)]), writable=list(posts))
-        self._looker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self.editor.close()
+        self._is_stopping = True
+        self.editor.check_again()  # ends a check
         self.stop()
-        self._looker.join()
-        if self._report is not None:
-            self._report.__exit__()
+        with self._looking:
+            self._close_report()
         self._cells.close()
-
-    def _look_forever(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
-            try:
-                if self.editor.is_open:
-                    self._look()
-            except Exception as error:  # noqa: BLE001 - the page must show it, and the next look may succeed
-                self.editor.problem = f"{type(error).__name__}: {error}"
 
     def _look(self) -> None:
         """See what has changed beside the page: files, runs here and of other processes, and what is trusted."""
-        self.editor.look_at_disk()
-        run = self.runner.describe(self.editor.check.out)
-        files = [path.stat().st_mtime_ns if path.exists() else None for path in self.editor.list_watched()]
-        seen = self.runner.starts, run and (run["state"], run["command"], run["has_begun"]), files
-        if self._follow_results() or seen != self._seen:
-            self._seen = seen
-            self.editor.check_again()
+        with self._looking:
+            if self._is_stopping or not self.editor.is_open:
+                return
+            run = self.runner.describe(self.editor.check.out)
+            files = [path.stat().st_mtime_ns if path.exists() else None for path in self.editor.list_watched()]
+            seen = self.runner.starts, run and (run["state"], run["command"], run["has_begun"]), files
+            if seen != self._seen:
+                self._seen = seen
+                self.editor.check_again()
+            if (heard := self.runner.stamp) != self._heard:
+                self._heard = heard
+                self.editor.number += 1
+            self._follow_results()
+        self.editor.refresh()
 
-    def _follow_results(self) -> bool:
-        """Serve the report of the results folder as soon as there are results. Returns whether that changed."""
+    def _follow_results(self) -> None:
+        """Serve the report of the results folder as soon as there are results."""
         folder, is_rehearsal = self.editor.check.out, self.runner.kind == _REHEARSE
         folder = folder and (folder / REHEARSAL if is_rehearsal else folder)
         if folder == self._report_folder or folder is None or not Store.exists(folder):
-            return False
-        if time.monotonic() < self._reported_at + _REPORT_SECONDS and self._report is None:
-            return False
-        self._reported_at = time.monotonic()
-        earlier, self._report = self._report, None
-        if earlier is not None:
-            earlier.__exit__()
+            return
+        self._close_report()
         try:
             view = LiveView(
                 folder, token=self.token, needs_token=True, on_cell=self._cells, editor=self.url.partition("#")[0],
                 check=None if is_rehearsal else make_live_check(folder, None, None), **self._at,
             )  # fmt: skip
-            self._report, self._report_folder, self.editor.problem = view.__enter__(), folder, None
+            self._report, self._report_folder = view.__enter__(), folder
+            self.editor.show_problem(None)
         except SweeperError as error:  # it is not ready yet, or somebody else's
-            self.editor.problem = f"no report: {error}"
-        return True
+            self.editor.show_problem(f"no report: {error}")
+
+    def _close_report(self) -> None:
+        if self._report is not None:
+            self._report.__exit__()
+        self._report = self._report_folder = None
 
     # --- the state
-
-    @property
-    def _number(self) -> int:
-        return self.editor.number + self.runner.number
 
     async def serve_state(self, request: Request) -> None:
         """GET /state?after=N: the state, at once or as soon as it is newer than N."""
         after = request.query_params.get("after", "")
         known = int(after) if after.isdecimal() and after.isascii() and len(after) < 16 else -1
         end = time.monotonic() + _WAIT_SECONDS
-        while self._number <= known and time.monotonic() < end and not self._stopping.is_set():  # noqa: ASYNC110
-            await asyncio.sleep(_POLL_SECONDS)
+        while self.editor.number <= known and time.monotonic() < end and not self._is_stopping:
+            await asyncio.to_thread(self._look)
+            await asyncio.sleep(_POLL_SECONDS if self.editor.number <= known else 0)
 
     def _describe(self) -> dict[str, Any]:
-        number = self._number
+        number = self.editor.number
         if not self.editor.is_open:
-            state = {"number": number, "mode": "start", "problem": self.editor.problem}
-            return state | {"sources": self._find_sources(None)}
+            return {"number": number, "mode": "start", "problem": None, "sources": self._find_sources(None)}
         run = self.runner.describe(self.editor.check.out)
         report = None if self._report is None else self._report.url
         return self.editor.describe() | {"number": number, "run": run, "report": report}

@@ -7,11 +7,13 @@ it only through `stop`, and it goes on if this process is killed.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections import deque
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +25,7 @@ from sweeper.running.cost_question import CONFIRMED, UNANSWERED
 from sweeper.running.folder_lock import is_locked
 
 _MAX_MESSAGES: Final = 20
-_MAX_LINE: Final = 10_000  # bytes
+_MAX_BYTES: Final = 50_000  # of them
 
 
 def list_run_words(file: Path, *options: str) -> list[str]:
@@ -32,19 +34,26 @@ def list_run_words(file: Path, *options: str) -> list[str]:
 
 
 class Runner:
-    """Starts one run at a time, and knows the last. `number` grows with what it says. Thread-safe."""
+    """Starts one run at a time, and knows the last. Thread-safe."""
 
     def __init__(self) -> None:
-        self.kind, self.number, self.starts = "run", 0, 0
+        self.kind, self.starts = "run", 0
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._command, self._stops = "", 0
-        self._question: str | None = None
-        self._messages: deque[str] = deque(maxlen=_MAX_MESSAGES)
+        folder = tempfile.mkdtemp(prefix="sweeper-run-")
+        self._log = Path(folder, "log")  # what the run says; no pipe, because it may outlive this process
+        self._log.touch()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """What differs if `describe` does, but for runs of other processes."""
+        return self.starts, self._stops, self._log.stat().st_size, self._process is None, self.is_running
 
     def describe(self, results: Path | None) -> dict[str, Any] | None:
         """The last run of this process, or a run of another one in the results folder.
@@ -58,13 +67,16 @@ class Runner:
             if not has_begun:
                 return None
         else:
-            code, messages, command = process.poll(), list(self._messages), self._command
-            code = None if code == UNANSWERED and self._question is None else code  # its last line is on the way
+            code, messages, command = process.poll(), self._read_messages(), self._command
             state = "ended" if code is not None else "stopping" if self._stops else "running"
         return {
             "state": state, "kind": self.kind, "exit_code": code, "messages": messages, "command": command,
-            "has_begun": has_begun, "question": self._question,
+            "has_begun": has_begun, "question": messages[-1] if messages and code == UNANSWERED else None,
         }  # fmt: skip
+
+    def _read_messages(self) -> list[str]:
+        lines = self._log.read_bytes()[-_MAX_BYTES:].decode("utf-8", "replace").split("\n")
+        return [text for line in lines if (text := sanitize(line.rstrip()))][-_MAX_MESSAGES:]
 
     def start(self, words: Sequence[str], results: Path | None, *, kind: str = "run", confirmed: str = "") -> None:
         """Start `sweeper` with these words. Raises UsageError if a run goes on in the results folder.
@@ -77,26 +89,15 @@ class Runner:
         with self._lock:
             if self.is_running or (results is not None and is_locked(results)):
                 raise UsageError("a run of this experiment goes on; wait for it, or stop it")
-            process = subprocess.Popen(  # noqa: S603 - our own words
-                [sys.executable, "-P", "-m", "sweeper", *words],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env=os.environ | {CONFIRMED: confirmed}, **own_group,
-            )  # fmt: skip
-            self._process, self._stops, self.kind, self._question = process, 0, kind, None
-            self._command, self._messages = join_command(["sweeper", *words]), deque(maxlen=_MAX_MESSAGES)
-            self.number, self.starts = self.number + 1, self.starts + 1
-        threading.Thread(target=self._read, args=(process, self._messages), name="sweeper-run", daemon=True).start()
-
-    def _read(self, process: subprocess.Popen[bytes], messages: deque[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as output:
-            while line := output.readline(_MAX_LINE):
-                if text := sanitize(line.decode("utf-8", "replace").rstrip()):
-                    messages.append(text)
-                    self.number += 1
-        if process.wait() == UNANSWERED and process is self._process:
-            self._question = messages[-1] if messages else ""
-        self.number += 1
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(  # noqa: S603 - our own words
+                    [sys.executable, "-P", "-m", "sweeper", *words],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    env=os.environ | {CONFIRMED: confirmed}, **own_group,
+                )  # fmt: skip
+            threading.Thread(target=self._process.wait, daemon=True).start()  # it may end after this object
+            self._command, self._stops, self.kind = join_command(["sweeper", *words]), 0, kind
+            self.starts += 1
 
     def stop(self) -> bool:
         """Stop the run as Ctrl-C does: the first time it submits nothing more, the second time it cancels its jobs.
@@ -105,8 +106,8 @@ class Runner:
         """
         with self._lock:
             process = self._process
-            if self._question is not None:
-                self._process = self._question = None
+            if process is not None and process.poll() == UNANSWERED:
+                self._process = None
             elif process is None or process.poll() is not None:
                 return False
             elif sys.platform == "win32":
@@ -114,5 +115,4 @@ class Runner:
             else:
                 process.send_signal(signal.SIGINT)
             self._stops += 1
-            self.number += 1
         return True

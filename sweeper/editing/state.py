@@ -1,38 +1,123 @@
 """What the page shows: the file, its inputs, what a run of it would do, and every mistake.
 
-The plan is computed in threads beside the editing: first without servers, then with what they say. A newer version
-ends the older check, except a question to a server that does not respond; then the newer version waits for its end.
+The plan is computed when a page asks for news: first without servers, then in a thread with what they say. A newer
+version ends the older check, except a question to a server that does not respond; that goes on beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.comfy.target import Target
 from sweeper.editing.changes import describe_document, find_slots
 from sweeper.editing.document import Document, StaleVersionError
-from sweeper.editing.inputs import PageInputs, find_problem_slot, list_page_inputs
+from sweeper.editing.read_workflow import iter_inputs
 from sweeper.editing.run_process import list_run_words
 from sweeper.editing.starter_folder import INPUTS
 from sweeper.errors import InputError, Problem, SweeperError, UsageError
 from sweeper.loading.load import load_granted
 from sweeper.loading.read_scope import EVERYTHING, make_scope
+from sweeper.loading.starter_experiment import is_useful
+from sweeper.loading.suggest_slots import Suggestion
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust, get_trust_path, load_grants
+from sweeper.model.node_classes import InputSpec, NodeInfo
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import CLOUD, EMBEDDED
+from sweeper.model.template import MISSING, Template
 from sweeper.running.count_plan import PlanCounter
 from sweeper.running.node_class_cache import get_cached_classes, get_embedded_classes
 from sweeper.running.prepare import Prepared, prepare
 from sweeper.running.settings import RunOptions
 from sweeper.tables.results_folder import default_results_folder
+from sweeper.wording import to_one_line
 
 _MAX_COUNTED: Final = 100_000  # trials; of more, the page shows only how many they are
+_GROUPS: Final = ("app", "often", "other")
+_MAX_CHOICES: Final = 200  # in one answer
+_MAX_TITLE: Final = 150  # characters
+_PLACE: Final = re.compile(r"(?:sweep(?:\[\d+\])?\.(?:grid|(?:zip|include|exclude)\[\d+\])|params|slots)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class PageInputs:
+    """The inputs as the page gets them, in its order, and by address the choices of those that have a list.
+
+    `suggestions` are those that are no slots yet, `names` those of the slots.
+    """
+
+    rows: tuple[Mapping[str, Any], ...] = ()
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    suggestions: tuple[Suggestion, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def find_choices(self, address: str, text: str) -> dict[str, Any]:
+        """The first choices of an input that contain each word of a text, and how many do."""
+        words = text.lower().split()
+        choices = self.choices.get(address, ())
+        found = [choice for choice in choices if all(word in str(choice).lower() for word in words)]
+        return {"values": found[:_MAX_CHOICES], "total": len(found)}
+
+
+def list_page_inputs(template: Template, info: NodeInfo, own_slots: Collection[str] | None = None) -> PageInputs:
+    """List all inputs that can be swept: first the author's own choice, then what people sweep, then the others.
+
+    The author chose if the slots file leaves out something that people sweep: in the App mode of ComfyUI, or by hand.
+    `own_slots`: those of the author (None: all). Others stay where they were before the page made them slots.
+    """
+    own = {name: slot for name, slot in template.slots.items() if own_slots is None or name in own_slots}
+    found = list(iter_inputs(template.graph, info.with_any_model(), own))
+    is_chosen = any(is_useful(suggestion) and not is_slot for suggestion, is_slot in found)
+    rows, choices = [], {}
+    for suggestion, is_slot in found:
+        group = "app" if is_slot and is_chosen else "often" if is_useful(suggestion) else "other"
+        declared = _find_declaration(template, info, suggestion.address)
+        row = _describe(template, suggestion, declared, group=group, is_slot=is_slot)
+        rows.append(row)
+        if declared is not None and declared.choices and row["type"] != "file":
+            choices[suggestion.address] = declared.choices
+    rows.sort(key=lambda row: _GROUPS.index(row["group"]))
+    suggestions = tuple(suggestion for suggestion, is_slot in found if not is_slot)
+    return PageInputs(tuple(rows), choices, suggestions, tuple(template.slots))
+
+
+def _find_declaration(template: Template, info: NodeInfo, address: str) -> InputSpec | None:
+    node_id, _, name = address.partition(".")
+    node = template.graph[node_id]
+    spec = info.classes.get(node["class_type"])
+    return None if spec is None else spec.resolve_inputs(node["inputs"]).get(name)
+
+
+def _describe(
+    template: Template, suggestion: Suggestion, declared: InputSpec | None, *, group: str, is_slot: bool
+) -> dict[str, Any]:
+    slot = template.slots.get(suggestion.name) if is_slot else None
+    options = {} if declared is None else declared.options
+    is_file = suggestion.type == "file" if slot is None else slot.kind != "value"
+    has_list = declared is not None and declared.choices is not None and not is_file
+    return {
+        "address": suggestion.address,
+        "slot": suggestion.name if is_slot else None,
+        "node": suggestion.address.partition(".")[0],
+        # A stranger's title may be megabytes, each of them in every input of its node, or turn the text around it.
+        "title": to_one_line((suggestion.title or suggestion.class_type)[:_MAX_TITLE]),
+        "class": suggestion.class_type[:_MAX_TITLE],
+        "role": suggestion.role or suggestion.name,
+        "group": group,
+        "type": "file" if is_file else suggestion.type,
+        "schema": None if suggestion.schema is None else dict(suggestion.schema),
+        "step": options.get("step"),
+        "value": suggestion.value if slot is None or slot.default is MISSING else slot.default,
+        "multiline": options.get("multiline") is True,
+        "choices": len(declared.choices or ()) if has_list and declared is not None else None,
+        "model": declared is not None and declared.names_model,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +128,7 @@ class Check:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None
-    inputs: PageInputs = PageInputs()  # noqa: RUF009 - never changed
+    inputs: PageInputs = PageInputs()
     out: Path | None = None
     targets: tuple[str, ...] = ()
     is_whole: bool = True
@@ -122,7 +207,6 @@ class Editor:
     def __init__(self, *, target: str | None, trust: bool) -> None:
         self.target, self.trust = target, trust
         self.number = 0  # grows with every change of what `describe` returns
-        self.problem: str | None = None  # what failed last, besides what is wrong in the file
         self.notes: tuple[str, ...] = ()  # on the folder that was made for a workflow
         self.check = Check()  # of the latest version that was checked
         self._document: Document | None = None
@@ -130,13 +214,11 @@ class Editor:
         self._own_slots: tuple[str, ...] | None = None  # those of the template at first
         self._notice: str | None = None
         self._disk_problem: str | None = None
+        self._problem: str | None = None  # what failed last, besides what is wrong in the file
         self._revision = 0  # grows with what has to be checked
-        self._lock = threading.RLock()
-        self._wanted = {False: threading.Event(), True: threading.Event()}  # checks, by whether they ask the targets
-        self._is_closed = False
-        for asks_targets in self._wanted:
-            check = threading.Thread(target=self._check_forever, args=(asks_targets,), daemon=True)
-            check.start()
+        self._checked = 0  # the revision that was checked last
+        self._lock, self._checking = threading.RLock(), threading.Lock()
+        self._asker: threading.Thread | None = None  # checks with what the targets say
 
     # --- the document
 
@@ -145,7 +227,7 @@ class Editor:
         grants = load_grants().get(file.parent.resolve(), ())
         document = Document(file, EVERYTHING if self.trust else make_scope(file, grants, {}))
         with self._lock:
-            self._document, self.check, self.problem, self._own_slots = document, Check(), None, None
+            self._document, self.check, self._own_slots = document, Check(), None
             self._first_target = describe_document(document.text).get("target")
         self.check_again()
 
@@ -207,17 +289,17 @@ class Editor:
                 self._disk_problem = problem
                 self.number += 1
 
+    def show_problem(self, problem: str | None) -> None:
+        """Show what has failed outside of the file, from now on; None: nothing."""
+        with self._lock:
+            self.number += problem != self._problem
+            self._problem = problem
+
     def check_again(self) -> None:
         """Check the document anew, because it or something around it has changed."""
         with self._lock:
             self._revision += 1
             self.number += 1
-        self._wanted[False].set()
-
-    def close(self) -> None:
-        self._is_closed = True
-        for wanted in self._wanted.values():
-            wanted.set()
 
     # --- what is known of it
 
@@ -255,8 +337,8 @@ class Editor:
             with contextlib.suppress(UsageError):
                 slots = find_slots(document.slots_text)  # the check knows a new one only later
             state = {
-                "mode": "edit", "version": document.version, "problem": self._disk_problem or self.problem,
-                "file": str(document.file), "folder": str(document.file.parent), "text": document.text,
+                "mode": "edit", "version": document.version, "problem": self._disk_problem or self._problem,
+                "file": str(document.file), "text": document.text,
                 "command": join_command(["sweeper", *self.list_words()]), "diff": document.diff(),
                 "can_undo": document.can_undo, "can_redo": document.can_redo, "notice": self._notice,
                 "checking": check.version != document.version or not check.is_whole,
@@ -266,7 +348,6 @@ class Editor:
         names |= {item["name"] for item in (*described["axes"], *described["fixed"])}
         targets = [EMBEDDED, CLOUD, *check.targets, *([self.target] if self.target else [])]
         return described | state | {
-            "slots_file": None if document.slots_file is None else str(document.slots_file),
             "target": specs[0] if specs else described.get("target"),
             "targets": list(dict.fromkeys(targets)),
             "inputs": inputs,
@@ -277,23 +358,25 @@ class Editor:
 
     # --- checking
 
-    def _check_forever(self, asks_targets: bool) -> None:
-        wanted = self._wanted[asks_targets]
-        while wanted.wait() and not self._is_closed:
-            wanted.clear()
-            self._check(asks_targets=asks_targets)
+    def refresh(self) -> None:
+        """Look at the disk and check what has changed; have the targets asked if there are some."""
+        self.look_at_disk()
+        with self._checking:
+            if self._checked != self._revision:
+                self._check(asks_targets=False)
+            if not self.check.is_whole and not (self._asker and self._asker.is_alive()):
+                self._asker = threading.Thread(target=self._check, kwargs={"asks_targets": True}, daemon=True)
+                self._asker.start()
 
     def _check(self, *, asks_targets: bool) -> None:
-        """Check the latest version, and have its targets asked if there are some."""
+        """Check the latest version, unless it changes meanwhile."""
         with self._lock:
-            if self._document is None:
-                return
             file, version, specs = self.document.file, self.document.version, self.list_specs()
             revision = self._revision
         try:
             check = check_experiment(
                 file, specs, self._own_slots, trust=self.trust, asks_targets=asks_targets,
-                is_outdated=lambda: self._revision != revision or self._is_closed,
+                is_outdated=lambda: self._revision != revision,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - the page must show it, whatever it is
             check = Check(problems=(Problem(str(file), 0, "", f"{type(error).__name__}: {error}"),))
@@ -305,12 +388,19 @@ class Editor:
             self.check = replace(check, version=version, inputs=inputs, out=out, targets=targets)
             if self._own_slots is None and inputs.rows:
                 self._own_slots = inputs.names
+            self._checked = revision
             self.number += 1
-        if not check.is_whole:
-            self._wanted[True].set()
 
 
 def _describe_problem(problem: Problem, file: Path, names: Collection[str]) -> dict[str, Any]:
     line = problem.line if problem.file == str(file) else 0
     slot = find_problem_slot(problem.key, names)
     return {"line": line, "key": problem.key, "message": problem.message, "text": str(problem), "slot": slot}
+
+
+def find_problem_slot(key: str, names: Collection[str]) -> str | None:
+    """The axis, fixed value or slot where the page shows a problem with this key, such as `sweep.grid.steps[2]`."""
+    match = _PLACE.match(key)
+    rest = key[match.end() :] if match else ""
+    found = [name for name in names if rest == name or rest.startswith((f"{name}.", f"{name}["))]
+    return max(found, key=len, default=None)

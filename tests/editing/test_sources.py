@@ -167,7 +167,7 @@ def test_an_upload_and_the_example_open(open_page):
     page.post("open", 422)
     Path("txt2img").mkdir()
     Path("txt2img/mine.txt").touch()
-    assert page.post("open", example=True)["folder"] == "txt2img-2"  # nothing goes into a folder of other things
+    assert page.post("open", example=True)["file"] == "txt2img-2/experiment.yaml"  # txt2img has other things
     assert page.follow()["plan"]["trials"] == 4
     assert {path.name for path in Path("..").iterdir()} <= {"work", "config"}
 
@@ -182,6 +182,19 @@ def test_a_strangers_workflow_gets_no_neighbours(open_page):
     page.post("open", upload={"name": "w.json", "content": content})
     assert any("placeholder" in note for note in page.follow()["notes"])
     assert b"the secret" not in Path("w/inputs/secret.png").read_bytes()
+
+
+def test_pictures_of_one_name_in_two_subfolders_stay_apart():
+    latent = {"class_type": "ImageScaleBy", "inputs": {"image": ["10", 0], "upscale_method": "area", "scale_by": 1.0}}
+    graph = {**TXT2IMG, "12": latent, "13": latent | {"inputs": latent["inputs"] | {"image": ["11", 0]}}}
+    for node, name in (("10", "one/cat.png"), ("11", "two/cat.png")):
+        graph[node] = {"class_type": "LoadImage", "inputs": {"image": name}}
+        Path("input", name).parent.mkdir(parents=True)
+        Path("input", name).write_text(name)
+    Path("w.json").write_text(json.dumps(graph))
+    file, _ = make_experiment(Path("w.json"), Path("made"), NodeClassSource())
+    made = {path.name: path.read_text() for path in (file.parent / "inputs").iterdir()}
+    assert made == {"one-cat.png": "one/cat.png", "two-cat.png": "two/cat.png"}
 
 
 def test_a_link_beside_a_strangers_workflow_is_not_followed():
