@@ -171,14 +171,14 @@ def _collect_inputs(
     files: dict[str, tuple[list[str], str]] = {}
     contents: dict[str, bytes] = {}
     for slot in (slot for slot in slots if slot.type == "file"):
-        name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
+        name = str(slot.value).removesuffix(" [input]").replace("\\", "/")  # maybe in a subfolder of ComfyUI's input
         suffix = PurePosixPath(name).suffix.lower()
-        content = workflow.pictures.get(name) or _read_neighbour(source, name)
+        content = workflow.pictures.get(PurePosixPath(name).name) or _read_neighbour(source, name)
         path = f"{INPUTS}/{to_file_name(name) or 'picture.png'}"
         remark = f'or {{files: "{INPUTS}/*{PurePosixPath(path).suffix}"}}: one trial for each file'
         if content is None and suffix not in _OTHER_SUFFIXES:
             content = _draw_placeholder()
-            path = f"{INPUTS}/{to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
+            path = f"{INPUTS}/{to_file_name(name.removesuffix(suffix)) or 'picture'}.png"
             remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
             notes.append(
                 f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey placeholder "
@@ -215,12 +215,16 @@ def _add_mirrored_picture(files: dict[str, tuple[list[str], str]], contents: dic
 
 
 def _read_neighbour(source: Path, name: str) -> bytes | None:
-    """A picture, film or sound of this name in the folder of the workflow, or in `input/` or `inputs/` there."""
+    """A picture, film or sound of this name in the folder of the workflow, or in `input/` or `inputs/` there.
+
+    If these two have it in the subfolder of its name, it is that.
+    """
     is_medium = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES | _OTHER_SUFFIXES
     if not is_medium or len(name.encode(errors="replace")) > _MAX_NAME_BYTES:  # a stranger's workflow may name any file
         return None
-    home = source.parent.resolve()
-    candidates = [home / folder / name for folder in (".", "input", "inputs")]
+    home, base = source.parent.resolve(), PurePosixPath(name).name
+    candidates = [home / folder / name for folder in ("input", "inputs") if name != base]
+    candidates += [home / folder / base for folder in (".", "input", "inputs")]
     is_near = (path for path in candidates if path.is_file() and path.resolve().is_relative_to(home))  # by no link
     return next((path.read_bytes() for path in is_near), None)
 

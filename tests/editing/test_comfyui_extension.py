@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,11 @@ class Comfyui:
     def ask(
         self, name: str, body: Any, remote: str = "127.0.0.1", headers: dict[str, str] = ORIGIN
     ) -> tuple[int, dict[str, Any]]:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-
-        async def iter_chunked(size: int) -> AsyncIterator[bytes]:
-            for start in range(0, len(content), size):
-                yield content[start : start + size]
+        async def read() -> bytes:
+            return body if isinstance(body, bytes) else json.dumps(body).encode()
 
         request = types.SimpleNamespace(
-            remote=remote, headers={**headers}, content=types.SimpleNamespace(iter_chunked=iter_chunked),
+            remote=remote, headers={**headers}, read=read,
             transport=types.SimpleNamespace(get_extra_info=lambda _name: ("127.0.0.1", 8188)),
         )  # fmt: skip
         status, answer = asyncio.run(self.routes[f"/sweeper/{name}"](request))
@@ -191,7 +188,6 @@ def test_only_comfyuis_own_page_on_this_machine_is_obeyed(
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b" " * (33 << 20), 413),
         (b"[" * 200_000, 400),
         (b"[]", 400),
         ({"prompt": {}}, 422),
@@ -217,12 +213,13 @@ def test_a_workflows_odd_name_writes_no_file_elsewhere(comfyui: Comfyui, title: 
 
 
 def test_the_pictures_of_a_workflow_come_along_and_no_other_file(root: Path, comfyui: Comfyui) -> None:
-    for name in ("cat.png", "sub/dog.webp", "other.png", "notes.txt", "../secret.png"):
+    for name in ("cat.png", "sub/dog.webp", "sub/cat.png", "other.png", "notes.txt", "../secret.png"):
         (root / "input" / name).write_text(name)
     (root / "input/link.png").symlink_to(root / "secret.png")
     names = [
         "cat.png [input]",
         "sub/dog.webp",
+        "sub/cat.png",
         "notes.txt",
         "../secret.png",
         str(root / "secret.png"),
@@ -231,8 +228,9 @@ def test_the_pictures_of_a_workflow_come_along_and_no_other_file(root: Path, com
     ]
     status, answer = comfyui.ask("open", {"prompt": {"1": {"inputs": {name: name for name in [*names, "a\0.png"]}}}})
     assert status == 200
-    copied = sorted(file.name for file in (comfyui.user / "sweeper/workflows/input").iterdir())
-    assert copied == ["cat.png", "dog.webp"]
+    folder = comfyui.user / "sweeper/workflows/input"
+    copied = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.*")}
+    assert copied == {name: name for name in ("cat.png", "sub/cat.png", "sub/dog.webp")}
     comfyui.ask("end", {"url": answer["url"]})
 
 

@@ -185,8 +185,9 @@ def test_a_strangers_workflow_gets_no_neighbours(open_page):
 
 
 def test_pictures_of_one_name_in_two_subfolders_stay_apart():
-    latent = {"class_type": "ImageScaleBy", "inputs": {"image": ["10", 0], "upscale_method": "area", "scale_by": 1.0}}
-    graph = {**TXT2IMG, "12": latent, "13": latent | {"inputs": latent["inputs"] | {"image": ["11", 0]}}}
+    batch = {"class_type": "ImageBatch", "inputs": {"image1": ["10", 0], "image2": ["11", 0]}}
+    latent = {"class_type": "VAEEncode", "inputs": {"pixels": ["12", 0], "vae": ["4", 2]}}
+    graph = {**TXT2IMG, "5": latent, "12": batch}
     for node, name in (("10", "one/cat.png"), ("11", "two/cat.png")):
         graph[node] = {"class_type": "LoadImage", "inputs": {"image": name}}
         Path("input", name).parent.mkdir(parents=True)

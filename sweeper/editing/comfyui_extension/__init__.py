@@ -29,7 +29,6 @@ NODE_CLASS_MAPPINGS: Final[dict[str, type]] = {}
 WEB_DIRECTORY: Final = "./js"
 
 RECORD_NAME: Final = "sweeper.json"  # beside this file: `python`, the one that ran `sweeper comfyui-extension install`
-_MAX_BODY_BYTES: Final = 32 << 20
 _MAX_PAGES: Final = 4  # at once; each is a process
 _START_SECONDS: Final = 120.0  # until `sweeper open` prints its address; first it reads the classes of all nodes
 _AXIS: Final = re.compile(r"[\w:]{1,200}\.[^\x00-\x1f\ud800-\udfff]{1,200}")  # NODE.INPUT; node 5:3 is in subgraph 5
@@ -47,7 +46,9 @@ sys.exit(main())
 
 
 class _RefusalError(Exception):
-    def __init__(self, status: int, problem: str) -> None:
+    """What is wrong with a request, with the status of the answer."""
+
+    def __init__(self, problem: str, status: int = 422) -> None:
         super().__init__(problem)
         self.status = status
 
@@ -71,7 +72,7 @@ class _Routes:
         async def respond(request: Any) -> Any:
             try:
                 _check_sender(request)
-                return self._web.json_response(await answer(await _read_body(request), request))
+                return self._web.json_response(await answer(_parse(await request.read()), request))
             except _RefusalError as refusal:
                 return self._web.json_response({"problem": str(refusal)}, status=refusal.status)
 
@@ -92,9 +93,9 @@ class _Routes:
         """Write the workflow to a file and start `sweeper open`: `url`. Or only `command`, for the user to start it."""
         graph, axis, title = body.get("prompt"), body.get("axis"), str(body.get("title") or "workflow")
         if not isinstance(graph, dict) or not graph:
-            raise _RefusalError(422, "no node of this workflow would run; add some, or unmute them")
+            raise _RefusalError("no node of this workflow would run; add some, or unmute them")
         if axis is not None and not (isinstance(axis, str) and _AXIS.fullmatch(axis)):
-            raise _RefusalError(422, "`axis` must be NODE.INPUT")
+            raise _RefusalError("`axis` must be NODE.INPUT")
         digest = hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).hexdigest()[:8]
         stem = re.sub("[^a-z0-9]+", "-", title.lower().removesuffix(".json"))[:40].strip("-")
         name = f"{stem or 'workflow'}-{digest}"
@@ -109,12 +110,11 @@ class _Routes:
         words += ["--axis", axis] if axis else []
         python = _find_python()
         if python is None:
-            command = ["sweeper", *words]
-            return {"command": subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)}
+            join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+            return {"command": join(["sweeper", *words])}
         async with self._starting:
-            await self.list_pages()  # forgets those that have ended
-            if len(self._pages) >= _MAX_PAGES:
-                raise _RefusalError(429, f"{_MAX_PAGES} sweeps are open; end one of them in the sidebar")
+            if len((await self.list_pages())["pages"]) >= _MAX_PAGES:
+                raise _RefusalError(f"{_MAX_PAGES} sweeps are open; end one of them in the sidebar", 429)
             command = [python, "-P", "-c", _RUN_UNTIL_STDIN_ENDS, *words, "--no-open", "--json", "--embed-in", origin]
             url, process = await asyncio.to_thread(_start, command, self._folder)
             self._pages[url] = title, process
@@ -126,11 +126,11 @@ class _Routes:
         values = [value for inputs in nodes if isinstance(inputs, dict) for value in inputs.values()]
         for name in {value.removesuffix(" [input]") for value in values if isinstance(value, str) and len(value) < 300}:
             if (mimetypes.guess_type(name)[0] or "").partition("/")[0] in ("image", "video", "audio"):
-                with contextlib.suppress(OSError, ValueError):  # it is not a file
-                    path = (self._inputs / name).resolve()
-                    if path.is_relative_to(self._inputs) and path.is_file():
-                        folder.mkdir(exist_ok=True)
-                        shutil.copy2(path, folder / path.name)
+                with contextlib.suppress(OSError, ValueError):  # it is not a file, or not in the folder
+                    path = (self._inputs / name).resolve(strict=True)
+                    copy = folder / path.relative_to(self._inputs)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(path, copy)
 
 
 def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
@@ -153,7 +153,7 @@ def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[byte
             process.communicate()
             messages.seek(0)
             said = messages.read(4000).decode("utf-8", "replace").strip()
-    raise _RefusalError(502, f"`sweeper open` did not start: {said or f'no address within {_START_SECONDS:.0f} s'}")
+    raise _RefusalError(f"`sweeper open` did not start: {said or f'no address within {_START_SECONDS:.0f} s'}", 502)
 
 
 def _check_sender(request: Any) -> None:
@@ -165,13 +165,13 @@ def _check_sender(request: Any) -> None:
     names = (request.remote or "", re.sub(r":\d+$", "", host).strip("[]"))
     if not all(map(_is_loopback, names)) or any(name in request.headers for name in _FORWARDED):
         raise _RefusalError(
-            403, "Sweep... works only in a browser on ComfyUI's own machine, at an address such as http://127.0.0.1:8188."
-            " Elsewhere, export the workflow, and start `sweeper open workflow.json --target URL`"
+            "Sweep... works only in a browser on ComfyUI's own machine, at an address such as http://127.0.0.1:8188."
+            " Elsewhere, export the workflow, and start `sweeper open workflow.json --target URL`", 403
         )  # fmt: skip
     if origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-        raise _RefusalError(403, "only ComfyUI's own page may send this")
+        raise _RefusalError("only ComfyUI's own page may send this", 403)
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _RefusalError(415, "the request must be JSON")
+        raise _RefusalError("the request must be JSON", 415)
 
 
 def _is_loopback(name: str) -> bool:
@@ -181,29 +181,21 @@ def _is_loopback(name: str) -> bool:
         return name.lower() == "localhost"
 
 
-async def _read_body(request: Any) -> dict[str, Any]:
-    content = bytearray()
-    async for part in request.content.iter_chunked(65536):
-        content += part
-        if len(content) > _MAX_BODY_BYTES:
-            raise _RefusalError(413, f"the workflow has more than {_MAX_BODY_BYTES >> 20} MiB")
-    try:
+def _parse(content: bytes) -> dict[str, Any]:
+    """The JSON object of a request, whose size aiohttp limits."""
+    with contextlib.suppress(ValueError, RecursionError):
         body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise _RefusalError(400, "the request must be a JSON object")
-    return body
+        if isinstance(body, dict):
+            return body
+    raise _RefusalError("the request must be a JSON object", 400)
 
 
 def _find_python() -> str | None:
     """The Python that can start `sweeper open`: the recorded one, or ComfyUI's own. None if neither can."""
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `install` did not make this folder
         python = json.loads(Path(__file__).with_name(RECORD_NAME).read_text("utf-8"))["python"]
         if os.access(python, os.X_OK):
             return str(python)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # `install` did not make this folder
     found = importlib.util.find_spec("sweeper")  # imports nothing; on PyPI, `sweeper` is an unrelated program
     folders = [] if found is None else list(found.submodule_search_locations or ())
     return sys.executable if any(Path(folder, "cli/commands/open.py").is_file() for folder in folders) else None
