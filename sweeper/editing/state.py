@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.comfy.target import Target
-from sweeper.editing.changes import describe_document, find_slots
-from sweeper.editing.document import Document, StaleVersionError
+from sweeper.editing.document import Document, StaleVersionError, describe_document, find_slots
 from sweeper.editing.read_workflow import iter_inputs
 from sweeper.editing.run_process import list_run_words
 from sweeper.editing.starter_folder import INPUTS

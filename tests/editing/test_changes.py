@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.editing.changes import apply_changes, describe_document
+from sweeper.editing.document import apply_changes, describe_document
 from sweeper.editing.edit_yaml import parse_text
 from sweeper.errors import UsageError
 from sweeper.loading.suggest_slots import Suggestion
@@ -170,10 +170,9 @@ def test_the_page_gets_axes_fixed_values_and_the_rest_as_yaml():
     )
     shown = describe_document(text)
     assert (shown["name"], shown["template"], shown["target"], shown["budget"]) == ("mine", "t.json", None, "5 USD")
-    assert [(axis["name"], axis["form"], axis["count"], axis["zip"], axis["line"]) for axis in shown["axes"]] == [
-        ("steps", "values", 2, None, 8), ("cfg", "values", 2, None, 9), ("seed", "seeds", 2, None, 12),
-        ("height", "values", 2, 0, 14), ("text", "values", 2, 0, 14), ("denoise", "values", 2, 1, 15),
-        ("sampler", "values", 2, 1, 16),
+    assert [(axis["name"], axis["zip"], axis["line"]) for axis in shown["axes"]] == [
+        ("steps", None, 8), ("cfg", None, 9), ("seed", None, 12), ("height", 0, 14), ("text", 0, 14),
+        ("denoise", 1, 15), ("sampler", 1, 16),
     ]  # fmt: skip
     assert shown["axes"][1]["yaml"] == "- 4\n- 7"
     assert shown["fixed"][0] == {"name": "negative", "value": "", "yaml": "''", "line": 4}

@@ -3,7 +3,7 @@
 import { edit, redraw, toggle, TYPING, ui } from "./app.js";
 import { makeChips } from "./chips.js";
 import { makeMenu, makeValueField } from "./fields.js";
-import { countThings, describeValues, findInput, findProblems, isOfFilter, listRange, makeRange, nameAxis, nameInput, splitLines, toLabel, toPlain, toText } from "./model.js";
+import { countThings, describeValues, findForm, findInput, findProblems, isOfFilter, listRange, makeRange, nameAxis, nameInput, splitLines, toLabel, toPlain, toText } from "./model.js";
 import { h } from "./render.js";
 /** @import { Axis, Input, State } from "./model.js" */
 /** @import { Child, Item } from "./render.js" */
@@ -40,11 +40,12 @@ export function makeAxes(state) {
 
 /** @param {State} state @param {Axis} axis @param {boolean} isZipped */
 function makeCard(state, axis, isZipped) {
-  const { name, form } = axis;
+  const { name } = axis;
+  const form = findForm(axis.value);
   const input = findInput(state, name);
   const key = input?.address ?? name;
   const problems = findProblems(state, name);
-  const size = axis.count ?? (form === "values" ? axis.value.length : (axis.value?.seeds ?? null));
+  const size = form === "values" ? axis.value.length : (axis.value?.with?.length ?? axis.value?.seeds ?? null);
   const isOpen = ui.open.has(`more ${key}`);
   const grip = h("span", { class: "grip", draggable: "true", title: "Drag onto another input to vary both together", "aria-hidden": "true", ondragstart: () => setDragged(name), ondragend: () => setDragged("") }, "⠿");
   const forms = form in FORM_NAMES && input?.choices === null ? [...new Set([...(FORMS[input.type] ?? []), form])] : [];
@@ -80,8 +81,8 @@ function makeFooter(state, axis, isZipped) {
 }
 
 /** Make an axis stop varying: its first value stays, or else that of the workflow. @param {Axis} axis @param {Input | undefined} input */
-function keep({ name, form, value }, input) {
-  const first = form === "values" && input ? toPlain(value[0]) : undefined;
+function keep({ name, value }, input) {
+  const first = Array.isArray(value) && input ? toPlain(value[0]) : undefined;
   edit(first === undefined ? { set: "none", name } : { set: "fixed", ...nameInput(/** @type {Input} */ (input)), value: first });
   ui.focus = `input ${input?.address}`;
 }
@@ -91,7 +92,7 @@ const put = (axis, input, value, delay) => edit({ set: "axis", ...nameAxis(axis,
 
 /** The axis in another form, with the values that it has, as far as that is possible. @param {Axis} axis @param {Input | undefined} input @param {string} form @returns {any} */
 function convert(axis, input, form) {
-  const values = axis.form === "range" ? listRange(axis.value) : axis.form === "values" ? axis.value.map(toPlain) : [input?.value];
+  const values = Array.isArray(axis.value) ? axis.value.map(toPlain) : findForm(axis.value) === "range" ? listRange(axis.value) : [input?.value];
   const text = toText(input?.value);
   const word = (text.match(/[\p{L}\p{N}]+/gu) ?? []).reduce((best, word) => (word.length > best.length ? word : best), "");
   const step = input?.type === "integer" ? Math.max(1, input.step ?? 1) : (input?.step ?? 0.1);
@@ -105,7 +106,8 @@ function convert(axis, input, form) {
 
 /** @param {State} state @param {Axis} axis @param {Input | undefined} input */
 function makeForm(state, axis, input) {
-  const { form, value } = axis;
+  const { value } = axis;
+  const form = findForm(value);
   if (form === "values") return makeChips(state, axis);
   if (!(form in FORM_NAMES)) return h("div", {}, h("pre", {}, axis.yaml), h("a", { href: "#yaml" }, "Edit it as text"));
   const isRange = form === "range";

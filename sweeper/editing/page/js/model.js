@@ -3,7 +3,7 @@
 /**
  * @typedef {{address: string, slot: string | null, node: string, title: string, class: string, role: string, group: "app" | "often" | "other",
  *   type: string, schema: Record<string, any> | null, step: number | null, value: any, multiline: boolean, choices: number | null, model: boolean}} Input
- * @typedef {{name: string, form: string, value: any, yaml: string, count: number | null, zip: number | null, line: number}} Axis
+ * @typedef {{name: string, value: any, yaml: string, zip: number | null, line: number}} Axis
  * @typedef {{name: string, value: any, yaml: string, line: number}} Fixed
  * @typedef {{line: number | null, key: string | null, message: string, text: string, slot: string | null}} Problem
  * @typedef {{trials: number, jobs: number, done: number, axes: Record<string, number>, seconds: string | null, cost: string | null}} Plan
@@ -26,7 +26,7 @@ function applyChange(state, change) {
   const old = state.axes.find((axis) => axis.name === name);
   const next = { ...state, checking: true };
   if (change.set === "axis") {
-    next.axes = replaceNamed(state.axes, name, { zip: null, line: 0, ...old, name, value, form: findForm(value), yaml: "", count: null });
+    next.axes = replaceNamed(state.axes, name, { zip: null, line: 0, ...old, name, value, yaml: "" });
     next.fixed = replaceNamed(state.fixed, name);
   } else if (change.set === "fixed" || change.set === "none") {
     next.axes = replaceNamed(state.axes, name);
@@ -44,8 +44,9 @@ function replaceNamed(items, name, item) {
   return item === undefined ? rest : rest.toSpliced(at < 0 ? rest.length : at, 0, item);
 }
 
+const FORMS = [["from", "range"], ...["seeds", "lines", "csv", "files", "choices", "replace"].map((name) => [name, name])];
 /** The name of the form of an axis. @param {any} value */
-const findForm = (value) => (Array.isArray(value) ? "values" : "from" in value ? "range" : Object.keys(value)[0]);
+export const findForm = (value) => (Array.isArray(value) ? "values" : (FORMS.find(([key]) => key in Object(value))?.[1] ?? "other"));
 
 /** The input that a name sets, if it is one. @param {State} state @param {string} name */
 export const findInput = (state, name) => state.inputs.find(({ slot, address }) => slot === name || address === name);
