@@ -88,6 +88,17 @@ AND (SELECT count(*) FROM jobs) > (SELECT count(*) FROM ({_NOT_SUCCEEDED}))
     + (SELECT count(DISTINCT job) FROM artifacts WHERE job NOT IN (SELECT id FROM ({_NOT_SUCCEEDED})))
 AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
 """  # noqa: S608 - all parts are constants
+# The digests of the trials in a JSON list. The rows of a view that have them are those trials, and all that share their
+# jobs. With NULL instead of the list, it has all rows, and SELECT_FILES the files of all jobs.
+_DIGESTS: Final = """
+SELECT digest FROM trials WHERE run = (SELECT trials_of FROM runs WHERE id = ?1)
+AND idx IN (SELECT value FROM json_each(?2))
+"""
+OF_TRIALS: Final = f"AND (?2 IS NULL OR t.digest IN ({_DIGESTS}))"
+SELECT_FILES: Final = f"""
+SELECT job, node, position, path, sha256 FROM artifacts
+WHERE ?2 IS NULL OR job IN (SELECT id FROM jobs WHERE digest IN ({_DIGESTS})) ORDER BY job, place
+"""  # noqa: S608 - all parts are constants
 NOT_CLAIMED: Final = """
 AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = r.claims_of AND c.digest = t.digest AND c.job = j.id)
 AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
@@ -193,13 +204,13 @@ def read_batches(
     models: dict[str | None, tuple[str | None, Models]] = {None: (None, NO_MODELS)}  # by their facts
     iterator = iter(rows)
     while part := list(islice(iterator, _BATCH)):
-        index, digest, *texts, facts = zip(*((*row[:4], row[-1]) for row in part), strict=True)
+        index, digest, columns, params, *cells, facts = zip(*part, strict=True)
         batch: Batch = {"trial": index, "digest": digest}
-        for name, cells in zip(("columns", "params"), texts, strict=True):
+        for name, texts in (("columns", columns), ("params", params)):
             if name in needed:
-                batch[name] = parse_columns(cells, ANY_MAPPING, f"trials.{name}", folder)
+                batch[name] = parse_columns(texts, ANY_MAPPING, f"trials.{name}", folder)
         if needed - _TRIAL_FIELDS:
-            jobs = dict(zip(_JOB_CELLS, zip(*(row[4:-1] for row in part), strict=True), strict=True))
+            jobs = dict(zip(_JOB_CELLS, cells, strict=True))
             batch |= _read_jobs(jobs, needed)
             if "outputs" in needed:
                 batch["files"] = [files.get(job, ()) for job in jobs["id"]]
@@ -217,6 +228,23 @@ def read_batches(
             models |= {text: (describe_models(found), found) for text, found in known.items()}
             batch["models"], batch["model_facts"] = zip(*map(models.get, facts), strict=True)
         yield batch
+
+
+def keep_trials(
+    rows: Iterable[tuple[Any, ...]], trials: Collection[int] | None, costs: MutableMapping[str, JobCost]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of `select_rows` that are of these trials (None: all).
+
+    The cost of a job belongs to the first trial that shares it, also if that is not kept.
+    """
+    kept = set()
+    for row in rows:
+        job = row[4]
+        if trials is None or row[0] in trials:
+            kept.add(job)
+            yield row
+        elif job in costs and job not in kept:
+            costs[job] = costs[job]._replace(micros=0)
 
 
 def _read_jobs(jobs: Mapping[str, Sequence[Any]], needed: AbstractSet[str]) -> Batch:

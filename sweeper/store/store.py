@@ -27,6 +27,7 @@ from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.result import PIXEL_HASH, SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.model.shell_words import join_command
+from sweeper.store import row_queries
 from sweeper.store.containment import check_artifact, from_relative, make_artifact_check, to_relative
 from sweeper.store.database import Database, is_blank
 from sweeper.store.job_charges import JobCharges
@@ -53,26 +54,7 @@ from sweeper.store.records import (
     parse_trial,
     to_compact_json,
 )
-from sweeper.store.row_queries import (
-    CLAIMS_ALL_JOBS,
-    COUNT_BY_STATE,
-    COUNT_REUSED,
-    COUNT_WITHOUT_FILES,
-    HAS_EQUAL_PIXELS,
-    HAS_LAYOUT_OF_RUN_BEFORE,
-    NOT_CLAIMED,
-    OF_FOLDER,
-    OF_RUN,
-    Batch,
-    add_rows,
-    add_search_columns,
-    batch_outcomes,
-    build_outcomes,
-    find_fields,
-    own_rows,
-    read_batches,
-    select_rows,
-)
+from sweeper.store.row_queries import OF_FOLDER, OF_RUN, OF_TRIALS, Batch
 from sweeper.store.server_facts import JobModels, ServerFacts
 from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import Votes
@@ -84,7 +66,6 @@ _SELECT_FILES: Final = """
 SELECT DISTINCT path, sha256 FROM artifacts WHERE sha256 NOT IN (
     SELECT sha256 FROM metrics WHERE metric IN (SELECT value FROM json_each(?)) GROUP BY sha256 HAVING count(*) >= ?)
 """
-_SELECT_JOB_FILES: Final = "SELECT job, node, position, path, sha256 FROM artifacts ORDER BY job, place"
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
 # The schema was checked, so that the columns are those of JobRecord, in their order.
 _SELECT_JOBS: Final = "SELECT * FROM jobs"
@@ -204,37 +185,45 @@ class Store:
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
         layout = self.layout(run_id)
-        outcomes = build_outcomes(self._read_batches(*self._resolve_view(run_id, of_folder), layout, None))
-        yield from outcomes if layout.search is None else add_search_columns(list(outcomes), layout.search)
+        outcomes = row_queries.build_outcomes(self._read_batches(*self._resolve_view(run_id, of_folder), layout))
+        yield from outcomes if layout.search is None else row_queries.add_search_columns(list(outcomes), layout.search)
 
     def batches(
-        self, run_id: int | str | None = None, *, of_folder: bool | None = None, columns: Collection[str] | None = None
-    ) -> Iterator[Batch]:
+        self, run_id: int | str | None = None, *, of_folder: bool | None = None,
+        columns: Collection[str] | None = None, trials: Collection[int] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         """The rows of `results`, some at a time, by the fields of Result; these need a fraction of the time.
 
         `columns`: those of the table that are needed (None: all). Fields that only others need may be missing.
+        `trials`: those that are needed (None: all).
         """
         layout = self.layout(run_id)
         if layout.search is not None:  # its columns need all rows
-            return batch_outcomes(self.outcomes(run_id, of_folder=of_folder))
-        return self._read_batches(*self._resolve_view(run_id, of_folder), layout, columns)
+            rows = self.outcomes(run_id, of_folder=of_folder)
+            return row_queries.batch_outcomes(row for row in rows if trials is None or row.result.trial in trials)
+        return self._read_batches(*self._resolve_view(run_id, of_folder), layout, columns, trials)
 
     def _read_batches(
-        self, run_id: int, of_folder: bool, layout: TableLayout, columns: Collection[str] | None
-    ) -> Iterator[Batch]:
-        needed = find_fields(layout, columns)
+        self, run_id: int, of_folder: bool, layout: TableLayout,
+        columns: Collection[str] | None = None, trials: Collection[int] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
+        needed = row_queries.find_fields(layout, columns)
         metrics = (name for name in layout.metrics if columns is None or name in columns)
         cached = {name: self.load_cached_metrics(name) for name in metrics}
         costs = {} if needed.isdisjoint(("cost", "cost_kind")) else self.charges.load_job_costs()
-        rows = self._query(f"{select_rows(needed)}{OF_FOLDER if of_folder else OF_RUN} ORDER BY t.idx", (run_id,))
-        files = self.load_job_files() if "outputs" in needed else {}
+        view = f"{OF_FOLDER if of_folder else OF_RUN}{OF_TRIALS} ORDER BY t.idx"
+        parameters = run_id, None if trials is None else json.dumps([*trials])
+        rows = self._query(row_queries.select_rows(needed) + view, parameters)
+        rows = row_queries.keep_trials(rows, trials, costs)
+        files = self.load_job_files(parameters) if "outputs" in needed else {}
         hashes = {} if files or needed.isdisjoint(("sha256", "metrics")) else self.load_job_hashes()
-        return read_batches(rows, needed, cached, costs, files=files, hashes=hashes, folder=self.path.parent)
+        folder = self.path.parent
+        return row_queries.read_batches(rows, needed, cached, costs, files=files, hashes=hashes, folder=folder)
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""
         counts = dict.fromkeys(result.STATUSES, 0)
-        for state, number in self._query(COUNT_BY_STATE, (self._resolve_run(run_id),)):
+        for state, number in self._query(row_queries.COUNT_BY_STATE, (self._resolve_run(run_id),)):
             counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
         return counts
 
@@ -245,7 +234,7 @@ class Store:
 
     def count_reused(self, run_id: int) -> int:
         """Count the rows of a run that reuse a finished job of another run."""
-        return int(self._database.query_value(COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
+        return int(self._database.query_value(row_queries.COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
 
     def count_kept(self, run_id: int) -> dict[str, int]:
         """Count by target the rows of the folder's table that show a result of an earlier run in place of this run's.
@@ -253,7 +242,8 @@ class Store:
         The run must be the latest.
         """
         _, of_folder = self._resolve_view(run_id, of_folder=True)
-        return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + NOT_CLAIMED, (run_id,))) if of_folder else {}
+        sql = f"SELECT j.target, count(*){OF_FOLDER}{row_queries.NOT_CLAIMED}"
+        return dict(self._query(sql, (run_id,))) if of_folder else {}
 
     def list_result_jobs(self) -> frozenset[str]:
         """The jobs whose successful results the folder's table shows. Raises ResultsError if there is no run."""
@@ -262,7 +252,7 @@ class Store:
         return frozenset(job for (job,) in self._query(sql, (run_id, SUCCEEDED)))
 
     def count_without_files(self, run_id: int) -> int:
-        return int(self._database.query_value(COUNT_WITHOUT_FILES, (run_id, SUCCEEDED)))
+        return int(self._database.query_value(row_queries.COUNT_WITHOUT_FILES, (run_id, SUCCEEDED)))
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every job, or those of some digests, in the order of their intents."""
@@ -321,7 +311,7 @@ class Store:
 
     def has_equal_pixels(self) -> bool:
         """Whether any two files have equal pixels, or any two trials of the latest run share a job. A fast query."""
-        return bool(self._database.query_value(HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
+        return bool(self._database.query_value(row_queries.HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
 
     def load_job_hashes(self) -> dict[str, tuple[str, ...]]:
         """The SHA-256 of the files of each job that has any, by its id."""
@@ -330,11 +320,14 @@ class Store:
             files[job] = (*files.get(job, ()), sha256)
         return files
 
-    def load_job_files(self) -> dict[str, tuple[ArtifactRef, ...]]:
-        """The files of each job that has any, by its id. Raises ResultsError as `artifacts` does."""
+    def load_job_files(self, of: tuple[int, str | None] = (0, None)) -> dict[str, tuple[ArtifactRef, ...]]:
+        """The files of each job that has any, by its id. Raises ResultsError as `artifacts` does.
+
+        `of`: the run and the trials of the parameters of `row_queries.SELECT_FILES`; by default, of all jobs.
+        """
         check = make_artifact_check(self.path.parent)
         files: dict[str, tuple[ArtifactRef, ...]] = {}
-        for job, node, at, path, sha in self._query(_SELECT_JOB_FILES):
+        for job, node, at, path, sha in self._query(row_queries.SELECT_FILES, of):
             check(path, sha)
             files[job] = (*files.get(job, ()), ArtifactRef(sys.intern(node), at, path, sha))
         return files
@@ -347,7 +340,7 @@ class Store:
         """The id of the run, and whether results of other runs may fill its rows."""
         found = self._resolve_run(run_id)
         wanted = run_id is None if of_folder is None else of_folder
-        if not wanted or self._database.query_value(CLAIMS_ALL_JOBS, (found,)):
+        if not wanted or self._database.query_value(row_queries.CLAIMS_ALL_JOBS, (found,)):
             return found, False
         return found, not self._load_layout(found)["alone"]
 
@@ -410,9 +403,9 @@ class Store:
         Returns whether they and the layout are exactly those of the run before.
         """
         rows = ((index, digest, to_compact_json(params), to_compact_json(own)) for index, digest, params, own in trials)
-        added, are_equal = add_rows(self._database, "trials", run_id, rows)
+        added, are_equal = row_queries.add_rows(self._database, "trials", run_id, rows)
         self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (added, run_id))
-        return are_equal and bool(self._database.query_value(HAS_LAYOUT_OF_RUN_BEFORE, (run_id,)))
+        return are_equal and bool(self._database.query_value(row_queries.HAS_LAYOUT_OF_RUN_BEFORE, (run_id,)))
 
     def assign_jobs(self, run_id: int, jobs: Iterable[JobRecord]) -> bool:
         """Assign each job to its digest in this run, so that its result fills the rows. Call inside `transaction`.
@@ -421,7 +414,7 @@ class Store:
         """
         # In the order of the key, because SQLite adds rows to one end of a tree much faster than everywhere.
         rows = sorted((job.digest, job.id) for job in jobs)
-        return add_rows(self._database, "claims", run_id, rows)[1]
+        return row_queries.add_rows(self._database, "claims", run_id, rows)[1]
 
     def record_intent(
         self,
@@ -438,7 +431,7 @@ class Store:
         """
         with self.transaction(durable=False):
             self._database.execute(_INSERT_JOB, astuple(job))
-            own_rows(self._database, "claims", job.run)
+            row_queries.own_rows(self._database, "claims", job.run)
             self._database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (job.run, job.digest, job.id))
             if server_time is not None:
                 self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))

@@ -22,7 +22,14 @@ from sweeper.model.result import OUTCOME_COLUMNS
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.row_queries import Batch
-from sweeper.tables.export import LIST_COLUMNS, collect_cells, column_names, replace_surrogates, to_python_values
+from sweeper.tables.export import (
+    LIST_COLUMNS,
+    collect_cells,
+    column_names,
+    replace_surrogates,
+    to_json_lists,
+    to_python_values,
+)
 from sweeper.tables.results_folder import find_picture, find_results_folder
 
 _UNSIGNED_LIMIT: Final = 2**64
@@ -101,7 +108,9 @@ def build_frame(batches: Iterable[Batch], layout: TableLayout) -> pd.DataFrame:
 
 
 def _build_columns(batches: Iterable[Batch], layout: TableLayout) -> dict[str, pd.Series[Any]]:
-    return {name: _build_series(name, cells) for name, cells in collect_cells(batches, layout).items()}
+    return {
+        name: _build_series(name, to_json_lists(name, cells)) for name, cells in collect_cells(batches, layout).items()
+    }
 
 
 def _join(name: str, parts: Sequence[pd.Series[Any]]) -> pd.Series[Any]:

@@ -271,7 +271,7 @@ def collect_cells(
 ) -> dict[str, list[Any]]:
     """The cells of each column, or of the `wanted` ones, in the order of `column_names`; None for a missing value.
 
-    Lists of texts (`outputs`, `sha256`) become JSON text.
+    Cells of `outputs` and `sha256` are tuples of texts.
     """
     columns: dict[str, list[Any]] = {name: [] for name in column_names(layout) if wanted is None or name in wanted}
     shared: dict[str, str] = {}
@@ -291,7 +291,7 @@ def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Sequence[Any]:
     if name == "currency":
         return [None if cost is None else CURRENCY for cost in batch["cost"]]
     if name in RESERVED_COLUMNS:
-        return list(map(_to_json_list, batch[name])) if name in LIST_COLUMNS else batch[name]
+        return batch[name]
     if name not in {*layout.axis_columns, *layout.slot_names}:
         return list(batch["metrics"].get(name) or [None] * len(batch["trial"]))
     return [cells.get(name) for cells in batch["columns" if name in layout.axis_columns else "params"]]
@@ -299,7 +299,7 @@ def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Sequence[Any]:
 
 def _make_column(name: str, cells: list[Any]) -> list[Any]:
     if name in LIST_COLUMNS:
-        return list(map(json.loads, cells))
+        return list(map(list, cells))
     types = set(map(type, cells))
     if types & {list, dict}:
         cells = [to_json_text(cell) if isinstance(cell, (list, dict)) else cell for cell in cells]
@@ -312,9 +312,14 @@ def _make_column(name: str, cells: list[Any]) -> list[Any]:
 
 
 def iter_parts(batches: Iterable[Batch], layout: TableLayout) -> Iterator[Part]:
-    """The columns of `collect_cells` in parts, without holding them in memory."""
+    """The columns of `collect_cells` in parts, without holding them in memory; lists of texts as JSON text."""
     names = column_names(layout)
-    return ([_get_cells(batch, name, layout) for name in names] for batch in batches)
+    return ([to_json_lists(name, _get_cells(batch, name, layout)) for name in names] for batch in batches)
+
+
+def to_json_lists(name: str, cells: Sequence[Any]) -> Sequence[Any]:
+    """The cells of a column, lists of texts as JSON text."""
+    return list(map(_to_json_list, cells)) if name in LIST_COLUMNS else cells
 
 
 def _to_json_list(texts: Sequence[str]) -> str:

@@ -130,37 +130,49 @@ def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> Resul
     with Store.open(find_results_folder(results), readonly=True) as store:
         is_best = query.best is not None
         run, of_folder = (find_search_run(store), True) if is_best and query.run is None else (query.run, None)
-        row_filter = RowFilter(query.selection, store.layout(run), errors)
-        table = _read_table(store, run, query, row_filter.columns, of_folder=of_folder)
+        layout = store.layout(run)
+        row_filter = RowFilter(query.selection, layout, errors)
+        wanted = _find_columns(query, layout)
+        # Then only the selected rows are read whole. A summary also needs the others, for the order of its values.
+        reads_twice = not (row_filter.selects_all or query.by or query.pivot or is_best)
+        columns = wanted and {*wanted, *row_filter.columns}
+        if reads_twice:
+            columns = {*row_filter.columns, *(("cost",) if store.charges.load_whole_cost() else ())}
+        table = _read_table(store, run, query, columns, of_folder=of_folder)
         _check_query(table, query, errors, lambda: _find_numeric_columns(store, run))
-    selected = row_filter.select(table.columns)
-    count = len(table.columns["trial"])
+        count, selected = len(table.columns["trial"]), row_filter.select(table.columns)
+        if reads_twice:
+            trials = {table.columns["trial"][index] for index in selected}
+            whole = _read_table(store, run, query, wanted, of_folder=of_folder, trials=trials)
+            table, selected = replace(whole, measures=table.measures), range(len(trials))
     message = describe_no_match(query.selection, count) if count and not selected else ""
     missing = "" if query.by or query.pivot else table.describe_missing(selected)
     return ResultsAnswer(_find_answer(selected, table, query), message, missing)
 
 
-def _read_table(
-    store: Store, run: int | str | None, query: ResultsQuery, filtered: Collection[str], *, of_folder: bool | None
-) -> _RunTable:
-    """The table of the run; for the best points, that of the latest search if the query names no run.
-
-    `filtered`: the columns that `--where` and `--set` read.
-    """
-    layout = store.layout(run)
+def _find_columns(query: ResultsQuery, layout: TableLayout) -> set[str] | None:
+    """The columns that the answer needs, beside those that select the rows; None: all."""
     asked = {*(query.by or ()), *(query.pivot or ()), *(query.columns or ())}
-    wanted: set[str] | None = None
-    if asked and query.best is None:
-        measured = ("ran_s", *layout.metrics) if query.by else ()
-        sorted_by = (name.removeprefix("-") for name in query.sorts)
-        labels = (f"{name}.label" for name in asked)
-        wanted = {*asked, *labels, *sorted_by, *measured, *filtered, "status", "cost"}
+    if not asked or query.best is not None:
+        return None
+    measured = ("ran_s", *layout.metrics) if query.by else ()
+    sorted_by = (name.removeprefix("-") for name in query.sorts)
+    labels = (f"{name}.label" for name in asked)
+    return {*asked, *labels, *sorted_by, *measured, "trial", "status", "cost"}
+
+
+def _read_table(
+    store: Store, run: int | str | None, query: ResultsQuery, wanted: Collection[str] | None, *,
+    of_folder: bool | None, trials: Collection[int] | None = None,
+) -> _RunTable:  # fmt: skip
+    """These columns and trials of the run (None: all); for the best points, the run is that of the latest search."""
+    layout = store.layout(run)
     results = [] if query.best is None else list(store.results(run, of_folder=of_folder))
     extras: dict[int, dict[str, Any]] = {}
-    batches = store.batches(run, columns=wanted) if query.best is None else batch_results(results)
+    batches = store.batches(run, columns=wanted, trials=trials) if query.best is None else batch_results(results)
     columns = read_columns(_note_files(batches, extras, store.path.parent), layout, wanted)
     best = find_best_points(results, layout.search) if layout.search is not None else []
-    has_cost = any(cost is not None for cost in columns["cost"])
+    has_cost = any(cost is not None for cost in columns.get("cost", ()))
     measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)
     if layout.search is not None:
         measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing

@@ -6,7 +6,7 @@ A row is a mapping from column to cell, with the cells of `export.read_columns`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -77,7 +77,9 @@ class RowFilter:
             errors.check_columns(f"--set {name}", [name], given)
         self._matches = [_make_match(name, value, given) for name, value in selection.values.items()]
         labelled = (part for name in selection.values for part in (name, f"{name}.label"))
-        self.columns = {"trial", *(() if self._where is None else self._where.columns), *labelled}  # that it reads
+        self._read = {*(() if self._where is None else self._where.columns), *labelled}
+        self.columns = {"trial", *self._read}  # messages name the trial
+        self.selects_all = self._where is None and not self._matches
 
     def select(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[int]:
         """The indexes of the selected rows of a table in columns.
@@ -85,14 +87,28 @@ class RowFilter:
         An operation of `--where` that fails on a missing value counts as false. Raises UsageError if the expression
         fails on a row for another reason.
         """
-        if self._where is None and not self._matches:
-            return range(len(columns["trial"]))
+        count = len(columns["trial"])
+        if self.selects_all:
+            return range(count)
         names = [name for name in columns if name in self.columns]
-        rows = (dict(zip(names, cells, strict=True)) for cells in zip(*map(columns.get, names), strict=True))
-        return [index for index, row in enumerate(rows) if self._is_selected(row)]
+        keys = [_make_keys(columns[name]) for name in names if name in self._read] or [[None] * count]
+        known: dict[tuple[Hashable, ...], bool] = {}  # an axis has few values, so most rows are like one before
+        selected = []
+        for index, key in enumerate(zip(*keys, strict=True)):
+            if key not in known:
+                known[key] = self._is_selected({name: columns[name][index] for name in names})
+            if known[key]:
+                selected.append(index)
+        return selected
 
     def _is_selected(self, row: Mapping[str, Any]) -> bool:
         return all(matches(row) for matches in self._matches) and (self._where is None or _is_true(self._where, row))
+
+
+def _make_keys(cells: Sequence[Any]) -> Sequence[Hashable]:
+    """Keys that are equal only for cells of equal value and type: 1, 1.0 and True differ, and 0.0 and -0.0."""
+    types = set(map(type, cells)) - {str, type(None)}
+    return cells if not types or types in ({int}, {bool}) else list(map(repr, cells))
 
 
 def _compile_where(where: str | None, names: Sequence[str], errors: OptionErrors) -> ColumnExpression | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from itertools import compress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -80,14 +79,13 @@ def export_results(
         return len(frame)
     count = 0
 
-    def iter_selected() -> Iterator[Part]:
+    def iter_counted() -> Iterator[Part]:
         nonlocal count
-        for part in iter_parts(store.batches(run), layout):
-            kept = [trials is None or trial in trials for trial in part[0]]
-            count += sum(kept)
-            yield part if all(kept) else [list(compress(cells, kept)) for cells in part]
+        for part in iter_parts(store.batches(run, trials=trials), layout):
+            count += len(part[0])
+            yield part
 
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run)
-        export_parts(column_names(layout), iter_selected(), file, format_name, safe=safe)
+        export_parts(column_names(layout), iter_counted(), file, format_name, safe=safe)
     return count

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from sweeper.model.charges import Charge
+from sweeper.model.money import Amount
 from sweeper.store import Store
-from sweeper.store.records import TableLayout
+from sweeper.store.records import SUBMITTED, SUCCEEDED, JobEnd, JobRecord, TableLayout
 
 # trial 0 and trial 1
 CELLS = {
@@ -101,3 +104,62 @@ def test_where_without_matches_says_so_beside_the_empty_table(sweeper, folder):
 
     assert (outcome.code, outcome.json) == (0, [])
     assert outcome.err == "--where: style == 'oil' matches none of the 2 trials\n"
+
+
+def write_axis(values, digests=None, charges=()):
+    """A results folder with an axis `x`; trials of one digest share a job, which cost these charges."""
+    out = Path("results/types")
+    digests = digests or [str(index) for index in range(len(values))]
+    with Store.open(out) as store:
+        with store.transaction():
+            run = store.create_run(TableLayout("types", ("x",), ("x",)), file="t.yaml", targets=["cloud"], now=1.0)
+            rows = zip(digests, values, strict=True)
+            store.add_trials(run, ((index, digest * 64, {"x": x}, {"x": x}) for index, (digest, x) in enumerate(rows)))
+        for digest in dict.fromkeys(digests):
+            job = JobRecord(f"j{digest}", run, "cloud", digest * 64, "s", 1, "p", SUBMITTED, 2.0, 2.0)
+            store.record_intent(job, charges=charges)
+            store.record_finished(job.id, JobEnd(SUCCEEDED, 3.0, 4.0))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("where", "trials"),
+    [
+        ("x is integer", [0]),
+        ("x is float and x == 1", [1, 7]),
+        ("x is boolean", [2]),
+        ("x is string", [3]),
+        ("x | string == '0.0'", [4]),
+        ("x | string == '-0.0'", [5]),
+        ("x is none", [6]),
+        ("x == 1", [0, 1, 2, 7]),
+        ("1", list(range(8))),
+    ],
+)
+def test_where_keeps_equal_values_of_other_types_apart(sweeper, where, trials):
+    folder = write_axis([1, 1.0, True, "1", 0.0, -0.0, None, 1.0])
+
+    outcome = sweeper("results", folder, "--json", "--where", where)
+
+    assert [row["trial"] for row in outcome.json] == trials
+
+
+@pytest.mark.parametrize(
+    ("where", "costs"), [("trial >= 0", [0.5, 0, 0.5]), ("trial > 0", [0, 0.5]), ("trial == 2", [0.5])]
+)
+def test_selection_leaves_the_cost_with_the_first_trial_of_a_job(sweeper, where, costs):
+    folder = write_axis([1, 2, 3], ["a", "a", "b"], [Charge("7", "Node", Amount(500_000, 500_000), "priced")])
+
+    outcome = sweeper("export", folder, "-o", "-", "--format", "jsonl", "--where", where)
+    shown = sweeper("results", folder, "--json", "--where", where)
+
+    read = [json.loads(line)["cost"] for line in outcome.out.splitlines()]
+    assert read == [row["cost"] for row in shown.json] == costs
+
+
+def test_cost_is_a_column_also_if_no_selected_trial_has_one(sweeper):
+    folder = write_axis([1, 2], ["a", "b"], [Charge("7", "Node", Amount(500_000, 500_000), "priced")])
+    with Store.open(folder) as store, store.transaction():
+        store.charges.replace("jb", ())
+
+    assert "cost_kind" in sweeper("results", folder, "--where", "x == 2").out
