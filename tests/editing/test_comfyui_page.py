@@ -81,8 +81,8 @@ class Page:
         """Press an entry of a node's submenu, and return what the page sends to open."""
         script = """([node, label]) => app.extension.getNodeMenuItems(app.nodes[node]).at(-1).submenu.options
           .find((item) => item.content === label).callback()"""
-        self.page.evaluate(script, [node, label])
-        self.page.wait_for_timeout(200)
+        with self.page.expect_response("**/sweeper/*"):
+            self.page.evaluate(script, [node, label])
         return self.sent[-1][1]
 
 
