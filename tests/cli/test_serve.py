@@ -46,7 +46,7 @@ def test_first_line_is_the_base_url_and_a_signal_stops_it(run_server, number):
         with urllib.request.urlopen(f"{url}/system_stats") as answer:
             assert answer.status == 200
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
     assert url.startswith("http://127.0.0.1:")
     assert (process.returncode, out) == (0, "")
@@ -99,7 +99,7 @@ def test_serve_requires_the_key_that_it_was_given(run_server, tmp_path, way):
     with run_server(*options, THE_KEY=KEY) as (process, url):
         answers = [ask_for_user(url), ask_for_user(url, "wrong"), ask_for_user(url, KEY)]
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
 
     assert answers == [401, 401, 200]
     assert KEY not in err

@@ -56,7 +56,7 @@ def pids_of(cluster):
     with Client(cluster.scheduler_address, set_as_default=False) as client:
         while len(pids := client.run(os.getpid, on_error="ignore")) < WORKERS:
             try:
-                client.wait_for_workers(WORKERS, timeout=20)
+                client.wait_for_workers(WORKERS, timeout=60)
             except TimeoutError:  # a nanny gives up if its worker is killed while it starts
                 cluster.scale(0)
                 cluster.scale(WORKERS)

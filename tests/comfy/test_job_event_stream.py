@@ -57,7 +57,7 @@ def follow(*replies, jobs=1):
                 listener.on_success = lambda: heard.append("success")
                 with events.follow(f"job{job}", listener):
                     (task,) = events._job_streams._tasks or [asyncio.sleep(0)]
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(60):
                         await task
                 heard.append("woken" if listener.woken.is_set() else "asleep")
 

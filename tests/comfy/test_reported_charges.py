@@ -185,7 +185,7 @@ def follow(*messages, dialect="comfyui", price=None):
             client, listener = ComfyClient(Target("t", url, dialect, price=price)), Listener()
             stream = EventStream(client)
             with stream.listen(JOB, listener):
-                async with client, stream, asyncio.timeout(20):
+                async with client, stream, asyncio.timeout(60):
                     while not listener.node_starts or listener.node_starts[-1][0]:
                         await listener.woken.wait()
                         listener.woken.clear()

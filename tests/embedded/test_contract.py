@@ -65,7 +65,7 @@ def jobs(account: Cloud, gate: Any) -> None:
     job = account.run(chain(), extra_data={"extra_pnginfo": {"workflow": {"id": NOBODY}}})
     failed = account.run(chain(fail=True))
     running = account.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     pending = account.submit(chain(seed=9))
     assert http.get("/api/queue").status_code == 200
     for prompt_id in (job["id"], failed["id"], running, pending):
@@ -166,7 +166,7 @@ def test_events_conform_to_the_contract(account):
         for graph in (chain(), chain(), chain(fail=True)):
             prompt_id = account.submit(graph, client_id="me")
             while True:
-                message = json.loads(socket.recv(timeout=20))
+                message = json.loads(socket.recv(timeout=60))
                 if message["type"] == "notification":  # the service sends it, but does not document it
                     continue
                 kinds[message["type"]].validate(message)

@@ -52,7 +52,7 @@ def test_client_that_connects_first_and_reads_the_history(local):
         body = {"prompt": GRAPH, "client_id": client_id, "prompt_id": prompt_id}
         post_form(f"{url}/prompt", json.dumps(body).encode())
         while True:
-            frame = socket.recv(timeout=20)
+            frame = socket.recv(timeout=60)
             assert isinstance(frame, str)  # this client would mistake a preview for a result
             message = json.loads(frame)
             if message["type"] == "executing" and message["data"] == {"node": None, "prompt_id": prompt_id}:
@@ -70,7 +70,7 @@ def test_client_that_submits_and_waits_for_an_empty_queue(local):
     ]
     with connect(f"{local.server.url.replace('http', 'ws')}/ws?clientId={client_id}") as socket:
         while True:
-            message = json.loads(socket.recv(timeout=20))
+            message = json.loads(socket.recv(timeout=60))
             if message["type"] == "status" and message["data"]["status"]["exec_info"]["queue_remaining"] == 0:
                 break
     assert local.wait_for_end(prompt_id)["outputs"]["9"]["images"]
@@ -83,7 +83,7 @@ def test_cloud_client_that_submits_before_it_connects(serve):
         outputs = {}
         with connect(f"{cloud.server.url.replace('http', 'ws')}/ws?clientId={uuid.uuid4()}&token=s3cret") as socket:
             while True:
-                frame = socket.recv(timeout=20)
+                frame = socket.recv(timeout=60)
                 message = json.loads(frame) if isinstance(frame, str) else {"data": {}}
                 if message["data"].get("prompt_id") != prompt_id:
                     continue

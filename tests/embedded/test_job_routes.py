@@ -47,7 +47,7 @@ def test_cursors_lead_through_all_jobs_although_new_ones_arrive(cloud):
 
 def test_waiting_job_says_why_it_waits(cloud, gate):
     running = cloud.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     jobs = [cloud.submit(chain(seed=seed)) for seed in range(2)]
     details = [cloud.http.get(f"/api/jobs/{job}").json() for job in (running, *jobs)]
     told = [(detail["status"], detail["queue_reason"], detail["queue_position"]) for detail in details]
@@ -65,7 +65,7 @@ def test_preview_of_a_job_names_its_node_and_output(cloud):
 
 def test_cloud_cancels_waiting_and_running_jobs(cloud, gate):
     running = cloud.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     first, second, third = (cloud.submit(chain(seed=seed)) for seed in range(3))
 
     def cancel(*ids):
@@ -127,7 +127,7 @@ def test_local_server_lists_waiting_running_and_ended_jobs(comfy, gate):
     good, bad = (comfy.submit(chain(seed=seed, fail=seed == 1)) for seed in range(2))
     comfy.wait_for_end(bad)
     running = comfy.submit(waiting(), extra_data={"extra_pnginfo": {"workflow": {"id": "w"}}})
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     pending = comfy.submit(chain(seed=5))
     answer = comfy.http.get("/api/jobs").json()
     assert answer["pagination"] == {"offset": 0, "limit": None, "total": 4, "has_more": False}
@@ -150,7 +150,7 @@ def test_local_server_lists_waiting_running_and_ended_jobs(comfy, gate):
 
 def test_local_details_hold_the_workflow_of_an_ended_job_only(comfy, gate):
     running = comfy.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     assert not {"outputs", "workflow", "execution_status"} & set(comfy.http.get(f"/api/jobs/{running}").json())
     gate.opened.set()
     entry = comfy.wait_for_end(running)
@@ -164,7 +164,7 @@ def test_local_details_hold_the_workflow_of_an_ended_job_only(comfy, gate):
 
 def test_local_server_ignores_unknown_jobs_when_it_cancels(comfy, gate):
     running = comfy.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     first, second = (comfy.submit(chain(seed=seed)) for seed in range(2))
 
     def cancel(body):

@@ -72,7 +72,7 @@ def test_closing_wakes_waiting_workers():
     waiter = threading.Thread(target=lambda: results.append(jobs.take()))
     waiter.start()
     jobs.close()
-    waiter.join(10)
+    waiter.join(60)
     assert results == [None]
 
 
@@ -104,7 +104,7 @@ def test_full_queue_refuses_a_job_and_takes_the_next_after_one_ran(serve, gate, 
     monkeypatch.setattr("sweeper.embedded.service.COMFYUI_QUEUE_BOUND", 4)
     client = serve(dialect)
     client.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     jobs = [client.submit(chain(seed=seed)) for seed in range(bound)]
 
     answer = client.http.post("/api/prompt", json={"prompt": chain()})

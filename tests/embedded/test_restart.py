@@ -41,7 +41,7 @@ class Process:
     def end(self, number):
         """Send a signal. Returns (exit code, rest of stdout, stderr)."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
 
@@ -78,7 +78,7 @@ def test_stop_requeues_the_running_job_for_the_next_start(tmp_path):
     gate = Gate()
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
         jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
     gate.opened.set()
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
         assert [cloud.wait_for_end(job)["status"] for job in jobs] == ["completed"] * 3
@@ -124,7 +124,7 @@ def test_new_jobs_come_after_those_of_before_a_restart(tmp_path):
         ):
             for graph in graphs:
                 jobs.append(cloud.submit(graph))
-                assert gate.entered.wait(10)
+                assert gate.entered.wait(60)
             listed = cloud.http.get("/api/jobs").json()["jobs"]
     assert [(row["id"], row["status"]) for row in listed] == list(
         zip(jobs[::-1], ("pending", "pending", "in_progress"), strict=True)

@@ -143,7 +143,7 @@ def test_same_share_of_jobs_fails_in_every_run(serve):
 def test_bounded_queue_refuses_jobs(serve, gate):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(queue_bound=1)))
     cloud.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     cloud.submit(chain())
     assert cloud.http.post("/api/prompt", json={"prompt": chain()}).status_code == 429
 
@@ -165,7 +165,7 @@ def test_tier_sets_how_many_jobs_run_at_once(serve, gate, tier, at_once):
 def test_credits_run_out(serve, gate):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(credits=2)))
     first = cloud.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     second, third = (
         cloud.submit(chain(seed=seed)) for seed in range(2)
     )  # accepted, because their cost is not known yet

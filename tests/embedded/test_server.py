@@ -46,7 +46,7 @@ def test_stop_leaves_no_threads_sockets_or_folders():
 def test_stop_during_a_job_and_requests_is_clean(gate):
     with EmbeddedServer("comfyui", nodes=probe_nodes(gate)) as server, httpx.Client(base_url=server.url) as client:
         client.post("/prompt", json={"prompt": waiting()})
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
         server.stop()
         server.stop()
         with pytest.raises(httpx.TransportError):
@@ -77,21 +77,21 @@ def test_concurrent_stop_waits_and_allows_a_start(tmp_path, monkeypatch):
 
     def slow(hosting):
         reached.set()
-        go_on.wait(10)
+        go_on.wait(60)
         real(hosting)
 
     monkeypatch.setattr(ServerThread, "stop", slow)
     with EmbeddedServer(nodes=probe_nodes(), data=tmp_path) as server:
         first, second = (threading.Thread(target=server.stop) for _ in range(2))
         first.start()
-        assert reached.wait(10)
+        assert reached.wait(60)
         second.start()
         second.join(0.1)
         assert second.is_alive()
         go_on.set()
-        second.join(10)
+        second.join(60)
         server.start()  # a folder that is still in use would be refused
-        first.join(10)
+        first.join(60)
         assert httpx.get(server.url + "/api/user").status_code == 200
 
 
@@ -178,7 +178,7 @@ def test_fields_that_break_a_real_server_get_400(comfy, fields):
 
 def test_jobs_with_equal_number_and_id_are_both_queued(comfy, gate):
     comfy.submit(waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     for seed in (1, 2):
         comfy.submit(chain(seed=seed), prompt_id=job_id("same"), number=5)
     gate.opened.set()
@@ -226,7 +226,7 @@ def test_lone_surrogates_are_kept_everywhere(comfy):
 def raw(url, request):
     """Send bytes, read until the server closes."""
     target = httpx.URL(url)
-    with socket.create_connection((target.host, target.port), timeout=10) as connection:
+    with socket.create_connection((target.host, target.port), timeout=60) as connection:
         connection.sendall(request)
         parts = []
         while part := connection.recv(65536):

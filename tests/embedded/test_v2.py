@@ -101,7 +101,7 @@ def test_failed_job_reports_its_node(cloud):
 
 def test_waiting_and_running_jobs_are_cancelled_one_by_one(cloud, gate):
     running = submit(cloud, waiting()).json()
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     first, second = (submit(cloud, chain(seed=seed)).json() for seed in range(2))
     assert [job["queue_position"] for job in (first, second)] == [0, 1]
     assert cloud.http.post(first["urls"]["cancel"]).json()["status"] == "canceled"
@@ -160,7 +160,7 @@ def test_jobs_are_listed_by_labels_and_pages(deployment):
 def test_events_tell_the_progress_of_a_job_and_its_end(serve, gate, dialect):
     cloud = start(serve, dialect)
     job = submit(cloud, waiting()).json()
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     with cloud.http.stream("GET", job["urls"]["events"]) as answer:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         events = read_events(answer.iter_lines())
@@ -182,7 +182,7 @@ def test_events_tell_the_progress_of_a_job_and_its_end(serve, gate, dialect):
 
 def test_events_carry_previews(deployment, gate):
     submit(deployment, waiting())
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     graph = {"1": {"class_type": "ProbePicture", "inputs": {}}, "9": chain()["9"]}
     graph["9"]["inputs"]["images"] = ["1", 0]
     job = submit(deployment, graph).json()
@@ -198,7 +198,7 @@ def test_events_carry_previews(deployment, gate):
 def test_number_of_event_streams_is_limited(deployment, gate, monkeypatch):
     monkeypatch.setattr("sweeper.serving.hosting.GRACE_SECONDS", 60)
     job = submit(deployment, waiting()).json()
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     with ExitStack() as stack:
         answers = [stack.enter_context(deployment.http.stream("GET", job["urls"]["events"])) for _ in range(8)]
         streams = [answer.iter_lines() for answer in answers]

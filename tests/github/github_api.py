@@ -84,4 +84,4 @@ def serve_github() -> Iterator[GitHub]:
             yield server
         finally:
             server.shutdown()
-            thread.join(timeout=10)
+            thread.join(timeout=60)

@@ -286,7 +286,7 @@ def test_events_report_the_end_of_a_job(using):
             sent = submission(graph_of(), stream.client_id)
             prompt_id = await client.submit(sent)
             with stream.follow(prompt_id, Listener()) as listener:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await listener.woken.wait()
             return await wait_for_end(client, prompt_id)
 

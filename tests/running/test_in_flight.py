@@ -29,7 +29,7 @@ def test_the_next_job_is_sent_while_files_are_still_downloading(one_slot, experi
     keep = ArtifactFolder.save
 
     def slowly(*arguments):
-        in_time.append(second.wait(20))
+        in_time.append(second.wait(60))
         return keep(*arguments)
 
     def watch(event):

@@ -54,7 +54,7 @@ def test_only_the_thread_of_the_notebook_draws():
     bar = NotebookBar(lambda markup, text: shown.append(text))
     thread = threading.Thread(target=bar, args=(STARTED,))
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert shown == []
     bar.refresh()
     assert shown == ["0/4: 0 done, 0 failed, 0 under way, 4 queued"]

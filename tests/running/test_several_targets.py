@@ -287,7 +287,7 @@ def test_a_server_that_will_not_cancel_a_job_is_given_up(pair, experiment, tmp_p
     held = threading.Event()
 
     def hang(context, text, seed):  # a node that no interrupt reaches, as in a wedged worker
-        held.wait(20)
+        held.wait(60)
         return NODES["Paint"].run(context, text=text, seed=seed)
 
     stuck = {**NODES, "Paint": dataclasses.replace(NODES["Paint"], run=hang)}

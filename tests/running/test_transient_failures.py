@@ -214,7 +214,7 @@ def test_a_job_with_an_unconfirmed_cancellation_is_not_sent_again(experiment, tm
     busy = threading.Event()
 
     def hold(context, text, seed):  # no interrupt reaches it
-        busy.wait(20)
+        busy.wait(60)
         return NODES["Paint"].run(context, text=text, seed=seed)
 
     plan = experiment(seed=[1])

@@ -39,7 +39,7 @@ def test_connection_accepted_while_stopping_is_closed():
 
     def hold():
         holding.set()
-        release.wait(10)
+        release.wait(60)
 
     def tell_and_stop(*call):
         handle = tell(*call)
@@ -47,16 +47,16 @@ def test_connection_accepted_while_stopping_is_closed():
         return handle
 
     tell(hold)
-    assert holding.wait(10)
+    assert holding.wait(60)
     loop.call_soon_threadsafe = tell_and_stop
     stopping = threading.Thread(target=server.stop)
-    with socket.create_connection(listener.getsockname(), timeout=10) as late:
+    with socket.create_connection(listener.getsockname(), timeout=60) as late:
         stopping.start()
-        assert stop_requested.wait(10)
+        assert stop_requested.wait(60)
         release.set()  # the next round both accepts and stops
         with contextlib.suppress(ConnectionResetError):
             assert late.recv(1) == b""
-    stopping.join(10)
+    stopping.join(60)
     assert not stopping.is_alive()
 
 
@@ -112,14 +112,14 @@ def read_to_end(connection):
     ids=["nothing", "half line", "half head", "half body", "half chunk"],
 )
 def test_half_request_does_not_hold_its_connection(address, sent):
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(sent.encode())
         assert read_to_end(connection) == b""
 
 
 @pytest.mark.parametrize("head", ["", f"{HEAD}Content-Length: 4000\r\n\r\n"], ids=["head", "body"])
 def test_request_that_drips_is_closed(address, head):
-    with socket.create_connection(address, timeout=20) as connection, contextlib.suppress(ConnectionError):
+    with socket.create_connection(address, timeout=60) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(head.encode())
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -134,11 +134,11 @@ def test_slow_upload_that_goes_on_is_read_whole(address):
             time.sleep(0.05)
             yield b"x" * 100
 
-    assert httpx.post(f"http://127.0.0.1:{address[1]}/", content=drip(), timeout=20).text == "3000"
+    assert httpx.post(f"http://127.0.0.1:{address[1]}/", content=drip(), timeout=60).text == "3000"
 
 
 def test_client_that_waits_for_the_server_is_not_closed(address):
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         head = HEAD.replace("/ ", "/?late ")
         connection.sendall(f"{head}Content-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n".encode())
         assert b"100" in connection.recv(100)
@@ -147,7 +147,7 @@ def test_client_that_waits_for_the_server_is_not_closed(address):
 
 
 def test_event_stream_outlives_the_deadlines(address):
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(WEBSOCKET.encode())
         answer = b""
         while b"still here" not in answer:
@@ -156,7 +156,7 @@ def test_event_stream_outlives_the_deadlines(address):
 
 
 def test_unread_response_does_not_hold_its_connection(address):
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(b"GET /much HTTP/1.1\r\nHost: here\r\n\r\n")
         time.sleep(3)
         assert len(read_to_end(connection)) < 30_000_000
@@ -165,11 +165,11 @@ def test_unread_response_does_not_hold_its_connection(address):
 def test_half_requests_do_not_lock_out_a_whole_one(address, monkeypatch):
     monkeypatch.setattr(hosting, "WAIT_SECONDS", 60)
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(30)]
+        connections = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(30)]
         for connection in connections:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(f"{HEAD}Content-Length: 4000\r\n\r\nabc".encode())
-        assert httpx.post(f"http://127.0.0.1:{address[1]}/", content=b"abc", timeout=20).text == "3"
+        assert httpx.post(f"http://127.0.0.1:{address[1]}/", content=b"abc", timeout=60).text == "3"
         assert all(read_to_end(connection) == b"" for connection in connections[:20])
         connections[-1].setblocking(False)  # among the last nine, which are still open
         with pytest.raises(BlockingIOError):
@@ -180,7 +180,7 @@ def test_half_requests_do_not_lock_out_a_whole_one(address, monkeypatch):
 def test_wrong_chunk_is_refused_without_a_traceback(address, caplog, path):
     caplog.set_level(logging.ERROR)
     for pause in (0, 0.1):
-        with socket.create_connection(address, timeout=20) as connection:
+        with socket.create_connection(address, timeout=60) as connection:
             connection.sendall(f"{HEAD.replace('/ ', path + ' ')}Transfer-Encoding: chunked\r\n\r\n".encode())
             time.sleep(pause)
             with contextlib.suppress(ConnectionError):
@@ -203,7 +203,7 @@ def test_stop_with_an_open_request_shows_no_traceback(monkeypatch, caplog, sent)
     monkeypatch.setattr(hosting, "GRACE_SECONDS", 0.1)
     server = ServerThread([(listener := bind("127.0.0.1", 0), Starlette(routes=ROUTES))], {}, lambda _loop: None)
     server.start()
-    with socket.create_connection(listener.getsockname(), timeout=10) as connection:
+    with socket.create_connection(listener.getsockname(), timeout=60) as connection:
         connection.sendall(sent.encode())
         time.sleep(0.3)  # the request is under way
         server.stop()

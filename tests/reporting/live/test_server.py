@@ -321,7 +321,7 @@ def painted(tmp_path):
 
 def test_reconnecting_client_gets_exactly_the_missed_changes(painted, tmp_path):
     painted("a", "bad", "c", limit=1)
-    with LiveView(tmp_path / "out") as view, httpx.Client(base_url=view.url, timeout=20) as client:
+    with LiveView(tmp_path / "out") as view, httpx.Client(base_url=view.url, timeout=60) as client:
         live = client.get("data.json").json()["live"]
         painted("a", "bad", "c")
         rows = {}
@@ -338,7 +338,7 @@ def test_reconnecting_client_gets_exactly_the_missed_changes(painted, tmp_path):
 
 def test_run_of_another_plan_reloads_the_page(painted, tmp_path):
     painted("a")
-    with LiveView(tmp_path / "out") as view, httpx.Client(base_url=view.url, timeout=20) as client:
+    with LiveView(tmp_path / "out") as view, httpx.Client(base_url=view.url, timeout=60) as client:
         live = client.get("data.json").json()["live"]
         painted("a", "b")
         found = events(client, f"events?since={live['generation']}.{live['number']}", 9)
