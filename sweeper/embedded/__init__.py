@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweeper.embedded.embedded_server import EmbeddedServer as EmbeddedServer
     from sweeper.embedded.faults import Faults as Faults
-    from sweeper.embedded.scenario import Scenario as Scenario
+    from sweeper.embedded.faults import Scenario as Scenario
     from sweeper.embedded.stand_ins.class_descriptions import node_classes as node_classes
 
 _MODULES = {
     "EmbeddedServer": "embedded_server",
     "Faults": "faults",
-    "Scenario": "scenario",
+    "Scenario": "faults",
     "node_classes": "stand_ins.class_descriptions",
 }
 

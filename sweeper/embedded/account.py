@@ -11,10 +11,9 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweeper.embedded.faults import Faults
+from sweeper.embedded.faults import Faults, compute_price
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.scenario import compute_price
 from sweeper.model.money import COMFY_CREDITS_PER_USD, to_usd
 
 TIME = ""  # in the charges of a job, in place of a node id

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
-from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
+from sweeper.embedded.app_comfyui import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.folders import ServerFolders, hash_name
 from sweeper.embedded.http_helpers import (
     RouteRow,

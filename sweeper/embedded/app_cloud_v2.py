@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from sweeper.embedded.account import make_credits_header
-from sweeper.embedded.common_routes import CommonRoutes
+from sweeper.embedded.app_comfyui import CommonRoutes
 from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA, Connection
 from sweeper.embedded.http_helpers import (
     DropError,

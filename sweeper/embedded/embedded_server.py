@@ -16,13 +16,12 @@ from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
 from sweeper.embedded.cache import make_cache
-from sweeper.embedded.faults import Faults, RequestLog
+from sweeper.embedded.faults import DEFAULT, Faults, RequestLog
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.http_helpers import RequestGuard
 from sweeper.embedded.jobs import SQLiteJournal
 from sweeper.embedded.media_routes import StorageHost
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.scenario import DEFAULT
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from sweeper.embedded import Faults, Scenario
-from sweeper.embedded.scenario import REFUSALS
+from sweeper.embedded.faults import REFUSALS
 from tests.embedded.probes import chain, waiting
 from tests.waiting import wait_until
 

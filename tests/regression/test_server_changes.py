@@ -58,7 +58,7 @@ def test_manifest_records_the_server_and_a_check_reports_its_changes(shop, comma
         (accepted,) = case["accepted"]
         assert (accepted["server"], accepted["models"]) == (name, ["x.safetensors"])
     assert "now on the same" in command("check", "shop.yaml").out
-    monkeypatch.setattr("sweeper.embedded.common_routes.COMFYUI_VERSION", "9.9.9")
+    monkeypatch.setattr("sweeper.embedded.app_comfyui.COMFYUI_VERSION", "9.9.9")
     shop.rewire(cfg=2.0)
     comparisons = sweeper.check("shop.yaml")
     (sentence,) = comparisons.servers

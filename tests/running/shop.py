@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.faults import Faults
-from sweeper.embedded.scenario import Scenario
+from sweeper.embedded.faults import Faults, Scenario
 from sweeper.model.money import Amount
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.database import is_blank

@@ -11,7 +11,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.scenario import Scenario
+from sweeper.embedded.faults import Scenario
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.model.money import Amount, to_micros, to_usd
 from sweeper.running.run_events import JobSubmitted, Notice, RunCounts, TrialDone

@@ -19,7 +19,7 @@ from sweeper.embedded.nodes import images, media_files, picture_files
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.picture_files import save_files, to_pil_images
-from sweeper.embedded.stand_ins.class_descriptions import ClassShape
+from sweeper.embedded.stand_ins import ClassShape
 from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
 from sweeper.embedded.stand_ins.histories import NodeReading, find_kind, read_inputs
 from sweeper.embedded.stand_ins.output_values import OutputRequest, join_images, make_output, transform_value
