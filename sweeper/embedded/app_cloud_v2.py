@@ -101,7 +101,11 @@ class V2Routes(CommonRoutes):
         key = request.headers.get("idempotency-key")
         if key is None:
             return self._submit(submitted, fields)
-        self._claim_key(key)
+        if not 0 < len(key) <= _MAX_KEY_LENGTH:
+            raise refuse_as(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
+        if key in self._used_keys and not self.faults.forget_keys:
+            raise refuse_as(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
+        self._used_keys.add(key)
         accepted = self.seen.accepted
         try:
             return self._submit(submitted, {**fields, "idempotency_key": key})
@@ -128,13 +132,6 @@ class V2Routes(CommonRoutes):
             raise refuse_as(422, "metadata_invalid", "'metadata' must be an object of texts.")
         labels: dict[str, str] = value
         return labels
-
-    def _claim_key(self, key: str) -> None:
-        if not 0 < len(key) <= _MAX_KEY_LENGTH:
-            raise refuse_as(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
-        if key in self._used_keys and not self.faults.forget_keys:
-            raise refuse_as(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
-        self._used_keys.add(key)
 
     def _resolve_assets(self, value: Any) -> Any:
         """Replace each asset reference in a graph by the file name that the node class expects."""

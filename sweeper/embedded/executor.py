@@ -235,18 +235,15 @@ class _JobRun:
         """What a node gets that saves or shows: pictures with the scenario's noise, and with the mark of stand-ins."""
         if self.parts.faults.scenario.noise:
             inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
-        names = self._find_stand_ins(context.node_id)
+        # The stand-ins that had a part in what reaches the node, itself included.
+        classes = {self.graph[source]["class_type"] for source in iter_upstream(self.graph, [context.node_id])}
+        names = sorted(name for name in classes if self.nodes[name].is_stand_in)
         if names:
             from sweeper.embedded.stand_ins.stand_in_run import METADATA_KEY, mark_inputs
 
             inputs = mark_inputs(inputs)
             context = replace(context, extra_pnginfo={**context.extra_pnginfo, METADATA_KEY: names})
         return context, inputs
-
-    def _find_stand_ins(self, node_id: str) -> list[str]:
-        """The classes of the stand-ins that had a part in what reaches a node, itself included."""
-        classes = {self.graph[source]["class_type"] for source in iter_upstream(self.graph, [node_id])}
-        return sorted(name for name in classes if self.nodes[name].is_stand_in)
 
     def _add_noise(self, inputs: dict[str, list[Any]], node_class: NodeClass) -> dict[str, list[Any]]:
         """The inputs of a node that saves or shows pictures, with the scenario's noise in each picture."""

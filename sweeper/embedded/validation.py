@@ -53,7 +53,8 @@ def validate(
     if graph == []:  # ComfyUI treats it like `{}`
         graph = {}
     if not isinstance(graph, dict):
-        message = f"The prompt must be an object of nodes, not {_describe_json_type(graph)}."
+        names = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
+        message = f"The prompt must be an object of nodes, not {names.get(type(graph), 'a number')}."
         return ValidationResult(make_error("invalid_prompt", message), (), {})
     outputs: list[str] = []
     for node_id, node in graph.items():
@@ -64,8 +65,7 @@ def validate(
             outputs.append(node_id)
     if not outputs:
         return ValidationResult(make_error("prompt_no_outputs", "Prompt has no outputs"), (), {})
-    check = InputValidator(nodes, folders, strict_models=strict_models, any_option=any_option)
-    verdict = _GraphValidator(graph, check).run(outputs)
+    verdict = _GraphValidator(graph, nodes, folders, strict_models=strict_models, any_option=any_option).run(outputs)
     if verdict.error is None:
         error = _find_fatal_error(graph, nodes, verdict.outputs)
         if error is not None:
@@ -89,19 +89,30 @@ def _check_class(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> dic
     return make_error("missing_node_type", f"Node '{name}' {message}", f"Node ID '#{node_id}'", **info)
 
 
-def _describe_json_type(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
-    return names.get(type(value), "a number")
-
-
 class _GraphValidator:
-    """Follows the links from each output upstream, and checks every node once."""
+    """Follows the links from each output upstream, and checks every node once.
 
-    def __init__(self, graph: dict[str, Any], check: InputValidator) -> None:
+    `strict_models`: a model name must be in the list of its loader. `any_option`: other lists take any text, because
+    a newer server may have it.
+    """
+
+    def __init__(
+        self,
+        graph: dict[str, Any],
+        nodes: Mapping[str, NodeClass],
+        folders: ServerFolders,
+        *,
+        strict_models: bool,
+        any_option: bool,
+    ) -> None:
         self.graph = graph
-        self.check = check
+        self.nodes = nodes
+        self.folders = folders
+        self.strict_models = strict_models
+        self.any_option = any_option
         self.errors: dict[str, list[dict[str, Any]]] = {}  # of each node that was reached
         self.links: dict[str, list[CheckedInput]] = {}  # of each such node, the inputs with a good link
+        self._specs: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
 
     def run(self, outputs: list[str]) -> ValidationResult:
         valid, lines = [], []
@@ -144,10 +155,10 @@ class _GraphValidator:
         errors: list[dict[str, Any]] = []
         links: list[CheckedInput] = []
         try:
-            for checked in self.check.check_inputs(self.graph, node):
+            for checked in self._check_inputs(node):
                 errors += [checked[2]] if checked[2] is not None else []
                 links += [checked] if checked[3] is not None else []
-            errors += self.check.check_files(node)
+            errors += self._check_files(node)
         except Exception as problem:  # noqa: BLE001 - as in ComfyUI, any of them is an error of the graph
             errors = [_make_exception_error(problem, link)]
         self.errors[node_id], self.links[node_id] = errors, links
@@ -167,6 +178,71 @@ class _GraphValidator:
             found |= dict.fromkeys(sources)
             pending += sources
         return found
+
+    def _load_specs(self, node_class: NodeClass, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+        """(required, optional) of a node with these inputs; live lists are read once."""
+        if node_class.select_inputs is not None:
+            return node_class.load_input_specs(self.folders, inputs if isinstance(inputs, dict) else {})
+        if node_class.name not in self._specs:
+            self._specs[node_class.name] = node_class.load_input_specs(self.folders)
+        return self._specs[node_class.name]
+
+    def _check_inputs(self, node: dict[str, Any]) -> Iterator[CheckedInput]:
+        """Check each input of the class, and convert values in place.
+
+        Raises KeyError, IndexError or TypeError for a broken link, where ComfyUI does.
+        """
+        node_class = self.nodes[node["class_type"]]
+        inputs: Any = node["inputs"]
+        if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
+            raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
+        required, optional = self._load_specs(node_class, inputs)
+        for name, spec in (*required.items(), *optional.items()):
+            if name not in inputs:
+                if name in required:
+                    yield name, spec, _make_error("required_input_missing", "Required input is missing", name), None
+                continue
+            value = inputs[name]  # TypeError if `inputs` is not an object
+            if isinstance(value, list):
+                error = self._check_link(name, spec, value)
+                yield name, spec, error, None if error else value
+            else:
+                any_file = name in node_class.models and not self.strict_models
+                is_input_file = name in node_class.input_files
+                accepts = self.any_option and not any_file
+                checked = add_choices(spec, (value,)) if accepts and isinstance(value, str) else spec
+                error = _check_value(inputs, name, checked, is_input_file=is_input_file, any_file=any_file)
+                yield name, spec, error, None
+
+    def _check_link(self, name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
+        if len(value) != 2:
+            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+            return _make_error("bad_linked_input", message, name, input_config=spec, received_value=value)
+        source = self.nodes[self.graph[value[0]]["class_type"]]
+        received = source.outputs[value[1]]
+        if _are_types_compatible(received, spec[0]):
+            return None
+        return _make_error(
+            "return_type_mismatch",
+            "Return type mismatch between linked nodes",
+            f"{name}, received_type({received}) mismatch input_type({spec[0]})",
+            input_name=name,
+            input_config=spec,
+            received_type=received,
+            linked_node=value,
+        )
+
+    def _check_files(self, node: dict[str, Any]) -> list[dict[str, Any]]:
+        """VALIDATE_INPUTS of the loaders: one error for each input that names a file that is not there."""
+        inputs = node["inputs"] if isinstance(node["inputs"], dict) else {}
+        text = "Custom validation failed for node"
+        return [
+            _make_error(
+                "custom_validation_failed", text, f"{name} - Invalid {kind} file: {inputs[name]}", input_name=name
+            )
+            for name, kind in self.nodes[node["class_type"]].input_files.items()
+            if name in inputs and not is_link(inputs[name]) and self.folders.find_input(inputs[name]) is None
+        ]
 
 
 def _make_exception_error(problem: Exception, link: CheckedInput | None) -> dict[str, Any]:
@@ -322,88 +398,6 @@ def is_unsafe_name(name: Any) -> bool:
         return True
     parts = name.replace("\\", "/").split("/")
     return parts[0] == "" or ".." in parts or parts[0].endswith(":")
-
-
-class InputValidator:
-    """Checks the inputs of the nodes of a request.
-
-    `strict_models`: a model name must be in the list of its loader. `any_option`: other lists take any text, because
-    a newer server may have it.
-    """
-
-    def __init__(
-        self, nodes: Mapping[str, NodeClass], folders: ServerFolders, *, strict_models: bool, any_option: bool
-    ) -> None:
-        self.nodes = nodes
-        self.folders = folders
-        self.strict_models = strict_models
-        self.any_option = any_option
-        self._specs: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
-
-    def _load_specs(self, node_class: NodeClass, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
-        """(required, optional) of a node with these inputs; live lists are read once."""
-        if node_class.select_inputs is not None:
-            return node_class.load_input_specs(self.folders, inputs if isinstance(inputs, dict) else {})
-        if node_class.name not in self._specs:
-            self._specs[node_class.name] = node_class.load_input_specs(self.folders)
-        return self._specs[node_class.name]
-
-    def check_inputs(self, graph: dict[str, Any], node: dict[str, Any]) -> Iterator[CheckedInput]:
-        """Check each input of the class, and convert values in place.
-
-        Raises KeyError, IndexError or TypeError for a broken link, where ComfyUI does.
-        """
-        node_class = self.nodes[node["class_type"]]
-        inputs: Any = node["inputs"]
-        if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
-            raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
-        required, optional = self._load_specs(node_class, inputs)
-        for name, spec in (*required.items(), *optional.items()):
-            if name not in inputs:
-                if name in required:
-                    yield name, spec, _make_error("required_input_missing", "Required input is missing", name), None
-                continue
-            value = inputs[name]  # TypeError if `inputs` is not an object
-            if isinstance(value, list):
-                error = self._check_link(graph, name, spec, value)
-                yield name, spec, error, None if error else value
-            else:
-                any_file = name in node_class.models and not self.strict_models
-                is_input_file = name in node_class.input_files
-                accepts = self.any_option and not any_file
-                checked = add_choices(spec, (value,)) if accepts and isinstance(value, str) else spec
-                error = _check_value(inputs, name, checked, is_input_file=is_input_file, any_file=any_file)
-                yield name, spec, error, None
-
-    def _check_link(self, graph: dict[str, Any], name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
-        if len(value) != 2:
-            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _make_error("bad_linked_input", message, name, input_config=spec, received_value=value)
-        source = self.nodes[graph[value[0]]["class_type"]]
-        received = source.outputs[value[1]]
-        if _are_types_compatible(received, spec[0]):
-            return None
-        return _make_error(
-            "return_type_mismatch",
-            "Return type mismatch between linked nodes",
-            f"{name}, received_type({received}) mismatch input_type({spec[0]})",
-            input_name=name,
-            input_config=spec,
-            received_type=received,
-            linked_node=value,
-        )
-
-    def check_files(self, node: dict[str, Any]) -> list[dict[str, Any]]:
-        """VALIDATE_INPUTS of the loaders: one error for each input that names a file that is not there."""
-        inputs = node["inputs"] if isinstance(node["inputs"], dict) else {}
-        text = "Custom validation failed for node"
-        return [
-            _make_error(
-                "custom_validation_failed", text, f"{name} - Invalid {kind} file: {inputs[name]}", input_name=name
-            )
-            for name, kind in self.nodes[node["class_type"]].input_files.items()
-            if name in inputs and not is_link(inputs[name]) and self.folders.find_input(inputs[name]) is None
-        ]
 
 
 def _check_value(
