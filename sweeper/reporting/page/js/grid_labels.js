@@ -79,15 +79,20 @@ function makeBandActions(groups, names, { head, band, side, rows: { starts, leng
     put(/** @type {HTMLElement} */ node, /** @type {number} */ index) {
       const { from, to, outer } = groups[index];
       const title = /** @type {HTMLElement} */ (node.firstElementChild);
-      const [text, height] = [names?.labelOf(outer) ?? "", starts[to - 1] + lengths[to - 1] - starts[from]];
-      const hasName = band === side || Layout.nameValue(names, outer).length * 7.5 < height;
-      title.replaceChildren(...(hasName ? [el("b", {}, names?.name), ` ${text}`] : [text]));
-      title.title = `${names?.name} ${names?.fullOf(outer)}`;
+      const height = starts[to - 1] + lengths[to - 1] - starts[from];
+      writeTitle(title, names, outer, band === side ? Infinity : height);
       title.style.top = `${head}px`;
       node.style.cssText = `top:${starts[from]}px;height:${height}px;width:${band}px`;
     },
     drop,
   };
+}
+
+/** Write the title of outer lines, with the name of the axis if it fits. @param {HTMLElement} node @param {Layout.Head | undefined} head @param {number} code @param {number} room pixels */
+function writeTitle(node, head, code, room) {
+  const hasName = Layout.nameValue(head, code).length * 7.5 + 16 < room;
+  node.replaceChildren(hasName ? el("b", {}, head?.name, " ") : "", head?.labelOf(code) ?? "");
+  node.title = `${head?.name} ${head?.fullOf(code)}`;
 }
 
 /** The element of a label: the name of its axis, if there is room for it, and a value. @param {string} name */
@@ -127,11 +132,11 @@ function makeCorner({ heads }, width, openAxes) {
 function makeOuterHeads({ heads: { xx }, columns }, { side, columns: { starts, lengths } }) {
   if (!xx) return [];
   return Layout.groupByOuter(columns).map(({ from, to, outer }) => {
-    const title = el("span", { title: xx.fullOf(outer) }, el("b", {}, xx.name), ` ${xx.labelOf(outer)}`);
+    const [title, width] = [el("span"), starts[to - 1] + lengths[to - 1] - starts[from]];
     const node = el("div", { class: "outer-head" }, title);
+    writeTitle(title, xx, outer, width);
     title.style.left = `${side + 4}px`;
-    node.style.left = `${side + starts[from]}px`;
-    node.style.width = `${starts[to - 1] + lengths[to - 1] - starts[from]}px`;
+    node.style.cssText = `left:${side + starts[from]}px;width:${width}px`;
     return node;
   });
 }

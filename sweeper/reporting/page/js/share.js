@@ -7,11 +7,7 @@ import * as Workflow from "./workflow.js";
 
 const MAX_NAMED = 200; // trials in a command
 
-/**
- * The menu `Share`. The server of a page makes files, and a page that is one file makes a copy. A page in a folder of a disk may
- * read no file beside it, so it knows the commands.
- * @param {Page} page
- */
+/** The menu `Share`. A server makes files, and a page of one file a copy; a page in a folder may read no file, so it has commands. @param {Page} page */
 export function create(page) {
   const { experiment, live, first } = page.dataset.raw;
   const name = experiment.replace(/[^\w-]+/g, "-");
