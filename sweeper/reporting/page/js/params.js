@@ -93,7 +93,7 @@ export function makeTables(dataset, row, other) {
     return el(
       "tr",
       { class: column.role !== "outcome" && differs(column) ? "differs" : "" },
-      el("th", { scope: "row", title: column.name }, WORDS[column.name] ?? column.name.replace(/^check_/, "")),
+      el("th", { scope: "row", title: column.name }, isParam(column) ? column.name : (WORDS[column.name] ?? column.name.replace(/^check_/, ""))),
       texts.map((text) => el("td", {}, text)),
     );
   };
