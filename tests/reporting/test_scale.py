@@ -167,7 +167,7 @@ def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
         """() => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
         const brightness = sweeper.page.dataset.column('brightness');
         const words = `trial ${cell.dataset.trial}`;
-        return cell.getAttribute('aria-label').startsWith(words + ', ')
+        return cell.getAttribute('aria-label')?.startsWith(words + ', ')
           && cell.querySelector('.caption').textContent.endsWith(brightness.label(Number(cell.dataset.row)));
         })""",
     )

@@ -1,5 +1,4 @@
-// The bar above the views, of one line: name, views, filter, and three menus. A second line appears when there is something
-// to say: filters that can be removed, values chosen for axes, the order of the gallery.
+// The bar above the views, of one line: name, views, filter, and three menus. A second one has filters that can be removed.
 
 import * as Keys from "../../../serving/page/js/keys.js";
 import { createSegment, createSwitch } from "../../../serving/page/js/segment.js";
@@ -99,11 +98,13 @@ export function create(host, page) {
       skip,
       el("div", { class: "name" }, el("h1", { title: experiment }, experiment), counts.node, subtitle),
       tabs.nodes,
+      pins.nodes,
+      !isNarrow && sort.nodes,
       filter.nodes,
       legend.nodes,
       el("div", { class: "menus" }, NextTrial.makeEditButton(dataset), marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    el("div", { class: "under" }, !isNarrow && sort.nodes, pins.nodes, filter.chips, filter.status),
+    el("div", { class: "under" }, filter.chips, filter.status),
     counts.progress,
   );
   counts.update();

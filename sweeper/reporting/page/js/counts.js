@@ -54,9 +54,8 @@ export function create(page) {
     button.title = notices.map(({ words }) => words).join("\n");
     button.classList.toggle("failed", notices.some(({ where, names: cases }) => where !== undefined || cases));
     panel.hidden = names.length === 0;
-    const next = JSON.stringify(notices);
-    if (next !== shown) accidents.replaceChildren(...notices.map((notice) => makeNotice(notice, show)));
-    shown = next;
+    if (JSON.stringify(notices) !== shown) accidents.replaceChildren(...notices.map((notice) => makeNotice(notice, show)));
+    shown = JSON.stringify(notices);
     spending.textContent = raw.spending;
     const targets = dataset.outcome.find(({ name }) => name === "target")?.values ?? [];
     rehearsal.textContent = [...raw.targets, ...targets].includes("embedded") ? "rehearsal" : "";

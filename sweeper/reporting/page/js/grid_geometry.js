@@ -29,7 +29,7 @@ import * as Layout from "./layout.js";
 /** @typedef {{lineCount: number, hasSummary: boolean}} Texts the lines of a caption, and whether labels have a line below them */
 
 const GAP = 4;
-const OUTER = 20; // of the titles of outer rows and columns, as in css/grid.css
+const OUTER = 18; // of the titles of outer rows and columns, as in css/grid.css
 const OUTER_GAP = 14; // between groups of rows or columns
 const MARGIN = 8; // around a list
 const LINE = 17; // of a caption, as in css/grid.css
@@ -224,9 +224,10 @@ function computeLabels({ axis, heads }, widths, isNarrow, hasSummary) {
     isNarrow ? 0 : (heads[down]?.name.length ?? 0) * 7.5 + 50,
   );
   const side = Math.round(Math.min(mostSide, wanted));
-  const lineCount = names.x ? 1 : Math.min(3, Math.max(1, Math.ceil((longest("x") * 10.5) / (column - 8)))); // bold letters, and lines break before they are full
+  const isShort = names.x !== "" || longest("x") * 10.5 <= column - 8; // bold letters, and lines break before they are full
+  const label = isShort ? 17 : 15 * Math.min(3, Math.max(1, Math.ceil((longest("x") * 9) / (column - 8)))); // long ones have smaller letters
   const [outer, band] = [axis.xx ? OUTER : 0, axis.yy ? (axis.y ? OUTER : side) : 0];
-  return { names, side: axis.y ? side + band : side, band, outer, head: Math.max(axis.x && axis.y ? 34 : 26, lineCount * 17 + 8 + (hasSummary && axis.x ? SUMMARY : 0)) + outer };
+  return { names, side: axis.y ? side + band : side, band, outer, head: Math.max(axis.x && axis.y ? 34 : 26, label + 5 + (hasSummary && axis.x ? SUMMARY : 0)) + outer };
 }
 
 /**

@@ -20,8 +20,7 @@ export function create(page) {
   const exports = [makeExport("one file", "A page with its pictures inside, to send", `${name}.html`, "--one-file"), makeExport("contact sheet", "A picture of the grid", `${name}.png`, "--sheet")];
   const copy = makeButton("Save a copy with this view and these marks", () => saveCopy(page, `${name}.html`), { title: "One file with all trials and pictures, to send" });
   const hint = el("p", { class: "dim" }, "This page cannot write files. To make one, paste a command into a terminal, in the folder from which you ran sweeper.");
-  return makePanel(
-    "Share",
+  return makePanel("Share",
     first?.address !== undefined ? copy : isServed ? exports : [hint, ...exports],
     makeButton("Print or save as PDF", () => print(page), { title: "The whole arrangement, on pages" }),
     makeButton("Copy address", () => copyText(location.href, "address"), { title: "It opens this view" }),

@@ -181,8 +181,7 @@ export function setTime(state, axis) {
 /** The films and sounds of the grid, which play all together; one hears the sound below the pointer. @param {Page} page */
 export function createGridClock(page) {
   const clock = createClock(() => [...document.querySelectorAll(/** @type {"video"} */ ("#view video, #view audio"))], (players) => players.find(isSound));
-  const kinds = new Set();
-  const title = el("span", { class: "dim" });
+  const [kinds, title] = [new Set(), el("span", { class: "dim" })];
   clock.node.prepend(title);
   document.addEventListener("pointerover", ({ target }) => {
     const player = target instanceof Element && target.closest("#view .cell")?.querySelector("audio");
