@@ -83,7 +83,7 @@ class Document:
         taken: Collection[str] = (),
     ) -> None:
         """Save the changes of the page, all or none; see `apply_changes`. Raises StaleVersionError."""
-        self._check_version(version)
+        self.check_version(version)
         text, slots_text = apply_changes(self.text, self.slots_text, changes, suggestions, taken)
         if slots_text is not None and slots_text != self.slots_text:
             if self.slots_file is None:
@@ -103,7 +103,7 @@ class Document:
             text = _LINE_ENDS.sub(lambda _: end, text)
         if version != self.version and text not in self._texts[self._index : self._index + 2]:
             self._texts.insert(self._index + 1, text)
-        self._check_version(version)
+        self.check_version(version)
         self._save_text(text)
 
     def undo(self, version: str) -> None:
@@ -125,7 +125,8 @@ class Document:
         found = difflib.unified_diff(self._opened.splitlines(), self.text.splitlines(), lineterm="")
         return [(" ", "...") if line[:2] == "@@" else (line[0], line[1:]) for line in [*found][2:]]
 
-    def _check_version(self, version: str) -> None:
+    def check_version(self, version: str) -> None:
+        """Raise StaleVersionError if this is another version."""
         if version != self.version:
             raise StaleVersionError(f"{self.file.name} has changed since; the page shows the present text")
 
@@ -135,7 +136,7 @@ class Document:
             self._take(text)
 
     def _step(self, version: str, step: int) -> None:
-        self._check_version(version)
+        self.check_version(version)
         index = self._index + step
         if index not in range(len(self._texts)):
             raise UsageError("there is nothing left to undo or redo")

@@ -66,18 +66,19 @@ def find_server_sources(target: str) -> dict[str, Any]:
 
     Sends the target its own key.
     """
-    if target == EMBEDDED:
-        return _start_listing("sweeper's own server keeps no workflows; choose a ComfyUI")
-    found = _start_listing()
+    found: dict[str, Any] = {"workflows": [], "jobs": [], "problem": None}
+
+    def list_both() -> Flow[None]:
+        found["jobs"] = yield from _list_jobs()
+        found["workflows"] = yield from _list_workflows()
+
     try:
-        _ask(target, partial(list_sources, found))
+        if target == EMBEDDED:
+            raise UsageError("sweeper's own server keeps no workflows; choose a ComfyUI")
+        _ask(target, list_both)
     except SweeperError as error:
         found["problem"] = shorten(to_one_line(str(error)), 300)
     return found
-
-
-def _start_listing(problem: str | None = None) -> dict[str, Any]:
-    return {"workflows": [], "jobs": [], "problem": problem}
 
 
 def read_source(target: str, found: Mapping[str, Any], workflow: str | None, job: str | None) -> tuple[str, bytes]:
@@ -108,15 +109,6 @@ def _ask(target: str, make_flow: Callable[[], Flow[T]]) -> T:
         return run_sync(perform)
     except TimeoutError:
         raise UsageError(f"{target} does not respond within {_SECONDS:g} s") from None
-
-
-def list_sources(found: dict[str, Any]) -> Flow[None]:
-    """Fill the lists of `found` from a ComfyUI, each if it can be read."""
-    for name, list_them in (("workflows", _list_workflows), ("jobs", _list_jobs)):
-        try:
-            found[name] = yield from list_them()
-        except SweeperError as error:
-            found["problem"] = found["problem"] or shorten(to_one_line(str(error)), 300)
 
 
 def _list_workflows() -> Flow[list[dict[str, Any]]]:

@@ -288,7 +288,8 @@ class OpenServer(PageServer):
             await asyncio.to_thread(self._run, body["version"], body["kind"], body.get("confirmed") or "")
 
     def _run(self, version: str, kind: str, confirmed: str) -> None:
-        self.editor.check_version(version)
+        self.editor.look_at_disk()
+        self.editor.document.check_version(version)
         out, problems = self.editor.check.out, self.editor.check.problems
         if problems and self.editor.check.version == version:
             raise UsageError(f"the experiment has mistakes: {problems[0]}")

@@ -308,19 +308,10 @@ class Editor:
         workflow = [] if slots is None else [slots.with_name(f"{slots.name.removesuffix('.slots.yaml')}.json")]
         return [get_trust_path(), inputs, *workflow]
 
-    def check_version(self, version: str) -> Path:
-        """Return the file if it still has this version. Raises StaleVersionError."""
-        self.look_at_disk()
-        if version != self.document.version:
-            raise StaleVersionError("the experiment has changed since; look at it again")
-        return self.document.file
-
     def list_specs(self) -> list[str] | None:
         """The target of the command line, which stands for that of the file until the file names another."""
-        with self._lock:
-            written = describe_document(self.document.text).get("target")
-            is_given = self.target is not None and written in (self._first_target, self.target)
-        return [self.target] if self.target is not None and is_given else None
+        written = describe_document(self.document.text).get("target")
+        return [self.target] if self.target is not None and written in (self._first_target, self.target) else None
 
     def list_words(self) -> list[str]:
         """The words of the command that runs the experiment, without that of sweeper."""
@@ -350,7 +341,11 @@ class Editor:
             "target": specs[0] if specs else described.get("target"),
             "targets": list(dict.fromkeys(targets)),
             "inputs": inputs,
-            "problems": [_describe_problem(problem, document.file, names) for problem in check.problems],
+            "problems": [
+                {"key": problem.key, "message": problem.message, "text": str(problem),
+                 "slot": find_problem_slot(problem.key, names)}
+                for problem in check.problems
+            ],
             "notes": list(dict.fromkeys((*self.notes, *check.notes))),
             "plan": check.plan,
         }  # fmt: skip
@@ -389,12 +384,6 @@ class Editor:
                 self._own_slots = inputs.names
             self._checked = revision
             self.number += 1
-
-
-def _describe_problem(problem: Problem, file: Path, names: Collection[str]) -> dict[str, Any]:
-    line = problem.line if problem.file == str(file) else 0
-    slot = find_problem_slot(problem.key, names)
-    return {"line": line, "key": problem.key, "message": problem.message, "text": str(problem), "slot": slot}
 
 
 def find_problem_slot(key: str, names: Collection[str]) -> str | None:

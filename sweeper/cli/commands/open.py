@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.commands.view import host, port
-from sweeper.cli.open_page import open_in_browser
+from sweeper.cli.commands.view import host, port, show_address
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.editing.node_class_source import NodeClassSource
@@ -24,10 +22,9 @@ _EXPERIMENTS = (".yaml", ".yml")
 
 @click.command(
     epilog=format_examples(
-        "sweeper open", "sweeper open experiments/quickstart.yaml",
-        "sweeper open ComfyUI_00001_.png --target http://127.0.0.1:8188",
+        "sweeper open experiments/quickstart.yaml", "sweeper open ComfyUI_00001_.png --target http://127.0.0.1:8188"
     )
-)  # fmt: skip
+)
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("-t", "--target", metavar="TARGET", shell_complete=options.complete_from("targets"),
               help="embedded, cloud, a URL, or a name from the targets file. [default: the experiment's]")  # fmt: skip
@@ -80,10 +77,7 @@ def command(
     with catch_stop_signals() as wait, server:
         if axis is not None:
             server.editor.make_axis(axis)
-        console.print_line(json.dumps({"url": server.url}) if as_json else server.url)
-        console.print_status("Ctrl-C stops it; anyone with this address can edit and run")
-        if open_browser:
-            open_in_browser(server.url)
+        show_address(server, "edit and run", open_browser=open_browser, as_json=as_json)
         wait()
         if server.runner.stop():
             console.print_status("waiting for the jobs that run; Ctrl-C again cancels them")

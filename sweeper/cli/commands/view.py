@@ -21,7 +21,7 @@ from sweeper.tables.results_folder import default_results_folder, find_results_f
 
 if TYPE_CHECKING:
     from sweeper.reporting.live import LiveView
-    from sweeper.voting.vote_server import VoteServer
+    from sweeper.serving.access import PageServer
 
 _ENVIRONMENT_VARIABLE: Final = "SWEEPER_VIEW_TOKEN"
 _SAFE_TOKEN: Final = 22  # random letters and digits have 128 bits
@@ -80,7 +80,7 @@ def _show_view(folder: Path, experiment: Experiment | None, **view_options: Any)
 
 
 def show_address(
-    server: LiveView | VoteServer, action: str, variable: str, *, open_browser: bool, as_json: bool,
+    server: PageServer, action: str, variable: str = "", *, open_browser: bool, as_json: bool,
     note: str = "", **facts: Any,
 ) -> None:  # fmt: skip
     """Print the address of a page (`facts`: more of the JSON), a `note`, and who can `action` there; open the page.

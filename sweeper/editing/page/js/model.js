@@ -5,7 +5,7 @@
  *   type: string, schema: Record<string, any> | null, step: number | null, value: any, multiline: boolean, choices: number | null, model: boolean}} Input
  * @typedef {{name: string, value: any, yaml: string, zip: number | null, line: number}} Axis
  * @typedef {{name: string, value: any, yaml: string, line: number}} Fixed
- * @typedef {{line: number | null, key: string | null, message: string, text: string, slot: string | null}} Problem
+ * @typedef {{key: string | null, message: string, text: string, slot: string | null}} Problem
  * @typedef {{trials: number, jobs: number, done: number, axes: Record<string, number>, seconds: string | null, cost: string | null}} Plan
  * @typedef {{state: "running" | "stopping" | "ended", kind: "run" | "rehearse", exit_code: number | null, messages: string[], command: string, has_begun: boolean, question: string | null}} Run
  * @typedef {{target: string | null, targets: string[], experiments: any[], workflows: any[], jobs: any[], problem: string | null}} Sources
