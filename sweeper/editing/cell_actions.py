@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.editing.document import Document, StaleVersionError
-from sweeper.editing.edit_yaml import DELETE, edit_yaml, get_at, parse_text, write_flow
+from sweeper.editing.edit_yaml import DELETE, edit_yaml, get_at, parse_text
 from sweeper.editing.run_process import Runner, list_run_words
 from sweeper.errors import UsageError
 from sweeper.files import write_new
 from sweeper.loading.load import load_recorded
+from sweeper.loading.starter_experiment import write_flow
 from sweeper.model.axis_values import make_seeds
 from sweeper.model.experiment import Experiment
 from sweeper.model.shell_words import join_command

@@ -76,15 +76,11 @@ class Document:
         return self._index < len(self._texts) - 1
 
     def apply(
-        self,
-        version: str,
-        changes: Iterable[Mapping[str, Any]],
-        suggestions: Collection[Suggestion] = (),
-        taken: Collection[str] = (),
+        self, version: str, changes: Iterable[Mapping[str, Any]], suggestions: Collection[Suggestion] = ()
     ) -> None:
         """Save the changes of the page, all or none; see `apply_changes`. Raises StaleVersionError."""
         self.check_version(version)
-        text, slots_text = apply_changes(self.text, self.slots_text, changes, suggestions, taken)
+        text, slots_text = apply_changes(self.text, self.slots_text, changes, suggestions)
         if slots_text is not None and slots_text != self.slots_text:
             if self.slots_file is None:
                 raise UsageError("the template cannot be read, so no input can become a slot; mend it first")
@@ -196,20 +192,16 @@ class Document:
 
 
 def apply_changes(
-    text: str,
-    slots_text: str | None,
-    changes: Iterable[Mapping[str, Any]],
-    suggestions: Collection[Suggestion] = (),
-    taken: Collection[str] = (),
+    text: str, slots_text: str | None, changes: Iterable[Mapping[str, Any]], suggestions: Collection[Suggestion] = ()
 ) -> tuple[str, str | None]:
     """Return the texts of the experiment and of its slots file after the changes, in their order.
 
     `slots_text`: None if there is no such file. `suggestions` are the slots that inputs can become, which a change
-    names by `address`; `taken` are the names of the template's slots. Raises UsageError.
+    names by `address`; no slot of the template itself has one of their names. Raises UsageError.
     """
     for change in changes:
         if isinstance(address := change.get("address"), str) and "name" not in change:
-            name, slots_text = _add_slot(slots_text, address, suggestions, taken)
+            name, slots_text = _add_slot(slots_text, address, suggestions)
             text = _apply(text, {**change, "name": name})
         else:
             text = _apply(text, change)
@@ -301,9 +293,7 @@ def _move_axis(text: str, name: str, before: str | None) -> str:
     return move_entry(text, path, path[:-1], before if is_beside else None)
 
 
-def _add_slot(
-    slots_text: str | None, address: str, suggestions: Collection[Suggestion], taken: Collection[str]
-) -> tuple[str, str | None]:
+def _add_slot(slots_text: str | None, address: str, suggestions: Collection[Suggestion]) -> tuple[str, str | None]:
     """Return the name of the slot at an address, and the slots file that has it."""
     names = find_slots(slots_text)
     if address in names:
@@ -312,7 +302,7 @@ def _add_slot(
     if suggestion is None:
         raise UsageError(f"the workflow has no input {format_value(address)} that a slot can set")
     numbered = (f"{suggestion.name}_{number}" for number in itertools.count(2))
-    name = next(name for name in itertools.chain([suggestion.name], numbered) if name not in {*names.values(), *taken})
+    name = next(name for name in itertools.chain([suggestion.name], numbered) if name not in names.values())
     line = render_slot(replace(suggestion, name=name))
     text = slots_text or f"{make_editor_line('slots')}\nslots: {{}}\n"
     return name, edit_yaml(text, ("slots", name), parse_text(line).value[name], lines=[line])

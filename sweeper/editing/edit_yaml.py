@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +21,7 @@ import yaml
 
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
-from sweeper.loading.starter_experiment import quote_yaml
+from sweeper.loading.starter_experiment import write_flow
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import KeyPath
@@ -29,8 +29,6 @@ from sweeper.schemas.values import KeyPath
 DELETE: Final = MISSING  # no value; null is a value
 _REFUSED: Final = "this place can only be edited as YAML; change it in the text of the file"
 _WIDTH: Final = 120  # columns; a longer list has one item on each line
-_PLAIN: Final = re.compile(r"(?:\.\.?/)*[A-Za-z][\w./-]*")
-_NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off"))  # of YAML 1.2, or of 1.1
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those that libyaml counts
 _COMMENT: Final = re.compile("#[^\n\r\x85\u2028\u2029]*")
 _COLON: Final = re.compile(r"\s*:")
@@ -245,17 +243,6 @@ def get_at(value: Any, path: KeyPath) -> Any:
             return DELETE
         value = value[key]
     return value
-
-
-def write_flow(value: Any) -> str:
-    """Write a value on one line."""
-    if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXTS else quote_yaml(value)
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{write_flow(str(key))}: {write_flow(item)}' for key, item in value.items())}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(write_flow, value))}]"
-    return json.dumps(value)
 
 
 def _write_value(value: Any, column: int, *, is_block: bool = False) -> list[str]:

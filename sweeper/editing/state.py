@@ -256,7 +256,7 @@ class Editor:
                 elif step:
                     (document.undo if step == "undo" else document.redo)(version)
                 else:
-                    document.apply(version, changes, self.check.inputs.suggestions, self.check.inputs.names)
+                    document.apply(version, changes, self.check.inputs.suggestions)
             except StaleVersionError as error:
                 self._notice = str(error)
                 raise

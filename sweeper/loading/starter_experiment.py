@@ -24,6 +24,9 @@ from sweeper.schemas import make_editor_line
 from sweeper.schemas.values import is_number
 from sweeper.wording import shorten, to_one_line
 
+_PLAIN: Final = re.compile(r"(?:\.\.?/)*[A-Za-z][\w./-]*(?:://[\w.:-]+)?")  # a text that needs no quotes
+_NO_TEXTS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off"))  # of YAML 1.2, or of 1.1
+
 
 def render_slots_file(
     workflow_name: str,
@@ -47,15 +50,15 @@ def render_slots_file(
     ]
     lines += [f"  {render_slot(suggestion)}" for suggestion in suggestions]
     if unchecked:
-        lines += [f"# {UNCHECKED}. A server that has these classes checks them.", f"unchecked: {_to_yaml(unchecked)}"]
+        lines += [f"# {UNCHECKED}. A server that has these classes checks them.", f"unchecked: {write_flow(unchecked)}"]
     return "\n".join([*lines, *_render_branches(graph, info), *_render_models(models)]) + "\n"
 
 
 def render_slot(suggestion: Suggestion) -> str:
     """Return the line of the slots file that declares a slot, without its indentation."""
-    fields = [f"at: {_to_yaml(suggestion.addresses) if suggestion.others else quote_yaml(suggestion.address)}"]
+    fields = [f"at: {write_flow(suggestion.addresses) if suggestion.others else quote_yaml(suggestion.address)}"]
     if suggestion.schema is not None:
-        fields.append(f"schema: {_to_yaml(suggestion.schema)}")
+        fields.append(f"schema: {write_flow(suggestion.schema)}")
     if suggestion.is_default:
         fields.append(f"default: {json.dumps(suggestion.value, ensure_ascii=True)}")
     if suggestion.type == "file":
@@ -100,7 +103,7 @@ def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
         yield "branches:"
     for address, options in differing.items():
         yield f"  {quote_yaml(address)}:"
-        yield from (f"    {quote_yaml(option)}: {_to_yaml(list(children))}" for option, children in options.items())
+        yield from (f"    {quote_yaml(option)}: {write_flow(list(children))}" for option, children in options.items())
 
 
 def quote_yaml(text: str) -> str:
@@ -109,13 +112,15 @@ def quote_yaml(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
-def _to_yaml(value: Any) -> str:
-    """Write a value of a schema in flow style. Its keys and the words after them need no quotes."""
+def write_flow(value: Any) -> str:
+    """Write a value on one line, texts without quotes if they need none."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXTS else quote_yaml(value)
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_to_yaml(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{write_flow(str(key))}: {write_flow(item)}' for key, item in value.items())}}}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(quote_yaml(item) if isinstance(item, str) else _to_yaml(item) for item in value)}]"
-    return value if isinstance(value, str) else json.dumps(value)
+        return f"[{', '.join(map(write_flow, value))}]"
+    return json.dumps(value)
 
 
 # What people sweep, by the role of a slot. Pictures to upload are added, because an experiment must give them.
@@ -189,9 +194,9 @@ def render_experiment(
         "#     sweeper plan experiment.yaml",
         f"#     sweeper run experiment.yaml       saves pictures and results.csv in results/{name}/",
         "# Run it again after a change: sweeper runs only the new trials.",
-        f"name: {_to_plain_yaml(name)}",
-        f"template: {_to_plain_yaml(template)}  # a slot that is not set here keeps the value in it",
-        f"target: {_to_plain_yaml(target[0])}  # {target[1]}",
+        f"name: {write_flow(name)}",
+        f"template: {write_flow(template)}  # a slot that is not set here keeps the value in it",
+        f"target: {write_flow(target[0])}  # {target[1]}",
     ]
     lines += ["", "sweep:", "  grid:  # every combination"]
     lines += [
@@ -299,11 +304,6 @@ def _is_allowed(slot: Suggestion, value: Any) -> bool:
     except ValueRefusedError:
         return False
     return True
-
-
-def _to_plain_yaml(text: str) -> str:
-    is_plain = re.fullmatch(r"[A-Za-z][\w.-]*(?:://[\w.:-]+)?", text) and text.lower() not in {"true", "false", "null"}
-    return text if is_plain else quote_yaml(text)
 
 
 def _quote_text(value: Any) -> str:

@@ -158,8 +158,10 @@ def test_an_input_becomes_a_slot_with_its_line_in_the_slots_file():
     assert changed == slots.replace("# first\n", f"# first\n{line}")
     assert read(text)["sweep"]["grid"]["cfg"] == [4, 7]
     assert apply_changes(text, changed, [added], [suggestion]) == (text, changed)  # it is one by now
-    _, made = apply_changes(TEXT, None, [added], [suggestion], taken=["cfg"])
-    assert made.endswith('slots:\n  cfg_2: {at: "3.cfg", schema: {type: number, minimum: 0}}  # KSampler: 7\n')
+    _, made = apply_changes(TEXT, "slots:\n  cfg: {at: 4.cfg}\n", [added], [suggestion])
+    assert made.endswith('\n  cfg_2: {at: "3.cfg", schema: {type: number, minimum: 0}}  # KSampler: 7\n')
+    _, made = apply_changes(TEXT, None, [added], [suggestion])
+    assert made.endswith('slots:\n  cfg: {at: "3.cfg", schema: {type: number, minimum: 0}}  # KSampler: 7\n')
     with pytest.raises(UsageError, match="only be edited as YAML"):
         apply_changes(TEXT, '{"slots": {"a": {"at": "1.a"}}}', [added], [suggestion])
 

@@ -71,7 +71,7 @@ def test_a_template_without_a_slots_file_gets_one(tmp_path):
     graph["1"]["inputs"]["steps"] = "{{ steps }}"
     file = write(tmp_path, TEXT, graph)
     document = Document(file)
-    document.apply(document.version, [{"set": "axis", "address": "1.cfg", "value": [4, 7]}], [CFG], taken=["steps"])
+    document.apply(document.version, [{"set": "axis", "address": "1.cfg", "value": [4, 7]}], [CFG])
     assert set(sweeper.load(file).template.slots) == {"steps", "cfg"}
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.editing.edit_yaml import DELETE, edit_yaml, get_at, move_entry, parse_text, write_flow
+from sweeper.editing.edit_yaml import DELETE, edit_yaml, get_at, move_entry, parse_text
 from sweeper.errors import UsageError
+from sweeper.loading.starter_experiment import write_flow
 
 KEYS = st.sampled_from(("prompt", "cfg", "steps", "a b", "on", "7", "é", "x-y", "width"))
 TEXTS = st.one_of(

@@ -104,6 +104,21 @@ def test_text_that_is_no_yaml_is_saved_and_can_be_mended(open_page, write):
     assert page.follow()["plan"]["trials"] == 2
 
 
+def test_two_pages_of_one_file_see_the_same(write):
+    with OpenServer(file := write()) as server:
+        pages = [Page(server.url) for _ in range(2)]
+        for count in range(1, 6):
+            pages[count % 2].edit({"set": "axis", "name": "steps", "value": list(range(1, count + 1))})
+            states = [
+                page.follow(lambda state, n=count: state["plan"] and state["plan"]["trials"] == n) for page in pages
+            ]
+            assert states[0]["version"] == states[1]["version"]
+            stale = pages[(count + 1) % 2].edit(text="name: x", version="other", status=409)
+            assert stale["text"] == file.read_text()
+        for page in pages:
+            page.http.close()
+
+
 def test_what_another_program_writes_wins(open_page, write):
     page = open_page(file := write())
     page.follow()

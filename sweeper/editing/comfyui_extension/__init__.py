@@ -46,11 +46,7 @@ sys.exit(main())
 
 
 class _RefusalError(Exception):
-    """What is wrong with a request, with the status of the answer."""
-
-    def __init__(self, problem: str, status: int = 422) -> None:
-        super().__init__(problem)
-        self.status = status
+    """What is wrong with a request."""
 
 
 class _Routes:
@@ -74,7 +70,7 @@ class _Routes:
                 _check_sender(request)
                 return self._web.json_response(await answer(_parse(await request.read()), request))
             except _RefusalError as refusal:
-                return self._web.json_response({"problem": str(refusal)}, status=refusal.status)
+                return self._web.json_response({"problem": str(refusal)}, status=403)
 
         return respond
 
@@ -114,7 +110,7 @@ class _Routes:
             return {"command": join(["sweeper", *words])}
         async with self._starting:
             if len((await self.list_pages())["pages"]) >= _MAX_PAGES:
-                raise _RefusalError(f"{_MAX_PAGES} sweeps are open; end one of them in the sidebar", 429)
+                raise _RefusalError(f"{_MAX_PAGES} sweeps are open; end one of them in the sidebar")
             command = [python, "-P", "-c", _RUN_UNTIL_STDIN_ENDS, *words, "--no-open", "--json", "--embed-in", origin]
             url, process = await asyncio.to_thread(_start, command, self._folder)
             self._pages[url] = title, process
@@ -153,7 +149,7 @@ def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[byte
             process.communicate()
             messages.seek(0)
             said = messages.read(4000).decode("utf-8", "replace").strip()
-    raise _RefusalError(f"`sweeper open` did not start: {said or f'no address within {_START_SECONDS:.0f} s'}", 502)
+    raise _RefusalError(f"`sweeper open` did not start: {said or f'no address within {_START_SECONDS:.0f} s'}")
 
 
 def _check_sender(request: Any) -> None:
@@ -166,12 +162,12 @@ def _check_sender(request: Any) -> None:
     if not all(map(_is_loopback, names)) or any(name in request.headers for name in _FORWARDED):
         raise _RefusalError(
             "Sweep... works only in a browser on ComfyUI's own machine, at an address such as http://127.0.0.1:8188."
-            " Elsewhere, export the workflow, and start `sweeper open workflow.json --target URL`", 403
-        )  # fmt: skip
+            " Elsewhere, export the workflow, and start `sweeper open workflow.json --target URL`"
+        )
     if origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-        raise _RefusalError("only ComfyUI's own page may send this", 403)
+        raise _RefusalError("only ComfyUI's own page may send this")
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _RefusalError("the request must be JSON", 415)
+        raise _RefusalError("the request must be JSON")
 
 
 def _is_loopback(name: str) -> bool:
@@ -187,7 +183,7 @@ def _parse(content: bytes) -> dict[str, Any]:
         body = json.loads(content)
         if isinstance(body, dict):
             return body
-    raise _RefusalError("the request must be a JSON object", 400)
+    raise _RefusalError("the request must be a JSON object")
 
 
 def _find_python() -> str | None:
