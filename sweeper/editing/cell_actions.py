@@ -99,14 +99,14 @@ class CellActions:
     def _wait_for_start(self, results: Path) -> dict[str, Any]:
         """Wait until the run has begun, and describe it. Raises UsageError if it cannot, with what it said."""
         end = time.monotonic() + _START_SECONDS
-        while (run := self.runner.describe(results) or {}) and not run["has_begun"] and run["state"] != "ended":
-            if time.monotonic() > end:
-                break
+        while (run := self.runner.describe(results)) is not None and time.monotonic() < end:
+            if run["has_begun"] or run["question"] is not None or run["exit_code"] in (0, _TRIAL_FAILED):
+                return run
+            if run["state"] == "ended":
+                raise UsageError("\n".join(run["messages"][-3:]))
             time.sleep(0.05)
-        if run["question"] is None and not run["has_begun"] and run["exit_code"] not in (0, _TRIAL_FAILED):
-            self.runner.stop()
-            raise UsageError("\n".join(run["messages"][-3:]) or f"the run did not begin in {_START_SECONDS:g} s")
-        return run
+        self.runner.stop()
+        raise UsageError(f"the run did not begin within {_START_SECONDS:g} s, or was stopped")
 
 
 def _find_revised(cell: CellRequest, before: Experiment) -> int:
@@ -195,7 +195,7 @@ def make_similar(experiment: Experiment, settings: Mapping[str, Any], *, name: s
     axes = {axis: steps for axis, steps in axes.items() if len(steps) > 1}
     for seed in [seed for seed in seeds if is_number(settings.get(seed)) and seed not in read][:1]:
         drawn = [settings[seed], *make_seeds(_MORE_SEEDS, name, seed)]
-        axes[seed] = [value for value in drawn if _is_allowed(value, slots[seed].schema)]
+        axes[seed] = [value for value in drawn if slots[seed].schema.allows(value)]
     given = {*experiment.params, *experiment.axis_names}
     params = {
         key: value
@@ -251,17 +251,9 @@ def _refine(value: float, numbers: list[float], schema: SlotSchema) -> list[Any]
     steps: list[Any] = [_step(value, -down), value, _step(value, up)]
     if schema.is_integer or (isinstance(value, int) and "number" not in schema.types):
         steps = [round(step) for step in steps]
-    return sorted({step for step in steps if (step == value or step not in numbers) and _is_allowed(step, schema)})
+    return sorted({step for step in steps if (step == value or step not in numbers) and schema.allows(step)})
 
 
 def _step(value: float, gap: float) -> float:
     """Return the middle of a gap beside a value, with as many decimals as a thousandth of the gap has."""
     return round(value + gap / 2, 3 - math.floor(math.log10(abs(gap)))) if gap else value
-
-
-def _is_allowed(value: Any, schema: SlotSchema) -> bool:
-    try:
-        schema.normalise(value)
-    except ValueRefusedError:
-        return False
-    return True

@@ -256,8 +256,9 @@ class OpenServer(PageServer):
     async def edit(self, request: Request) -> None:
         """POST /edit: `version`, and `changes`, the whole `text`, or the `step` "undo" or "redo"."""
         body = await _read(request, _CHANGE)
-        if sum(body.get(name) is not None for name in ("changes", "text", "step")) != 1:
-            raise UsageError("the request has one of `changes`, `text` and `step`")
+        is_one = sum(body.get(name) is not None for name in ("changes", "text", "step")) == 1
+        if not is_one or body.get("step") not in (None, "undo", "redo"):
+            raise UsageError("the request has one of `changes`, `text` and `step`, which is undo or redo")
         await asyncio.to_thread(self.editor.change, **{name: body.get(name) for name in _CHANGE})
 
     async def upload(self, request: Request) -> Any:

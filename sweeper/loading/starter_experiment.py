@@ -17,7 +17,7 @@ from sweeper.loading.suggest_slots import Suggestion, list_inputs
 from sweeper.model.expressions import has_jinja
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.template_check import UNCHECKED
-from sweeper.model.slot_values import SlotSchema, ValueRefusedError
+from sweeper.model.slot_values import SlotSchema
 from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph
 from sweeper.schemas import make_editor_line
@@ -205,7 +205,7 @@ def render_experiment(
     for slot in active:
         values = axes[slot.name]
         if slot.role == "seed":  # `seeds` draws 32 bits; some partner nodes take fewer
-            seeds = "{seeds: 2}" if _is_allowed(slot, _MAX_SEED) else "[1, 2]"
+            seeds = "{seeds: 2}" if SlotSchema(slot.schema).allows(_MAX_SEED) else "[1, 2]"
             values = f"{seeds}  # two seeds, the same in every run"
         lines.append(f"    {slot.name}: {values}")
     others = [slot for slot in slots if slot not in active and slot.name in axes and not slot.is_default]
@@ -270,7 +270,7 @@ def _propose_values(slot: Suggestion, choices: Sequence[Any]) -> Iterator[Any]:
     elif choices:
         known = [*(choice for choice in _FAVOURITES if choice in choices), *choices]
         others = [choice for choice in dict.fromkeys(known) if choice != slot.value][: _MAX_CHOICES - 1]
-    yield from (value for value in others if value != slot.value and _is_allowed(slot, value))
+    yield from (value for value in others if value != slot.value and SlotSchema(slot.schema).allows(value))
 
 
 def _propose_numbers(slot: Suggestion) -> list[Any]:
@@ -282,7 +282,7 @@ def _propose_numbers(slot: Suggestion) -> list[Any]:
         found = [value, 1.5, 2.0]
     else:
         found = [_scale(slot, factor) for factor in _FACTORS.get(slot.role, _DEFAULT_FACTORS)] if value else [value, 1]
-    return sorted({number for number in found if number == value or _is_allowed(slot, number)})
+    return sorted({number for number in found if number == value or SlotSchema(slot.schema).allows(number)})
 
 
 def _scale(slot: Suggestion, factor: float) -> float:
@@ -296,14 +296,6 @@ def _scale(slot: Suggestion, factor: float) -> float:
     is_unknown = (slot.schema or {}).get("type") == ["integer", "number"]
     is_whole = slot.type == "integer" or (is_unknown and isinstance(value, int))
     return max(1, round(scaled)) if is_whole else scaled
-
-
-def _is_allowed(slot: Suggestion, value: Any) -> bool:
-    try:
-        SlotSchema(slot.schema).normalise(value)
-    except ValueRefusedError:
-        return False
-    return True
 
 
 def _quote_text(value: Any) -> str:

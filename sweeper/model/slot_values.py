@@ -45,6 +45,14 @@ class SlotSchema:
         self._is_surely_valid = _make_quick_check(self.rules)
         self._refused_count = 0
 
+    def allows(self, value: Any) -> bool:
+        """Whether the slot takes a value."""
+        try:
+            self.normalise(value)
+        except ValueRefusedError:
+            return False
+        return True
+
     def normalise(self, value: Any) -> Any:
         """Return the value as it is written into the workflow. Raises ValueRefusedError."""
         value = self._coerce(normalise_json(value))

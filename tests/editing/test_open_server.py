@@ -138,6 +138,7 @@ def test_what_another_program_writes_wins(open_page, write):
         ("edit", {"version": 1, "changes": []}, 422), ("edit", {"changes": [1]}, 422), ("edit", [], 422),
         ("edit", {"version": "x"}, 422), ("edit", {"version": "x", "text": "", "step": "undo"}, 422),
         ("edit", {"version": "x", "text": 5}, 422), ("edit", {"version": "x", "step": 5}, 422),
+        ("edit", {"version": "x", "step": "back"}, 422),
         ("run", {"version": "x", "kind": "rm -rf"}, 422), ("run", {"version": "x", "kind": "run"}, 409),
         ("open", {"experiment": "mine/experiment.yaml"}, 422), ("stop", {}, 422),
     ],
