@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -31,7 +32,6 @@ from sweeper.store import Store
 from sweeper.wording import join_names, to_one_line
 
 _MAX_PAGES: Final = 4  # that one report opens
-_MAX_FILES: Final = 1000  # of the same name
 _START_SECONDS: Final = 60.0  # in which a run asks its servers, and begins or ends
 _TRIAL_FAILED: Final = 1  # the exit code of a run that submitted something
 _MAX_TEXT: Final = 1000  # characters of a value in a condition; of more, the first ones and their number
@@ -162,10 +162,8 @@ def find_trial(results: Path, trial: int) -> tuple[Experiment, dict[str, Any]]:
 def write_similar(experiment: Experiment, settings: Mapping[str, Any]) -> Path:
     """Write an experiment around a trial with these values, beside its own. Raises UsageError and OSError."""
     folder = experiment.file.parent
-    names = (f"{experiment.name}-more-{number}" for number in range(1, _MAX_FILES))
-    name = next((name for name in names if not (folder / f"{name}.yaml").exists()), None)
-    if name is None:
-        raise UsageError(f"{folder} has {_MAX_FILES - 1} such experiments; remove some")
+    names = (f"{experiment.name}-more-{number}" for number in itertools.count(1))
+    name = next(name for name in names if not (folder / f"{name}.yaml").exists())
     made = folder / f"{name}.yaml"
     write_new(made, make_similar(experiment, settings, name=name).encode())  # fails if another process just made it
     return made

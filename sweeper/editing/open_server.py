@@ -77,7 +77,7 @@ class OpenServer(PageServer):
         self._report: LiveView | None = None
         self._report_folder: Path | None = None
         self._seen: Any = None  # of the run, and of files
-        self._heard: Any = None  # of the run
+        self._heard: Any = None  # of the run, and whether there is a report
         self._is_stopping, self._looking = False, threading.Lock()
         self.editor, self.runner = Editor(target=target, trust=trust), Runner()
         self._cells = CellActions(lambda made: OpenServer(made, **self._at), self.runner)
@@ -120,10 +120,10 @@ class OpenServer(PageServer):
             if seen != self._seen:
                 self._seen = seen
                 self.editor.check_again()
-            if (heard := self.runner.stamp) != self._heard:
-                self._heard = heard
-                self.editor.number += 1
             self._follow_results()
+            if (run, self._report_folder) != self._heard:
+                self._heard = run, self._report_folder
+                self.editor.number += 1
         self.editor.refresh()
 
     def _follow_results(self) -> None:

@@ -43,17 +43,11 @@ class Runner:
         self._command, self._stops = "", 0
         folder = tempfile.mkdtemp(prefix="sweeper-run-")
         self._log = Path(folder, "log")  # what the run says; no pipe, because it may outlive this process
-        self._log.touch()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    @property
-    def stamp(self) -> tuple[object, ...]:
-        """What differs if `describe` does, but for runs of other processes."""
-        return self.starts, self._stops, self._log.stat().st_size, self._process is None, self.is_running
 
     def describe(self, results: Path | None) -> dict[str, Any] | None:
         """The last run of this process, or a run of another one in the results folder.
