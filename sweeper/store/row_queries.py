@@ -237,10 +237,13 @@ def keep_trials(
 
     The cost of a job belongs to the first trial that shares it, also if that is not kept.
     """
+    if trials is None:
+        yield from rows
+        return
     kept = set()
     for row in rows:
         job = row[4]
-        if trials is None or row[0] in trials:
+        if row[0] in trials:
             kept.add(job)
             yield row
         elif job in costs and job not in kept:
@@ -248,14 +251,16 @@ def keep_trials(
 
 
 def _read_jobs(jobs: Mapping[str, Sequence[Any]], needed: AbstractSet[str]) -> Batch:
-    """The fields of Result from the columns of the table `jobs`, None in all of them for a row without a job."""
+    """The fields of Result from the columns of the table `jobs`, all None for a row without a job; times in seconds."""
     batch: Batch = {name: jobs[name] for name in ("prompt_id", "error_type", "error", "run")}
     batch["status"] = [STATUS_OF_STATE.get(state, result.PENDING) for state in jobs["state"]]
     batch["target"] = [target and sys.intern(target) for target in jobs["target"]]
     batch["attempts"] = [number or 0 for number in jobs["attempt"]]
     for name, since, until in (("queued_s", "submitted", "started"), ("ran_s", "started", "ended")):
         if name in needed:
-            batch[name] = list(map(_compute_elapsed, jobs[since], jobs[until]))
+            times = zip(jobs[since], jobs[until], strict=True)
+            # Never below zero, because the times may come from the clocks of two machines.
+            batch[name] = [None if a is None or b is None else round(max(0.0, b - a), 6) for a, b in times]
     return batch
 
 
@@ -311,11 +316,6 @@ def _take_cost(job: str | None, costs: MutableMapping[str, JobCost]) -> tuple[fl
         return None, None
     costs[job] = cost._replace(micros=0)
     return to_usd(cost.micros), cost.kind
-
-
-def _compute_elapsed(since: float | None, until: float | None) -> float | None:
-    """Seconds between two times. Never below zero, because the times may come from the clocks of two machines."""
-    return None if since is None or until is None else round(max(0.0, until - since), 6)
 
 
 def _collect_metrics(

@@ -213,8 +213,8 @@ class Store:
         costs = {} if needed.isdisjoint(("cost", "cost_kind")) else self.charges.load_job_costs()
         view = f"{OF_FOLDER if of_folder else OF_RUN}{OF_TRIALS} ORDER BY t.idx"
         parameters = run_id, None if trials is None else json.dumps([*trials])
-        rows = self._query(row_queries.select_rows(needed) + view, parameters)
-        rows = row_queries.keep_trials(rows, trials, costs)
+        found = self._query(row_queries.select_rows(needed) + view, parameters)
+        rows = row_queries.keep_trials(found, trials, costs)
         files = self.load_job_files(parameters) if "outputs" in needed else {}
         hashes = {} if files or needed.isdisjoint(("sha256", "metrics")) else self.load_job_hashes()
         folder = self.path.parent
@@ -329,7 +329,8 @@ class Store:
         files: dict[str, tuple[ArtifactRef, ...]] = {}
         for job, node, at, path, sha in self._query(row_queries.SELECT_FILES, of):
             check(path, sha)
-            files[job] = (*files.get(job, ()), ArtifactRef(sys.intern(node), at, path, sha))
+            file = ArtifactRef(sys.intern(node), at, path, sha)
+            files[job] = (*files[job], file) if job in files else (file,)
         return files
 
     def load_pixel_hashes(self) -> dict[str, str]:

@@ -9,37 +9,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
 import pandas as pd
 
-from sweeper.answers.cells import to_json_text
 from sweeper.images.html_thumbnail import make_thumbnail
-from sweeper.model.result import OUTCOME_COLUMNS
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.row_queries import Batch
-from sweeper.tables.export import (
-    LIST_COLUMNS,
-    collect_cells,
-    column_names,
-    replace_surrogates,
-    to_json_lists,
-    to_python_values,
-)
+from sweeper.tables.export import LIST_COLUMNS, build_arrays, make_table
 from sweeper.tables.results_folder import find_picture, find_results_folder
 
-_UNSIGNED_LIMIT: Final = 2**64
-_SIGNED_LIMIT: Final = 2**63
 _PICTURE: Final = "picture"
-_BATCHES: Final = 16  # of 256 rows
-
-# For columns that are empty in every row.
-_COLUMN_TYPES: Final[Mapping[str, type]] = {"trial": int, **OUTCOME_COLUMNS}
-_NUMBER_TYPES: Final[Mapping[type, str]] = {int: "int64", float: "float64"}
 
 
 class ResultsFrame(pd.DataFrame):
@@ -82,7 +65,8 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
     for name in LIST_COLUMNS:
         frame[name] = pd.Series([json.loads(cell) for cell in frame[name]], dtype="object")
     if _PICTURE not in frame.columns:
-        frame[_PICTURE] = _build_text_series([find_picture(path, paths) for paths in frame["outputs"]])
+        pictures = [find_picture(path, paths) for paths in frame["outputs"]]
+        frame[_PICTURE] = pd.Series(pictures, dtype="str" if int(pd.__version__.partition(".")[0]) >= 3 else "object")
     return frame
 
 
@@ -93,77 +77,20 @@ def read_table(folder: str | os.PathLike[str], run: str | None = None) -> pd.Dat
 
 
 def build_frame(batches: Iterable[Batch], layout: TableLayout) -> pd.DataFrame:
-    """The table as a DataFrame whose types hold every value exactly.
+    """The table as a DataFrame whose types hold every value exactly, those of `build_arrays`.
 
-    Integers are int64, or uint64 if one needs it (seeds reach 2^64-1), or their nullable forms if a row has no value.
-    They are never floats. Floats and seconds are float64 (missing: NaN), booleans are bool or nullable boolean, and
+    Integers are nullable if a row has no value, and so are booleans. Floats and seconds are float64 (missing: NaN), and
     texts have pandas' own text type. A column of mixed types is `object`, with each value unchanged.
     """
-    iterator = iter(batches)
-    # Cells need several times the memory of a column, so only those of some rows exist at a time.
-    parts = [_build_columns([], layout)]
-    while some := list(islice(iterator, _BATCHES)):
-        parts.append(_build_columns(some, layout))
-    return pd.DataFrame({name: _join(name, [part.pop(name) for part in parts]) for name in column_names(layout)})
-
-
-def _build_columns(batches: Iterable[Batch], layout: TableLayout) -> dict[str, pd.Series[Any]]:
-    return {
-        name: _build_series(name, to_json_lists(name, cells)) for name, cells in collect_cells(batches, layout).items()
-    }
-
-
-def _join(name: str, parts: Sequence[pd.Series[Any]]) -> pd.Series[Any]:
-    """The parts of a column as one; they have different types if one part has, for example, no missing value."""
-    parts = [part for part in parts if len(part)] or parts
-    if len({str(part.dtype) for part in parts}) == 1:
-        return pd.concat(parts, ignore_index=True)
-    return _build_series(name, [cell for part in parts for cell in to_python_values(part)])
+    columns = build_arrays(batches, layout)
+    arrays = {name: column for name, column in columns.items() if not isinstance(column, list)}
+    frame: pd.DataFrame = make_table(arrays).to_pandas()
+    for index, (name, column) in enumerate(columns.items()):
+        if isinstance(column, list):
+            frame.insert(index, name, pd.Series(column, dtype="object"))
+    return frame
 
 
 def _to_html(frame: pd.DataFrame) -> str | None:
     text: str | None = cast("Any", frame)._repr_html_()  # None if the user's pandas options say so
     return text
-
-
-def _build_series(name: str, values: Sequence[Any]) -> pd.Series[Any]:
-    types = set(map(type, values))
-    missing = type(None) in types
-    types.discard(type(None))
-    dtype: str | None = "object"
-    if not types:
-        kind = _COLUMN_TYPES.get(name, object)
-        if kind in (str, tuple):
-            return _build_text_series(values)
-        dtype = _NUMBER_TYPES.get(kind, "object")
-    elif types == {bool}:
-        dtype = "boolean" if missing else "bool"
-    elif types == {float}:
-        dtype = "float64"
-    elif types == {int}:
-        dtype = _choose_integer_type(values, missing=missing)
-    elif types == {str}:
-        return _build_text_series(values)
-    elif types & {list, dict, tuple}:
-        values = [to_json_text(value) if isinstance(value, (list, dict, tuple)) else value for value in values]
-        return _build_series(name, values)
-    return pd.Series(list(values), dtype=dtype)
-
-
-def _choose_integer_type(values: Sequence[Any], *, missing: bool) -> str:
-    known = [value for value in values if value is not None] if missing else values
-    low, high = min(known), max(known)
-    if low >= -_SIGNED_LIMIT and high < _SIGNED_LIMIT:
-        return "Int64" if missing else "int64"
-    if low >= 0 and high < _UNSIGNED_LIMIT:
-        return "UInt64" if missing else "uint64"
-    return "object"
-
-
-def _build_text_series(values: Sequence[Any]) -> pd.Series[Any]:
-    """Texts in pandas' text type. Half a surrogate pair, where a server cut a message, becomes U+FFFD."""
-    dtype = "str" if int(pd.__version__.partition(".")[0]) >= 3 else "object"
-    try:
-        return pd.Series(list(values), dtype=dtype)
-    except UnicodeEncodeError:
-        return pd.Series([value and replace_surrogates(value) for value in values], dtype=dtype)

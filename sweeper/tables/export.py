@@ -1,6 +1,4 @@
-"""Write a table to a file: csv, tsv, JSON lines, Parquet, Markdown.
-
-The functions take a DataFrame, or columns of Python values. Only JSON lines hold `outputs` and `sha256` as real lists.
+"""Write a table to a file: csv, tsv, JSON lines, Parquet, Markdown. Only JSON lines have real lists in a cell.
 
 - CSV lines end in CRLF, as RFC 4180 says (Excel, pandas, R, SQLite, DuckDB and Python's csv read both). TSV has no
   standard, and people feed it to `cut` and `awk`, so its lines end in LF.
@@ -13,8 +11,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, islice
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -28,7 +27,7 @@ from sweeper.model.result import OUTCOME_COLUMNS, RESERVED_COLUMNS
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
     from sweeper.store.records import TableLayout
     from sweeper.store.row_queries import Batch
@@ -46,7 +45,9 @@ _INVISIBLE: Final = r"[\s\0-\x1f\x7f-\x9f\xad\u180e\u200b-\u200f\u202a-\u202e\u2
 _FORMULA: Final = re.compile(rf"[\t\r\n\0]|{_INVISIBLE}*{_SIGN}")
 
 Part = Sequence[Sequence[Any]]  # the columns of some rows of a table
-_PART: Final = 8192  # rows of a frame converted at a time: enough to be fast, few enough to need little memory
+_BATCHES: Final = 16  # of 256 rows: what becomes one part of an Arrow array
+_SIGNED_LIMIT: Final = 2**63
+_COLUMN_TYPES: Final[Mapping[str, type]] = {"trial": int, **OUTCOME_COLUMNS}  # of columns that are empty in every row
 
 LIST_COLUMNS: Final = ("outputs", "sha256")
 CSV_DIALECTS: Final = {"csv": (",", "\r\n"), "tsv": ("\t", "\n")}  # their delimiters and line ends
@@ -82,43 +83,41 @@ def choose_format(path: str | os.PathLike[str], name: str | None = None) -> str:
     return SUFFIXES[suffix]
 
 
-def export(
-    table: pd.DataFrame,
+def export_batches(
+    batches: Iterable[Batch],
+    layout: TableLayout,
     file: str | os.PathLike[str] | BinaryIO,
-    format_name: str | None = None,
+    format_name: str = "csv",
     *,
     safe: bool = False,
-) -> None:
-    """Write `table` to a path, atomically, or to an open binary file.
+    trials: Collection[int] | None = None,
+) -> int:
+    """Write the table to a path, atomically, or to an open binary file; return the number of rows.
 
-    With `safe`, a text cell in csv or tsv that a spreadsheet would execute as a formula gets a leading `'`. Raises
-    UsageError for an unknown format, and for `safe` with another format.
+    With `safe`, a text cell in csv or tsv that a spreadsheet would execute as a formula gets a leading `'`. `trials`:
+    those to write to a Parquet file, where other rows count for the type of a column. Only that format needs the whole
+    table in memory. Raises UsageError for `safe` with a format that has no formulas.
     """
-    name = choose_format("" if hasattr(file, "write") else file, format_name)
-    if name == "parquet" and not safe:
-        _write(file, _make_parquet_writer(table))
-    else:
-        export_parts([str(column) for column in table.columns], _iter_parts_of(table), file, name, safe=safe)
-
-
-def export_parts(
-    names: Sequence[str],
-    parts: Iterable[Part],
-    file: str | os.PathLike[str] | BinaryIO,
-    format_name: str,
-    *,
-    safe: bool = False,
-) -> None:
-    """`export` of the parts of a table, in every format but parquet, without holding them in memory."""
     if safe and format_name not in CSV_DIALECTS:
         raise UsageError(f"formulas can be escaped only in csv and tsv, not in {format_name}")
+    if format_name == "parquet":
+        return _export_parquet(build_arrays(batches, layout), file, trials)
+    count, names = 0, column_names(layout)
+
+    def iter_parts() -> Iterator[Part]:
+        nonlocal count
+        for batch in batches:
+            count += len(batch["trial"])
+            yield [to_json_lists(name, _get_cells(batch, name, layout)) for name in names]
+
     if format_name == "jsonl":
-        texts = _iter_json_lines(names, parts)
+        texts = _iter_json_lines(names, iter_parts())
     elif format_name == "markdown":
-        texts = _iter_markdown_lines(names, parts)
+        texts = _iter_markdown_lines(names, iter_parts())
     else:
-        texts = format_delimited(names, parts, CSV_DIALECTS[format_name], safe=safe)
+        texts = format_delimited(names, iter_parts(), CSV_DIALECTS[format_name], safe=safe)
     _write(file, lambda handle: handle.writelines(map(encode_text, texts)))
+    return count
 
 
 def _write(file: str | os.PathLike[str] | BinaryIO, write: Callable[[BinaryIO], None]) -> None:
@@ -127,21 +126,6 @@ def _write(file: str | os.PathLike[str] | BinaryIO, write: Callable[[BinaryIO], 
     else:
         with atomic_write(Path(file)) as handle:
             write(handle)
-
-
-def _iter_parts_of(table: pd.DataFrame) -> Iterator[Part]:
-    """The cells of the frame as Python values. Every kind of missing value becomes None."""
-    for start in range(0, len(table), _PART):
-        part = table.iloc[start : start + _PART]
-        yield [to_python_values(part.iloc[:, index]) for index in range(part.shape[1])]
-
-
-def to_python_values(series: pd.Series[Any]) -> list[Any]:
-    values: list[Any] = series.tolist()
-    missing = series.isna()
-    if not missing.any():
-        return values
-    return [None if absent else value for value, absent in zip(values, missing.tolist(), strict=True)]
 
 
 # --- csv and tsv
@@ -225,27 +209,6 @@ def format_markdown_cell(value: Any) -> str:
     return "" if value is None else "<br>".join(map(escape_markdown, _format_cell(value).splitlines()))
 
 
-def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
-    mixed = [name for name in table.columns if table[name].dtype == object and _is_mixed(table[name])]
-    plain = table.copy(deep=False)
-    for name in mixed:
-        plain[name] = [_to_json_or_none(value) for value in to_python_values(table[name])]
-
-    def write(handle: BinaryIO) -> None:
-        plain.to_parquet(handle, engine="pyarrow", index=False)
-
-    return write
-
-
-def _is_mixed(series: pd.Series[Any]) -> bool:
-    """Whether a column has no single Parquet type (1 beside "one", or integers over 64 bits) and becomes JSON text."""
-    return {type(value) for value in to_python_values(series)} - {type(None)} not in (set(), {str})
-
-
-def _to_json_or_none(value: Any) -> str | None:
-    return None if value is None else replace_surrogates(to_json_text(value))
-
-
 # --- the table of a run, without pandas
 
 
@@ -291,10 +254,12 @@ def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Sequence[Any]:
     if name == "currency":
         return [None if cost is None else CURRENCY for cost in batch["cost"]]
     if name in RESERVED_COLUMNS:
-        return batch[name]
+        cells: Sequence[Any] = batch[name]
+        return cells
     if name not in {*layout.axis_columns, *layout.slot_names}:
         return list(batch["metrics"].get(name) or [None] * len(batch["trial"]))
-    return [cells.get(name) for cells in batch["columns" if name in layout.axis_columns else "params"]]
+    rows = batch["columns" if name in layout.axis_columns else "params"]
+    return [cells.get(name) for cells in rows]
 
 
 def _make_column(name: str, cells: list[Any]) -> list[Any]:
@@ -311,12 +276,6 @@ def _make_column(name: str, cells: list[Any]) -> list[Any]:
     return cells
 
 
-def iter_parts(batches: Iterable[Batch], layout: TableLayout) -> Iterator[Part]:
-    """The columns of `collect_cells` in parts, without holding them in memory; lists of texts as JSON text."""
-    names = column_names(layout)
-    return ([to_json_lists(name, _get_cells(batch, name, layout)) for name in names] for batch in batches)
-
-
 def to_json_lists(name: str, cells: Sequence[Any]) -> Sequence[Any]:
     """The cells of a column, lists of texts as JSON text."""
     return list(map(_to_json_list, cells)) if name in LIST_COLUMNS else cells
@@ -327,6 +286,127 @@ def _to_json_list(texts: Sequence[str]) -> str:
     return f"[{', '.join(map(encode_basestring, texts))}]"
 
 
-def write_csv(batches: Iterable[Batch], layout: TableLayout, path: Path) -> None:
-    """Write the table to a CSV file without holding it in memory. A run does this at its end."""
-    export_parts(column_names(layout), iter_parts(batches, layout), path, "csv")
+# --- Arrow and Parquet
+
+
+def build_arrays(batches: Iterable[Batch], layout: TableLayout) -> dict[str, pa.ChunkedArray | list[Any]]:
+    """Each column as an Arrow array whose type holds every value exactly, or as a list if there is no such type.
+
+    Integers are int64, or uint64 if one needs it (seeds reach 2^64-1), never floats. A column of several types is a
+    list, with each value unchanged, but lists and mappings as JSON text. Half a surrogate pair becomes U+FFFD in texts.
+    """
+    parts: dict[str, list[Any]] = {name: [] for name in column_names(layout)}
+    iterator = iter(batches)
+    while some := list(islice(iterator, _BATCHES)):  # cells need several times the memory of an array
+        for name, found in parts.items():
+            cells = list(chain.from_iterable(_get_cells(batch, name, layout) for batch in some))
+            found.append(_build_array(to_json_lists(name, cells)))
+    return {name: _join(name, found) for name, found in parts.items()}
+
+
+def _build_array(cells: Sequence[Any]) -> pa.Array | list[Any]:
+    """The array of some cells. It is made of its buffers, because `pa.array` would import pandas, which takes 45 MB."""
+    import numpy as np
+    import pyarrow as pa
+
+    types = set(map(type, cells))
+    if types & {list, dict}:
+        cells = [to_json_text(cell) if isinstance(cell, (list, dict)) else cell for cell in cells]
+        types = set(map(type, cells))
+    kinds = types - {type(None)}
+    if not kinds:
+        return pa.nulls(len(cells))
+    if kinds not in ({bool}, {int}, {float}, {str}) or (kinds == {int} and not _fits_64_bits(cells)):
+        return list(cells)
+    (kind,) = kinds
+    has_gaps = kinds != types
+    filled = [kind() if cell is None else cell for cell in cells] if has_gaps else cells
+    if kind is str:
+        dtype, data = pa.large_string(), _encode_texts(filled)
+    elif kind is bool:
+        dtype, data = pa.bool_(), [np.packbits(np.array(filled), bitorder="little")]
+    else:
+        name = "float64" if kind is float else "int64" if max(filled) < _SIGNED_LIMIT else "uint64"
+        dtype, data = getattr(pa, name)(), [np.array(filled, name)]
+    present = pa.py_buffer(np.packbits([cell is not None for cell in cells], bitorder="little")) if has_gaps else None
+    return pa.Array.from_buffers(dtype, len(cells), [present, *map(pa.py_buffer, data)])
+
+
+def _encode_texts(texts: Sequence[str]) -> list[Any]:
+    """Where each text ends, from the 0 before the first, and the bytes of all: the buffers of an Arrow array."""
+    import numpy as np
+
+    joined = "".join(texts)
+    if joined.isascii():
+        lengths, content = map(len, texts), joined.encode()
+    else:
+        encoded = list(map(encode_text, texts))
+        lengths, content = map(len, encoded), b"".join(encoded)
+    return [np.cumsum(np.fromiter(chain((0,), lengths), "int64", len(texts) + 1)), content]
+
+
+def _fits_64_bits(cells: Sequence[int | None]) -> bool:
+    known = [cell for cell in cells if cell is not None]
+    low, high = min(known), max(known)
+    return low >= -_SIGNED_LIMIT and high < (_SIGNED_LIMIT if low < 0 else 2 * _SIGNED_LIMIT)
+
+
+def _join(name: str, parts: Sequence[pa.Array | list[Any]]) -> pa.ChunkedArray | list[Any]:
+    """The parts of a column as one; they have different types if one part has, for example, no value at all."""
+    import pyarrow as pa
+
+    arrays = [part for part in parts if not isinstance(part, list)]
+    kinds = {part.type for part in arrays} - {pa.null()}
+    if not kinds and len(arrays) == len(parts):
+        empty = {int: pa.int64(), float: pa.float64(), str: pa.large_string(), tuple: pa.large_string()}
+        kinds = {empty.get(_COLUMN_TYPES.get(name, object), pa.null())}
+    if kinds == {pa.int64(), pa.uint64()}:
+        kinds = {pa.uint64()}
+    if len(kinds) == 1 and len(arrays) == len(parts):
+        (kind,) = kinds
+        with suppress(pa.ArrowInvalid):  # of a number below 0 that should become uint64
+            return pa.chunked_array([part if part.type == kind else part.cast(kind) for part in arrays], kind)
+    return [cell for part in parts for cell in (part if isinstance(part, list) else part.to_pylist())]
+
+
+def make_table(arrays: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+    """An Arrow table that pandas reads with exact types: an integer stays one where others are missing.
+
+    For that it has the metadata of https://pandas.pydata.org/docs/development/developer.html.
+    """
+    import pyarrow as pa
+
+    kinds = {"double": ("float64", "float64"), "large_string": ("unicode", "str"), "null": ("empty", "object")}
+    nullable = {"int64": "Int64", "uint64": "UInt64", "bool": "boolean"}
+    columns = []
+    for name, array in arrays.items():
+        kind, dtype = kinds.get(str(array.type), (str(array.type),) * 2)
+        dtype = nullable.get(dtype, dtype) if array.null_count else dtype
+        columns.append({"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None})
+    facts = {"index_columns": [], "column_indexes": [], "columns": columns}
+    table = pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
+    return table.replace_schema_metadata({"pandas": json.dumps(facts)})
+
+
+def _export_parquet(
+    columns: Mapping[str, pa.ChunkedArray | list[Any]],
+    file: str | os.PathLike[str] | BinaryIO,
+    trials: Collection[int] | None,
+) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    arrays = {
+        name: _join(name, [_build_array(list(map(_to_json_or_none, column)))]) if isinstance(column, list) else column
+        for name, column in columns.items()
+    }
+    table = make_table(arrays)
+    if trials is not None:
+        selected = [index for index, trial in enumerate(table["trial"].to_pylist()) if trial in trials]
+        table = table.take(pa.array(selected, pa.int64()))
+    _write(file, lambda handle: pyarrow.parquet.write_table(table, handle))
+    return int(table.num_rows)
+
+
+def _to_json_or_none(value: Any) -> str | None:
+    return None if value is None else replace_surrogates(to_json_text(value))

@@ -7,23 +7,13 @@ or the file since: then it has the time of the store, to the nanosecond, which t
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from sweeper.store import Store
-from sweeper.tables.export import (
-    CSV_DIALECTS,
-    Part,
-    column_names,
-    encode_text,
-    export,
-    export_parts,
-    format_delimited,
-    iter_parts,
-    write_csv,
-)
+from sweeper.tables.export import CSV_DIALECTS, column_names, encode_text, export_batches, format_delimited
 
 _NAME: Final = "results.csv"
 
@@ -47,7 +37,7 @@ class TableFile:
         version = self._store.data_version()
         is_current = self.is_same and not has_changed and self._has_time and version == self._version
         if not is_current or not self._has_columns():
-            write_csv(self._store.batches(), self._store.layout(), self._path)
+            export_batches(self._store.batches(), self._store.layout(), self._path)
         if self._store.checkpoint() and self._store.data_version() == version:
             with suppress(OSError):  # another user's file
                 os.utime(self._path, ns=(_get_time(self._store.path),) * 2)
@@ -69,23 +59,7 @@ def _get_time(path: Path) -> int:
 def export_results(
     folder: Path, file: str | BinaryIO, format_name: str, *, run: str | None, trials: Collection[int] | None, safe: bool
 ) -> int:
-    """Export the table of a run, or these trials of it, as `export` does. Returns the number of rows."""
-    if format_name == "parquet":
-        from sweeper.tables.dataframe import read_table
-
-        frame = read_table(folder, run)
-        frame = frame if trials is None else frame[frame["trial"].isin(trials)]
-        export(frame, file, format_name, safe=safe)
-        return len(frame)
-    count = 0
-
-    def iter_counted() -> Iterator[Part]:
-        nonlocal count
-        for part in iter_parts(store.batches(run, trials=trials), layout):
-            count += len(part[0])
-            yield part
-
+    """Export the table of a run, or these trials of it, as `export_batches` does. Returns the number of rows."""
     with Store.open(folder, readonly=True) as store:
-        layout = store.layout(run)
-        export_parts(column_names(layout), iter_counted(), file, format_name, safe=safe)
-    return count
+        batches = store.batches(run, trials=None if format_name == "parquet" else trials)
+        return export_batches(batches, store.layout(run), file, format_name, safe=safe, trials=trials)

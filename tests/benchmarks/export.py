@@ -1,9 +1,8 @@
-"""How fast a table is written, against pandas' own writer on the same frame: `python tests/benchmarks/export.py`.
+"""How fast a table is written, against pandas' own writer on the same rows: `python tests/benchmarks/export.py`.
 
 The frame has the columns of a real run: four axes, prompts with commas, seeds beyond 63 bits, digests, lists, seconds,
-metrics, and a tenth of the rows failed. Prints the best of some rounds, taken in turn, and the ratio; beside it the
-road that every run takes, straight from the store's rows to `results.csv`. Nothing is asserted: a number from a busy
-machine is no failure.
+metrics, and a tenth of the rows failed. Prints the best of some rounds, taken in turn, and the ratio. Nothing is
+asserted: a number from a busy machine is no failure.
 """
 
 from __future__ import annotations
@@ -64,11 +63,15 @@ def main() -> None:
     frame = dataframe.build_frame(batch_results(kept), LAYOUT)
     with TemporaryDirectory() as folder:
         place = Path(folder)
+
+        def write(name: str, kind: str = "csv", *, safe: bool = False) -> None:
+            export.export_batches(batch_results(kept), LAYOUT, place / name, kind, safe=safe)
+
         ways: dict[str, Callable[[], object]] = {
             "pandas to_csv": lambda: frame.to_csv(place / "pandas.csv", index=False),
-            "sweeper export": lambda: export.export(frame, place / "sweeper.csv"),
-            "sweeper export --safe-csv": lambda: export.export(frame, place / "safe.csv", safe=True),
-            "sweeper results.csv": lambda: export.write_csv(batch_results(kept), LAYOUT, place / "results.csv"),
+            "sweeper export": lambda: write("sweeper.csv"),
+            "sweeper export --safe-csv": lambda: write("safe.csv", safe=True),
+            "sweeper export, parquet": lambda: write("sweeper.parquet", "parquet"),
         }
         taken = dict.fromkeys(ways, float("inf"))
         for _ in range(asked.rounds):

@@ -22,6 +22,7 @@ from sweeper.tables.query_results import ResultsQuery, query_results
 from tests.tables.written_results import write_results
 
 SEED = 2**64 - 1
+TEXT = str(pd.Series(["a"]).dtype)
 REMEDY = (
     "use one of .csv, .tsv, .jsonl, .ndjson, .parquet, .md, .markdown, "
     "or give the format: csv, tsv, jsonl, parquet, markdown"
@@ -35,19 +36,20 @@ class Layout:
     metrics: tuple[str, ...] = ()
 
 
-def make_frame(values):
+def make_rows(values):
     layout = Layout(slot_names=("x",))
     results = [Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)]
-    return build_frame(results, layout), layout
+    return results, layout
 
 
 def build_frame(results, layout):
     return dataframe.build_frame(batch_results(results), layout)
 
 
-def export_bytes(frame, kind, **options):
+def export_bytes(rows, kind, **options):
+    results, layout = rows
     buffer = io.BytesIO()
-    export.export(frame, buffer, kind, **options)
+    export.export_batches(batch_results(results), layout, buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -105,7 +107,7 @@ def test_empty_frame_has_every_column_and_type():
     ],
 )
 def test_column_has_the_narrowest_exact_type(values, dtype):
-    frame, _ = make_frame(values)
+    frame = build_frame(*make_rows(values))
 
     assert str(frame["x"].dtype) == dtype
     read = [None if pd.isna(value) else value for value in frame["x"].tolist()]
@@ -114,13 +116,13 @@ def test_column_has_the_narrowest_exact_type(values, dtype):
 
 
 def test_lists_and_mappings_are_json_text_in_the_frame():
-    frame, _ = make_frame([[1, "é"], {"a": None}, 3])
+    frame = build_frame(*make_rows([[1, "é"], {"a": None}, 3]))
 
     assert frame["x"].tolist() == ['[1, "é"]', '{"a": null}', 3]
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character():
-    frame, _ = make_frame(["cut \ud83d"])
+    frame = build_frame(*make_rows(["cut \ud83d"]))
 
     assert frame["x"].tolist() == ["cut \ufffd"]
 
@@ -128,28 +130,28 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character():
 def test_streamed_csv_replaces_surrogates_too(tmp_path):
     layout = Layout(slot_names=("x",))
 
-    export.write_csv(batch_results([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)]), layout, tmp_path / "x.csv")
+    export.export_batches(batch_results([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)]), layout, tmp_path / "x.csv")
 
     assert "0,cut \ufffd," in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
 
 def test_parquet_replaces_surrogates_in_a_column_of_mixed_types():
-    frame, _ = make_frame(["cut \ud83d", 3])
+    rows = make_rows(["cut \ud83d", 3])
 
-    assert pd.read_parquet(io.BytesIO(export_bytes(frame, "parquet")))["x"].tolist() == ['"cut \ufffd"', "3"]
+    assert pd.read_parquet(io.BytesIO(export_bytes(rows, "parquet")))["x"].tolist() == ['"cut \ufffd"', "3"]
 
 
 def test_csv_quotes_a_column_that_has_marks_in_one_part_only():
-    frame, _ = make_frame(["plain"] * 9000 + ['a "mark"', ""])
+    rows = make_rows(["plain"] * 9000 + ['a "mark"', ""])
 
-    cells = [line.split(",")[1] for line in export_bytes(frame, "csv").decode().split("\r\n")[1:-1]]
+    cells = [line.split(",")[1] for line in export_bytes(rows, "csv").decode().split("\r\n")[1:-1]]
     assert cells == ["plain"] * 9000 + ['"a ""mark"""', '""']
 
 
 def test_csv_distinguishes_missing_from_empty_and_follows_rfc_4180():
     results, layout = shop_results()
 
-    lines = export_bytes(build_frame(results, layout), "csv").decode("utf-8")
+    lines = export_bytes((results, layout), "csv").decode("utf-8")
 
     assert lines == (
         "trial,style,style.label,seed,prompt,steps,digest,status,outputs,sha256,target,prompt_id,attempts,queued_s,"
@@ -160,20 +162,20 @@ def test_csv_distinguishes_missing_from_empty_and_follows_rfc_4180():
     )
 
 
-def test_streamed_and_exported_csv_are_identical(tmp_path):
+def test_a_file_has_what_a_stream_has_and_nothing_is_left_beside_it(tmp_path):
     results, layout = shop_results()
     path = tmp_path / "results.csv"
 
-    export.write_csv(batch_results(results * 9000), layout, path)
+    export.export_batches(batch_results(results * 9000), layout, path)
 
-    assert path.read_bytes() == export_bytes(build_frame(results * 9000, layout), "csv")
+    assert path.read_bytes() == export_bytes((results * 9000, layout), "csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_tsv_ends_lines_in_lf_and_quotes_tabs():
-    frame, _ = make_frame(["a\tb", "plain, text"])
+    rows = make_rows(["a\tb", "plain, text"])
 
-    lines = export_bytes(frame, "tsv").decode("utf-8").split("\n")
+    lines = export_bytes(rows, "tsv").decode("utf-8").split("\n")
 
     assert lines[1].startswith('0\t"a\tb"\t')
     assert lines[2].startswith("1\tplain, text\t")
@@ -187,10 +189,10 @@ def test_tsv_ends_lines_in_lf_and_quotes_tabs():
     ],
 )  # fmt: skip
 def test_formulas_are_escaped_only_on_request(text):
-    frame, _ = make_frame([text])
+    rows = make_rows([text])
 
-    plain = list(csv.reader(io.StringIO(export_bytes(frame, "csv").decode(), newline="")))
-    safe = list(csv.reader(io.StringIO(export_bytes(frame, "csv", safe=True).decode(), newline="")))
+    plain = list(csv.reader(io.StringIO(export_bytes(rows, "csv").decode(), newline="")))
+    safe = list(csv.reader(io.StringIO(export_bytes(rows, "csv", safe=True).decode(), newline="")))
 
     assert plain[1][1] == text
     assert safe[1][1] == "'" + text
@@ -198,25 +200,25 @@ def test_formulas_are_escaped_only_on_request(text):
 
 @pytest.mark.parametrize("text", ["a = b", " a-b", "'=1", "1-2", "\u2026", "油\uff1d風", " ", ""])
 def test_other_texts_are_exported_as_they_are(text):
-    frame, _ = make_frame([text])
+    rows = make_rows([text])
 
-    safe = list(csv.reader(io.StringIO(export_bytes(frame, "csv", safe=True).decode(), newline="")))
+    safe = list(csv.reader(io.StringIO(export_bytes(rows, "csv", safe=True).decode(), newline="")))
 
     assert safe[1][1] == text
 
 
 def test_negative_numbers_are_not_escaped():
-    frame, _ = make_frame([-5, -0.5, "x"])
+    rows = make_rows([-5, -0.5, "x"])
 
-    rows = list(csv.reader(io.StringIO(export_bytes(frame, "csv", safe=True).decode(), newline="")))
+    read = list(csv.reader(io.StringIO(export_bytes(rows, "csv", safe=True).decode(), newline="")))
 
-    assert [row[1] for row in rows[1:]] == ["-5", "-0.5", "x"]
+    assert [row[1] for row in read[1:]] == ["-5", "-0.5", "x"]
 
 
 def test_json_lines_hold_lists_as_lists_and_missing_as_null():
     results, layout = shop_results()
 
-    rows = [json.loads(line) for line in export_bytes(build_frame(results, layout), "jsonl").splitlines()]
+    rows = [json.loads(line) for line in export_bytes((results, layout), "jsonl").splitlines()]
 
     assert rows[0]["outputs"] == ["artifacts/x.png"]
     assert rows[0]["seed"] == SEED
@@ -231,9 +233,9 @@ def test_parquet_keeps_seeds_texts_booleans_and_missing_values(tmp_path):
         {"seed": SEED, "maybe": None, "flag": True, "text": "", "mixed": 1},
         {"seed": 0, "maybe": SEED, "flag": False, "text": None, "mixed": "one"},
     ]
-    frame = build_frame([Result(i, {}, row, "d" * 64) for i, row in enumerate(params)], layout)
+    results = [Result(i, {}, row, "d" * 64) for i, row in enumerate(params)]
 
-    export.export(frame, tmp_path / "x.parquet")
+    export.export_batches(batch_results(results), layout, tmp_path / "x.parquet", "parquet")
     back = pd.read_parquet(tmp_path / "x.parquet")
 
     assert back["seed"].tolist() == [SEED, 0]
@@ -244,12 +246,52 @@ def test_parquet_keeps_seeds_texts_booleans_and_missing_values(tmp_path):
     assert back["mixed"].tolist() == ["1", '"one"']
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "dtype"),
+    [
+        (1, None, "Int64"),
+        (1, SEED, "uint64"),
+        (-1, SEED, "object"),
+        (None, 2.5, "float64"),
+        (1, 2.5, "object"),
+        (True, 1, "object"),
+        ("a", None, TEXT),
+        ("\u00fc", [1], TEXT),
+        (True, None, "boolean"),
+    ],
+)
+def test_column_whose_parts_differ_has_the_type_of_all(first, last, dtype):
+    values = [first] * 5000 + [last] * 5000
+    results, layout = make_rows(values)
+    known = [to_cell(value) for value in values]
+
+    frame = build_frame(results, layout)
+    read = pd.read_parquet(io.BytesIO(export_bytes((results, layout), "parquet")))
+
+    assert str(frame["x"].dtype) == dtype
+    assert [None if pd.isna(cell) else cell for cell in frame["x"].tolist()] == known
+    is_mixed = {type(value) for value in known} - {type(None)} in ({int, float}, {bool, int}) or -1 in known
+    as_text = [json.dumps(value) for value in known] if is_mixed else known
+    assert [None if pd.isna(cell) else cell for cell in read["x"].tolist()] == as_text
+
+
+@pytest.mark.parametrize(("trials", "cells"), [({0, 2}, ["1", "3"]), (set(), [])])
+def test_selection_does_not_change_the_type_of_a_parquet_column(tmp_path, trials, cells):
+    results, layout = make_rows([1, "one", 3])
+
+    count = export.export_batches(batch_results(results), layout, tmp_path / "x.parquet", "parquet", trials=trials)
+
+    read = pd.read_parquet(tmp_path / "x.parquet")["x"]
+    assert (count, read.tolist(), str(read.dtype)) == (len(cells), cells, TEXT)
+
+
 def test_markdown_has_one_escaped_line_per_row():
-    frame, _ = make_frame(["a|b\nc *d*", None])
+    rows = make_rows(["a|b\nc *d*", None])
 
-    lines = export_bytes(frame[["trial", "x"]], "markdown").decode("utf-8").splitlines()
+    lines = export_bytes(rows, "markdown").decode("utf-8").splitlines()
 
-    assert lines == ["| trial | x |", "| --- | --- |", r"| 0 | a\|b<br>c \*d\* |", "| 1 |  |"]
+    starts = ["| trial | x | digest |", "| --- | --- | --- |", r"| 0 | a\|b<br>c \*d\* | ddd", "| 1 |  | ddd"]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 
 
 @pytest.mark.parametrize(
@@ -275,10 +317,10 @@ def test_unknown_format_is_refused_with_the_list(name, format_name, message):
 
 
 def test_safe_is_refused_for_other_formats():
-    frame, _ = make_frame([1])
+    rows = make_rows([1])
 
     with pytest.raises(UsageError, match="only in csv and tsv, not in jsonl"):
-        export_bytes(frame, "jsonl", safe=True)
+        export_bytes(rows, "jsonl", safe=True)
 
 
 def test_failed_export_keeps_the_old_file(tmp_path):
@@ -290,7 +332,7 @@ def test_failed_export_keeps_the_old_file(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        export.write_csv(batch_results(fail_halfway()), Layout(), path)
+        export.export_batches(batch_results(fail_halfway()), Layout(), path)
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -316,11 +358,11 @@ columns = st.one_of(st.lists(cells, min_size=1), *[
 
 @given(columns)
 def test_every_csv_cell_survives_a_round_trip(values):
-    frame, _ = make_frame(values)
+    rows = make_rows(values)
 
     # The csv module cannot distinguish an empty from a missing field, so the test counts the quotes in the raw text.
-    text = export_bytes(frame[["x", "trial"]], "csv").decode("utf-8")
-    fields = [row[0] for row in csv.reader(io.StringIO(text, newline=""), strict=True)][1:]
+    text = export_bytes(rows, "csv").decode("utf-8")
+    fields = [row[1] for row in csv.reader(io.StringIO(text, newline=""), strict=True)][1:]
 
     assert len(fields) == len(values)
     for field, value in zip(fields, values, strict=True):
@@ -335,8 +377,8 @@ def test_every_csv_cell_survives_a_round_trip(values):
 
 @given(columns)
 def test_json_lines_keep_value_and_type(values):
-    frame, _ = make_frame([value for value in values if value not in (float("inf"), float("-inf"))] or [None])
-    read = [json.loads(line)["x"] for line in export_bytes(frame, "jsonl").splitlines()]
+    rows = make_rows([value for value in values if value not in (float("inf"), float("-inf"))] or [None])
+    read = [json.loads(line)["x"] for line in export_bytes(rows, "jsonl").splitlines()]
     sent = [value for value in values if value not in (float("inf"), float("-inf"))] or [None]
 
     assert [(type(value), value) for value in read] == [(type(value), value) for value in sent]
