@@ -23,6 +23,7 @@ from typing import Any, Self
 import httpx
 
 from sweeper.embedded import EmbeddedServer
+from tests.few_classes import pick_classes
 from tests.running.fault_proxy import FaultyProxy
 from tests.waiting import read_line
 
@@ -134,7 +135,7 @@ class Served:
         if REAL:
             return REAL.rstrip("/")
         if not self.processes:
-            self._embedded = EmbeddedServer(dialect=self.dialect, data=self.data, workers=self.workers)  # type: ignore[arg-type]
+            self._embedded = EmbeddedServer(self.dialect, data=self.data, workers=self.workers, nodes=pick_classes())  # type: ignore[arg-type]
             self._embedded.faults.retry_after = 0.0
             return self._embedded.start().url
         command = [sys.executable, "-m", "sweeper", "serve", "--dialect", self.dialect, "--data", str(self.data)]

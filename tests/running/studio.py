@@ -14,7 +14,7 @@ import httpx
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
+from tests.few_classes import pick_classes
 
 NAME = "mychar.safetensors"
 OLD, NEW = 1_700_000_000, 1_700_500_000
@@ -61,8 +61,7 @@ class Studio:
 
     def serve(self, name: str, **options: Any) -> EmbeddedServer:
         """Start a server with the first version of each file. It has few classes, which are soon read."""
-        known = list_known_classes()
-        classes = {name: known[name] for name in {node["class_type"] for node in GRAPH.values()}}
+        classes = pick_classes("LoraLoader")
         server = self._stack.enter_context(EmbeddedServer(**{"dialect": "comfyui", "nodes": classes, **options}))
         self.place(server, THIRD, time=OLD)
         self.place(server, make_file({"ss_epoch": "1"}), "loras/style.safetensors", time=OLD)

@@ -20,6 +20,7 @@ from sweeper.loading.targets_file import load_named_targets
 from sweeper.running.run_events import RunStarted
 from sweeper.running.stop_control import run_for_all
 from tests import ROOT
+from tests.few_classes import pick_classes
 
 SWEEP = """template: txt2img.json
 params: {steps: 1, width: 64, height: 64, prompt: a fox}
@@ -55,7 +56,9 @@ def use_file(write, monkeypatch):
 def farm():
     """Three servers, as the JSON of a list."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(embedded.EmbeddedServer(dialect="comfyui")) for _ in range(3)]
+        servers = [
+            stack.enter_context(embedded.EmbeddedServer(dialect="comfyui", nodes=pick_classes())) for _ in range(3)
+        ]
         yield json.dumps([server.url for server in servers])
 
 
@@ -220,7 +223,10 @@ def test_targets_are_checked_at_the_same_time(write):
     faults = [embedded.Faults(latency=0.25) for _ in range(8)]
     times = []
     with ExitStack() as stack:
-        servers = [stack.enter_context(embedded.EmbeddedServer(dialect="comfyui", faults=fault)) for fault in faults]
+        servers = [
+            stack.enter_context(embedded.EmbeddedServer(dialect="comfyui", faults=fault, nodes=pick_classes()))
+            for fault in faults
+        ]
         file = write(SWEEP + f"target: farm\ntargets: {{farm: {json.dumps([server.url for server in servers])}}}\n")
         began_at = time.monotonic()
 

@@ -13,6 +13,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, TemplateError
 from sweeper.images import decoding
+from tests.few_classes import pick_classes
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
@@ -53,7 +54,7 @@ def pixels(out, row=0):
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
 def test_white_areas_are_masked_and_the_picture_keeps_its_colours(sweep, tmp_path, dialect):
-    with EmbeddedServer(dialect=dialect) as server:
+    with EmbeddedServer(dialect=dialect, nodes=pick_classes()) as server:
         run = sweeper.run(sweep({"photo": "photo.png", "mask": "left.png"}), server.url, tmp_path / "out")
     assert run.succeeded == 1
     mask, picture = pixels(tmp_path / "out")
@@ -66,7 +67,7 @@ def test_a_mask_of_comfyuis_editor_uses_its_alpha_channel(sweep, tmp_path):
     painted = Image.new("RGBA", (16, 16), (255, 255, 255, 255))
     painted.putalpha(drawn().point(lambda value: 255 - value))
     painted.save(tmp_path / "editor.png")
-    with EmbeddedServer() as server:
+    with EmbeddedServer(nodes=pick_classes()) as server:
         sweeper.run(sweep({"photo": "photo.png", "mask": "editor.png"}), server.url, tmp_path / "out")
     mask, _ = pixels(tmp_path / "out")
     assert (mask[:, :8] == 255).all()
@@ -80,7 +81,7 @@ def test_pictures_and_masks_are_uploaded_once_and_each_pair_is_a_job(sweep, tmp_
     grid = {"photo": ["photo.png", "other.png"], "mask": ["left.png", "right.png"]}
     file = sweep({}, sweep={"grid": grid})
     assert len({trial.digest for trial in sweeper.plan(sweeper.load(file))}) == 4
-    with EmbeddedServer(dialect=dialect) as server:
+    with EmbeddedServer(dialect=dialect, nodes=pick_classes()) as server:
         run = sweeper.run(file, server.url, tmp_path / "out")
         uploads = [
             path.removeprefix("/api")
@@ -152,7 +153,7 @@ def test_a_truncated_mask_is_a_failed_row_and_nothing_is_submitted(sweep, tmp_pa
     Image.effect_noise((16, 16), 80).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])  # which its header does not tell
-    with EmbeddedServer() as server:
+    with EmbeddedServer(nodes=pick_classes()) as server:
         run = sweeper.run(sweep({"photo": "photo.png", "mask": "half.png"}), server.url, tmp_path / "out")
     assert (run.failed, run.submitted, server.seen.submits) == (1, 0, 0)
     assert "mask half.png: cannot be read as a picture: " in sweeper.results(tmp_path / "out")["error"].iloc[0]

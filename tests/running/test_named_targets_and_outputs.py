@@ -13,6 +13,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
 from sweeper.running.run_events import Notice
+from tests.few_classes import pick_classes
 from tests.running.conftest import NODES, make_node
 from tests.running.servers import DIALECTS
 
@@ -49,7 +50,7 @@ ASKED = [
 @pytest.mark.parametrize("asked", ASKED)
 def test_previews_are_downloaded_on_request(sweep, tmp_path, dialect, asked):
     run, options, files = asked
-    with EmbeddedServer(dialect=dialect) as server:
+    with EmbeddedServer(dialect=dialect, nodes=pick_classes()) as server:
         sweeper.run(sweep(params={"color": 7}, run=run), server.url, tmp_path / "out", **options)
     (paths,) = outputs(tmp_path / "out")
     assert len(paths) == files
@@ -61,7 +62,7 @@ UNSAVED = "node 3 (PreviewImage): it only shows its result, and no node of the w
 
 def test_a_workflow_that_saves_nothing_is_refused_before_submission(sweep, tmp_path):
     file = sweep({node: PREVIEW[node] for node in ("1", "3")}, params={"color": 7})
-    with EmbeddedServer() as server:
+    with EmbeddedServer(nodes=pick_classes()) as server:
         with pytest.raises(ExperimentError, match="or keep previews with `--keep-temp`") as failure:
             sweeper.run(file, server.url, tmp_path / "out")
         assert UNSAVED in str(failure.value)
@@ -88,7 +89,7 @@ def test_trials_that_left_no_file_are_counted_and_remade(sweep, tmp_path):
         found = sweeper.run(file, server.url, tmp_path / "out", progress=events.append, **options)
         return found, [event.message for event in events if isinstance(event, Notice)]
 
-    with EmbeddedServer() as server:
+    with EmbeddedServer(nodes=pick_classes()) as server:
         first, (after,) = run(check=False)
         assert (first.succeeded, outputs(tmp_path / "out")) == (1, [[]])
         assert after.startswith("1 trial succeeded but saved no file: add a node that saves")
@@ -105,7 +106,7 @@ def test_trials_that_left_no_file_are_counted_and_remade(sweep, tmp_path):
 
 def test_the_experiments_target_name_overrides_the_users(sweep, tmp_path):
     file = sweep(params={"color": 7}, target="studio", targets={"studio": "http://127.0.0.1:9"})
-    with EmbeddedServer() as server:
+    with EmbeddedServer(nodes=pick_classes()) as server:
         sweep(params={"color": 7}, target="studio", targets={"studio": {"url": server.url, "concurrency": 1}})
         run = sweeper.run(file, out=tmp_path / "out", named={"studio": "http://127.0.0.1:9"})
     assert run.succeeded == 1

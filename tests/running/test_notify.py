@@ -23,6 +23,7 @@ from sweeper.running import notify
 from sweeper.running.run_events import JobSubmitted, Notice
 from sweeper.running.stop_control import StopControl
 from tests import ROOT
+from tests.few_classes import pick_classes
 
 SECRET = "T000-B000-s3cr3tOfAWebhook"
 PROMPT = "a red fox that nobody else may see"
@@ -123,7 +124,7 @@ def test_end_of_a_run_is_posted_with_its_counts_and_nothing_private(write, inbox
 
 
 def test_cost_is_posted_with_its_currency(write, inbox):
-    with embedded.EmbeddedServer(dialect="cloud") as server:
+    with embedded.EmbeddedServer(dialect="cloud", nodes=pick_classes()) as server:
         target = {"url": server.url, "name": "priced", "price": {"per_job": "0.25 USD"}}
         sweeper.run(write(), target=target, notify=inbox.url)
     assert (inbox.message["cost"], inbox.message["currency"]) == (0.5, CURRENCY)
@@ -141,7 +142,7 @@ def test_empty_option_posts_nothing(write, inbox):
 
 def test_failed_trial_makes_the_status_failed(write, inbox):
     faults = embedded.Faults(fail_nodes={"KSampler"})
-    with embedded.EmbeddedServer(dialect="cloud", faults=faults) as server:
+    with embedded.EmbeddedServer(dialect="cloud", faults=faults, nodes=pick_classes()) as server:
         sweeper.run(write(), target=server.url, notify=inbox.url, retries=0)
     assert (inbox.message["status"], inbox.message["failed"]) == ("failed", 2)
 
@@ -158,7 +159,7 @@ def test_interrupted_run_is_posted_as_stopped(write, inbox):
 
 
 def test_budget_that_ends_a_run_is_posted_as_its_reason(write, inbox):
-    with embedded.EmbeddedServer(dialect="cloud") as server:
+    with embedded.EmbeddedServer(dialect="cloud", nodes=pick_classes()) as server:
         target = {"url": server.url, "name": "priced", "price": {"per_job": "0.25 USD"}}
         sweeper.run(write(), target=target, notify=inbox.url, budget="0.30 USD")
     assert (inbox.message["status"], inbox.message["reason"]) == ("stopped", "budget")

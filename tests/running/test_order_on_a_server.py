@@ -12,6 +12,7 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from tests import ROOT
+from tests.few_classes import pick_classes
 from tests.running.servers import REAL
 
 TEMPLATE = ROOT / "templates" / "txt2img.json"
@@ -39,7 +40,7 @@ def one_at_a_time(server):
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(AXES)), ids=" > ".join)
 def test_any_written_order_loads_three_models_and_encodes_nine_texts(tmp_path, axes):
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         run = sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
         counts = server.seen.nodes
     assert run.succeeded == 18
@@ -51,10 +52,10 @@ def test_the_predicted_node_runs_are_what_the_server_counts(tmp_path):
     axes = ("seed", "prompt", "checkpoint")
     declared = experiment(tmp_path, axes, order="written")
     order = sweeper.plan(experiment(tmp_path, axes)).order
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         sweeper.run(declared, one_at_a_time(server), tmp_path / "written")
         written = sum(server.seen.nodes.values())
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "auto")
         auto = sum(server.seen.nodes.values())
     assert (order.executions, order.written) == (auto, written)
@@ -63,7 +64,7 @@ def test_the_predicted_node_runs_are_what_the_server_counts(tmp_path):
 
 def test_a_server_without_a_cache_gets_the_written_order(tmp_path):
     axes = ("seed", "prompt", "checkpoint")
-    with EmbeddedServer(dialect="comfyui", cache="none") as server:
+    with EmbeddedServer(dialect="comfyui", cache="none", nodes=pick_classes()) as server:
         sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
         assert server.seen.nodes["CheckpointLoaderSimple"] == 18
         first = [job["prompt"][2]["6"]["inputs"]["text"] for job in history(server)][:3]
@@ -81,7 +82,7 @@ def test_the_plan_is_ordered_for_the_servers_cache(tmp_path, capsys):
     experiment(tmp_path, axes)
     ran = {}
     for cache, detected in CACHES.items():
-        with EmbeddedServer(dialect="comfyui", cache=cache) as server:
+        with EmbeddedServer(dialect="comfyui", cache=cache, nodes=pick_classes()) as server:
             command = [
                 "plan",
                 str(tmp_path / "e.yaml"),

@@ -14,6 +14,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.server_cache import NO_CACHE
 from sweeper.running.work_queue import ShardedQueue, WorkItem, find_cut
+from tests.few_classes import pick_classes
 from tests.running.test_order_on_a_server import TEMPLATE, experiment
 
 AXES = ("seed", "prompt", "checkpoint")
@@ -69,7 +70,10 @@ def test_a_shard_ends_before_the_most_expensive_change_near_its_size():
 
 
 def test_two_targets_load_each_model_about_once(tmp_path):
-    with EmbeddedServer(dialect="comfyui") as one, EmbeddedServer(dialect="comfyui") as two:
+    with (
+        EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as one,
+        EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as two,
+    ):
         one.faults.node_seconds = two.faults.node_seconds = 0.005
         run = sweeper.run(experiment(tmp_path, AXES), [one.url, two.url], tmp_path / "out")
         loads = [server.seen.nodes["CheckpointLoaderSimple"] for server in (one, two)]
@@ -86,7 +90,10 @@ def test_a_fast_target_takes_the_tail_of_a_slow_ones_shard(tmp_path):
     file.write_text(
         json.dumps({"template": str(TEMPLATE), "params": {"steps": 1, "width": 64, "height": 64}, "sweep": sweep})
     )
-    with EmbeddedServer(dialect="comfyui") as slow, EmbeddedServer(dialect="comfyui") as fast:
+    with (
+        EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as slow,
+        EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as fast,
+    ):
         slow.faults.node_seconds = 0.1
         run = sweeper.run(file, [slow.url, fast.url], tmp_path / "out")
         done = [sum(server.seen.executions.values()) for server in (slow, fast)]

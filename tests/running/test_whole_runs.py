@@ -20,6 +20,7 @@ from sweeper.running.run_events import JobProgress, JobQueued, JobSubmitted, Not
 from sweeper.store import Store
 from sweeper.store.live_folder import LiveFolder
 from sweeper.store.server_facts import BESIDES_NODES
+from tests.few_classes import pick_classes
 from tests.running.conftest import NODES
 from tests.waiting import wait_until
 
@@ -297,7 +298,7 @@ def test_options_out_of_range_are_refused_before_anything_is_created(target, exp
 
 def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp_path):
     ladder = sweeper.load(EXPERIMENTS / "denoise-ladder.yaml")
-    with EmbeddedServer(dialect=dialect) as server:
+    with EmbeddedServer(dialect=dialect, nodes=pick_classes()) as server:
         run = sweeper.run(ladder, {"url": server.url, "dialect": dialect}, tmp_path / "out", limit=3)
         assert (run.succeeded, run.failed) == (3, 0)
         assert len(server.seen.uploads) == 1
@@ -305,7 +306,7 @@ def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp
         run = sweeper.run(ladder, {"url": server.url, "dialect": dialect}, tmp_path / "out", limit=1)
         assert (run.succeeded, run.submitted, len(server.seen.uploads)) == (4, 1, 1)
         name = server.url
-    with EmbeddedServer(dialect=dialect) as empty:
+    with EmbeddedServer(dialect=dialect, nodes=pick_classes()) as empty:
         run = sweeper.run(ladder, {"name": name, "url": empty.url, "dialect": dialect}, tmp_path / "out", limit=2)
         assert (run.failed, run.submitted) == (0, 2)
         assert len(empty.seen.uploads) == 1
