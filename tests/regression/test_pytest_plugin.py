@@ -9,6 +9,7 @@ import pytest
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
+from tests.few_classes import pick_classes
 from tests.regression.plugin_runs import ROOT, run_pytest, start_pytest
 
 
@@ -120,7 +121,7 @@ def test_a_job_that_fails(sweeper_client):
 def test_client_runs_workflows_on_the_embedded_server_or_a_target(shop):
     (shop.folder / "test_mine.py").write_text(CLIENT.replace("TARGET", "None"))
     assert "3 passed" in run_pytest(shop.folder, "test_mine.py", "--sweeper-accept-new").stdout
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         (shop.folder / "test_mine.py").write_text(CLIENT.replace("TARGET", repr(server.url)))
         outcome = run_pytest(shop.folder, "test_mine.py", "--sweeper-target", server.url)
         assert "3 passed" in outcome.stdout, outcome.stdout

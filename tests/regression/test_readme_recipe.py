@@ -17,6 +17,7 @@ from sweeper.images.measures import take_worse
 from sweeper.regression.match_files import MEASURE_NAMES, parse_checks, parse_threshold
 from sweeper.schemas import find_schema_problems, load_schema
 from tests import ROOT
+from tests.few_classes import pick_classes
 from tests.regression.plugin_runs import run_pytest
 
 SECTION = (ROOT / "sweeper/regression/README.md").read_text("utf-8")
@@ -79,7 +80,7 @@ def test_tolerances_in_the_table_pass_on_a_noisy_server(tmp_path):
     assert len(tolerances) == 7
     worst: dict[str, float] = {}
     experiment = sweeper.load(ROOT / "experiments/quickstart.yaml", overrides={"steps": [2, 6], "seed": 1})
-    with EmbeddedServer(faults=Faults(scenario=Scenario(noise=0.5))) as server:
+    with EmbeddedServer(faults=Faults(scenario=Scenario(noise=0.5)), nodes=pick_classes()) as server:
         pictures = []
         for out in (tmp_path / "one", tmp_path / "two"):
             assert sweeper.run(experiment, server.url, out).succeeded == 4
@@ -95,7 +96,9 @@ def test_tolerances_in_the_table_pass_on_a_noisy_server(tmp_path):
 
 
 def test_calibrated_checks_pass_on_a_noisy_server_and_fail_on_a_change(shop, command):
-    with EmbeddedServer(workers=2, faults=Faults(scenario=Scenario.from_mapping({"noise": 0.5}))) as server:
+    with EmbeddedServer(
+        workers=2, faults=Faults(scenario=Scenario.from_mapping({"noise": 0.5})), nodes=pick_classes()
+    ) as server:
         target = ("--target", server.url)
         calibrated = command("calibrate", shop.file, "--repeats", "3", "--json", *target)
         checks = json.loads(calibrated.out)["checks"]
