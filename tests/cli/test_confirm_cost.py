@@ -10,13 +10,14 @@ import pytest
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.store import Store
 from tests.cli.terminal import answer
+from tests.few_classes import pick_classes
 
 QUESTION = "Submit 4 jobs to box for 8.00 USD"
 
 
 @pytest.fixture(scope="module")
 def server():
-    with EmbeddedServer(dialect="comfyui") as running:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as running:
         yield running
 
 
@@ -131,7 +132,7 @@ def test_forecast_after_ten_jobs_is_near_what_the_server_charges(sweeper, write,
     monkeypatch.setenv("PARTNER_KEY", "secret")
     rates = {"prices": {"KSampler": "0.03 USD"}, "price_per_second": "0.02 USD", "job_seconds": [0.2, 0.4]}
     faults = Faults(scenario=Scenario.from_mapping({"tier": "pro", "seed": 5, **rates}))
-    with EmbeddedServer(faults=faults) as shop:
+    with EmbeddedServer(faults=faults, nodes=pick_classes()) as shop:
         price = {"per_second": "0.02 USD"}
         target = {"name": "shop", "url": shop.url, "partner_key_env": "PARTNER_KEY", "price": price}
         file = write(json.dumps({"template": "t.json", "target": target, "sweep": {"grid": {"seed": {"seeds": 20}}}}))

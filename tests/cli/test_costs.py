@@ -13,6 +13,7 @@ from sweeper.model.money import Amount
 from sweeper.store import Store, records
 from sweeper.store.records import JobEnd, JobRecord, TableLayout
 from sweeper.tables import dataframe
+from tests.few_classes import pick_classes
 
 DAY = 86_400.0
 EVENING = 1_700_000_000.0  # 2023-11-14T22:13:20 in UTC
@@ -211,7 +212,7 @@ def test_run_ends_with_what_it_and_its_folder_cost(sweeper, write):
 
 
 def test_run_on_a_target_with_a_price_ends_with_its_cost_and_budget(sweeper, write):
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         experiment = write(
             "template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a fox, steps: 1, cfg: 1}\n"
             f"target: {{url: '{server.url}', price: {{per_job: 0.25 USD}}}}\nrun: {{budget: 2 USD}}\n"

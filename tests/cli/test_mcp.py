@@ -14,6 +14,7 @@ from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
 from tests.cli.assistant_client import EXPERIMENT, call, make_root, refuse, talk, wait_for_end
+from tests.few_classes import pick_classes
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -149,7 +150,7 @@ def test_runs_cost_no_more_than_the_budget_together(root: Path) -> None:
         await call(client, "start_run", experiment="tiny.yaml", target="box")
         assert (await wait_for_end(client))["summary"]["succeeded"] == 3
 
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         (root.parent / "targets.yaml").write_text(
             json.dumps({"box": {"url": server.url, "price": {"per_job": "1 USD"}}})
         )

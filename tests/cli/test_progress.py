@@ -18,6 +18,7 @@ from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.running import run_events as events
 from sweeper.running.run_events import RunCounts
+from tests.few_classes import pick_classes
 
 
 class Terminal(io.StringIO):
@@ -216,7 +217,7 @@ def test_two_runs_share_one_bar_and_count_from_zero(monkeypatch):
     assert "0 done, 0 failed, 0 under way, 3 queued" in last
     assert "2/4" not in last
     for thread in set(threading.enumerate()) - threads:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()  # no bar keeps drawing
 
 
@@ -232,7 +233,7 @@ def test_no_color_is_obeyed(monkeypatch):
 
 def test_line_says_that_the_run_waits_for_a_dead_target(capsys, write):
     """The server stops in the middle of the run, and nothing else can go on."""
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         server.faults.stall_nodes = {"KSampler"}
         url, seen = server.url, []
         with ProgressDisplay() as watch:

@@ -10,6 +10,7 @@ import pytest
 
 import sweeper as library
 from sweeper.embedded import EmbeddedServer
+from tests.few_classes import pick_classes
 
 GRID = "template: t.json\nsweep: {grid: {seed: [1, 2, 3]}}\nparams: {steps: 1}\nmetrics: [brightness]\n"
 FOLDER = Path("results/shop")
@@ -17,7 +18,7 @@ FOLDER = Path("results/shop")
 
 @pytest.fixture(scope="module")
 def server():
-    with EmbeddedServer(dialect="cloud") as server:
+    with EmbeddedServer(dialect="cloud", nodes=pick_classes()) as server:
         yield server
 
 

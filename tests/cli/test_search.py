@@ -15,6 +15,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
 from tests.cli.terminal import answer
 from tests.experiment_files import make_search_writer
+from tests.few_classes import pick_classes
 
 INSTALL = f"{sys.executable} -m pip install"
 SEARCH = {
@@ -238,7 +239,7 @@ def test_search_that_cannot_be_rehearsed_is_refused(sweeper, write_search, serve
 
 @pytest.fixture(scope="module")
 def server():
-    with EmbeddedServer(dialect="comfyui") as running:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
 from tests.cli.terminal import answer
 from tests.experiment_files import make_search_writer
+from tests.few_classes import pick_classes
 
 SEARCH = {
     "maximize": "brightness",
@@ -29,7 +30,7 @@ def write_search(write):
 
 @pytest.fixture(scope="module")
 def server():
-    with EmbeddedServer(dialect="comfyui") as running:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as running:
         yield running
 
 

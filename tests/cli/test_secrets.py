@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.embedded import EmbeddedServer
+from tests.few_classes import pick_classes
 
 KEY = "sk-live-0123456789-SECRET"
 
@@ -94,7 +95,7 @@ def test_key_command_in_an_experiment_is_never_run(sweeper, write):
 def test_key_from_a_command_works_and_is_in_no_file(sweeper, write, tmp_path, monkeypatch):
     plain = write("template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a}\n")
     keyring = [sys.executable, "-c", f"print('{KEY}'); print('a second line')"]
-    with EmbeddedServer(api_key=KEY) as server:
+    with EmbeddedServer(api_key=KEY, nodes=pick_classes()) as server:
         (tmp_path / "targets.yaml").write_text(json.dumps({"mine": {"url": server.url, "api_key_command": keyring}}))
         monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
         outcome = sweeper("run", plain, "-t", "mine")
