@@ -15,7 +15,7 @@ from tests.running.invariants import broken_promises
 from tests.running.servers import DIALECTS, Served
 
 MANY = int(os.environ.get("SWEEPER_SCHEDULES", "0").rpartition(":")[2]) >= 100
-SOME = 6
+SOME = 4
 TRIALS = 2
 
 pytestmark = pytest.mark.timeout(3600 if MANY else 120)  # all steps on a real server take half an hour
