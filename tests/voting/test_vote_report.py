@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +72,9 @@ ATTACK = """async ([origin, vote]) => {
 
 
 @contextmanager
-def vote_command(folder: Path, *options: str) -> Iterator[str]:
+def vote_command(python: str, folder: Path, *options: str) -> Iterator[str]:
     """Serve the page as a user does. Gives its address, at a loopback name."""
-    command = [sys.executable, "-m", "sweeper", "vote", str(folder), *options]
+    command = [python, "-m", "sweeper", "vote", str(folder), *options]
     environment = {
         **os.environ,
         "SWEEPER_VOTE_TOKEN": "sesame-sesame-sesame-1",
@@ -130,12 +129,12 @@ def finish(page, url: str, voter: str) -> str:
 
 
 @pytest.mark.parametrize("options", [(), ("--host", "0.0.0.0")], ids=["loopback", "token"])
-def test_a_strangers_page_in_the_report_cannot_vote(tmp_path, browser, options):
+def test_a_strangers_page_in_the_report_cannot_vote(tmp_path, browser, python, options):
     folder = make_folder(tmp_path / "results")
     name = add_page(folder)
     attacker = ServerThread([(listener := bind("127.0.0.1", 0), HTMLResponse("<body>"))], {}, lambda _loop: None)
     attacker.start()
-    with vote_command(folder, *options) as url, browser.new_context(bypass_csp=True) as context:
+    with vote_command(python, folder, *options) as url, browser.new_context(bypass_csp=True) as context:
         page = context.new_page()
         report = finish(page, url, "ana")
         assert "sesame" not in report
@@ -167,9 +166,9 @@ def test_a_strangers_page_in_the_report_cannot_vote(tmp_path, browser, options):
     attacker.stop()
 
 
-def test_tokens_of_the_vote_page_and_of_its_report_do_not_cross(tmp_path, browser):
+def test_tokens_of_the_vote_page_and_of_its_report_do_not_cross(tmp_path, browser, python):
     folder = make_folder(tmp_path / "results")
-    with vote_command(folder, "--host", "0.0.0.0") as url, browser.new_context() as context:
+    with vote_command(python, folder, "--host", "0.0.0.0") as url, browser.new_context() as context:
         report = urlsplit(finish(context.new_page(), url, "ana"))
         vote = urlsplit(url)
         own, other = "sesame-sesame-sesame-1", report.fragment.removeprefix("token=")
@@ -183,9 +182,9 @@ def test_tokens_of_the_vote_page_and_of_its_report_do_not_cross(tmp_path, browse
         assert httpx.get(f"http://{report.netloc}/data.json", cookies=sent).status_code == 401
 
 
-def test_hidden_ranking_serves_no_report(tmp_path, browser):
+def test_hidden_ranking_serves_no_report(tmp_path, browser, python):
     folder = make_folder(tmp_path / "results")
-    with vote_command(folder, "--hide-ranking", "--as", "ana") as url, httpx.Client(base_url=url) as client:
+    with vote_command(python, folder, "--hide-ranking", "--as", "ana") as url, httpx.Client(base_url=url) as client:
         client.post("/next", json={})
         assert client.post("/ranking", json={}).status_code == 404
         assert not (folder / "report").exists()
