@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import httpx
@@ -92,9 +94,11 @@ class Page:
 
 
 @pytest.fixture
-def open_page():
-    """A function that serves an experiment, or nothing, and returns its page."""
+def open_page(python, monkeypatch):
+    """A function that serves an experiment, or nothing, and returns its page. Its runs are forked."""
     servers, pages = [], []
+    started_by = SimpleNamespace(executable=python, platform=sys.platform)
+    monkeypatch.setattr("sweeper.editing.run_process.sys", started_by)
 
     def make(file=None, **options):
         server = OpenServer(file, **options)
