@@ -21,7 +21,7 @@ import certifi
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.cli.forked_commands import python
+from tests.cli.forked_commands import python, share_forks
 
 __all__ = ["python"]  # a fixture
 
@@ -112,6 +112,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             return order.get(name, order.get(f"{name.partition('/')[0]}/", len(order)))
 
         items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Iterator[object]:
+    """Start one process that forks commands for all processes of pytest, because it takes a second."""
+    is_parallel = getattr(config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
+    with share_forks() if is_parallel and hasattr(os, "pidfd_open") else contextlib.nullcontext():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

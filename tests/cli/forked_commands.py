@@ -16,9 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from ast import literal_eval
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -26,8 +27,9 @@ from unittest import mock
 import pytest
 
 from tests import ROOT
-from tests.waiting import read_line
+from tests.waiting import wait_until
 
+_SHARED = "TESTS_FORKS"  # the variable with the address of a process that other processes of pytest share
 _PROGRAM = """#!{python} -IS
 import os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -60,17 +62,33 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield sys.executable
         return
     folder: Path = tmp_path_factory.mktemp("forks")
-    address, program = folder / "address", folder / "program"
-    program.write_text(_PROGRAM.format(python=sys.executable, address=str(address)))
-    program.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, str(address)],
-        env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert read_line(process.stdout) == "ready\n"
+    with ExitStack() as stack:
+        address = os.environ.get(_SHARED) or str(stack.enter_context(serve_forks(folder)))
+        program = folder / "program"
+        program.write_text(_PROGRAM.format(python=sys.executable, address=address))
+        program.chmod(0o755)
+        wait_until(Path(address).exists)
         yield str(program)
+
+
+@contextmanager
+def serve_forks(folder: Path) -> Iterator[Path]:
+    """Start the process that forks. Gives the address at which it will listen."""
+    address = folder / "address"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-m", __name__, str(address)]
+    with subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.PIPE) as process:
+        yield address
         process.communicate(timeout=60)
+
+
+@contextmanager
+def share_forks() -> Iterator[None]:
+    """Serve all processes of pytest that are started meanwhile."""
+    with tempfile.TemporaryDirectory() as folder, serve_forks(Path(folder)) as address:
+        os.environ[_SHARED] = str(address)
+        yield
+        del os.environ[_SHARED]
 
 
 @pytest.fixture
@@ -87,10 +105,9 @@ def main() -> None:
     with suppress(ImportError):
         importlib.import_module("uvloop")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-        listening.bind(sys.argv[1])
+        listening.bind(f"{sys.argv[1]}.new")
         listening.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
+        Path(f"{sys.argv[1]}.new").rename(sys.argv[1])
         while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
             with listening.accept()[0] as connection:
                 pid = os.fork()
