@@ -41,7 +41,7 @@ def try_all(space, count, rounds):
     return tried
 
 
-@settings(max_examples=25, phases=PHASES)
+@settings(max_examples=15, phases=PHASES)
 @given(st.data(), st.sampled_from(METHODS), st.sampled_from(AIMS), st.integers(1, 7))
 def test_proposals_are_new_allowed_and_repeatable(data, method, aim, count):
     space = data.draw(searches(method=method, seed=data.draw(st.integers(0, 9)), **aim))
