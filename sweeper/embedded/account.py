@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweeper.embedded.faults import Faults, compute_price
-from sweeper.embedded.jobs import ENDED, ServerJob
+from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.model.money import COMFY_CREDITS_PER_USD, to_usd
 
@@ -82,7 +82,7 @@ class Account:
 
     def get_reported_credits(self, job: ServerJob) -> float | None:
         """The charge of a job in credits, as the server tells it to clients; None as long as it tells nothing."""
-        if not self._faults.scenario.tells_charges or job.state not in ENDED:
+        if not self._faults.scenario.tells_charges or not job.has_ended:
             return None
         return round(sum(job.charges.values()) * COMFY_CREDITS_PER_USD, 4)
 

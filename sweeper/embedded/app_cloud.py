@@ -34,21 +34,8 @@ from sweeper.embedded.http_helpers import (
     read_integer,
     read_object,
     refuse,
-    refuse_as,
 )
-from sweeper.embedded.jobs import (
-    ENDED,
-    ERROR,
-    LIMITED,
-    LOST,
-    STATUS_WORDS,
-    ServerJob,
-    describe_end,
-    describe_workflow,
-    get_status_word,
-    make_row,
-    select_jobs,
-)
+from sweeper.embedded.jobs import ERROR, LIMITED, LOST, STATUS_WORDS, ServerJob, select_jobs
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.service import Service
 from sweeper.embedded.validation import is_canonical_id
@@ -143,12 +130,12 @@ class CloudRoutes(CommonRoutes):
         self.drop_if("drop_status_times")
         job = self.find_job(request)
         reason = None
-        if get_status_word(job) == "pending":  # the account's own running jobs hold it back, or no machine is free
+        if job.status == "pending":  # the account's own running jobs hold it back, or no machine is free
             reason = "concurrency_limit" if self.queue.get_state(job) == LIMITED else "capacity"
         position = self.queue.get_position(job) if reason == "concurrency_limit" else None
-        detail = {**_make_row(job), "update_time": job.changed or job.created, "workflow": describe_workflow(job)}
-        if job.state in ENDED:
-            detail |= describe_end(job) | {"execution_meta": job.meta}
+        detail = {**_make_row(job), "update_time": job.changed or job.created, "workflow": job.workflow}
+        if job.has_ended:
+            detail |= job.describe_end() | {"execution_meta": job.meta}
         status = self.faults.pop_odd_state() or detail["status"]
         credit_count = self.service.account.get_reported_credits(job)
         if credit_count is not None:
@@ -187,7 +174,7 @@ class CloudRoutes(CommonRoutes):
         if not all(is_canonical_id(prompt_id) for prompt_id in ids):
             raise refuse("'job_ids' must be UUIDs.")
         if any(self.queue.find(prompt_id) is None for prompt_id in ids):
-            raise refuse_as(404, "not_found", "A job was not found; none was cancelled.")
+            raise refuse("A job was not found; none was cancelled.", 404, "not_found")
         return json_response({"cancelled": [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]})
 
     async def get_queue(self, _: Request) -> Response:
@@ -217,7 +204,7 @@ class CloudRoutes(CommonRoutes):
         prompt_id = data.get("prompt_id") if isinstance(data, dict) else None
         if isinstance(prompt_id, str) and prompt_id:
             if self.queue.find(prompt_id) is None:
-                raise refuse_as(404, "not_found", "Job not found")
+                raise refuse("Job not found", 404, "not_found")
             self.service.cancel(prompt_id)
         else:
             running, waiting = self.queue.snapshot()
@@ -287,9 +274,9 @@ def _make_row(job: ServerJob) -> dict[str, Any]:
         names = ("node_id", "node_type", "exception_message", "exception_type", "traceback", "current_inputs")
         error = {name: job.error[name] for name in names}
     else:
-        return make_row(job)
+        return job.make_row()
     error |= {"current_inputs": error.get("current_inputs") or {}, "current_outputs": {}}
-    return make_row(job) | {"execution_error": error}
+    return job.make_row() | {"execution_error": error}
 
 
 def _queue_item(job: ServerJob, position: int) -> list[Any]:

@@ -33,9 +33,9 @@ from sweeper.embedded.http_helpers import (
     json_response,
     read_integer,
     read_object,
-    refuse_as,
+    refuse,
 )
-from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, get_status_word
+from sweeper.embedded.jobs import CANCEL_REQUESTED, LOST, ServerJob
 from sweeper.embedded.media_routes import AssetRoutes, UrlSigner
 from sweeper.embedded.service import Service
 
@@ -90,9 +90,9 @@ class V2Routes(CommonRoutes):
         self.seen.count(submits=1)
         size = request.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_JOB_BYTES:
-            raise refuse_as(413, "payload_too_large", f"A job has at most {MAX_JOB_BYTES} bytes.")
+            raise refuse(f"A job has at most {MAX_JOB_BYTES} bytes.", 413, "payload_too_large")
         if self.faults.stopped:
-            raise refuse_as(422, "deployment_stopped", "The deployment is stopped.")
+            raise refuse("The deployment is stopped.", 422, "deployment_stopped")
         data = await read_object(request)
         workflow = data.get("workflow")
         _check_workflow(data, workflow)
@@ -102,9 +102,9 @@ class V2Routes(CommonRoutes):
         if key is None:
             return self._submit(submitted, fields)
         if not 0 < len(key) <= _MAX_KEY_LENGTH:
-            raise refuse_as(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
+            raise refuse(f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.", 422, "invalid_request")
         if key in self._used_keys and not self.faults.forget_keys:
-            raise refuse_as(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
+            raise refuse("This Idempotency-Key was used before.", 422, "idempotency_key_reuse")
         self._used_keys.add(key)
         accepted = self.seen.accepted
         try:
@@ -127,9 +127,9 @@ class V2Routes(CommonRoutes):
         if value is None:
             return {}
         if not self.is_deployment:
-            raise refuse_as(422, "metadata_not_supported", "Comfy Cloud keeps no labels.")
+            raise refuse("Comfy Cloud keeps no labels.", 422, "metadata_not_supported")
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-            raise refuse_as(422, "metadata_invalid", "'metadata' must be an object of texts.")
+            raise refuse("'metadata' must be an object of texts.", 422, "metadata_invalid")
         labels: dict[str, str] = value
         return labels
 
@@ -139,7 +139,7 @@ class V2Routes(CommonRoutes):
             info = value.get("info")
             asset = self._assets.find(str(info.get("id"))) if isinstance(info, dict) else None
             if asset is None:
-                raise refuse_as(422, "missing_asset", f"There is no such asset: {info!r}")
+                raise refuse(f"There is no such asset: {info!r}", 422, "missing_asset")
             kind, subfolder, name = asset[0]
             return "/".join(filter(None, (subfolder, name))) + ("" if kind == "input" else f" [{kind}]")
         if isinstance(value, dict):
@@ -165,7 +165,7 @@ class V2Routes(CommonRoutes):
     async def list_jobs(self, request: Request) -> Response:
         """GET /api/v2/jobs: the newest jobs first, by pages; `metadata[KEY]=VALUE` selects by labels."""
         if not self.is_deployment:
-            raise refuse_as(501, "not_implemented", "Comfy Cloud lists no jobs in API v2.")
+            raise refuse("Comfy Cloud lists no jobs in API v2.", 501, "not_implemented")
         limit = min(read_integer(request, "limit", PAGE_SIZE, minimum=1) or PAGE_SIZE, MAX_PAGE_SIZE)
         query = request.query_params.multi_items()
         wanted = {(match[1], text) for name, text in query if (match := _FILTER.fullmatch(name))}
@@ -174,7 +174,7 @@ class V2Routes(CommonRoutes):
         if cursor:
             start = next((index for index, job in enumerate(jobs, 1) if job.id == cursor), None)
             if start is None:
-                raise refuse_as(422, "invalid_cursor", "This server did not issue the cursor.")
+                raise refuse("This server did not issue the cursor.", 422, "invalid_cursor")
             jobs = jobs[start:]
         page: dict[str, Any] = {"jobs": [self._row_json(job) for job in jobs[:limit]]}
         return json_response({**page, "next_cursor": jobs[limit - 1].id} if len(jobs) > limit else page)
@@ -211,7 +211,7 @@ class V2Routes(CommonRoutes):
         }
 
     def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
-        for location, file in job.output_files if job.state in ENDED else ():
+        for location, file in job.output_files if job.has_ended else ():
             with suppress(OSError):  # the file is gone
                 asset = self._assets.describe(location, job.id)
                 family = asset["content_type"].partition("/")[0]
@@ -246,12 +246,12 @@ class V2Routes(CommonRoutes):
         connection = self.service.hub.attach(uuid4().hex, None)
         connection.wants_metadata = True
         try:
-            has_ended = job.state in ENDED
+            has_ended = job.has_ended
             yield self._format_status(job)
             if self.faults.take("drop_events_times"):
                 await asyncio.sleep(_DROP_DELAY)
                 return
-            while job.state not in ENDED or self.faults.mute_events or not await _is_drained(connection):
+            while not job.has_ended or self.faults.mute_events or not await _is_drained(connection):
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         message = await connection.queue.get()
@@ -276,20 +276,20 @@ class V2Routes(CommonRoutes):
 
 
 def _get_status(job: ServerJob) -> str:
-    return _STATUS_BY_STATE.get(job.state) or _STATUS_BY_WORD[get_status_word(job)]
+    return _STATUS_BY_STATE.get(job.state) or _STATUS_BY_WORD[job.status]
 
 
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
     unknown = sorted(set(data) - _FIELDS)
     if unknown:
-        raise refuse_as(422, "invalid_workflow", f"Unknown fields: {', '.join(unknown)}.")
+        raise refuse(f"Unknown fields: {', '.join(unknown)}.", 422, "invalid_workflow")
     extra = data.get("extra_data")
     if extra is not None and not (isinstance(extra, dict) and set(extra) == {"api_key_comfy_org"}):
-        raise refuse_as(422, "invalid_request", "'extra_data' holds only 'api_key_comfy_org'.")
+        raise refuse("'extra_data' holds only 'api_key_comfy_org'.", 422, "invalid_request")
     if not isinstance(workflow, dict):
-        raise refuse_as(422, "invalid_workflow", "'workflow' must be an API-format graph.")
+        raise refuse("'workflow' must be an API-format graph.", 422, "invalid_workflow")
     if isinstance(workflow.get("nodes"), list):
-        raise refuse_as(422, "workflow_format_ui", "This workflow is in UI format; export it in API format.")
+        raise refuse("This workflow is in UI format; export it in API format.", 422, "workflow_format_ui")
 
 
 def _summarise_errors(body: dict[str, Any]) -> str:

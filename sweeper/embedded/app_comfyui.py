@@ -36,18 +36,8 @@ from sweeper.embedded.http_helpers import (
     read_json,
     read_object,
     refuse,
-    refuse_as,
 )
-from sweeper.embedded.jobs import (
-    ENDED,
-    STATUS_WORDS,
-    ServerJob,
-    describe_end,
-    describe_workflow,
-    make_row,
-    now_ms,
-    select_jobs,
-)
+from sweeper.embedded.jobs import STATUS_WORDS, ServerJob, now_ms, select_jobs
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.service import Service
 from sweeper.embedded.stand_ins.class_descriptions import list_model_files, make_object_info
@@ -73,7 +63,7 @@ class CommonRoutes:
         """The job that the path names. Raises RequestRefusedError with 404."""
         job = self.queue.find(request.path_params["job_id"])
         if job is None:
-            raise refuse_as(404, "not_found", "Job not found")
+            raise refuse("Job not found", 404, "not_found")
         return job
 
     def drop_if(self, fault: str) -> None:
@@ -365,7 +355,7 @@ class ComfyRoutes(CommonRoutes):
         job = self.queue.find_ended(prompt_id) or self.queue.find(prompt_id)
         if job is None:
             raise _refuse_locally("Job not found", status=404)
-        more = describe_end(job) | {"workflow": describe_workflow(job)} if job.state in ENDED else {}
+        more = job.describe_end() | {"workflow": job.workflow} if job.has_ended else {}
         return json_response(_make_row(job) | more)
 
     async def cancel_job(self, request: Request) -> Response:
@@ -417,7 +407,7 @@ def _queue_item(job: ServerJob) -> list[Any]:
 
 
 def _history_entry(job: ServerJob) -> dict[str, Any]:
-    end = describe_end(job)
+    end = job.describe_end()
     outputs, status = end["outputs"], end["execution_status"]
     return {"prompt": _queue_item(job), "outputs": outputs, "status": status, "meta": job.meta}
 
@@ -425,7 +415,7 @@ def _history_entry(job: ServerJob) -> dict[str, Any]:
 def _make_row(job: ServerJob) -> dict[str, Any]:
     error = {} if job.error is None else {"execution_error": job.error}
     counts = {"outputs_count": 0, "previewable_outputs_count": 0}
-    return counts | make_row(job) | {"priority": job.number} | error
+    return counts | job.make_row() | {"priority": job.number} | error
 
 
 def _refuse_locally(message: str, status: int = 400, **more: Any) -> RequestRefusedError:

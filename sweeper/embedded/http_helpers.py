@@ -91,16 +91,11 @@ async def read_json(request: Request) -> Any:
         raise refuse(f"Invalid JSON: {problem}") from problem
 
 
-def refuse(message: str) -> RequestRefusedError:
-    """Make a refusal with 400 in the form of both dialects: ComfyUI's `error`, and Cloud's `code` and `message`."""
-    kind = "invalid_request"
-    error = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    body = {"error": error, "node_errors": {}, "code": kind, "message": message}
-    return RequestRefusedError(json_response(body, 400))
-
-
-def refuse_as(status: int, code: str, message: str) -> RequestRefusedError:
-    return RequestRefusedError(error_response(status, code, message))
+def refuse(message: str, status: int = 400, code: str = "invalid_request") -> RequestRefusedError:
+    """Make a refusal in the form of both dialects: ComfyUI's `error`, and Cloud's `code` and `message`."""
+    error = {"type": code, "message": message, "details": "", "extra_info": {}}
+    body = {"error": error, "node_errors": {}, "code": code, "message": message}
+    return RequestRefusedError(json_response(body, status))
 
 
 def refuse_in_text(status: int, message: str, headers: Mapping[str, str] | None = None) -> RequestRefusedError:
@@ -229,7 +224,7 @@ class RequestGuard:
             key = QueryParams(scope["query_string"]).get("token", "")
         if not is_right_key(key or read_bearer(headers), self.api_key):
             message = "Missing or invalid API key: send it in the X-API-Key header."
-            raise refuse_as(401, "unauthorized", message)
+            raise refuse(message, 401, "unauthorized")
 
     def _inject_faults(self) -> None:
         if self.faults.take("error_500_times"):

@@ -35,6 +35,15 @@ CANCELLED = "cancelled"
 LOST = "lost"
 ENDED = frozenset({SUCCESS, ERROR, CANCELLED, LOST})
 
+# Raw state -> status; other states are "in_progress".
+_STATUS_BY_STATE = {
+    **dict.fromkeys((SUBMITTED, WAITING, ALLOCATED), "pending"),
+    **dict.fromkeys((ERROR, LOST), "failed"),
+    SUCCESS: "completed",
+    CANCELLED: "cancelled",
+}
+STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
+
 Location = tuple[str, str, str]  # of a file: type (input, output, temp), subfolder, file name
 
 _LOG = logging.getLogger(__name__)
@@ -106,6 +115,54 @@ class ServerJob:
             if "filename" in file
         ]
 
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+    # --- how `/api/jobs` and the history describe a job, alike on Comfy Cloud and on a ComfyUI
+
+    @property
+    def status(self) -> str:
+        """One of STATUS_WORDS."""
+        return _STATUS_BY_STATE.get(self.state, "in_progress")
+
+    @property
+    def workflow_id(self) -> str | None:
+        """The id of the UI-format workflow, if the client sent that workflow with the graph."""
+        value: Any = self.extra_data
+        for key in ("extra_pnginfo", "workflow", "id"):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else None
+
+    @property
+    def workflow(self) -> dict[str, Any]:
+        """The `workflow` of the details."""
+        return {"prompt": self.graph, "extra_data": self.extra_data}
+
+    def make_row(self) -> dict[str, Any]:
+        """The fields that a listing has, without the error. Times are milliseconds since the epoch."""
+        row: dict[str, Any] = {"id": self.id, "status": self.status, "create_time": self.created}
+        if self.workflow_id is not None:
+            row["workflow_id"] = self.workflow_id
+        if self.has_ended:
+            if self.started is not None:
+                row |= {"execution_start_time": self.started, "execution_end_time": self.ended}
+            # Its preview is the first saved file, else the first temporary one.
+            files = [file for _, file in self.output_files]
+            saved = [file for file in files if file.get("type") == "output"]
+            preview = {"preview_output": (saved or files)[0]} if files else {}
+            row |= {"outputs_count": len(files), "previewable_outputs_count": len(files), **preview}
+        return row
+
+    def describe_end(self) -> dict[str, Any]:
+        """The fields that only the details of an ended job have."""
+        # `success` or `error`, ComfyUI's only values: an interrupted job is an `error` too.
+        succeeded = bool(self.messages) and self.messages[-1][0] == "execution_success"
+        words = {"status_str": "success" if succeeded else "error", "completed": succeeded, "messages": self.messages}
+        return {"outputs": self.results, "execution_status": words}
+
+    # --- changes
+
     def set_state(self, state: str) -> None:
         """Enter a state. A job whose cancellation was requested keeps that state until it has ended."""
         if self.state != CANCEL_REQUESTED or state in ENDED:
@@ -154,7 +211,7 @@ class JobQueue:
         with self._lock:
             for job in jobs:
                 self._by_id[job.id] = job
-                if job.state in ENDED:
+                if job.has_ended:
                     self._ended[job.id] = job
                 else:
                     self._push(job)
@@ -375,69 +432,17 @@ class SQLiteJournal:
             messages = [(event, data) for event, data in record.pop("messages")]
             record["outputs"] = tuple(record["outputs"])
             job = ServerJob(id=prompt_id, packed_graph=graph, messages=messages, **record)
-            if job.state not in ENDED and job.state not in {SUBMITTED, WAITING}:
+            if not job.has_ended and job.state not in {SUBMITTED, WAITING}:
                 job.set_state(LOST)
                 self.save(job)
             jobs.append(job)
         return jobs
 
 
-# --- how `/api/jobs` and the history describe a job, alike on Comfy Cloud and on a ComfyUI -------------------------
-
-# Raw state -> status; other states are "in_progress".
-_STATUS_BY_STATE = {
-    **dict.fromkeys((SUBMITTED, WAITING, ALLOCATED), "pending"),
-    **dict.fromkeys((ERROR, LOST), "failed"),
-    SUCCESS: "completed",
-    CANCELLED: "cancelled",
-}
-STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
-
-
-def get_status_word(job: ServerJob) -> str:
-    return _STATUS_BY_STATE.get(job.state, "in_progress")
-
-
 def select_jobs(query: Mapping[str, str], jobs: list[ServerJob]) -> tuple[list[ServerJob], list[str]]:
     """The jobs with one of the `status` words and with the `workflow_id` of a query; and the words that are unknown."""
     words = [word.strip().lower() for word in query.get("status", "").split(",") if word.strip()]
     workflow_id = query.get("workflow_id")
-    jobs = [job for job in jobs if not words or get_status_word(job) in words]
-    jobs = [job for job in jobs if not workflow_id or _get_workflow_id(job) == workflow_id]
+    jobs = [job for job in jobs if not words or job.status in words]
+    jobs = [job for job in jobs if not workflow_id or job.workflow_id == workflow_id]
     return jobs, [word for word in words if word not in STATUS_WORDS]
-
-
-def _get_workflow_id(job: ServerJob) -> str | None:
-    """The id of the UI-format workflow of a job, if the client sent that workflow with the graph."""
-    value: Any = job.extra_data
-    for key in ("extra_pnginfo", "workflow", "id"):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else None
-
-
-def make_row(job: ServerJob) -> dict[str, Any]:
-    """The fields of a job that a listing has, without its error. Times are milliseconds since the epoch."""
-    row: dict[str, Any] = {"id": job.id, "status": get_status_word(job), "create_time": job.created}
-    if (workflow_id := _get_workflow_id(job)) is not None:
-        row["workflow_id"] = workflow_id
-    if job.state in ENDED:
-        if job.started is not None:
-            row |= {"execution_start_time": job.started, "execution_end_time": job.ended}
-        # Its preview is the first saved file, else the first temporary one.
-        files = [file for _, file in job.output_files]
-        saved = [file for file in files if file.get("type") == "output"]
-        preview = {"preview_output": (saved or files)[0]} if files else {}
-        row |= {"outputs_count": len(files), "previewable_outputs_count": len(files), **preview}
-    return row
-
-
-def describe_end(job: ServerJob) -> dict[str, Any]:
-    """The fields that only the details of an ended job have."""
-    # `success` or `error`, ComfyUI's only values: an interrupted job is an `error` too.
-    succeeded = bool(job.messages) and job.messages[-1][0] == "execution_success"
-    words = {"status_str": "success" if succeeded else "error", "completed": succeeded, "messages": job.messages}
-    return {"outputs": job.results, "execution_status": words}
-
-
-def describe_workflow(job: ServerJob) -> dict[str, Any]:
-    return {"prompt": job.graph, "extra_data": job.extra_data}

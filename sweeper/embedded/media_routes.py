@@ -62,9 +62,8 @@ from sweeper.embedded.http_helpers import (
     read_form,
     read_object,
     refuse,
-    refuse_as,
 )
-from sweeper.embedded.jobs import ENDED, Location, now_ms
+from sweeper.embedded.jobs import Location, now_ms
 from sweeper.embedded.service import Service
 
 # Cloud's published limits for an uploaded picture, besides MAX_PIXELS.
@@ -330,7 +329,7 @@ class AssetRoutes:
         """All uploads, and all outputs with the ids of their jobs, whether their files still exist or not."""
         yield from ((("input", "", path.name), None) for path in self.folders.input_dir.iterdir() if _is_upload(path))
         for job in self.queue.list_jobs():
-            if job.state in ENDED:
+            if job.has_ended:
                 yield from ((location, job.id) for location, _ in job.output_files)
 
     def find(self, asset_id: str) -> tuple[Location, str | None] | None:
@@ -361,10 +360,10 @@ class AssetRoutes:
         form = await read_form(request, "file")
         name, expected = form.texts.get("file_path") or form.filename, form.texts.get("expected_hash")
         if not name:
-            raise refuse_as(422, "invalid_request", "'file_path' is missing.")
+            raise refuse("'file_path' is missing.", 422, "invalid_request")
         digest = blake3(form.data).hexdigest()
         if expected and expected != f"blake3:{digest}":
-            raise refuse_as(409, "hash_mismatch", "The content has another hash.")
+            raise refuse("The content has another hash.", 409, "hash_mismatch")
         location = self._find_upload(f"blake3:{digest}")
         new = location is None
         if location is None:
@@ -387,7 +386,7 @@ class AssetRoutes:
         """POST /api/v2/assets/from-hash: the stored asset with this content."""
         location = self._find_upload((await read_object(request)).get("hash"))
         if location is None:
-            raise refuse_as(404, "blob_not_found", "No asset has this hash.")
+            raise refuse("No asset has this hash.", 404, "blob_not_found")
         return json_response({**self.describe(location, None), "created_new": False})
 
     async def check_hash(self, request: Request) -> Response:
@@ -400,7 +399,7 @@ class AssetRoutes:
     async def get_content(self, request: Request) -> Response:
         """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
         if self.faults.take("missing_download_times"):
-            raise refuse_as(404, "not_found", "Asset not found")
+            raise refuse("Asset not found", 404, "not_found")
         location, _ = self._require(request)
         self.seen.count(redirects=1)
         return Response(status_code=302, headers={"location": self.sign_url(*location)})
@@ -412,7 +411,7 @@ class AssetRoutes:
     def _require(self, request: Request) -> tuple[Location, str | None]:
         asset = self.find(request.path_params["id"])
         if asset is None:
-            raise refuse_as(404, "not_found", "Asset not found")
+            raise refuse("Asset not found", 404, "not_found")
         return asset
 
 
