@@ -25,7 +25,6 @@ from sweeper.embedded.folders import ServerFolders, hash_name
 from sweeper.embedded.http_helpers import (
     RouteRow,
     cut_page,
-    error_response,
     format_time,
     is_right_key,
     json_response,
@@ -65,7 +64,7 @@ def shape_refusal(path: str, response: Response) -> Response:
     elif status < 400 or json_body:
         return response
     else:
-        shaped = error_response(status, code.lower().replace(" ", "_"), text or code)
+        shaped = refuse(text or code, status, code.lower().replace(" ", "_")).response
     for name in ("retry-after", "connection"):
         if name in response.headers:
             shaped.headers[name] = response.headers[name]
@@ -98,7 +97,7 @@ def make_cloud_app(service: Service, sign_url: UrlSigner) -> Router:
 
 async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer 404 for an unknown path, also to a request for an event stream."""
-    await shape_refusal(scope["path"], error_response(404, "not_found", "Not found"))(scope, receive, send)
+    await shape_refusal(scope["path"], refuse("Not found", 404, "not_found").response)(scope, receive, send)
 
 
 class CloudRoutes(CommonRoutes):
@@ -239,7 +238,7 @@ class CloudRoutes(CommonRoutes):
         """GET /api/billing/balance: what is left on the account. The fields contain cents, whatever their names say."""
         balance = self.service.account.balance
         if balance is None:
-            return error_response(404, "not_found", "Not found")
+            raise refuse("Not found", 404, "not_found")
         cents = round(balance * 100, 6)
         return json_response({"amount_micros": cents, "effective_balance_micros": cents, "currency": "usd"})
 

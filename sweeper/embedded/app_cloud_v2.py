@@ -28,7 +28,6 @@ from sweeper.embedded.http_helpers import (
     DropError,
     RequestRefusedError,
     RouteRow,
-    error_response,
     format_time,
     json_response,
     read_integer,
@@ -234,9 +233,9 @@ class V2Routes(CommonRoutes):
         """GET /api/v2/jobs/{id}/events: the events of a job as Server-Sent Events; 429 if too many streams are open."""
         job = self.find_job(request)
         if self.faults.refuse_events or self._open_streams >= MAX_STREAMS:
-            refusal = error_response(429, "too_many_streams", "Too many event streams are open; poll the job instead.")
-            refusal.headers["retry-after"] = "5"
-            raise RequestRefusedError(refusal)
+            refused = refuse("Too many event streams are open; poll the job instead.", 429, "too_many_streams")
+            refused.response.headers["retry-after"] = "5"
+            raise refused
         self.seen.count(connections=1)
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(self._stream(job), headers=headers, media_type="text/event-stream")

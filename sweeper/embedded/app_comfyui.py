@@ -269,7 +269,6 @@ def make_comfyui_app(service: Service) -> Router:
         ("/embeddings", make_constant_endpoint([]), "GET"),
         ("/extensions", make_constant_endpoint([]), "GET"),
         # ComfyUI has these with the prefix /api only.
-        ("/api/assets", routes.refuse_assets, "GET"),
         ("/api/jobs", routes.list_jobs, "GET"),
         ("/api/jobs/cancel", routes.cancel_jobs, "POST"),
         ("/api/jobs/{job_id}", routes.get_job, "GET"),
@@ -395,11 +394,6 @@ class ComfyRoutes(CommonRoutes):
         path = self.service.folders.find_model(request.path_params["folder"], name)
         metadata = read_metadata(path) if path and name.endswith(".safetensors") else None
         return Response(status_code=404) if metadata is None else json_response(metadata)
-
-    async def refuse_assets(self, _: Request) -> Response:
-        """GET /api/assets: as a ComfyUI answers that was started without `--enable-assets`."""
-        text = "Assets system is disabled. Start the server with --enable-assets to use this feature."
-        return json_response({"error": {"code": "SERVICE_DISABLED", "message": text, "details": {}}}, 503)
 
 
 def _queue_item(job: ServerJob) -> list[Any]:

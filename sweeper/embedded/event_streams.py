@@ -128,19 +128,12 @@ class Hub:
         """Send a `small` JPEG or a PNG, with metadata (event 4) to clients that asked for it, else without."""
         if not self.has_listener(sid):
             return
-        if small:
-            self._post_picture(_encode_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
-            return
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG", compress_level=1)
-        self._post_picture(buffer.getvalue(), PNG, {**metadata, "image_type": "image/png"}, sid)
-
-    def _post_picture(self, picture: bytes, kind: int, metadata: Mapping[str, Any], sid: str | None) -> None:
-        encoded = json.dumps(metadata).encode()
+        picture = _encode_picture(image, small=small)
+        encoded = json.dumps({**metadata, "image_type": "image/jpeg" if small else "image/png"}).encode()
         head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(encoded))
         # ComfyUI sends pictures for all clients without metadata, even to clients that asked for it.
         rich = head + encoded + picture if sid is not None or self.broadcast_all else None
-        self._post(struct.pack(">II", PREVIEW_IMAGE, kind) + picture, sid, rich)
+        self._post(struct.pack(">II", PREVIEW_IMAGE, JPEG if small else PNG) + picture, sid, rich)
 
     def _post(self, message: str | bytes, sid: str | None, rich: bytes | None = None) -> None:
         if self.loop is None or self.faults.mute_events:
@@ -171,14 +164,17 @@ def _encode_message(event: str, data: Mapping[str, Any]) -> str:
     return json.dumps({"type": event, "data": data})
 
 
-def _encode_jpeg(image: Image.Image) -> bytes:
+def _encode_picture(image: Image.Image, *, small: bool) -> bytes:
     from PIL import ImageOps
     from PIL.Image import Resampling
 
-    size = (PREVIEW_PIXELS, PREVIEW_PIXELS)
-    small = ImageOps.contain(image.convert("RGB"), size, Resampling.BILINEAR)  # as ComfyUI does
     buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=95)
+    if small:
+        size = (PREVIEW_PIXELS, PREVIEW_PIXELS)
+        contained = ImageOps.contain(image.convert("RGB"), size, Resampling.BILINEAR)  # as ComfyUI does
+        contained.save(buffer, format="JPEG", quality=95)
+    else:
+        image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -102,10 +102,6 @@ def refuse_in_text(status: int, message: str, headers: Mapping[str, str] | None 
     return RequestRefusedError(Response(message, status, headers, media_type="text/plain"))
 
 
-def error_response(status: int, code: str, message: str) -> Response:
-    return json_response({"code": code, "message": message}, status)
-
-
 def format_time(milliseconds: int) -> str:
     """Format a time in milliseconds since the epoch as Cloud does: RFC 3339, UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

@@ -70,12 +70,7 @@ class Service(ServerParts):
         )
         self.settings = settings
         self.hub = Hub(faults, broadcast_all=settings.cloud)
-        self.queue = JobQueue(
-            settings.workers,
-            self.hub.send_status,
-            keep_cancelled=settings.cloud,
-            journal=journal,
-        )
+        self.queue = JobQueue(settings.workers, self.hub.send_status, keep_cancelled=settings.cloud, journal=journal)
         self._counter = 0
         self._clear_caches = [threading.Event() for _ in range(settings.workers)]
         self._threads: list[threading.Thread] = []

@@ -277,12 +277,6 @@ def test_cache_that_keeps_all_results_keeps_a_replaced_checkpoint_until_free(ser
     assert draw(client, lora()) != first
 
 
-def test_assets_of_a_comfyui_are_disabled(comfy):
-    answer = comfy.http.get("/api/assets", params={"include_tags": "models,loras"})
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "SERVICE_DISABLED"
-
-
 def test_cloud_lists_models_with_their_hash_as_assets(serve):
     cloud: Cloud = serve("cloud", nodes=None)
     place(cloud.server, FIRST)
