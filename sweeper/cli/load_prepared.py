@@ -9,16 +9,18 @@ from typing import Any
 
 from sweeper.answers.parts import Fail, Line, Part, Warn
 from sweeper.answers.render import IF_GIVEN
+from sweeper.cli import console
 from sweeper.cli.options import get_workflow_path
 from sweeper.cli.trust_check import find_confinement, load_named_template, load_trusted
 from sweeper.editing.node_class_source import load_classes
 from sweeper.errors import ExperimentError, InputError, Problem, summarise_problems
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
-from sweeper.model.target_spec import NamedTargets
+from sweeper.model.model_facts import ModelFacts
+from sweeper.model.target_spec import EMBEDDED, NamedTargets
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
-from sweeper.running.prepare import Prepared, list_planners, prepare
+from sweeper.running.prepare import Prepared, complete_models, list_planners, prepare
 from sweeper.wording import count_things, join_names
 
 
@@ -52,6 +54,7 @@ def load_prepared(
         keep_temp=keep_temp,
         needs_sweep=needs_sweep,
         asks_targets=not missing_trust,
+        out=out,
     )
 
 
@@ -60,6 +63,8 @@ def load_plans(
 ) -> tuple[Experiment, list[Plan]]:
     """The experiment with its plans, for a command that looks at its targets. Raises ExperimentError."""
     partial, missing_trust = load_trusted(file, users, trust=trust, targets=targets, checks_names=checks_names)
+    if not missing_trust:
+        partial, _ = complete_models(Prepared(partial.experiment, targets, users), partial)
     if partial.problems or missing_trust:
         raise ExperimentError([*partial.problems, *missing_trust])
     return partial.experiment, [make_plan() for make_plan in list_planners(partial.experiment, needs_sweep=False)]
@@ -72,15 +77,28 @@ def load_for_run(
     *,
     trust: bool,
     out: object = None,
+    rehearses: bool = False,
+    counts: Callable[[str, str, ModelFacts], bool] = lambda *_: True,
 ) -> Prepared:
-    """The experiment for a run, which makes the plan and checks it. Raises ExperimentError with every mistake."""
+    """The experiment for a run, which makes the plan and checks it. Raises ExperimentError with every mistake.
+
+    `rehearses`: it runs on the embedded server, and the `targets` are not asked. `counts`: see `complete_models`.
+    """
     users = load_named_targets()
-    partial, missing_trust = load_trusted(file, users, trust=trust, targets=targets, overrides=overrides, out=out)
+    used = [EMBEDDED] if rehearses else targets
+    partial, missing_trust = load_trusted(file, users, trust=trust, targets=used, overrides=overrides, out=out)
+    prepared = Prepared(partial.experiment, targets, users)
+    if not missing_trust:
+        partial, notes = complete_models(
+            prepared, partial, asks=not rehearses, may_send_keys=not rehearses, out=out, counts=counts
+        )
+        for note in notes:
+            console.warn(note)
     if partial.problems:  # raises with these and more
-        prepare(partial, missing_trust, specs=targets, users=users, asks_targets=not missing_trust)
+        prepare(partial, missing_trust, specs=used, users=users, asks_targets=not missing_trust)
     if missing_trust:
         raise ExperimentError(missing_trust)
-    prepared = Prepared(partial.experiment, targets, users)
+    prepared = Prepared(partial.experiment, used, users)
     confinement = find_confinement()
     return prepared if confinement is None else confinement.allow_run(prepared)
 

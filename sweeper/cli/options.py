@@ -83,7 +83,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
-        if not equals or not name:
+        if not equals or not name or "/" in name:  # such names are those of lists of model files
             raise UsageError(f"--set {setting}: write NAME=VALUE, such as steps=8")
         if name in values:
             raise UsageError(f"--set {name}: given twice; give a list, such as {name}=[4,8], for several values")

@@ -89,6 +89,12 @@ class ServerModels:
         found = await self._ask({folder: list_files(path, folder) for folder in folders})
         return {folder: files for folder, files in found.items() if files is not None}
 
+    async def list_folders(self) -> Sequence[str]:
+        """The names of the folders; none if the server lists none."""
+        path = self._get_dialect().models_path
+        folders: Sequence[str] = () if path is None else await self._run_flow(list_folders(path))
+        return folders
+
     async def get_facts(self, listed: Models) -> dict[ModelKey, ModelFacts]:
         """Add to what the listings say about some files what the server tells about each."""
         get_facts = self._get_dialect().get_model_facts

@@ -20,7 +20,7 @@ from sweeper.files import write_new
 from sweeper.loading.load import load_recorded
 from sweeper.loading.starter_experiment import write_flow
 from sweeper.model.axis_values import make_seeds
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, select_settings
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.planning.plan import plan
@@ -115,7 +115,8 @@ def _find_revised(cell: CellRequest, before: Experiment) -> int:
     free = {*before.derive, *changes}
     kept = [(name, settings[name]) for name in before.template.slots if name in settings and name not in free]
     params = [*kept, *changes.items()]
-    for trial in plan(load_recorded(before.file, {}, results=cell.results)).written():
+    listed = {name: files for name, files in before.overrides.items() if name not in select_settings(before.overrides)}
+    for trial in plan(load_recorded(before.file, listed, results=cell.results)).written():
         if all(trial.params.get(name) == value for name, value in params):
             return trial.index
     raise UsageError(f"{before.file} has changed since this run, and makes another trial of it; run it again first")

@@ -7,7 +7,7 @@ once, and its slot accepts its values. `sweep_builder` builds one block of the s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -28,15 +28,17 @@ from sweeper.model.experiment import Experiment, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.money import parse_usd
 from sweeper.model.portable_names import find_name_problem
+from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import MISSING, Template
 from sweeper.model.urls import parse_notify_url
 from sweeper.planning.plan import iter_derived_values
 from sweeper.schemas import find_schema_problems, load_schema
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, format_value
 
 _PLAN_KEYS: Final = ("", "template", "params", "derive", "sweep", "search")  # that define the trials; "": the file
+_MAX_COLUMN: Final = 100  # characters of the name of a column
 _COUNTS: Final = ("concurrency", "retries", "max_trials")  # of `run`
 
 
@@ -45,7 +47,7 @@ class PartialExperiment:
     """The valid parts of an experiment, and every problem in the others.
 
     `has_plan`: everything that defines the trials is valid, whatever else is wrong. `needs`: what the experiment may
-    read only with trust, and was not read.
+    read only with trust, and was not read. `switched`: the slots whose first value, `(none)`, switches their nodes off.
     """
 
     experiment: Experiment
@@ -53,6 +55,7 @@ class PartialExperiment:
     has_template: bool
     has_plan: bool
     needs: tuple[TrustNeed, ...] = ()
+    switched: tuple[str, ...] = ()
 
 
 def build_experiment(
@@ -91,7 +94,7 @@ def build_experiment(
         problem.file == source.name and re.split(r"[.\[]", problem.key)[0] not in _PLAN_KEYS for problem in all_problems
     )
     has_plan = has_template and not builder.suppressed_names and all(are_elsewhere)
-    return PartialExperiment(experiment, all_problems, has_template, has_plan)
+    return PartialExperiment(experiment, all_problems, has_template, has_plan, switched=tuple(builder.switched))
 
 
 class _ExperimentBuilder(ExperimentDraft):
@@ -115,12 +118,15 @@ class _ExperimentBuilder(ExperimentDraft):
         sweep = self.build_blocks() if "sweep" in raw or search is None else []
         blocks = [*sweep, *([search] if search is not None else [])]
         params = self.build_params(raw.get("params", {}), derive, blocks)
-        given_somewhere = {name for block in blocks for name in block.given_paths}
+        given_somewhere = {name for block in blocks for name in (*block.given_paths, *block.extras)}
         for block in blocks:
             self.check_given(block, derive, params, given_somewhere=given_somewhere)
         self.hash_default_files(blocks, {*params, *derive})
         self.check_metric_names(blocks)
-        judges, problems = build_judges(raw.get("metrics", ()), self.template.slots, knows_slots=not self.no_template)
+        self.check_extra_columns(blocks)
+        readable = {**self.template.slots, **self.extra_paths}
+        knows_all = not self.no_template and not self.folder.pending
+        judges, problems = build_judges(raw.get("metrics", ()), readable, knows_slots=knows_all)
         for path, message in problems:
             self.add_problem(path, message)
         target = raw.get("target", "embedded")
@@ -159,6 +165,23 @@ class _ExperimentBuilder(ExperimentDraft):
             if metric in taken:
                 message = f"'{metric}' is also a slot or an axis, and the table would have two columns of that name"
                 self.add_problem(("metrics", index), message)
+
+    def check_extra_columns(self, blocks: list[BlockBuilder]) -> None:
+        """Check that no other column or name has the name of a more column of an axis."""
+        axes = [name for block in blocks for name in block.axes]
+        taken: dict[str, Collection[str]] = {
+            "a slot": self.template.slots, "an axis": axes, "a column of labels": [f"{name}.label" for name in axes],
+            "in `derive`": self.derived, "in `params`": self.raw.get("params") or (),
+            "a metric": list_metrics(self.raw), "a column of every table": RESERVED_COLUMNS,
+        }  # fmt: skip
+        advice = "rename it in the file, or name the columns that you want, as in `columns: [skill, id]`"
+        for column, paths in self.extra_paths.items():
+            (axis, path), *others = paths.items()
+            also = next((what for what, names in taken.items() if column in names), f"a column of '{axis}'")
+            if not column.isprintable() or len(column) > _MAX_COLUMN:
+                self.add_problem(path, f"its column {format_value(column)} has no name of a column; {advice}")
+            elif others or not also.startswith("a column of '"):
+                self.add_problem([*paths.values()][-1], f"its column '{column}' is also {also}; {advice}")
 
     def hash_default_files(self, blocks: list[BlockBuilder], given: set[str]) -> None:
         for slot in self.template.slots.values():
@@ -230,6 +253,7 @@ class _ExperimentBuilder(ExperimentDraft):
     ) -> None:
         slots = self.template.slots
         given = {name for name in builder.given_paths if name not in builder.partly_given}
+        given |= {name for name in builder.extras if name.isidentifier()}
         names = {*slots, *params, *derive, *given, *builder.axes} - (builder.partly_given - {*slots, *params})
         known = names | self.suppressed_names
         expressions: dict[KeyPath, Expression] = {("derive", name): expression for name, expression in derive.items()}

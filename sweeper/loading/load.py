@@ -33,7 +33,7 @@ from sweeper.loading.read_scope import (
 from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust, find_missing_trust, load_grants
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, select_settings
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.portable_names import find_name_problem
@@ -133,27 +133,39 @@ def load_partial(
     source = _read_experiment(file, scope)
     if name is not None:
         source = source.with_value({**source.value, "name": name}, {})
-    unused_names: frozenset[str] = frozenset()
-    problems: list[Problem] = []
+    template_problems: list[Problem] = []
     folder = ExperimentFolder(file.parent, scope)
-    template = _load_referenced_template(source, file, folder, problems)
-    if overrides and not find_schema_problems("experiment", source.value):
-        value, unused_names = apply_overrides(source.value, overrides, template.slots if template is not None else {})
-        source = source.with_value(value, {name: f"--set {name}" for name in overrides})
-    built = build_experiment(
-        source, template, folder, file=file, problems=problems, extra_used_names=unused_names, named=named
-    )
-    loaded, problems = replace(built.experiment, overrides=dict(overrides or {})), list(built.problems)
-    if built.has_plan:
-        try:
-            loaded = with_derived_files(loaded, folder)
-            problems += _find_mask_problems(loaded) if not folder.outside else ()
-        except ExperimentError as error:
-            problems += error.problems
-        problems += itertools.islice(_find_override_problems(loaded, source), MAX_PROBLEMS)
-    needs = tuple(folder.list_needs(source))
-    has_plan = built.has_plan and not needs
-    return replace(built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=has_plan)
+    template = _load_referenced_template(source, file, folder, template_problems)
+
+    def build(overrides: Mapping[str, Any]) -> PartialExperiment:
+        """Build the experiment from what was read, again when servers have listed their model files."""
+        folder.outside.clear()
+        folder.pending.clear()
+        folder.models = {name: value for name, value in overrides.items() if name not in select_settings(overrides)}
+        settings, changed, unused = select_settings(overrides), source, frozenset[str]()
+        if settings and not find_schema_problems("experiment", source.value):
+            value, unused = apply_overrides(source.value, settings, template.slots if template is not None else {})
+            changed = source.with_value(value, {name: f"--set {name}" for name in settings})
+        built = build_experiment(
+            changed, template, folder, file=file, problems=template_problems, extra_used_names=unused, named=named
+        )
+        loaded = replace(built.experiment, overrides=dict(overrides), look=folder.look)
+        problems = list(built.problems)
+        if folder.pending:
+            pending = dict(folder.pending)
+            loaded = replace(loaded, pending=pending, complete=lambda models: build({**overrides, **models}))
+        elif built.has_plan:
+            try:
+                loaded = with_derived_files(loaded, folder)
+                problems += _find_mask_problems(loaded) if not folder.outside else ()
+            except ExperimentError as error:
+                problems += error.problems
+            problems += itertools.islice(_find_override_problems(loaded, changed), MAX_PROBLEMS)
+        needs = tuple(folder.list_needs(changed))
+        has_plan = built.has_plan and not needs
+        return replace(built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=has_plan)
+
+    return build(overrides or {})
 
 
 def load_granted(

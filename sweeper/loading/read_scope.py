@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,10 @@ from typing import Any, Final
 from sweeper.errors import MAX_EXAMPLES, Problem
 from sweeper.loading import bounded_files
 from sweeper.loading.bounded_files import BoundError, check_is_no_system_file
-from sweeper.model.axis_values import AxisError
+from sweeper.model.axis_values import AxisError, PendingModelsError, match_models
 from sweeper.model.experiment import HashedFile
 from sweeper.model.source import Source
-from sweeper.schemas.values import KeyPath, format_value
+from sweeper.schemas.values import KeyPath, fits_shape, format_value
 from sweeper.wording import suggest
 
 _MARKERS: Final = (".git", "pyproject.toml")  # of a project folder
@@ -214,6 +214,12 @@ class ExperimentFolder:
         self.scope = scope
         self.outside: dict[KeyPath, list[OutsideError]] = {}
         self.hashed_files: dict[str, HashedFile] = {}
+        self.models: Mapping[
+            str, Any
+        ] = {}  # by pattern, a list, or `files` beside `links`; what servers have
+        self.pending: dict[str, KeyPath] = {}  # patterns that are not in `models`, and where they stand
+        self._texts: dict[Path, str] = {}  # so that the second phase of loading sees the files of the first
+        self._found: dict[str, list[str]] = {}
         self._missing_count = 0
 
     def add_outside(self, path: KeyPath, error: OutsideError) -> None:
@@ -229,10 +235,35 @@ class ExperimentFolder:
 
     def read_text(self, name: str) -> str:
         with self._explain_errors(name, FileNotFoundError, NotADirectoryError):
-            text = bounded_files.read_text_bytes(self.scope.resolve(self.home / name)).decode("utf-8-sig")
-        return text.replace("\r\n", "\n")  # universal newlines would also split a line at a single CR
+            path = self.scope.resolve(self.home / name)
+            if path not in self._texts:
+                text = bounded_files.read_text_bytes(path).decode("utf-8-sig")
+                self._texts[path] = text.replace("\r\n", "\n")  # universal newlines would split a line at a single CR
+        return self._texts[path]
+
+    def list_models(self, pattern: str) -> list[str]:
+        given = self.models.get(pattern)
+        if given is None:
+            raise PendingModelsError(pattern)
+        files: Any = given.get("files") if isinstance(given, dict) else given
+        if not fits_shape(files, [str]) or not (matching := match_models(files, pattern)):
+            raise AxisError(f"no file among the given ones matches {format_value(pattern)}")
+        return matching
+
+    def look(self) -> dict[str, tuple[int, int] | None]:
+        """The sizes and times of the lists that were read, and of the files that patterns match now, by path."""
+        paths = [*self._texts]
+        for pattern in self._found:
+            with suppress(AxisError):  # none is left
+                paths += [self.home / name for name in self._find_files(pattern)]
+        return {str(path): bounded_files.find_facts(path) for path in paths}
 
     def find_files(self, pattern: str) -> list[str]:
+        if pattern not in self._found:
+            self._found[pattern] = self._find_files(pattern)
+        return self._found[pattern]
+
+    def _find_files(self, pattern: str) -> list[str]:
         path = Path(pattern)
         if path in (Path(), Path(path.anchor)):  # glob in Python 3.11 raises IndexError for these
             inside = pattern.rstrip("/") + "/*"

@@ -16,8 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import MAX_OF_A_KIND, MAX_PROBLEMS, Problem
+from sweeper.loading.model_axes import switch_off
 from sweeper.loading.read_scope import ExperimentFolder, OutsideError
-from sweeper.model.axis_values import AXIS_FORMS, AxisError, Option, WorkBudget, expand_axis, format_label
+from sweeper.model.axis_values import (
+    AXIS_FORMS,
+    AxisError,
+    Option,
+    PendingModelsError,
+    WorkBudget,
+    expand_axis,
+    format_label,
+)
 from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_expression, compile_text
 from sweeper.model.result import RESERVED_COLUMNS
@@ -53,6 +62,8 @@ class ExperimentDraft:
         self.used: frozenset[str] = frozenset()
         self.problems: list[Problem] = []
         self.files: dict[str, HashedFile] = {}
+        self.extra_paths: dict[str, dict[str, KeyPath]] = {}  # by the name of a column, the axes that fill it
+        self.switched: list[str] = []  # slots whose value `(none)` the template understands
         self.budget = WorkBudget()
 
     def add_problem(self, path: KeyPath, message: str) -> None:
@@ -61,8 +72,13 @@ class ExperimentDraft:
     def add_axis_error(self, path: KeyPath, error: AxisError, start: str = "") -> None:
         if isinstance(error, OutsideError):
             self.folder.add_outside(path, error)
+        elif isinstance(error, PendingModelsError):
+            self.folder.pending.setdefault(str(error), path)
         else:
-            self.add_problem(path, f"{start}{error}")
+            messages = (f"{start}{item}" if isinstance(item, str) else item for item in error.args)
+            self.problems += [
+                self.source.make_problem(path, item) if isinstance(item, str) else item for item in messages
+            ]
 
     def advise(self, word: object, allowed: Iterable[object], label: str = "allowed") -> str:
         """Return what `suggest` says, for the first problems: it compares the word with every name."""
@@ -93,6 +109,15 @@ class ExperimentDraft:
         self.add_problem(("template",), f"{message} and name that here")
         return ""
 
+    def switch_off(self, name: str, pattern: str, first: str) -> None:
+        """Let `(none)`, the first value of an axis of model files, switch its nodes off. Raises AxisError."""
+        names = self.folder.list_models(pattern)
+        default = self.template.slots[name].default if name in self.template.slots else MISSING
+        given = self.folder.models[pattern]
+        links = given.get("links") if isinstance(given, dict) else None
+        self.template = switch_off(self.template, name, default if default in names else first, links or {})
+        self.switched.append(name)
+
     def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
         """Normalise a value by the slot `name`, and hash the file that it names. Problems are added, not raised."""
         slot = self.template.slots.get(name)
@@ -114,7 +139,8 @@ class BlockBuilder:
     """Builds one block.
 
     `given_paths` maps every name that the block gives to its path. `partly_given` are the names that only some options
-    give, `used` the names that `where` reads, `replaced` those whose text in `params` an axis searches.
+    give, `used` the names that `where` reads, `replaced` those whose text in `params` an axis searches; `extras` are
+    the names of the more columns of its axes.
     """
 
     def __init__(self, owner: ExperimentDraft, raw: Mapping[str, Any], path: KeyPath) -> None:
@@ -123,6 +149,7 @@ class BlockBuilder:
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
         self.replaced: set[str] = set()
+        self.extras: set[str] = set()
         self._option_indexes: dict[str, dict[bytes | str, list[int]]] = {}  # by axis
         condition = None
         try:
@@ -157,6 +184,7 @@ class BlockBuilder:
 
     def _build_axis(self, name: str, form: Any, path: KeyPath) -> Axis | None:
         slot = self.owner.template.slots.get(name)
+        is_off = isinstance(form, dict) and form.get("none") is True
         try:
             options = expand_axis(
                 form,
@@ -168,11 +196,16 @@ class BlockBuilder:
                 files=self.owner.folder,
                 budget=self.owner.budget,
             )
+            if is_off and name not in self.owner.switched:
+                self.owner.switch_off(name, form["models"], options[1].value)
         except AxisError as error:
             self.owner.add_axis_error(path, error)
             self.given_paths.setdefault(name, path)  # so that it is not also reported as missing
             return None
         self._check_name(name, options, path)
+        for column in dict.fromkeys(column for option in options for column in option.extra):
+            self.owner.extra_paths.setdefault(column, {})[name] = path
+            self.extras.add(column)
         normalised = self._normalise_options(name, options, path, form)
         if isinstance(form, dict) and "replace" in form:
             self.replaced.add(name)
@@ -209,8 +242,9 @@ class BlockBuilder:
                 self.owner.add_problem((*option_path, "set", slot), message)
             sets[slot] = self.owner.normalise_value(slot, value, (*option_path, "set", slot))
         value = option.value
-        value = value if value is MISSING else self.owner.normalise_value(name, value, option_path)
-        return Option(value, option.label, sets, option.groups)  # faster than `replace` for a million values
+        if value is not MISSING and not (index == 0 and isinstance(form, dict) and form.get("none") is True):
+            value = self.owner.normalise_value(name, value, option_path)
+        return Option(value, option.label, sets, option.extra)  # faster than `replace` for a million values
 
     def _check_name(self, name: str, options: list[Option], path: KeyPath) -> None:
         is_bundle_axis = all(option.sets for option in options)

@@ -1,7 +1,7 @@
 """Expand the values of an axis, in any of the forms that an experiment may use, into a list of options.
 
-The forms are lists, ranges, seeds, lines and columns of files, file patterns, choices, replacements in a text, labelled
-values and bundles.
+The forms are lists, ranges, seeds, lines, columns and objects of files, patterns of files here and of model files on a
+server, choices, replacements in a text, labelled values and bundles. An option may have cells for more columns.
 Ranges use exact arithmetic, because binary floats can miss or overshoot the last value. The schema has checked the
 shape of each form; this module refuses what a schema cannot express. The caller provides file access.
 """
@@ -12,20 +12,26 @@ import csv
 import hashlib
 import io
 import itertools
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any, Final, Protocol
 
+from sweeper.errors import Problem
+from sweeper.model.bounded_json import parse_json
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import format_value, to_fraction
 from sweeper.wording import suggest
 
-AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices", "replace")  # of the forms that are mappings
+# Of the forms that are mappings.
+AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "jsonl", "files", "models", "choices", "replace")
+NONE: Final = "(none)"  # the value of an axis of model files for which the workflow runs without any
 MAX_VALUES: Final = 1_000_000  # of one axis
 MAX_NESTING: Final = 32  # of groups of choices, because `_combine` recurses
 MAX_WORK: Final = 50_000_000  # of all axes of an experiment: seconds of time, and some hundred megabytes
@@ -33,6 +39,13 @@ _VALUE_COST: Final = 25  # units of one value, which is an object; a character a
 _ROUNDING: Final = Context(prec=12)  # significant digits of the values of a range with `count`
 _GUARD_DIGITS: Final = 40  # extra digits for a log range, to tell whole numbers from near misses
 _NEAR_MISS: Final = Decimal(10) ** -(_GUARD_DIGITS // 2)
+_MAX_COLUMNS: Final = 200  # besides the values
+_MAX_MISTAKES: Final = 10_000  # of one file that are counted
+_MAX_DIGITS: Final = 15  # of a number in a name
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")  # without leading zeros, which ids have
+_DIGITS: Final = re.compile(r"([0-9]{1,100})")
+_NUMBER_IN_NAME: Final = re.compile(r"(?P<word>[^\W\d_]*)[-_. =]?(?P<number>[0-9]+(?:\.[0-9]+)?)")
+_WORDS: Final = {"e": "epoch", "ep": "epoch", "epochs": "epoch", "s": "step", "steps": "step", "label": "number"}
 _CHOICE_TOKEN: Final = re.compile(r"(?P<escaped>\\[{}|\\])|[{}|]|[^\\{}|]+|\\")
 _EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
 ParseText = Callable[[str], Any]
@@ -48,9 +61,16 @@ class FileAccess(Protocol):
     def find_files(self, pattern: str) -> list[str]:
         """List the files that match a pattern, sorted, with `/` as separator. Raises AxisError."""
 
+    def list_models(self, pattern: str) -> list[str]:
+        """List the model files that match `FOLDER/PATTERN`, as a server told. Raises AxisError, PendingModelsError."""
+
 
 class AxisError(Exception):
-    """The values of an axis are invalid. The message is for the user."""
+    """The values of an axis are invalid. Its argument is a message for the user; or it has Problems in a file."""
+
+
+class PendingModelsError(AxisError):
+    """The values of an axis are files of a server, which nobody has asked yet. The argument is the pattern."""
 
 
 class WorkBudget:
@@ -73,14 +93,15 @@ class WorkBudget:
 class Option:
     """One value of an axis.
 
-    `sets` maps the slots that a bundle sets to their values. `groups` are the alternatives that a choice text took, one
-    for each extra column (`style.1`, `style.2`, ...).
+    `sets` maps the slots that a bundle sets to their values. `extra` has the cells of more columns by their names: the
+    alternatives that a choice text took (`style.1`), the numbers in a file's name (`lora.step`), the other fields of a
+    row.
     """
 
     value: Any = MISSING
     label: str | None = None
     sets: Mapping[str, Any] = field(default_factory=lambda: _EMPTY_SETS)
-    groups: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=lambda: _EMPTY_SETS)
 
     @property
     def cell(self) -> Any:
@@ -108,7 +129,10 @@ def expand_axis(
     if isinstance(form, list):
         options = [_parse_option(item, index) for index, item in enumerate(form)]
     elif "choices" in form:
-        options = [Option(text, groups=groups) for text, groups in expand_choices(form["choices"], budget)]
+        options = [
+            Option(text, extra={f"{axis}.{number}": choice for number, choice in enumerate(groups, 1)})
+            for text, groups in expand_choices(form["choices"], budget)
+        ]
     elif "replace" in form:
         options = _replace_in_text(form["replace"], form["with"], base, budget)
     elif "from" in form:
@@ -116,9 +140,11 @@ def expand_axis(
     elif "seeds" in form:
         budget.charge(int(form["seeds"]) * _VALUE_COST)
         options = [Option(seed) for seed in make_seeds(int(form["seeds"]), form.get("key", experiment), axis)]
+    elif "models" in form:
+        options = _list_model_files(form, axis, files)
     else:
-        options = [Option(value) for value in _read_values(form, parse_text, files)]
-        budget.charge(len(options) * _VALUE_COST)
+        options = list(_read_options(form, parse_text, files, budget))
+        budget.charge(sum(1 + len(option.extra) for option in options) * _VALUE_COST)
     if not options:
         raise AxisError("has no value")
     _check_count(len(options))
@@ -141,14 +167,20 @@ def _replace_in_text(searched: str, replacements: list[Any], base: Any, budget: 
     return [Option(base.replace(searched, word), word) for word in words]
 
 
-def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAccess) -> list[Any]:
+def _read_options(
+    form: Mapping[str, Any], parse_text: ParseText, files: FileAccess, budget: WorkBudget
+) -> Iterable[Option]:
     if "lines" in form:
         # `splitlines` would also split at U+2028, U+0085 and form feeds.
-        return [parse_text(line) for line in files.read_text(form["lines"]).split("\n") if line.strip()]
+        return (Option(parse_text(line)) for line in files.read_text(form["lines"]).split("\n") if line.strip())
     if "csv" in form:
-        return [parse_text(cell) for cell in _read_column(files.read_text(form["csv"]), form["csv"], form["column"])]
+        return _read_rows(files.read_text(form["csv"]), form, parse_text)
+    if "jsonl" in form:
+        text = files.read_text(form["jsonl"])
+        budget.charge(len(text))
+        return _read_objects(text, form)
     if "files" in form:
-        return list(files.find_files(form["files"]))
+        return map(Option, files.find_files(form["files"]))
     raise AxisError(
         f"{format_value(form)} is not a form of values, such as {{from: 4, to: 20, step: 4}} or {{seeds: 3}}"
         f"{suggest(next(iter(form), ''), AXIS_FORMS, 'a form begins with')}"
@@ -287,20 +319,109 @@ def _divide(numerator: int, denominator: int) -> float:
         raise AxisError("goes beyond the largest number, about 1.8e308") from error
 
 
-def _read_column(text: str, file: str, column: str) -> list[str]:
+def _read_rows(text: str, form: Mapping[str, Any], parse_text: ParseText) -> Iterator[Option]:
+    """Yield the options of a CSV file. Cells of other columns are numbers where all of the column are."""
     # Tools that write tabs between cells do not quote them, so a quote in a prompt is a quote.
-    is_tabbed = file.casefold().endswith(".tsv")
-    form: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {"strict": True}
-    rows = csv.reader(io.StringIO(text, newline=""), **form)
+    is_tabbed = form["csv"].casefold().endswith(".tsv")
+    how: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {"strict": True}
+    reader = csv.reader(io.StringIO(text, newline=""), **how)
     try:
-        header = next(rows, [])
-        if column not in header:
-            raise AxisError(f"{file} has no column {format_value(column)}{suggest(column, header, 'columns')}")
-        index = header.index(column)
+        header = next(reader, [])
         # Spreadsheets write short rows where the last cells are empty. An empty line is not a row.
-        return [row[index] if index < len(row) else "" for row in rows if row]
+        rows = [row + [""] * (len(header) - len(row)) for row in reader if row]
     except csv.Error as error:
-        raise AxisError(f"{file}:{rows.line_num}: is not CSV: {error}") from error
+        raise AxisError(f"{form['csv']}:{reader.line_num}: is not CSV: {error}") from error
+    others = _choose_columns(form["csv"], form, list(filter(None, header)), form.get("columns", []))
+    cells: dict[str, list[Any]] = {}
+    cells |= {name: [row[header.index(name)] for row in rows] for name in (form["column"], *others)}
+    values = map(parse_text, cells.pop(form["column"]))
+    for name, column in cells.items():
+        are_numbers = all(not cell or _NUMBER.fullmatch(cell) for cell in column)
+        cells[name] = [(float(cell) if "." in cell else int(cell)) if cell and are_numbers else cell or None
+                       for cell in column]  # fmt: skip
+    for value, *own in zip(values, *cells.values(), strict=True):
+        yield Option(value, extra=dict(zip(others, own, strict=True)))
+
+
+def _choose_columns(file: str, form: Mapping[str, Any], names: Collection[str], columns: Any) -> list[str]:
+    """Return the names of the more columns that a form asks for: a list, or `all` others than that of the values."""
+    for name in (form["column"], *(() if columns == "all" else columns)):
+        if name not in names:
+            raise AxisError(f"{file} has no column {format_value(name)}{suggest(name, names, 'columns')}")
+    found = [name for name in dict.fromkeys(names if columns == "all" else columns) if name != form["column"]]
+    if len(found) > _MAX_COLUMNS:
+        raise AxisError(f"{file} has {len(found):,} more columns; name those to keep, as in `columns: [skill, id]`")
+    return found
+
+
+def _read_objects(text: str, form: Mapping[str, Any]) -> list[Option]:
+    """Return the options of a file with a JSON object in each line. Raises AxisError with all mistakes."""
+    column, objects = form["column"], []
+    mistakes: list[Problem] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or len(mistakes) == _MAX_MISTAKES:
+            continue
+        try:
+            value, mistake = parse_json(line), ""
+        except ValueError as error:
+            cause = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            value, mistake = {column: None}, f"is not JSON: {cause}"
+        if not isinstance(value, dict):
+            mistake = f"is not an object such as {{{json.dumps(column)}: ...}}"
+        elif column not in value:
+            mistake = f"has no {format_value(column)}{suggest(column, value, 'fields')}"
+        objects.append(value)
+        mistakes += [Problem(form["jsonl"], number, "", mistake)] if mistake else []
+    if mistakes:
+        raise AxisError(*mistakes)
+    names = {name: None for value in objects for name in value}
+    others = _choose_columns(form["jsonl"], form, names, form.get("columns", "all")) if objects else []
+    return [Option(value[column], extra={name: value.get(name) for name in others}) for value in objects]
+
+
+def _list_model_files(form: Mapping[str, Any], axis: str, files: FileAccess) -> list[Option]:
+    """Return the files of a server that match a pattern, in natural order, with the numbers in their names."""
+    pattern = form["models"]
+    parts = pattern.split("/")
+    if len(parts) < 2 or {"", ".", ".."} & {*parts} or not pattern.isprintable() or set("*?[") & set(parts[0]):
+        raise AxisError(f"{format_value(pattern)} is not FOLDER/PATTERN, such as loras/mychar-*")
+    fixed = re.split(r"[*?[]", pattern.partition("/")[2])[0]
+    start = max(fixed.rfind(sign) for sign in "-_./ ") + 1
+    options = [
+        Option(name, extra={f"{axis}.{word}": number for word, number in read_numbers(name[start:]).items()})
+        for name in files.list_models(pattern)
+    ]
+    zeros = {column: 0 for option in options for column in option.extra}  # no model is a model after no training
+    return [Option(NONE, extra=zeros), *options] if form.get("none") else options
+
+
+def match_models(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the names that match `FOLDER/PATTERN` in natural order; `*` stays within a folder. The names may lie."""
+    parts = pattern.split("/")[1:]
+
+    def matches(name: str) -> bool:
+        own = name.replace("\\", "/").split("/")  # a server on Windows
+        is_plain = len(own) == len(parts) and not {"", ".", ".."} & {*own} and name.isprintable() and name != NONE
+        return is_plain and all(map(fnmatchcase, own, parts))
+
+    def get_key(name: str) -> tuple[list[Any], str]:
+        pieces = enumerate(_DIGITS.split(name))  # texts and digits by turns
+        return [int(piece) if index % 2 else piece.casefold() for index, piece in pieces], name
+
+    return sorted(filter(matches, names), key=get_key)
+
+
+def read_numbers(text: str) -> dict[str, int | float]:
+    """Return the numbers in a part of the name of a file, by the word before each, else by `number`.
+
+    `step00001500.safetensors` has the step 1500, `e3` the epoch 3.
+    """
+    found: dict[str, int | float] = {}
+    for match in _NUMBER_IN_NAME.finditer(re.sub(r"\.[A-Za-z]\w*$", "", text)):
+        word, digits = match["word"].lower() or "number", match["number"]
+        if len(digits) <= _MAX_DIGITS:
+            found.setdefault(_WORDS.get(word, word), float(digits) if "." in digits else int(digits))
+    return found
 
 
 def expand_choices(text: str, budget: WorkBudget) -> list[tuple[str, tuple[str, ...]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -196,6 +196,11 @@ class Judge:
         return f"answers {_hash([self.model, question])}"  # the space keeps it apart from the names of metrics
 
 
+def select_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `--set`, without the model files that a server listed, whose names are patterns with `/`."""
+    return {name: value for name, value in overrides.items() if "/" not in name}
+
+
 def _hash(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -240,7 +245,11 @@ class Experiment:
     `blocks` is empty if there is a `search` and no sweep. `targets` are as written in the file, `named_targets` the
     names that the file defines for servers. `metrics` are the columns to measure; `judges` has those of them that a
     judge answers. `files` maps the values of file slots to their files. `overrides` are values given from outside the
-    file, as by `--set`.
+    file, as by `--set`, and the model files that servers listed: see `select_settings`.
+
+    `pending` has the patterns of model files that nobody has asked a server for, with their location, so that no plan
+    can be made. `complete` takes what servers have, as overrides, and returns the PartialExperiment with them; it reads
+    no file again. `look` returns the sizes and times of the lists that were read, and of the files that patterns match.
     """
 
     name: str
@@ -261,6 +270,9 @@ class Experiment:
     files: Mapping[str, HashedFile] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = field(default=None, compare=False, repr=False)
+    pending: Mapping[str, KeyPath] = field(default_factory=dict, compare=False)
+    complete: Callable[[Mapping[str, Any]], Any] | None = field(default=None, compare=False, repr=False)
+    look: Callable[[], Mapping[str, Any]] = field(default=dict, compare=False, repr=False)
 
     @property
     def axis_names(self) -> tuple[str, ...]:

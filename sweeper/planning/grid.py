@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
+from sweeper.model.axis_values import Option
 from sweeper.model.experiment import Dimension, Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
@@ -154,6 +155,8 @@ class Grid:
                         columns[name] = OptionColumn(
                             dimension, [self._get_unswept(name) if value is MISSING else value for value in values]
                         )
+                for name in dict.fromkeys(name for option in axis.options for name in option.extra if "." not in name):
+                    columns[name] = OptionColumn(dimension, [option.extra.get(name) for option in axis.options])
         return columns
 
     def _build_derived(self, name: str, expression: Expression) -> Column:
@@ -259,14 +262,13 @@ class Grid:
                 absent = isinstance(column, ConstantColumn) and column.value is MISSING
                 axes[name] = ConstantColumn(None) if absent else column
         columns: dict[str, Column] = {}
-        for name in list_axis_columns(self.experiment):
-            axis_name, _, suffix = (name, "", "") if name in axes else name.rpartition(".")
+        for name, axis_name in map_axis_columns(self.experiment).items():
             if axis_name not in own_axes:
-                columns[name] = ConstantColumn(None) if suffix else axes[name]
+                columns[name] = axes[name] if name in axes else ConstantColumn(None)
                 continue
             dimension, axis = own_axes[axis_name]
-            if suffix:
-                columns[name] = OptionColumn(dimension, [_get_extra(option, suffix) for option in axis.options])
+            if name not in axes:
+                columns[name] = OptionColumn(dimension, [_get_extra(option, name) for option in axis.options])
             elif any(option.label is not None and not option.sets for option in axis.options):
                 values = [option.cell if option.sets else option.value for option in axis.options]
                 columns[name] = OptionColumn(dimension, values)
@@ -385,25 +387,31 @@ class Walker:
             yield self.make_trial(index)
 
 
-def list_axis_columns(experiment: Experiment) -> tuple[str, ...]:
-    """Return the axis columns of the table: `style`, `style.label` if values have labels, `style.1` for choices."""
-    columns: dict[str, None] = {}
+def map_axis_columns(experiment: Experiment) -> dict[str, str]:
+    """Return the axis of each axis column of the table: `style`, `style.label` if values have labels, and more columns.
+
+    More columns are `style.1` for choices, `lora.step` for the numbers in names of files, and other fields of a row.
+    """
+    columns: dict[str, str] = {}
     for name in experiment.axis_names:
         axes = (axis for block in experiment.blocks for group in block.dimensions for axis in group)
         options = [option for axis in axes if axis.name == name for option in axis.options]
-        columns[name] = None
+        columns[name] = name
         if any(option.label is not None and not option.sets for option in options):
-            columns[f"{name}.label"] = None
-        for index in range(max((len(option.groups) for option in options), default=0)):
-            columns[f"{name}.{index + 1}"] = None
-    return tuple(columns)
+            columns[f"{name}.label"] = name
+        columns |= {column: name for option in options for column in option.extra}
+    return columns
 
 
-def _get_extra(option: Any, suffix: str) -> str | None:
-    if suffix == "label":
+def list_axis_columns(experiment: Experiment) -> tuple[str, ...]:
+    """Return the axis columns of the table in order."""
+    return tuple(map_axis_columns(experiment))
+
+
+def _get_extra(option: Option, column: str) -> Any:
+    if column.endswith(".label") and column not in option.extra:
         return None if option.sets else option.label
-    groups: tuple[str, ...] = option.groups
-    return groups[int(suffix) - 1] if int(suffix) <= len(groups) else None
+    return option.extra.get(column)
 
 
 def _split_template(template: Template) -> _TemplatePieces:

@@ -26,7 +26,7 @@ from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility, check_compatibility
-from sweeper.planning.grid import Grid, list_axis_columns, merge_dimensions
+from sweeper.planning.grid import Grid, list_axis_columns, map_axis_columns, merge_dimensions
 from sweeper.planning.order import (
     Costs,
     count_cached_executions,
@@ -81,6 +81,9 @@ class Plan(HtmlDisplay):
 
     def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED_COSTS) -> None:
         self.experiment = experiment
+        for pattern, path in experiment.pending.items():
+            message = f"its values are the files {pattern} of a server, which nobody has asked for them"
+            raise experiment.make_error(path, message)
         self._costs = costs
         self.parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
         if not any(part.count for part in self.parts):  # `len` fails for the space of a large search
@@ -157,6 +160,12 @@ class Plan(HtmlDisplay):
     def axis_columns(self) -> tuple[str, ...]:
         """The axis columns of the table, in order, over all blocks."""
         return list_axis_columns(self.experiment)
+
+    @property
+    def extras(self) -> Mapping[str, str]:
+        """The columns that tell more of the values of an axis, with the axis; without the labels."""
+        columns = map_axis_columns(self.experiment).items()
+        return {name: axis for name, axis in columns if name not in (axis, f"{axis}.label")}
 
     @property
     def slot_names(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from sweeper.regression.check import check, check_results
 from sweeper.regression.comparison import Comparison, Comparisons, describe_case
 from sweeper.regression.match_files import match_files, parse_threshold
 from sweeper.running.folder_lock import LOCK_FILE_NAME, lock_folder
+from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import run
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
@@ -45,7 +46,7 @@ class ExperimentFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         try:
-            experiment = load(self.path)
+            experiment = complete_experiment(load(self.path))
             baseline = read_baseline(default_folder(self.path, experiment.name), experiment.name)
             trials = identify_points(list(Plan(experiment).written()))
         except SweeperError as error:

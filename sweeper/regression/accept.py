@@ -28,6 +28,7 @@ from sweeper.images.compare import compare_bytes, pixel_hash, png_checksums
 from sweeper.loading.load import load_recorded
 from sweeper.loading.read_scope import find_project
 from sweeper.loading.trust import check_default_folder
+from sweeper.model.experiment import select_settings
 from sweeper.model.node_classes.spec import MODEL_SUFFIXES
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.trial import InputFile
@@ -211,7 +212,7 @@ def plan_acceptance(
         raise ResultsError("\n".join(missing))
     changes = map_parallel(lambda pair: _plan_change(known, *pair, new_only=new_only, add=add), pairs)
     if names is None and not new_only and not add:
-        remove_absent = trials is None and not run_cases.overrides
+        remove_absent = trials is None and not select_settings(run_cases.overrides)
         changes += _plan_without_output(known, run_cases, rows, remove_absent=remove_absent)
     return AcceptPlan(known, run_cases, tuple(changes), message)
 

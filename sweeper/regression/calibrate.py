@@ -44,6 +44,7 @@ from sweeper.regression.match_files import (
     match_files,
     propose_threshold,
 )
+from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.tables.results_folder import default_results_folder
@@ -224,6 +225,7 @@ def calibrate(
         raise UsageError(f"margin: {margin} is below 1, so a check would fail on the measured noise; give 1 or more")
     if isinstance(experiment, (str, os.PathLike)):
         experiment = load(experiment)
+    experiment = complete_experiment(experiment, target, named)
     folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "calibrate")
     plan = RepeatedPlan(Plan(experiment), repeats)
     ended = run(experiment, target, folder, plan=plan, named=named, progress=progress, fresh=True, **options)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sweeper.errors import ImageError, UsageError
 from sweeper.loading.load import load, load_recorded
 from sweeper.loading.read_scope import find_project
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, select_settings
 from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run
@@ -29,6 +29,7 @@ from sweeper.regression.cases import TrialRow, identify_points, load_run_record,
 from sweeper.regression.comparison import CHANGED, Comparison, Comparisons, compare_with_baseline
 from sweeper.regression.match_files import NO_CHECKS, Checks, match_files, parse_checks
 from sweeper.running.notify import EndNotice
+from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.running.settings import TrialFilter, read_notify
@@ -79,7 +80,7 @@ def check(
         reject_for_folder(folder, [name for name, value in {"out": out, **only_for_runs}.items() if value is not None])
         experiment = _load_recorded_experiment(folder, options.get("run")) if attribute else None
     else:
-        experiment = what if isinstance(what, Experiment) else load(what)
+        experiment = complete_experiment(what if isinstance(what, Experiment) else load(what), target, named)
         folder = Path(out) if out is not None else _find_results(experiment)
 
     def run_silently(*arguments: Any, **rest: Any) -> Run:
@@ -153,7 +154,7 @@ def check_experiment(
         run_cases = replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == ended.run_id))
     found = compare_with_baseline(
         run_cases, accepted, checks, fresh=True, allow_new=allow_new,
-        is_partial=where is not None or limit is not None or bool(experiment.overrides),
+        is_partial=where is not None or limit is not None or bool(select_settings(experiment.overrides)),
     )  # fmt: skip
     return replace(found, stopped_by=ended.stopped_by, custom_baseline=baseline is not None)
 
@@ -183,7 +184,7 @@ def check_results(
     checks = parse_checks(load_recorded(file, record.overrides, results=folder)) if file.is_file() else NO_CHECKS
     found = compare_with_baseline(
         run_cases, accepted, checks, fresh=fresh, allow_new=allow_new,
-        is_partial=trials is not None or bool(run_cases.overrides),
+        is_partial=trials is not None or bool(select_settings(run_cases.overrides)),
     )  # fmt: skip
     return replace(found, custom_baseline=baseline is not None)
 

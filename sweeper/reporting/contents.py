@@ -25,7 +25,7 @@ from sweeper.loading.load import load_recorded
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.search_builder import name_metrics
 from sweeper.model.charges import AT_LEAST
-from sweeper.model.experiment import Block, Experiment
+from sweeper.model.experiment import Block, Experiment, select_settings
 from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import MAX_COMPARED, SUCCEEDED, Result
 from sweeper.model.source import SourceError
@@ -387,7 +387,7 @@ def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experimen
     """
     value = experiment.source.value if experiment is not None and experiment.source is not None else {}
     own = not record.targets or _list_target_names(value) == tuple(map(_normalize_name, record.targets))
-    settings = [_format_setting(*override) for override in record.overrides.items()]
+    settings = [_format_setting(*override) for override in select_settings(record.overrides).items()]
     targets = [] if own else [word for name in record.targets for word in ("--target", name)]
     kept: dict[str, Any] = {}
     if not own:

@@ -235,7 +235,9 @@ class PlanCounter:
         from sweeper.tables.equal_pictures import find_equal_pictures
 
         plan = self.plan
-        layout = TableLayout(plan.experiment.name, plan.axis_columns, plan.slot_names, (), together=plan.together)
+        layout = TableLayout(
+            plan.experiment.name, plan.axis_columns, plan.slot_names, together=plan.together, extras=plan.extras
+        )
         return find_equal_pictures(self._rows, layout, self._pictures.hashes)
 
     def _estimate(self) -> Estimate | None:

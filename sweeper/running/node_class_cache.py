@@ -17,8 +17,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from dataclasses import asdict
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,6 +28,7 @@ from sweeper import embedded
 from sweeper.comfy.target import Target
 from sweeper.errors import InputError, SweeperError, TransientError, UnreachableError
 from sweeper.files import atomic_write
+from sweeper.model.model_facts import ModelFacts
 from sweeper.model.node_classes import NodeInfo, has_classes
 from sweeper.model.node_classes.object_info import pack_object_info, unpack_object_info
 from sweeper.planning.plan import Plan
@@ -44,6 +45,7 @@ _NO_CALL: Final = "it does not list its node classes"
 _NO_CLASSES: Final = "its answer to /object_info describes no node classes"
 _MAX_SINGLE: Final = 200  # questions about one class each; a workflow of more classes asks for all at once
 _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the server
+_LISTING_TIMEOUT: Final = 20.0  # seconds, for commands that need the files; a network drive takes its time
 
 Nodes = Collection[Mapping[str, Any]]  # of a workflow
 
@@ -192,6 +194,34 @@ async def fetch_classes(
             text = str(error).removeprefix(f"{target.name}: ")
             reason = text.replace("cannot be reached", "it does not respond", 1)
     return use_cached_classes(target, nodes, check, reason), None
+
+
+Listing = Mapping[str, Mapping[str, ModelFacts]]  # the files of folders of a server; of others only their names
+
+
+async def fetch_model_files(target: Target, folders: Collection[str]) -> Listing | str:
+    """The model files of these folders on a target that is not connected yet, or why they are not known.
+
+    If one of them is empty, all other folders have an entry too.
+    """
+    from sweeper.comfy.client import ComfyClient
+
+    with ExitStack() as stack, suppress(TimeoutError):
+        if target.embedded:
+            server = stack.enter_context(embedded.EmbeddedServer(dialect="cloud", permissive=True))
+            target = replace(target, url=server.url)
+        try:
+            async with ComfyClient(target) as client, asyncio.timeout(_LISTING_TIMEOUT):
+                save_server(target, await client.connect())
+                found = await client.models.list_all(folders)
+                if client.models.unanswered or not found:
+                    return next(iter(client.models.unanswered), "it lists no model files")
+                if not all(found.values()):
+                    found = {**{key: {} for key in await client.models.list_folders()}, **found}
+                return found
+        except SweeperError as error:
+            return str(error).removeprefix(f"{target.name}: ").replace("cannot be reached", "it does not respond", 1)
+    return f"it does not respond within {_LISTING_TIMEOUT:g} s"
 
 
 def save_server(target: Target, server: Server) -> ServerCache:

@@ -7,21 +7,25 @@ without servers, and the run checks again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from sweeper.comfy.target import Target, as_target_list, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_partial
+from sweeper.loading.model_axes import describe_off, find_bypass_links, find_nodes_to_bypass
 from sweeper.loading.read_scope import EVERYTHING
 from sweeper.loading.sweep_builder import COUNTED
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust
+from sweeper.model.axis_values import match_models
 from sweeper.model.experiment import Experiment
-from sweeper.model.model_facts import Models
+from sweeper.model.model_facts import ModelFacts, Models
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec, expand_groups
 from sweeper.planning.compatibility import Compatibility, check_written_values
@@ -29,10 +33,19 @@ from sweeper.planning.model_inputs import list_nodes, may_name_models
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import is_space, plan_space
-from sweeper.running.node_class_cache import fetch_classes, use_cached_classes
+from sweeper.running.node_class_cache import (
+    Listing,
+    fetch_classes,
+    fetch_model_files,
+    get_cached_classes,
+    use_cached_classes,
+)
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import TargetModels, describe_differences
 from sweeper.schemas.values import format_value
+from sweeper.store import Store
+from sweeper.tables.results_folder import default_results_folder
+from sweeper.wording import join_names, suggest
 
 _MAX_SPLIT_WORDS: Final = 3  # of the items of a list that may be one text
 _MAX_SPLIT_SHOWN: Final = 3
@@ -126,6 +139,42 @@ class Prepared:
         first = next((classes for classes in found if not isinstance(classes, str)), None)
         return replace(self, classes=first, models={name: of.facts for name, of in told.items()})
 
+    async def list_model_files(
+        self, folders: Collection[str], *, asks: bool = True, may_send_keys: bool = False
+    ) -> tuple[dict[str, Listing], dict[str, str]]:
+        """What each target lists in these folders, and why the others list nothing, by their names.
+
+        Not `asks`: the embedded server alone is asked. `may_send_keys` is that of `_iter_classes`.
+        """
+        found: dict[str, Listing] = {}
+        silent: dict[str, str] = {}
+        for spec, target in self._iter_targets():
+            if asks or target.embedded:
+                may_send = may_send_keys or self.specs is not None
+                keyed = _add_key(spec, target, self.named, may_send_keys=may_send)
+                answer = keyed if isinstance(keyed, str) else await fetch_model_files(keyed, folders)
+            else:
+                answer = "nobody asked it"
+            if isinstance(answer, str):
+                silent[target.name] = answer
+            else:
+                found[target.name] = answer
+        return found, silent
+
+    def find_bypass_links(self, nodes: Collection[str], *, may_send_keys: bool) -> dict[str, Any]:
+        """The links past some nodes, by the first server whose classes are known."""
+        asked = self._iter_classes({}, lambda _: True, may_send_keys=may_send_keys)
+        known = (info for _, info in asked if not isinstance(info, str))
+        return next((find_bypass_links(self.experiment.template, nodes, info) for info in known), {})
+
+    def _iter_targets(self) -> Iterator[tuple[Any, Target]]:
+        """The targets without keys, each with what defines it; without those that need one that is not set here."""
+        specs = self.experiment.targets if self.specs is None else self.specs
+        for spec in (used.spec for used in expand_groups(specs, self.named)):
+            target = _resolve_target(spec, self.named, with_keys=False)
+            if target is not None:
+                yield spec, target
+
     def _iter_classes(
         self, told: dict[str, TargetModels], check: Callable[[NodeInfo], bool], *, may_send_keys: bool = False
     ) -> Iterator[tuple[str, NodeInfo | str]]:
@@ -136,15 +185,12 @@ class Prepared:
         send a secret to a server that a file chose.
         """
         may_send_keys = may_send_keys or self.specs is not None
-        specs = self.experiment.targets if self.specs is None else self.specs
-        for spec in (used.spec for used in expand_groups(specs, self.named)):
-            target = _resolve_target(spec, self.named, with_keys=False)
-            if target is not None:
-                name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
-                classes, models = self._ask(spec, target, check, may_send_keys=may_send_keys)
-                if models is not None:
-                    told[target.name] = models
-                yield name, classes
+        for spec, target in self._iter_targets():
+            name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
+            classes, models = self._ask(spec, target, check, may_send_keys=may_send_keys)
+            if models is not None:
+                told[target.name] = models
+            yield name, classes
 
     def _ask(
         self, spec: Any, target: Target, check: Callable[[NodeInfo], bool], *, may_send_keys: bool
@@ -158,11 +204,9 @@ class Prepared:
         use_cached = partial(use_cached_classes, target, nodes, check)
         if target.dialect == "cloud" and not may_send_keys and not isinstance(cached := use_cached(""), str):
             return cached, None
-        if target.key_source is not None and not may_send_keys:
-            return use_cached("its key is sent only if you give the target by --target"), None
-        keyed = _resolve_target(spec, self.named, with_keys=True)
-        if keyed is None:
-            return use_cached("no key"), None
+        keyed = _add_key(spec, target, self.named, may_send_keys=may_send_keys)
+        if isinstance(keyed, str):
+            return use_cached(keyed), None
         plan = self.plans[0] if self.plans and not is_space(self.plans[0]) else None
         return run_sync(lambda: fetch_classes(keyed, nodes, plan, check))
 
@@ -178,16 +222,21 @@ def prepare(
     keep_temp: bool | None = None,
     needs_sweep: bool = True,
     asks_targets: bool = True,
+    out: object = None,
 ) -> Prepared:
     """Plan a loaded experiment, and check it and all values of its search against its targets.
 
     If it has only a search, that is a mistake if `needs_sweep`. `problems` are those besides the mistakes in the file.
     `extra_check` may raise ExperimentError with more. `asks_targets` False: the targets stay unknown, because the
-    experiment lacks trust. The other arguments are those of Prepared and of `check_targets`.
+    experiment lacks trust. `out`: see `complete_models`. The other arguments are those of Prepared and of
+    `check_targets`.
 
     Raises ExperimentError with every problem: if one stage finds some, the later stages still check whatever could be
     read.
     """
+    has_targets = not any(problem.key.startswith("target") for problem in partial.problems)
+    asks = asks_targets and has_targets
+    partial, listed = complete_models(Prepared(partial.experiment, specs, users), partial, asks=asks, out=out)
     experiment = partial.experiment
     found = [*partial.problems, *problems]
     plans: list[Plan] = []
@@ -201,7 +250,6 @@ def prepare(
         except ExperimentError as error:
             found += error.problems
     prepared = Prepared(experiment, specs, users, tuple(plans))
-    has_targets = not any(problem.key.startswith("target") for problem in partial.problems)
     if asks_targets and partial.has_template and has_targets:
         known = {(problem.file, problem.line, problem.key) for problem in found}
         counted = {problem.key.rpartition("[")[0] for problem in found if problem.message.endswith(COUNTED)} - {""}
@@ -212,7 +260,107 @@ def prepare(
             found += [problem for problem in new if (problem.file, problem.line, problem.key) not in known]
     if found or not plans:
         raise ExperimentError(found)
-    return replace(prepared, notes=(*_iter_split_texts(experiment), *prepared.notes))
+    off = (describe_off(experiment.template, name) for name in partial.switched)
+    return replace(prepared, notes=(*listed, *off, *_iter_split_texts(experiment), *prepared.notes))
+
+
+def complete_models(
+    prepared: Prepared,
+    loaded: PartialExperiment,
+    *,
+    asks: bool = True,
+    may_send_keys: bool = False,
+    out: object = None,
+    counts: Callable[[str, str, ModelFacts], bool] = lambda *_: True,
+) -> tuple[PartialExperiment, list[str]]:
+    """Complete the axes of model files of a loaded experiment, by what its targets list, and say what is unusual.
+
+    If no target lists any, the values are those of the last run in `out` (default: the experiment's folder) that had
+    some. `asks` and `may_send_keys`: see `list_model_files`. `counts`: whether a file does, by its target and
+    `folder/name`. Raises UsageError for an unknown target.
+    """
+    experiment, found, notes, problems = loaded.experiment, {}, [], [*loaded.problems]
+    complete = experiment.complete
+    if not experiment.pending or complete is None:
+        return loaded, []
+    folders = {pattern.partition("/")[0] for pattern in experiment.pending}
+    listings, silent = run_sync(lambda: prepared.list_model_files(folders, asks=asks, may_send_keys=may_send_keys))
+    results = out if isinstance(out, Path) else default_results_folder(experiment.file, experiment.name)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in silent.items())
+    for pattern, path in experiment.pending.items():
+        folder = pattern.partition("/")[0]
+        named = Counter(name for target, listing in listings.items() for name, facts in listing[folder].items()
+                        if counts(target, f"{folder}/{name}", facts))  # fmt: skip
+        files = match_models((name for name, count in named.items() if count == len(listings)), pattern)
+        if files and (others := match_models(named.keys() - {*files}, pattern)):
+            notes.append(f"{pattern}: not all targets have {join_names(others)}, so they are left out")
+        earlier = None if listings else _find_earlier(prepared, results, pattern, str(path[-1]))
+        if earlier is not None:
+            notes.append(f"{pattern}: {reasons}; its values are {earlier[0]}")
+            found[pattern] = earlier[1]
+        elif files:
+            nodes = find_nodes_to_bypass(experiment.template, str(path[-1]))
+            links = prepared.find_bypass_links(nodes, may_send_keys=may_send_keys) if nodes else {}
+            found[pattern] = {"files": files, "links": links}
+        else:
+            why = f"its values are files of a server, but {reasons}; start it, or give `--set {path[-1]}=[A,B]`"
+            problems += experiment.make_error(path, _explain_no_files(pattern, listings) or why).problems
+    if len(problems) > len(loaded.problems):
+        experiment = replace(experiment, pending={})
+        return replace(loaded, experiment=experiment, problems=tuple(problems), has_plan=False), notes
+    completed: PartialExperiment = complete(found)
+    return completed, notes
+
+
+def complete_experiment(
+    experiment: Experiment,
+    target: TargetSpec | Sequence[TargetSpec | Target] | None = None,
+    named: NamedTargets | None = None,
+    out: object = None,
+    *,
+    may_send_keys: bool = True,
+) -> Experiment:
+    """The experiment with the values of its axes of model files, for a caller that runs it.
+
+    The arguments are those of `run_async` and `complete_models`. Raises ExperimentError and UsageError.
+    """
+    specs = None if target is None or not experiment.pending else as_target_list(target)
+    loaded = PartialExperiment(experiment, (), has_template=True, has_plan=True)
+    prepared = Prepared(experiment, specs, named or {})
+    loaded, _ = complete_models(prepared, loaded, may_send_keys=may_send_keys, out=out)
+    if loaded.problems:
+        raise ExperimentError(loaded.problems)
+    return loaded.experiment
+
+
+def _find_earlier(prepared: Prepared, results: Path, pattern: str, slot: str) -> tuple[str, Any] | None:
+    """The files of the last run with this pattern, or those of the cached node classes; and which of these."""
+    if Store.exists(results):
+        with Store.open(results, readonly=True) as store:
+            for run in reversed(store.runs()):
+                if pattern in run.overrides:
+                    return f"those of run {run.id}", run.overrides[pattern]
+    template = prepared.experiment.template
+    for address in template.slots[slot].addresses if slot in template.slots else ():
+        node = template.graph[address.node]
+        for target in prepared.resolve_targets():
+            classes = get_cached_classes(target, [node])
+            spec = None if classes is None else classes.classes[node["class_type"]].inputs.get(address.input)
+            if files := match_models(map(str, spec.choices or ()) if spec is not None else (), pattern):
+                return f"those that {target.name} had in the last 24 hours", {"files": files}
+    return None
+
+
+def _explain_no_files(pattern: str, listings: Mapping[str, Listing]) -> str:
+    """Why nothing matches, with the nearest name; empty if nothing was listed."""
+    folder, _, rest = pattern.partition("/")
+    if len(listings) > 1:
+        return f"the targets have no file in common that matches {format_value(pattern)}"
+    for name, listing in listings.items():
+        others = [key for key in listing if key != folder]
+        hint = suggest(rest, listing[folder], "files there") if listing[folder] else suggest(folder, others, "folders")
+        return f"no file on {name} matches {format_value(pattern)}{hint}"
+    return ""
 
 
 def _iter_split_texts(experiment: Experiment) -> Iterator[str]:
@@ -261,7 +409,7 @@ def plan(
     target, if it responds. `named`: the user's names for servers (default: those of the targets file). Raises
     ExperimentError with all mistakes at once.
     """
-    if target is None and isinstance(experiment, Experiment):
+    if target is None and isinstance(experiment, Experiment) and not experiment.pending:
         return make_plan(experiment)
     users = load_named_targets() if named is None else named
     if isinstance(experiment, Experiment):
@@ -270,7 +418,15 @@ def plan(
         partial = load_partial(experiment, named=users if target is None else None, scope=EVERYTHING)
         problems = describe_missing_trust(partial.experiment.file, partial.needs)
     specs = None if target is None else as_target_list(target)
+    partial, _ = complete_models(Prepared(partial.experiment, specs, users), partial)
     return prepare(partial, problems, specs=specs, users=users, asks_targets=target is not None).plan
+
+
+def _add_key(spec: Any, target: Target, named: NamedTargets, *, may_send_keys: bool) -> Target | str:
+    """The target with its key, or why that cannot be sent."""
+    if target.key_source is not None and not may_send_keys:
+        return "its key is sent only if you give the target by --target"
+    return _resolve_target(spec, named, with_keys=True) or "no key"
 
 
 def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:

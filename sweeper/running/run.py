@@ -25,6 +25,7 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running import run_events as events
 from sweeper.running.notify import EndNotice
+from sweeper.running.prepare import complete_experiment
 from sweeper.running.run_events import Event, RunCounts
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, TrialFilter, read_notify, resolve_output, resolve_settings
@@ -92,6 +93,7 @@ async def run_async(
     """
     if isinstance(experiment, (str, os.PathLike)):
         experiment = load(experiment)
+    experiment = complete_experiment(experiment, target, named, out)
     if plan is None:
         plan = make_plan(experiment)
     options = replace(options or RunOptions(), **changes)

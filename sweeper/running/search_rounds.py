@@ -31,6 +31,7 @@ from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
 from sweeper.running.done_work import DoneRule
 from sweeper.running.notify import EndNotice
+from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.session import Session
@@ -82,6 +83,7 @@ async def search_async(
 ) -> SearchResult:
     """Search as `search` does, inside an event loop. The arguments are those of `run_async`."""
     loaded = experiment if isinstance(experiment, Experiment) else load(experiment)
+    loaded = complete_experiment(loaded, target, named, out)
     spec = require_search(loaded)
     control = control or StopControl()
     given = replace(options or RunOptions(), **changes)

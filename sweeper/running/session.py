@@ -298,7 +298,7 @@ class Session:
         layout = TableLayout(
             self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
             plan.value_order, plan.together, plan.search_columns, titles,
-            JobSizes(self.experiment.template).differ(plan))  # fmt: skip
+            JobSizes(self.experiment.template).differ(plan), plan.extras)  # fmt: skip
         run_id, table.is_same = record_run(
             plan, store, state, layout,
             target_names=self.target_names, experiment=self.experiment, now=time.time(), settings=self.settings,

@@ -55,7 +55,7 @@ _SEARCH_SHAPE: Final = {
 LAYOUT_SHAPE: Final = {
     "experiment": str, "axis_columns": [str], "slot_names": [str], "metrics": [str],
     "value_order": {...: [int]}, "together": [[str, str]], "search": (None, _SEARCH_SHAPE),
-    "overrides": {...: object}, "alone": bool, "titles": (None, {...: str}),
+    "overrides": {...: object}, "alone": bool, "titles": (None, {...: str}), "extras": (None, {...: str}),
 }  # fmt: skip
 
 
@@ -68,6 +68,7 @@ class TableLayout:
     `together` lists the pairs of axes that vary together, as in a zip.
     `search`: what a search adds; None if the run is not a round of one. `titles`: by id, the unique titles of nodes.
     `sizes_differ`: whether its jobs differ in size or model files, so that the time of one says little about another.
+    `extras` maps the columns that tell more of the values of an axis to that axis: `lora.step`, other fields of a row.
 
     The fields are the keys of the JSON in the column `runs.layout`.
     """
@@ -81,6 +82,7 @@ class TableLayout:
     search: SearchColumns | None = None
     titles: Mapping[str, str] = field(default_factory=dict)
     sizes_differ: bool = False
+    extras: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def measured_metrics(self) -> tuple[str, ...]:

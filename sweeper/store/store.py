@@ -163,7 +163,7 @@ class Store:
             {name: tuple(trials) for name, trials in layout["value_order"].items()},
             tuple((a, b) for a, b in layout["together"]),
             search,
-            layout.get("titles") or {}, layout.get("sizes_differ") is True,
+            layout.get("titles") or {}, layout.get("sizes_differ") is True, layout.get("extras") or {},
         )  # fmt: skip
 
     def results(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[Result]:

@@ -26,30 +26,30 @@ SETTINGS, PROMPTS, SEEDS = AXIS_KINDS = ("settings", "prompts", "seeds")  # see 
 
 @dataclass(frozen=True, slots=True)
 class EffectAxis:
-    """An axis, or several that vary together: its columns, their cells for each value, and the value of each trial."""
+    """An axis, or several that vary together: its columns, their cells for each value, and the value of each trial.
+
+    `numbers` are the values of one column, or the first numbers in the names of its files. `is_nested`: a compared
+    column groups its values, such as the skills of prompts.
+    """
 
     columns: tuple[str, ...] = field(metadata=json_keys(axis=" + ".join, columns=tuple))
     values: tuple[tuple[Any, ...], ...]
     labels: tuple[str, ...] = field(metadata=NOT_IN_JSON)
     codes: Codes = field(metadata=NOT_IN_JSON)
     is_replicate: bool = field(default=False, metadata=json_name("replicate"))
+    numbers: tuple[float, ...] | None = field(default=None, metadata=NOT_IN_JSON)
+    is_nested: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
     def name(self) -> str:
         return " + ".join(self.columns)
 
     @property
-    def numbers(self) -> list[float] | None:
-        """The values, if they are numbers of one column."""
-        cells = [cells[0] for cells in self.values]
-        return cells if len(self.columns) == 1 and all(map(is_number, cells)) else None
-
-    @property
     def kind(self) -> str:
         """What the axis is for a comparison of another one: a replicate without prompts counts as seeds."""
         if not self.is_replicate:
             return SETTINGS
-        return PROMPTS if self.has_prompts else SEEDS
+        return PROMPTS if self.has_prompts and not self.is_nested else SEEDS
 
     @property
     def has_prompts(self) -> bool:
@@ -73,9 +73,9 @@ def make_replicates(axes: Sequence[EffectAxis], rows: int) -> Replicates:
     return Replicates(np.zeros(rows, dtype=np.int64) if settings is None else settings, prompts, seeds)
 
 
-def list_axis_columns(layout: TableLayout) -> list[str]:
-    """The axis columns, without those that only label another."""
-    columns = layout.axis_columns
+def list_axis_columns(layout: TableLayout, extras: Collection[str] = ()) -> list[str]:
+    """The axis columns, without those that only label another or tell more of it, but for these `extras`."""
+    columns = [name for name in layout.axis_columns if name not in layout.extras or name in extras]
     return [name for name in columns if not (name.endswith(".label") and name.removesuffix(".label") in columns)]
 
 
@@ -93,12 +93,17 @@ def find_effect_axes(
 
     `slots`: the names of the slots, if the rows do not have them. The other columns are labels of bundles.
     """
-    found = [read_axis(name, rows, layout) for name in list_axis_columns(layout)]
+    grouped = {layout.extras[name] for name in axes if name in layout.extras}
+    found = [read_axis(name, rows, layout) for name in list_axis_columns(layout, axes)]
     constant = tuple(axis.name for axis in found if len(axis.values) < 2)
     unswept = [f"{name} has one value, so there is nothing to compare" for name in axes if name in constant]
-    found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], layout.together)
+    together = [pair for pair in layout.together if layout.extras.keys().isdisjoint(pair)]
+    found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], together)
     slots = rows[0].params if slots is None and rows else slots or ()
-    found = _mark_replicates(found, axes, over, slots)
+    found = [
+        replace(axis, is_replicate=True, is_nested=True) if set(axis.columns) <= grouped else axis
+        for axis in _mark_replicates(found, axes, over, slots)
+    ]
     alone = [axis for axis in found if axis.is_replicate and len(axis.values) == len(rows) > 1]
     notes += [f"{axis.name} has another value in each trial, so what it changes counts as noise" for axis in alone]
     found = [axis for axis in found if axis not in alone]
@@ -123,7 +128,11 @@ def read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectA
         if row.columns.get(label_column) is not None
     }
     texts = tuple(format_value(labels.get(index, cell)) for index, cell in enumerate(firsts))
-    return EffectAxis((name,), tuple((cell,) for cell in firsts), texts, codes)
+    own = dict(zip(codes.tolist(), rows, strict=True))
+    more = [column for column, axis in layout.extras.items() if axis == name and len(own) == len(firsts)]
+    choices = [firsts, *([own[code].columns.get(column) for code in range(len(firsts))] for column in more)]
+    numbers = next((tuple(cells) for cells in choices if all(map(is_number, cells))), None)
+    return EffectAxis((name,), tuple((cell,) for cell in firsts), texts, codes, numbers=numbers)
 
 
 def _to_key(cell: Any) -> Hashable:

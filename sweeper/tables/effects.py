@@ -162,7 +162,7 @@ def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLay
 def _check_query(query: EffectQuery, layout: TableLayout, option_names: Mapping[str, str]) -> None:
     errors = OptionErrors()
     search = layout.search
-    axes = list_axis_columns(layout) if search is None else list(search.space)
+    axes = list_axis_columns(layout, layout.extras) if search is None else list(search.space)
     numbers = [name for name in layout.metrics if search is None or name != ROUND]
     metrics = [*numbers, *_NUMBER_COLUMNS]
     errors.check_columns(option_names["metric"], query.metrics, metrics, ("metric", "metrics"))
@@ -247,8 +247,10 @@ class _Analysis:
         self._level = 1 - LEVEL / max(len(self._compared), 1)
         few = (index for index in self._compared if len(self._axes[index].values) <= MAX_VALUES)
         self._with_own_seeds = [index for index in few if _has_own_seeds(*self._match(index))]
+        nested = [axis.name for axis in axes.axes if axis.is_nested]
+        what = f"values of {join_names(nested)}" if nested else "seeds"
         self.notes = [
-            f"each value of {self._axes[index].name} has seeds of its own, so the means of its seeds are compared"
+            f"each value of {self._axes[index].name} has {what} of its own, so the means of its {what} are compared"
             for index in self._with_own_seeds
         ]
 
@@ -312,7 +314,8 @@ class _Analysis:
         others = [other for other in self._axes if other is not axis and other.kind != SEEDS]
         table = pd.DataFrame({"number": numbers, "value": axis.codes})
         table["cell"] = renumber(*(other.codes for other in others)) if others else 0
-        table["seed"] = renumber(*(other.codes for other in self._axes if other.kind == SEEDS))
+        seeds = [other for other in self._axes if other.kind == SEEDS]
+        table["seed"] = renumber(*(other.codes for other in [each for each in seeds if each.is_nested] or seeds))
         table = table.dropna()
         means = table.pivot_table(index="cell", columns="value", values="number").reindex(columns=values)
         table["number"] -= table["cell"].map(means.mean(axis=1, skipna=False))

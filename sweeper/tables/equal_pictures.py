@@ -16,7 +16,7 @@ from sweeper.answers.value_labels import label_values
 from sweeper.model.result import MAX_COMPARED, REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.statistics.codes import Codes, renumber
 from sweeper.store.records import TableLayout
-from sweeper.tables.effect_axes import EffectAxis, find_effect_axes
+from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, list_axis_columns
 from sweeper.wording import join_names
 
 _MAX_NAMED: Final = 4  # values in a sentence
@@ -61,7 +61,7 @@ def find_equal_pictures(
     known = [row.status == SUCCEEDED and any(sha256 in hashes for sha256 in row.sha256) for row in rows]
     if layout.search is not None or sum(known) < 2 or len(rows) > MAX_COMPARED:
         return ()
-    axes = find_effect_axes(rows, layout, layout.axis_columns, ()).axes
+    axes = find_effect_axes(rows, layout, list_axis_columns(layout), ()).axes
     is_known = np.array(known)
     pictures = np.array([
         numbers.setdefault(tuple([hashes.get(sha256, sha256) for sha256 in row.sha256]), len(numbers))

@@ -16,7 +16,6 @@ import numpy as np
 
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
-from sweeper.schemas.values import is_number
 from sweeper.statistics.codes import LEVEL, Codes, Numbers
 from sweeper.statistics.paired import FEWEST_OF_SLOPE, ValueComparison, ValueComparisons
 from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
@@ -115,8 +114,8 @@ class SearchAnalysis:
 
 
 def _make_factor(axis: EffectAxis, codes: Codes) -> Factor | Curve:
-    cells = [axis.values[code][0] for code in codes.tolist()]
-    if all(is_number(cell) for cell in cells) and len(set(cells)) >= FEWEST_OF_SLOPE:
+    cells = [] if axis.numbers is None else [axis.numbers[code] for code in codes.tolist()]
+    if len(set(cells)) >= FEWEST_OF_SLOPE:
         return Curve(axis.name, np.array(cells, dtype=float))
     return Factor(axis.name, codes)
 

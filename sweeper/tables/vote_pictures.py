@@ -18,7 +18,7 @@ from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.votes import Vote
-from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value
+from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value, list_axis_columns
 from sweeper.tables.select_rows import OptionErrors, select_results
 from sweeper.wording import join_names
 
@@ -215,7 +215,7 @@ def _build_axes(layout: TableLayout, rows: Sequence[Result], pictures: Sequence[
 def _find_axes(layout: TableLayout, rows: Sequence[Result]) -> tuple[Sequence[EffectAxis], set[tuple[str, ...]]]:
     """Return all axes, and the columns of those that people can compare."""
     # With all axes named, none is left out because each trial has another value of it.
-    found = find_effect_axes(rows, layout, layout.axis_columns, ()).axes
+    found = find_effect_axes(rows, layout, list_axis_columns(layout), ()).axes
     return found, {axis.columns for axis in find_effect_axes(rows, layout, (), ()).axes if not axis.is_replicate}
 
 
@@ -235,14 +235,10 @@ def _find_points(
         for values in cells
     ]
     points = EffectAxis(search.space, tuple(cells), tuple(labels), np.array(codes, dtype=np.int64))
-    rest = replace(layout, axis_columns=tuple(name for name in layout.axis_columns if _is_of(name, search.over)))
+    axis_of = {name: layout.extras.get(name, name.removesuffix(_LABEL)) for name in layout.axis_columns}
+    rest = replace(layout, axis_columns=tuple(name for name, axis in axis_of.items() if axis in search.over))
     usual = {points.columns} if len(cells) > 1 else set()
     return [points, *find_effect_axes(rows, rest, search.over, ()).axes], usual
-
-
-def _is_of(column: str, axes: Sequence[str]) -> bool:
-    """Whether a column shows one of these axes: its values, their labels, or a group of choices."""
-    return column in axes or column.rpartition(".")[0] in axes
 
 
 def _get_shown(row: Result, name: str) -> Any:

@@ -44,7 +44,9 @@ sweep:
       b: {from: 1, to: 2, count: 2, scale: log}
       c: {seeds: 3, key: foxes}
       d: {lines: styles.txt}
-      e: {csv: prompts.csv, column: text}
+      e: {csv: prompts.csv, column: text, columns: all}
+      j: {jsonl: prompts.jsonl, column: prompt, columns: [skill]}
+      k: {models: "loras/mychar-*", none: true}
       f: {files: "*.png"}
       g: {choices: "{a|b}"}
       i: {replace: a, with: [a, b]}

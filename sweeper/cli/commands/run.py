@@ -26,7 +26,7 @@ from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
-from sweeper.model.target_spec import EMBEDDED, expand_groups, parse_target
+from sweeper.model.target_spec import expand_groups, parse_target
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import answer_run
 from sweeper.running.settings import RunOptions
@@ -79,7 +79,8 @@ def command(
         show_dry_run(experiment, targets, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
         return 0
     real = None
-    prepared = load_for_run(experiment, targets if rehearsal is None else [EMBEDDED], overrides, trust=trust, out=out)
+    rehearses = rehearsal is not None
+    prepared = load_for_run(experiment, targets, overrides, trust=trust, out=out, rehearses=rehearses)
     out = trust_check.choose_output(out)
     if rehearsal is not None:
         real = build_run_command(experiment, targets, out, selection)

@@ -22,7 +22,6 @@ from sweeper.cli.rehearsal import Rehearsal, build_run_command, rehearsal_option
 from sweeper.errors import UsageError
 from sweeper.model.result import Run
 from sweeper.model.selection import Selection
-from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.cost_question import list_paid_targets
 from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
@@ -70,7 +69,8 @@ def command(
 
     _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
     selection = Selection(values=values)
-    prepared = load_for_run(experiment, targets if rehearsal is None else [EMBEDDED], values, trust=trust, out=out)
+    rehearses = rehearsal is not None
+    prepared = load_for_run(experiment, targets, values, trust=trust, out=out, rehearses=rehearses)
     spec = require_search(prepared.experiment)
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
@@ -124,7 +124,7 @@ def _check_flags(*, preview: bool, confirm: bool, shows_page: bool, rehearses: b
 
 def _confirm(
     prepared: Prepared, out: Path | str | None, runner: Callable[..., Run], settings: Mapping[str, Any],
-    search_command: str, *, yes: bool, **shown: bool,
+    search_command: str, *, yes: bool, **shown: Any,
 ) -> int:  # fmt: skip
     """Run the best points of the search on fresh seeds, and show what they reach there. Returns the exit code."""
     from sweeper.running.confirm_best import answer_confirmation, plan_confirmation

@@ -17,6 +17,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.loading.load import load_recorded
 from sweeper.model.experiment import Experiment
+from sweeper.running.prepare import complete_experiment
 from sweeper.tables.results_folder import default_results_folder, find_results_folder
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     """
     experiment = None  # of a file that was given, which may not have run yet
     if results.is_file() and results.suffix.lower() in (".yaml", ".yml"):
-        experiment = load_recorded(results, {})
+        experiment = complete_experiment(load_recorded(results, {}), may_send_keys=False)
         folder = default_results_folder(experiment.file, experiment.name)
     else:
         folder = find_results_folder(results)

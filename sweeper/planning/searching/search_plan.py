@@ -19,7 +19,7 @@ from sweeper.model.template import MISSING
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility
-from sweeper.planning.grid import Grid
+from sweeper.planning.grid import Grid, map_axis_columns
 from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import filter_points
 from sweeper.schemas.values import is_number
@@ -66,6 +66,8 @@ class SearchSpace:
         if self.axes[index].numbers is not None:
             return True
         values = [option.value for option in self.axes[index].axis.options]
+        if not all(is_number(value) for value in values):  # of files, the first of the numbers in their names
+            values = [next(iter(option.extra.values()), None) for option in self.axes[index].axis.options]
         are_numbers = all(is_number(value) for value in values)
         return are_numbers and (values == sorted(values) or values == sorted(values, reverse=True))
 
@@ -279,5 +281,8 @@ class SearchPlan(Plan):
         return tuple(pair for pair in pairs if self._get_axis(pair[0]) == self._get_axis(pair[1]))
 
     def _get_axis(self, column: str) -> str:
-        names = self.experiment.axis_names
-        return column if column in names else column.rpartition(".")[0]
+        return self._axis_of[column]
+
+    @cached_property
+    def _axis_of(self) -> Mapping[str, str]:
+        return map_axis_columns(self.experiment)
