@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def catch_stop_signals() -> Iterator[Callable[..., None]]:
+def catch_stop_signals() -> Iterator[Callable[..., bool]]:
     """Yield a function that blocks until Ctrl-C or SIGTERM arrives, or returns at once if one already did.
 
-    It takes a function that says whether the wait is over for another reason.
+    It takes a function that says whether the wait is over for another reason. Returns whether a signal arrived.
 
     Works only in the main thread. Enter it before printing an address, because a program that reads the address may
     send the signal right away.
@@ -24,9 +24,10 @@ def catch_stop_signals() -> Iterator[Callable[..., None]]:
 
     stopped = threading.Event()
 
-    def wait(is_over: Callable[[], bool] = lambda: False) -> None:
+    def wait(is_over: Callable[[], bool] = lambda: False) -> bool:
         while not stopped.wait(1.0) and not is_over():  # on Windows, a wait without a timeout blocks Ctrl-C
             pass
+        return stopped.is_set()
 
     previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in list_stop_signals()}
     try:

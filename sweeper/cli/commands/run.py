@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from sweeper.cli import confirm_cost, console, dask_options, options, trust_chec
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.follow_files import follow as follow_files
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
@@ -33,6 +34,7 @@ from sweeper.running.settings import RunOptions
 from sweeper.store.containment import display_path
 from sweeper.tables.results_folder import default_results_folder
 
+_FIRST_ROUND: Final = ("fresh", "remake", "remake_stale", "retry_failed")  # options that mean earlier results
 REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 
 
@@ -57,13 +59,15 @@ REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 @confirm_cost.option
 @options.view
 @options.open_browser
+@click.option("--follow", is_flag=True, help="Stay after the last trial, and run what is new in the experiment's model "
+              "files and lists, until Ctrl-C.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what the run would do, as `sweeper plan` does. Submits nothing.")
 @options.as_json
 @options.quiet
 def command(
     experiment: Path, *, targets: list[str] | None, out: Path | str | None, selection: Selection,
-    rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool, dry_run: bool, as_json: bool,
-    quiet: bool, dask: str | None, dask_resources: tuple[str, ...], **settings: Any,
+    rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool, follow: bool,
+    dry_run: bool, as_json: bool, quiet: bool, dask: str | None, dask_resources: tuple[str, ...], **settings: Any,
 ) -> int:  # fmt: skip
     """Run a sweep: submit the trials that are not done yet, save every picture, and write results.csv beside them.
 
@@ -73,14 +77,16 @@ def command(
     overrides = selection.values
     settings |= {"where": selection.where, "limit": selection.limit}
     if dry_run:
-        given = {"--view": view, "--open": open_browser, "--remake": settings["remake"]}
+        given = {"--view": view, "--open": open_browser, "--remake": settings["remake"], "--follow": follow}
         _reject_for_dry_run(given | {"--rehearse": rehearsal is not None, "--no-check": not settings["check"]})
         folder = out if isinstance(out, Path) else None
         show_dry_run(experiment, targets, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
         return 0
     real = None
-    rehearses = rehearsal is not None
-    prepared = load_for_run(experiment, targets, overrides, trust=trust, out=out, rehearses=rehearses)
+    if follow and rehearsal is not None:
+        raise UsageError("--rehearse runs once, before there is anything new; drop --follow")
+    load = partial(load_for_run, experiment, targets, overrides, trust=trust, out=out)
+    prepared = load(rehearses=rehearsal is not None)
     out = trust_check.choose_output(out)
     if rehearsal is not None:
         real = build_run_command(experiment, targets, out, selection)
@@ -89,31 +95,39 @@ def command(
         prepared = replace(prepared, experiment=loaded)
     runner = confirm_cost.confirm_before(dask_options.choose_runner(dask, dask_resources), yes=yes)
     answer = partial(answer_run, real_run=real)
+    rounds = follow_files(prepared, lambda counts: load(counts=counts), quiet=quiet) if follow else None
     return run_and_show(runner, prepared, out, answer, settings, view=view, open_browser=open_browser,
-                        as_json=as_json, quiet=quiet)  # fmt: skip
+                        as_json=as_json, quiet=quiet, rounds=rounds)  # fmt: skip
 
 
 def run_and_show(
     runner: Callable[..., Run], prepared: Prepared, out: Path | str | None, answer: Callable[..., Answer],
     settings: Mapping[str, Any], *, view: bool, open_browser: bool, as_json: bool, quiet: bool,
+    rounds: Iterable[Prepared] | None = None,
 ) -> int:  # fmt: skip
     """Run an experiment, show its progress and its answer, and return the exit code.
 
-    `answer` gets the run, and what `show_end` gives.
+    `answer` gets the run, and what `show_end` gives. `rounds`: run these, until one is stopped, in place of `prepared`.
     """
-    loaded = prepared.experiment
+    loaded, run, is_ok = prepared.experiment, None, True
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
-        with ProgressDisplay(quiet=quiet, rates=list_rates(prepared)) as display:
-            run = runner(loaded, target=prepared.specs, out=out, named=prepared.users, progress=display, **settings)
-        show_end(run, run.error, partial(answer, run), loaded.file, loaded.name,
-                 as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
-        if view and run.stopped_by != "interrupt":
+        for each in rounds or (prepared,):
+            options_of_run = settings if run is None else {**settings, **dict.fromkeys(_FIRST_ROUND, False)}
+            with ProgressDisplay(quiet=quiet, rates=list_rates(each)) as display:
+                run = runner(each.experiment, target=each.specs, out=out, named=each.users, progress=display,
+                             **options_of_run)  # fmt: skip
+            show_end(run, run.error, partial(answer, run), loaded.file, loaded.name,
+                     as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
+            # A job that another client cancelled on the server has no result either.
+            is_ok = is_ok and not (run.failed or run.cancelled or run.stopped_by or run.error)
+            if run.stopped_by or run.error:
+                break
+        if view and rounds is None and run is not None and run.stopped_by != "interrupt":
             wait_until_stopped()
-    # A job that another client cancelled on the server has no result either.
-    return get_run_exit_code(run.stopped_by, ok=not (run.failed or run.cancelled or run.stopped_by or run.error))
+    return get_run_exit_code(None if run is None else run.stopped_by, ok=is_ok)
 
 
 def list_rates(prepared: Prepared) -> list[TargetPrice]:
