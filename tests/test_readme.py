@@ -110,6 +110,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "experiments/drawbench.csv").write_text(
         'Prompts,Category\nA red colored car.,Colors\n"One car, on the street.",Counting\nTcennis.,Misspellings\n'
     )
+    row = '{"prompt": "two cars", "atom_count": 2, "skills": ["count", "object"]}\n'
+    for name in ("geneval2_data.jsonl", "prompts.jsonl"):
+        (tmp_path / "experiments" / name).write_text(row)
     quickstart = tmp_path / "experiments/quickstart.yaml"
     quickstart.write_text(quickstart.read_text("utf-8").replace("384", "64"), encoding="utf-8")  # soon made
     search = tmp_path / "experiments/search.yaml"
@@ -238,7 +241,8 @@ def test_yaml_is_what_it_says(block: Block, clone: Path):
         shutil.copy(clone / "templates/txt2img.json", clone / "templates/mine.json")
         shutil.copy(clone / "templates/txt2img.slots.yaml", clone / "templates/mine.slots.yaml")
         (folder / "written.yaml").write_text(block.text)
-        experiment = sweeper.load(folder / "written.yaml")
+        listed = {"loras/mychar-*": ["mychar-step100.safetensors"]} if "models:" in block.text else {}
+        experiment = sweeper.load(folder / "written.yaml", overrides=listed)
         if experiment.search is None:
             assert len(sweeper.plan(experiment)) > 0
         else:
@@ -268,7 +272,7 @@ def test_the_grammar_shows_the_written_order_and_all_forms():
     assert plan.axis_columns == ("subject", "style", "steps", "seed", "width", "height")
     assert len(plan) == 101
     table = page.read_text("utf-8").partition("| form | values |")[2]
-    for form in ("from", "seeds", "lines", "csv", "files", "choices", "label"):
+    for form in ("from", "seeds", "lines", "csv", "jsonl", "files", "models", "choices", "label"):
         assert f"{form}:" in table
 
 
