@@ -249,7 +249,9 @@ class ClusterSession(Session):
     ) -> str | None:
         """Let the workers execute the items, which wait in a WorkPool and not in the context's queue."""
         registry = self.registry
-        registry.run_spec = replace(registry.run_spec, metrics=get_cacheable_versions(store, self.metrics))
+        local = {name for likeness in self.experiment.likenesses.values() for name in likeness.columns}
+        metrics = {name: metric for name, metric in self.metrics.items() if name not in local}  # workers lack the files
+        registry.run_spec = replace(registry.run_spec, metrics=get_cacheable_versions(store, metrics))
         pool = WorkPool(items, state.todo, transition_cost)
         marker = self.out / SHARED_MARKER
         refuse_links(marker)

@@ -9,15 +9,18 @@ sweeper never downloads weights. `SWEEPER_LPIPS` and `SWEEPER_CLIP` name exporte
 - CLIP (Radford et al. 2021) is an image encoder with one input (batch, 3, side, side): RGB minus CLIP's mean, divided
   by its deviation. The embedding is the output `image_embeds`, or else the first output of shape (batch, n). As in
   CLIP's own preprocessing, the shorter side is resized to the model's side (bicubic) and the centre is cut out.
+- DINO (Oquab et al. 2023) differs in the mean and the deviation, which are ImageNet's. Without an output (batch, n),
+  the embedding is the first token of the first output (batch, tokens, n).
+- Face models (ArcFace, Deng et al. 2019) take 112 pixels a side, and RGB from -1 to 1.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +39,20 @@ _INPUT_COUNTS: Final = {"lpips": 2, "clip": 1}  # pictures
 _DESCRIPTIONS: Final = {"lpips": "a model of the distance of two pictures", "clip": "the image encoder of a CLIP"}
 
 _DEFAULT_SIDE: Final = 224  # pixels, for a CLIP model that accepts any size
-_MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # openai/CLIP, clip.py, _transform
-_DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+_EMBEDDING: Final = "image_embeds"  # the name that Hugging Face's exporter (Optimum) gives to that of a CLIP
+_FACE_SIDE: Final = 112  # pixels, of insightface's and uniface's recognition models
+
+
+class Levels(NamedTuple):
+    """What is subtracted from red, green and blue, 0-1, and by what they are then divided."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+CLIP_LEVELS: Final = Levels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # openai/CLIP
+_IMAGENET_LEVELS: Final = Levels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # facebookresearch/dinov2, transforms.py
+_FACE_LEVELS: Final = Levels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # deepinsight/insightface, arcface_onnx.py
 
 
 def find_model(measure: str) -> Path:
@@ -61,24 +76,40 @@ def find_model_file(variable: str, description: str) -> Path:
     return path
 
 
-def embed_picture(picture: Pixels, model: Path) -> NDArray[np.float32]:
+def embed_picture(
+    picture: Pixels, model: Path, levels: Levels = CLIP_LEVELS, side: int | None = None
+) -> NDArray[np.float32]:
     """The embedding (n,) of a picture (height, width, 1-4), 0-255, by an ONNX image encoder; its length is 1.
 
-    Alpha is dropped. Raises UsageError if the file is not such a model or onnxruntime is missing, and ImageError if the
-    model fails on this picture.
+    `side`: of the square that the model takes, if its input does not say. Alpha is dropped. Raises UsageError if the
+    file is not such a model or onnxruntime is missing, and ImageError if the model fails on this picture.
     """
     session = _load_checked(model, input_count=1)
     (image,) = session.get_inputs()
-    side = next((length for length in image.shape[2:] if isinstance(length, int)), _DEFAULT_SIDE)
-    levels = np.asarray(_crop_square(_to_rgb(picture), side), dtype=np.float32) / np.float32(255)
-    planes = np.ascontiguousarray(((levels - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None])
-    outputs = session.get_outputs()
-    vectors = [output.name for output in outputs if len(output.shape) == 2]
+    side = _get_side(image.shape) or side or _DEFAULT_SIDE
+    scaled = np.asarray(_crop_square(_to_rgb(picture), side), dtype=np.float32) / np.float32(255)
+    mean, deviation = (np.array(part, dtype=np.float32) for part in levels)
+    planes = np.ascontiguousarray(((scaled - mean) / deviation).transpose(2, 0, 1)[None])
+    ranks = {output.name: len(output.shape) for output in session.get_outputs()}
+    vectors = sorted((name for name, rank in ranks.items() if rank in (2, 3)), key=lambda name: ranks[name])
     if not vectors:
-        names = ", ".join(output.name for output in outputs)
+        names = ", ".join(ranks)
         raise UsageError(f"{model}: none of its outputs ({names}) is an embedding (batch, n)")
-    name = "image_embeds" if "image_embeds" in vectors else vectors[0]
-    return normalize(_run(session, model, {image.name: planes}, name).ravel().astype(np.float32), model)
+    name = _EMBEDDING if _EMBEDDING in vectors else vectors[0]
+    found = _run(session, model, {image.name: planes}, name)[0]
+    return normalize((found[0] if found.ndim == 2 else found).astype(np.float32), model)
+
+
+def choose_levels(model: Path) -> Levels:
+    """The levels of a CLIP, a face model or, of any other encoder, DINO. Raises UsageError as `embed_picture` does."""
+    session = _load_checked(model, input_count=1)
+    if _EMBEDDING in [output.name for output in session.get_outputs()]:
+        return CLIP_LEVELS
+    return _FACE_LEVELS if _get_side(session.get_inputs()[0].shape) == _FACE_SIDE else _IMAGENET_LEVELS
+
+
+def _get_side(shape: Sequence[Any]) -> int | None:
+    return next((length for length in shape[2:] if isinstance(length, int)), None)
 
 
 def normalize(embedding: NDArray[np.float32], model: Path) -> NDArray[np.float32]:
@@ -145,7 +176,7 @@ def _load_checked(model: Path, *, input_count: int) -> InferenceSession:
     """Load a model. Raises UsageError if it is not a model of `input_count` pictures."""
     session = load_model(model)
     inputs = session.get_inputs()
-    if len(inputs) != input_count or any(len(image.shape) != 4 for image in inputs):
+    if len(inputs) != input_count or any(len(image.shape) != 4 or image.shape[3] == 3 for image in inputs):
         actual = ", ".join(f"{image.name} {image.shape}" for image in inputs)
         expected = "one picture" if input_count == 1 else "two pictures"
         raise UsageError(f"needs a model of {expected} (batch, 3, height, width), and {model} has the inputs {actual}")

@@ -18,13 +18,15 @@ from sweeper.loading.read_scope import ExperimentFolder, OutsideError, TrustNeed
 from sweeper.loading.search_builder import (
     SearchBuilder,
     build_judges,
+    build_likenesses,
     find_measuring_problems,
+    find_unknown_names,
     list_metrics,
     name_metrics,
 )
 from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft
 from sweeper.model.axis_values import AxisError
-from sweeper.model.experiment import Experiment, RunSettings
+from sweeper.model.experiment import Experiment, Judge, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.money import parse_usd
 from sweeper.model.portable_names import find_name_problem
@@ -113,7 +115,9 @@ class _ExperimentBuilder(ExperimentDraft):
         if isinstance(self.name, str) and (problem := find_name_problem(self.name)) is not None:
             message = f"'{self.name}' {problem}; it names the results folder, so write another `name`"
             self.add_problem(("name",), message)
-        derive = self.compile_derived(raw.get("derive", {}))
+        metrics = raw.get("metrics", ())
+        judges, judge_problems = build_judges(metrics)
+        derive = self.compile_derived(raw.get("derive", {}), judges)
         search = SearchBuilder(self, raw["search"]) if "search" in raw else None
         sweep = self.build_blocks() if "sweep" in raw or search is None else []
         blocks = [*sweep, *([search] if search is not None else [])]
@@ -124,10 +128,10 @@ class _ExperimentBuilder(ExperimentDraft):
         self.hash_default_files(blocks, {*params, *derive})
         self.check_metric_names(blocks)
         self.check_extra_columns(blocks)
-        readable = {**self.template.slots, **self.extra_paths}
+        known = dict.fromkeys((*self.template.slots, *params, *derive, *sorted(given_somewhere)))
         knows_all = not self.no_template and not self.folder.pending
-        judges, problems = build_judges(raw.get("metrics", ()), readable, knows_slots=knows_all)
-        for path, message in problems:
+        unknown = find_unknown_names(metrics, judges, self.template.slots, known) if knows_all else ()
+        for path, message in (*judge_problems, *unknown):
             self.add_problem(path, message)
         target = raw.get("target", "embedded")
         return Experiment(
@@ -142,6 +146,7 @@ class _ExperimentBuilder(ExperimentDraft):
             search=None if search is None else search.search,
             metrics=list_metrics(raw),
             judges=judges,
+            likenesses=build_likenesses(metrics, self),
             run=self.build_run_settings(raw.get("run", {})),
             files=self.files,
             source=self.source,
@@ -192,7 +197,7 @@ class _ExperimentBuilder(ExperimentDraft):
                 except AxisError as error:
                     self.add_axis_error(("template",), error, f"the default of slot '{slot.name}': ")
 
-    def compile_derived(self, raw: Mapping[str, str]) -> dict[str, Expression]:
+    def compile_derived(self, raw: Mapping[str, str], judges: Mapping[str, Judge]) -> dict[str, Expression]:
         expressions: dict[str, Expression] = {}
         for name, text in raw.items():
             try:
@@ -210,6 +215,7 @@ class _ExperimentBuilder(ExperimentDraft):
         derive = {name: expressions[name] for name in order}
         self.derived = frozenset(derive)
         read = {name for expression in derive.values() for name in expression.names}
+        read |= {name for judge in judges.values() for name in judge.names}
         self.used = frozenset(read | self.suppressed_names | self.extra_used_names)
         return derive
 

@@ -8,15 +8,27 @@ from typing import Any, Final
 from sweeper.errors import UsageError
 from sweeper.images.metrics.registry import METRIC_NAMES, find_unknown_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft
-from sweeper.model.axis_values import Option
-from sweeper.model.experiment import CHAT_PATH, DEFAULT_REPEATS, Axis, Dimension, Judge, NumberRange, Search, SpaceAxis
-from sweeper.model.expressions import ExpressionError, compile_text, has_jinja
+from sweeper.model.axis_values import AxisError, Option
+from sweeper.model.experiment import (
+    CHAT_PATH,
+    Axis,
+    Dimension,
+    HashedFile,
+    Judge,
+    JudgeQuestion,
+    Likeness,
+    NumberRange,
+    Search,
+    SpaceAxis,
+    parse_questions,
+)
+from sweeper.model.expressions import ExpressionError, compile_text
 from sweeper.model.money import parse_usd, to_micros
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.search_columns import OBJECTIVE, ROUND, VOTES_METRIC, Objective
 from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
-from sweeper.model.template import MISSING
+from sweeper.model.template import MISSING, Slot
 from sweeper.model.urls import normalise_url
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value
@@ -28,7 +40,9 @@ _DIRECTIONS: Final = ("maximize", "minimize")
 _MAX_OBJECTIVES: Final = 8  # that are looked at; the schema refuses more than four in a direction
 _MAX_END: Final = 1e300  # so that the distance of two ends is a number too
 _PROBES: Final = 8  # numbers inside a continuous range that are checked, to find a slot that takes only some
-_JUDGE: Final = "judge"  # the key, and the default name of the metric
+_JUDGE, _LIKENESS = "judge", "likeness"  # the keys, and the default names of the metrics
+_QUESTIONS: Final = ("question", "questions")
+_TAKEN: Final = "'{}' is the name of another column; choose another"
 
 
 def find_measuring_problems(raw: Mapping[str, Any], refused: Collection[KeyPath]) -> list[tuple[KeyPath, str]]:
@@ -187,40 +201,38 @@ def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _name_metric(entry: Any) -> str:
-    settings = entry.get(_JUDGE) if isinstance(entry, Mapping) else None
-    return str(settings.get("name", _JUDGE)) if isinstance(settings, Mapping) else str(entry)
+    if not isinstance(entry, Mapping):
+        return str(entry)
+    kind, settings = (_LIKENESS, entry) if _LIKENESS in entry else (_JUDGE, entry.get(_JUDGE))
+    return str(settings.get("name", kind)) if isinstance(settings, Mapping) else str(entry)
 
 
 def _find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:
     if not isinstance(entries, list):
         return []
     names = name_metrics(entries)
-    judges = {name for name, entry in zip(names, entries, strict=True) if isinstance(entry, Mapping)}
+    named = {name for name, entry in zip(names, entries, strict=True) if isinstance(entry, Mapping)}
     problems: list[tuple[KeyPath, str]] = []
-    for name, message in find_unknown_metrics(names, judges):
-        text = f"several metrics are named '{name}'; give each judge a `name` of its own" if name in judges else message
+    for name, message in find_unknown_metrics(names, named):
+        text = f"several metrics are named '{name}'; give each a `name` of its own" if name in named else message
         problems.append((("metrics", names.index(name)), text))
     return problems
 
 
-def build_judges(
-    entries: Sequence[Any], slots: Collection[str], *, knows_slots: bool
-) -> tuple[dict[str, Judge], list[tuple[KeyPath, str]]]:
-    """The complete judges by name, and a (path, message) pair for each mistake in them.
-
-    `slots`: the names that questions may read; not `knows_slots`: they may read other names too.
-    """
+def build_judges(entries: Sequence[Any]) -> tuple[dict[str, Judge], list[tuple[KeyPath, str]]]:
+    """The complete judges by name, and a (path, message) pair for each mistake in them."""
     judges: dict[str, Judge] = {}
     problems: list[tuple[KeyPath, str]] = []
     for index, entry in enumerate(entries):
-        settings = entry.get(_JUDGE, {}) if isinstance(entry, Mapping) else {}
+        settings = entry.get(_JUDGE) if isinstance(entry, Mapping) else None
         path = ("metrics", index, _JUDGE)
-        if not {"question", "url", "model"}.issubset(settings):  # the schema says so
+        if not isinstance(settings, Mapping) or not {"url", "model"}.issubset(settings):  # the schema says so
             continue
         name = _name_metric(entry)
         if name in (*METRIC_NAMES, *RESERVED_COLUMNS):
-            problems.append(((*path, "name"), f"'{name}' is the name of another column; choose another"))
-        problems += [((*path, "question"), text) for text in _check_question(settings["question"], slots, knows_slots)]
+            problems.append(((*path, "name"), _TAKEN.format(name)))
+        questions, mistakes = _read_questions(settings)
+        problems += [((*path, key) if key else path, message) for key, message in mistakes]
         variable = settings.get("key_env")
         try:
             url = normalise_url(settings["url"]).removesuffix(CHAT_PATH)
@@ -230,18 +242,73 @@ def build_judges(
         if variable in CLOUD_KEYS:
             message = f"the key in {variable} belongs to {CLOUD_URL}, and an experiment cannot send it anywhere else"
             problems.append(((*path, "key_env"), message))
-        repeats = int(settings.get("repeats", DEFAULT_REPEATS))
+        more: dict[str, Any] = {key: settings[key] for key in ("score", "mean", "reference") if key in settings}
+        more |= {key: int(settings[key]) for key in ("repeats", "frames") if key in settings}
         price = to_micros(parse_usd(settings["price"])) if "price" in settings else None
-        judges[name] = Judge(name, settings["question"], url, settings["model"], variable, repeats, price)
+        more["pictures"] = tuple(settings.get("pictures", ()))
+        if questions:
+            judges[name] = Judge(name, questions, url, settings["model"], variable, price=price, **more)
     return judges, problems
 
 
-def _check_question(question: str, slots: Collection[str], knows_slots: bool) -> list[str]:
-    if not has_jinja(question):
-        return []
+def _read_questions(settings: Mapping[str, Any]) -> tuple[tuple[JudgeQuestion, ...] | str, list[tuple[str, str]]]:
+    """The questions of a judge, empty if they are wrong, and a (key, message) pair for each mistake in its texts."""
+    given = [key for key in _QUESTIONS if key in settings]
+    if len(given) != 1:
+        return (), [("", "write either `question` or `questions`")]
+    (key,) = given
+    questions: tuple[JudgeQuestion, ...] | str = settings[key]
+    problems = []
     try:
-        names = compile_text(question).names
-    except ExpressionError as error:
-        return [str(error)]
-    unknown = [name for name in names if knows_slots and name not in slots]
-    return [f"reads '{name}', which is not a slot{suggest(name, slots, 'slots')}" for name in unknown]
+        if key == "question":
+            questions = (JudgeQuestion(settings[key]),)
+        elif isinstance(questions, tuple | list):
+            questions = parse_questions(questions)
+    except ValueError as error:
+        return (), [(key, str(error))]
+    for text in Judge("", questions, "", "", reference=settings.get("reference", "")).texts:
+        try:
+            compile_text(text)
+        except ExpressionError as error:
+            problems.append((key, str(error)))
+    return (() if problems else questions), problems
+
+
+def find_unknown_names(
+    entries: Sequence[Any], judges: Mapping[str, Judge], slots: Mapping[str, Slot], known: Collection[str]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Yield (path, message) for each name that a judge reads and nothing has. `known`: all slots, axes and params."""
+    names = name_metrics(entries)
+    for judge in judges.values():
+        index = names.index(judge.name)
+        key = next(key for key in _QUESTIONS if key in entries[index][_JUDGE])
+        for name in sorted(judge.names - {*known}):
+            yield ("metrics", index, _JUDGE, key), f"reads '{name}', which is not a slot{suggest(name, known, 'slots')}"
+        files = [slot.name for slot in slots.values() if slot.is_file]
+        for name in judge.pictures:
+            if name not in files:
+                message = f"'{name}' is not a slot with a file{suggest(name, files, 'slots')}"
+                yield ("metrics", index, _JUDGE, "pictures"), message
+
+
+def build_likenesses(entries: Sequence[Any], draft: ExperimentDraft) -> dict[str, Likeness]:
+    """The complete metrics of the likeness to reference pictures, by name. Adds a problem for each mistake."""
+    found: dict[str, Likeness] = {}
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or not {_LIKENESS, "model"}.issubset(entry):
+            continue
+        name, folder, files = _name_metric(entry), draft.folder, dict[str, dict[str, HashedFile]]()
+        if name in (*METRIC_NAMES, *RESERVED_COLUMNS):
+            draft.add_problem(("metrics", index, "name"), _TAKEN.format(name))
+        for key in (_LIKENESS, "model"):
+            try:
+                paths = folder.find_files(entry[key]) if key == _LIKENESS else [entry[key]]
+                files[key] = {path: folder.hash_file(path) for path in paths}
+            except AxisError as error:
+                draft.add_axis_error(("metrics", index, key), error)
+        if len(files) == 2:
+            mean, std = (tuple(map(float, entry[key])) if key in entry else None for key in ("mean", "std"))
+            side = int(entry["size"]) if "size" in entry else None
+            (model,) = files["model"].values()
+            found[name] = Likeness(name, model, files[_LIKENESS], side, mean, std)
+    return found

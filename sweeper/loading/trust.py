@@ -39,7 +39,7 @@ from sweeper.model.target_spec import (
 )
 from sweeper.model.urls import identify_server, parse_notify_url
 from sweeper.schemas.values import KeyPath
-from sweeper.wording import shorten
+from sweeper.wording import join_names, shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
 _RESULTS_FOLDERS: Final = ("results/{}/artifacts", "results/{}-check/artifacts", "results/{}-calibrate/artifacts")
@@ -190,8 +190,9 @@ def _find_code(experiment: Experiment) -> _Needs:
 def _find_judges(experiment: Experiment) -> _Needs:
     for name, judge in experiment.judges.items():
         key = f", with the value of the environment variable {judge.key_env}" if judge.key_env else ""
+        inputs = f", and the files of {join_names(judge.pictures)}" if judge.pictures else ""
         path = ("metrics", experiment.metrics.index(name))
-        yield path, f"sends its pictures, and a question about them, to {judge.url}{key}"
+        yield path, f"sends its pictures{inputs}, and a question about them, to {judge.url}{key}"
 
 
 def _find_notify(experiment: Experiment) -> _Needs:

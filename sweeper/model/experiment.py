@@ -9,22 +9,27 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from sweeper.errors import ExperimentError
 from sweeper.model.axis_values import Option
-from sweeper.model.expressions import Expression, compile_text, has_jinja
+from sweeper.model.bounded_json import parse_json
+from sweeper.model.expressions import Expression, ExpressionError, compile_text, has_jinja
 from sweeper.model.search_columns import VOTES_METRIC, Objective
 from sweeper.model.source import Source
 from sweeper.model.target_spec import TargetGroup, TargetSpec
 from sweeper.model.template import Template
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, format_value
 
 _DIGITS: Final = 4  # significant digits of the width of a range, so that values stay readable
 DEFAULT_REPEATS: Final = 3
+_MAX_QUESTIONS: Final = 100  # about one picture; each may cost money
+JUDGE_FACTS: Final = "judge "  # before its name: under which the store has them; a metric's name has no space
+YES_NO, SCALE, PROBABILITY = "yes-no", "scale", "probability"  # the values of a judge's `score`
 CHAT_PATH: Final = "/chat/completions"
 
 
@@ -161,39 +166,166 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """One judge of an experiment, which is the metric `name`: the share, 0-1, of yes over `repeats` answers.
+class HashedFile:
+    """A local file that trials read: its absolute path and the SHA-256 of its bytes."""
 
-    `question` is Jinja2 over the slots of the trial. `url` is the address of the API, without `CHAT_PATH`. `key_env` is
-    the environment variable with the key; None for a server without one. `price`: what one question costs, in
-    micro-dollars; None if nobody said.
+    path: Path
+    sha256: str
+
+
+class JudgeQuestion(NamedTuple):
+    """A question to a judge with its right answer, in lower case."""
+
+    text: str
+    answer: str = "yes"
+
+
+def parse_questions(value: Any) -> tuple[JudgeQuestion, ...]:
+    """Read questions: a text, or a list of texts, of pairs [question, answer], or of mappings with these keys.
+
+    So GenEval 2, GenAI-Bench and DSG write them. A text that is such a list as JSON, as in a CSV file, is one too.
+    Raises ValueError, whose message continues after the value's name.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = parse_json(value)
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not 0 < len(entries) <= _MAX_QUESTIONS:
+        raise ValueError(f"holds no list of 1 to {_MAX_QUESTIONS} texts, or pairs of a question and its right answer")
+    return tuple(map(_parse_question, entries))
+
+
+def _parse_question(entry: Any) -> JudgeQuestion:
+    parts = [entry] if isinstance(entry, str) else entry
+    if isinstance(parts, Mapping):
+        parts = [parts.get("question"), parts.get("answer", True)]
+    match parts:
+        case [str(text)] | [str(text), True] if text.strip():
+            return JudgeQuestion(text)
+        case [str(text), str() | int() | float() as answer] if text.strip() and str(answer).strip():
+            return JudgeQuestion(text, "no" if answer is False else " ".join(str(answer).casefold().split()))
+    raise ValueError(f"holds {format_value(entry)}, which is neither a question nor [question, right answer]")
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """One judge of an experiment, which is the metric `name`.
+
+    `questions`: what it is asked about each picture, in Jinja2 over the cells of the trial, or the column that holds
+    them. `score`: a question's number is the share, 0-1, of right answers among `repeats`; the mean of as many marks on
+    a scale; or the probability of the right answer. `mean`: how the numbers of several questions are averaged.
+
+    `url` is the address of the API, without `CHAT_PATH`. `key_env` is the environment variable with the key; None for a
+    server without one. `price`: what one question costs, in micro-dollars; None if nobody said. `pictures` are the
+    slots whose files go along. `frames`: how many are sent of a film; None: films are not asked about. `reference` is a
+    text that goes into each question, in Jinja2 too.
     """
 
     name: str
-    question: str
+    questions: tuple[JudgeQuestion, ...] | str
     url: str
     model: str
     key_env: str | None = None
     repeats: int = DEFAULT_REPEATS
     price: int | None = None
+    score: str = YES_NO
+    mean: str = "arithmetic"
+    pictures: tuple[str, ...] = ()
+    frames: int | None = None
+    reference: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What may be Jinja2. Questions of a column are data, and never rendered."""
+        own = () if isinstance(self.questions, str) else (question.text for question in self.questions)
+        return (*own, self.reference)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The slots and axes that it reads. Raises ExpressionError."""
+        column = [self.questions] if isinstance(self.questions, str) else []
+        return frozenset((*column, *(name for text in self.texts for name in compile_text(text).names)))
 
     @property
     def reads_params(self) -> bool:
-        """Whether the question differs from trial to trial."""
-        return has_jinja(self.question)
+        """Whether what it is asked differs from trial to trial."""
+        return isinstance(self.questions, str) or bool(self.pictures) or any(map(has_jinja, self.texts))
 
     @property
     def version(self) -> str:
         """What a value depends on besides the picture. Values of another version are measured again."""
-        return _hash([self.model, self.question, self.repeats])
+        match self.questions:
+            case (JudgeQuestion(text, "yes"),) if self._settings == _PLAIN_SETTINGS:
+                return _hash([self.model, text, self.repeats])  # as before there were others, so that values stay
+        return _hash([self.model, self.questions, self.repeats, *self._settings])
 
-    def render_question(self, params: Mapping[str, Any]) -> str:
-        """The question about a picture of a trial. Raises ExpressionError."""
-        return str(compile_text(self.question).evaluate(params)) if self.reads_params else self.question
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        return self.score, self.mean, self.pictures, self.frames, self.reference
 
-    def name_answers(self, question: str) -> str:
-        """The name under which the store caches the model's answers to a question, which are paid for."""
-        return f"answers {_hash([self.model, question])}"  # the space keeps it apart from the names of metrics
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table: its own, and if it is not clear from the experiment, how it got the numbers."""
+        return (self.name, f"{self.name}.by") if self.score == PROBABILITY else (self.name,)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader of its numbers needs to know, as JSON."""
+        known = {name: value for name, value in asdict(self).items() if value and name not in _PRIVATE}
+        return {"host": urlsplit(self.url).netloc, **json.loads(json.dumps(known))}
+
+    def render_questions(self, cells: Mapping[str, Any]) -> list[JudgeQuestion]:
+        """The questions about a picture of a trial. Raises ExpressionError, also if its column holds no questions."""
+        if isinstance(self.questions, str):
+            try:
+                rendered = list(parse_questions(cells.get(self.questions)))
+            except ValueError as error:
+                raise ExpressionError(f"the column '{self.questions}' {error}") from error
+        else:
+            rendered = [JudgeQuestion(_render(question.text, cells), question.answer) for question in self.questions]
+        end = f"\n\nReference: {_render(self.reference, cells)}" if self.reference else ""
+        return [JudgeQuestion(question.text + end, question.answer) for question in rendered]
+
+    def name_answers(self, question: str, *more: Any) -> str:
+        """The name under which the store caches the model's answers to a question, which are paid for.
+
+        `more`: what it was asked with besides, such as the source pictures.
+        """
+        return f"answers {_hash([self.model, question, *more])}"  # the space keeps it apart from the names of metrics
+
+
+_PRIVATE: Final = ("name", "url", "key_env", "price")
+_PLAIN_SETTINGS: Final = (YES_NO, "arithmetic", (), None, "")
+
+
+def _render(text: str, cells: Mapping[str, Any]) -> str:
+    return str(compile_text(text).evaluate(cells)) if has_jinja(text) else text
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """The metric `name`: how like the `references` each picture is, by an ONNX image encoder.
+
+    `references` maps the names of the files, as the experiment writes them. `side`, in pixels, `mean` and `std` are
+    what the encoder takes, None for the defaults of its kind.
+    """
+
+    name: str
+    model: HashedFile
+    references: Mapping[str, HashedFile]
+    side: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The similarity to the nearest reference and to the mean of all, the nearest one, and how it compares."""
+        return (self.name, f"{self.name}.mean", f"{self.name}.nearest", f"{self.name}.range")
+
+    @property
+    def version(self) -> str:
+        """What a value depends on besides the picture."""
+        files = [(name, file.sha256) for name, file in self.references.items()]
+        return _hash([self.model.sha256, files, self.side, self.mean, self.std])
 
 
 def select_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,21 +363,14 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class HashedFile:
-    """A local file that trials read: its absolute path and the SHA-256 of its bytes."""
-
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Experiment:
     """A template, the values to try in it, and how to run and check the trials.
 
     `blocks` is empty if there is a `search` and no sweep. `targets` are as written in the file, `named_targets` the
-    names that the file defines for servers. `metrics` are the columns to measure; `judges` has those of them that a
-    judge answers. `files` maps the values of file slots to their files. `overrides` are values given from outside the
-    file, as by `--set`, and the model files that servers listed: see `select_settings`.
+    names that the file defines for servers. `metrics` are what to measure; `judges` has those of them that a judge
+    answers, `likenesses` those that compare with references. `files` maps the values of file slots to their files.
+    `overrides` are values given from outside the file, as by `--set`, and the model files that servers listed: see
+    `select_settings`.
 
     `pending` has the patterns of model files that nobody has asked a server for, with their location, so that no plan
     can be made. `complete` takes what servers have, as overrides, and returns the PartialExperiment with them; it reads
@@ -265,6 +390,7 @@ class Experiment:
     order: Literal["auto", "written"] = "auto"
     metrics: tuple[str, ...] = ()
     judges: Mapping[str, Judge] = field(default_factory=dict)
+    likenesses: Mapping[str, Likeness] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
     run: RunSettings = RunSettings()
     files: Mapping[str, HashedFile] = field(default_factory=dict)
@@ -278,6 +404,13 @@ class Experiment:
     def axis_names(self) -> tuple[str, ...]:
         """Every axis of every block, in the order of first appearance."""
         return tuple(dict.fromkeys(axis.name for block in self.blocks for group in block.dimensions for axis in group))
+
+    @property
+    def metric_columns(self) -> tuple[str, ...]:
+        """The columns of the table in which the metrics are."""
+        several = {name: judge.columns for name, judge in self.judges.items()}
+        several |= {name: likeness.columns for name, likeness in self.likenesses.items()}
+        return tuple(column for name in self.metrics for column in several.get(name, (name,)))
 
     def make_error(self, path: KeyPath, message: str) -> ExperimentError:
         """Make an error located at `path` of the file, if the experiment comes from one."""

@@ -1,30 +1,37 @@
 """Asks the judges of an experiment about the pictures of a run, and keeps every answer, because answers are paid for.
 
-The store caches the answers by picture, question and model, and the share of yes as the metric. No failure of a judge
-fails the run: the cells stay empty, and a message says why.
+The store caches the answers by picture (and source pictures), question and model, and the number that they give as the
+metric. No failure of a judge fails the run: the cells stay empty, and a message says why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from statistics import fmean, geometric_mean
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from sweeper.errors import ExperimentError, ImageError, Problem, SweeperError, UnreachableError, UsageError
-from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.model.charges import PRICED, Charge
-from sweeper.model.experiment import Judge
+from sweeper.model.experiment import JUDGE_FACTS, PROBABILITY, Experiment, HashedFile, Judge
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.money import CURRENCY, Amount, format_usd
+from sweeper.model.workflow import encode_canonical
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
 from sweeper.running.stop_control import INTERRUPT, StopControl
 from sweeper.store import Store
+
+if TYPE_CHECKING:
+    from sweeper.images.metrics.judge_messages import Inquiry
 
 _AT_ONCE: Final = 4  # pictures that a judge is asked about
 
@@ -52,7 +59,7 @@ async def ask_judges(
     store: Store,
     run_id: int,
     out: Path,
-    judges: Mapping[str, Judge],
+    experiment: Experiment,
     *,
     budget: int | None,
     control: StopControl,
@@ -63,38 +70,45 @@ async def ask_judges(
     `budget`: the micro-dollars that the results folder may cost, the questions included. After an interrupt, nothing
     more is asked; the next run asks the rest.
     """
-    for judge in judges.values():
+    for judge in experiment.judges.values():
         if control.reason == INTERRUPT:
             return
-        metric = Metric(judge.render_question, judge.version, judge.reads_params)
+        if store.load_cached_metrics(f"{JUDGE_FACTS}{judge.name}").get("") != judge.facts:
+            store.cache_metrics([("", f"{JUDGE_FACTS}{judge.name}", judge.facts)])
+        version = judge.version
+        if isinstance(judge.questions, str):  # they may change although the workflow does not
+            rows = ({**experiment.params, **row.columns, **row.params} for row in store.results())
+            lists = sorted({encode_canonical(cells.get(judge.questions)) for cells in rows})
+            version = hashlib.sha256(b"\n".join([version.encode(), *lists])).hexdigest()
+        metric = Metric(judge.render_questions, version, judge.reads_params)
         unmeasured, _ = find_unmeasured(store, run_id, out, {judge.name: metric})
         files = {file.cache_key(metric): (file, url) for file, url in unmeasured}
         if files:
-            await _JudgeRun(store, judge, metric, control, report, budget=budget).ask_about(list(files.values()))
+            left = math.inf if budget is None else budget - store.charges.load_spent().at_most
+            run = _JudgeRun(store, judge, metric, experiment, control, report, left)
+            await run.ask_about(list(files.values()))
 
 
+@dataclass
 class _JudgeRun:
-    """The questions to one judge after one run."""
+    """The questions to one judge after one run. `left`: the micro-dollars that they may cost."""
 
-    def __init__(
-        self,
-        store: Store,
-        judge: Judge,
-        metric: Metric,
-        control: StopControl,
-        report: Callable[[Event], None],
-        *,
-        budget: int | None,
-    ) -> None:
+    store: Store
+    judge: Judge
+    metric: Metric
+    experiment: Experiment
+    control: StopControl
+    report: Callable[[Event], None]
+    left: float
+    _problems: dict[str, list[Path]] = field(default_factory=dict)
+    _is_over: bool = False  # because asking about other pictures would be in vain too
+    _is_announced: bool = False
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # so that two trials with one picture ask once
+
+    def __post_init__(self) -> None:
         from sweeper.running.judge_client import JudgeClient
 
-        self.store, self.judge, self.metric, self.control, self.report = store, judge, metric, control, report
-        self.client = JudgeClient(judge)
-        self._left = math.inf if budget is None else budget - store.charges.load_spent().at_most
-        self._problems: dict[str, list[Path]] = {}
-        self._is_over = False  # because asking about other pictures would be in vain too
-        self._is_announced = False
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}  # so that two trials with one picture ask once
+        self.client = JudgeClient(self.judge)
 
     async def ask_about(self, files: list[tuple[MetricInput, str]]) -> None:
         waiting = iter(files)
@@ -109,7 +123,8 @@ class _JudgeRun:
             if self._is_over or self.control.reason == INTERRUPT:
                 return
             try:
-                await self._measure(file, url, count)
+                async with self._locks.setdefault(file.sha256, asyncio.Lock()):
+                    await self._measure(file, url, count)
             except UnreachableError as error:
                 advice = "no more questions are asked now; run the experiment again to ask the rest"
                 self._problems.setdefault(f"{error}; {advice}", []).append(file.path)
@@ -119,68 +134,104 @@ class _JudgeRun:
 
     async def _measure(self, file: MetricInput, url: str, count: int) -> None:
         """Store the value of one picture, with as many questions as answers are missing."""
-        question = self.judge.render_question(file.params)
-        name, repeats = self.judge.name_answers(question), self.judge.repeats
-        async with self._locks.setdefault((file.sha256, name), asyncio.Lock()):
+        from sweeper.images.metrics.judge_messages import Inquiry
+
+        judge, pictures = self.judge, list[str]()
+        questions = judge.render_questions({**self.experiment.params, **file.columns, **file.params})
+        inquiries = [Inquiry(question.text, question.answer, judge.score) for question in questions]
+        sources = self._find_sources(file)
+        more = [*([judge.frames] if judge.frames else []), *(source.sha256 for source in sources)]
+        answered: list[list[str | float]] = []
+        for inquiry in inquiries:
+            name = judge.name_answers(inquiry.question, *inquiry.marks, *more)
             answers = list(self.store.load_cached_metrics(name, file.sha256).get(file.sha256, ()))
-            if len(answers) < repeats:
-                picture = await asyncio.to_thread(_read_picture, file, url)
-                if picture is None:
-                    if file.path.suffix.lower() not in PICTURE_SUFFIXES:
+            while not inquiry.is_complete(answers, judge.repeats):
+                if self._is_over or self.control.reason == INTERRUPT:
+                    return
+                pictures = pictures or await asyncio.to_thread(self._read_pictures, file, url, sources)
+                if not pictures:
+                    if not self._is_shown(file.path):
                         self._store_value(file, None)
                     return
-                self._announce(count)
-                while len(answers) < repeats and self.control.reason != INTERRUPT:
-                    self._pay(file)
-                    answers.append(await self.client.ask(question, picture))
-                    self.store.cache_metrics([(file.sha256, name, answers)])
-        clear = [answer for answer in answers[:repeats] if answer]
-        if len(answers) < repeats:
-            return
-        if unclear := repeats - len(clear):
-            problem = f"{unclear} of {repeats} answers are neither yes nor no and do not count; word the question so"
-            self._problems.setdefault(f"{problem} that one word answers it", []).append(file.path)
-        if clear:
-            self._store_value(file, clear.count("yes") / len(clear))
+                self._announce(count, len(inquiries))
+                self._pay(file)
+                answers.append(await self.client.ask(inquiry, pictures, sources=len(sources)))
+                self.store.cache_metrics([(file.sha256, name, answers)])
+            answered.append(answers if judge.score == PROBABILITY else answers[: judge.repeats])
+        self._store_numbers(file, inquiries, answered)
+
+    def _store_numbers(
+        self, file: MetricInput, inquiries: Sequence[Inquiry], answered: Sequence[Sequence[str | float]]
+    ) -> None:
+        """Store what the answers to all questions about a picture give, if each question has a clear one."""
+        from sweeper.images.metrics.judge_messages import UNCLEAR
+
+        pairs = list(zip(inquiries, answered, strict=True))
+        if kinds := [inquiry.unclear for inquiry, answers in pairs if UNCLEAR in answers]:
+            count = f"{sum(answers.count(UNCLEAR) for answers in answered)} of {sum(map(len, answered))}"
+            problem = f"{count} answers are {kinds[0]} and do not count; word the question so that one word answers it"
+            self._problems.setdefault(problem, []).append(file.path)
+        numbers = [number for inquiry, answers in pairs if (number := inquiry.compute_number(answers)) is not None]
+        if len(numbers) == len(inquiries):
+            is_geometric = self.judge.mean == "geometric" and len(numbers) > 1
+            average = fmean if not is_geometric else geometric_mean if all(numbers) else min
+            by = all(inquiry.is_complete(answers, len(answers) + 1) for inquiry, answers in pairs)
+            self._store_value(file, average(numbers), "log-probabilities" if by else f"samples of {self.judge.repeats}")
+
+    def _find_sources(self, file: MetricInput) -> list[HashedFile]:
+        """The files of the slots that go along. Raises ImageError if the experiment does not have one of them."""
+        names = [(slot, file.params.get(slot)) for slot in self.judge.pictures]
+        for slot, name in names:
+            if name not in self.experiment.files:
+                raise ImageError(f"the file {name} of the slot '{slot}' is not in the experiment any more")
+        return [self.experiment.files[str(name)] for _, name in names]
+
+    def _is_shown(self, path: Path) -> bool:
+        suffix = path.suffix.lower()
+        return suffix in PICTURE_SUFFIXES or (self.judge.frames is not None and suffix[1:] in FILM_TYPES)
+
+    def _read_pictures(self, file: MetricInput, url: str, sources: Sequence[HashedFile]) -> list[str]:
+        """The source pictures and then the picture, or its frames, as data URLs. Runs in a thread.
+
+        Empty if the file is not there, or neither a picture nor a film to show. Raises ImageError for a broken one.
+        """
+        from sweeper.images.metrics.judge_messages import make_data_url, make_frame_urls
+
+        with tempfile.TemporaryDirectory(prefix="sweeper-judge-") as folder:
+            for here in fetch_remote_files([(file, url)], Path(folder)):
+                if not here.path.is_file():
+                    return []
+                frames = self.judge.frames
+                try:
+                    own = [make_data_url(here.path)] if frames is None else make_frame_urls(here.path, frames)
+                except ImageError:
+                    if self._is_shown(here.path):
+                        raise
+                    return []
+                return [*(make_data_url(source.path) for source in sources), *own]
+        return []
 
     def _pay(self, file: MetricInput) -> None:
         """Record what a question costs, before it is asked. Raises UnreachableError if the budget is too small."""
         price = self.judge.price
         if not price:
             return
-        if price > self._left:
-            left = format_usd(int(max(self._left, 0)))
+        if price > self.left:
+            left = format_usd(int(max(self.left, 0)))
             raise UnreachableError(
                 f"the budget is spent: a question costs {format_usd(price)} {CURRENCY}, and {left} is left"
             )
         charge = Charge(f"judge {self.judge.name}", self.judge.model, Amount(price, price), PRICED)
         self.store.charges.add(file.sha256, charge)
-        self._left -= price
+        self.left -= price
 
-    def _store_value(self, file: MetricInput, value: float | None) -> None:
-        self.store.cache_metrics([(file.cache_key(self.metric), self.judge.name, value)])
+    def _store_value(self, file: MetricInput, value: float | None, by: str | None = None) -> None:
+        values = zip(self.judge.columns, (value, by), strict=False)
+        self.store.cache_metrics([(file.cache_key(self.metric), name, value) for name, value in values])
 
-    def _announce(self, count: int) -> None:
+    def _announce(self, count: int, questions: int) -> None:
         if not self._is_announced:
             self._is_announced = True
             host = urlsplit(self.judge.url).netloc
-            self.report(JudgeAsked(self.judge.name, self.judge.model, host, count, self.judge.repeats))
-
-
-def _read_picture(file: MetricInput, url: str) -> str | None:
-    """The picture as a data URL; None if the file is not there or not a picture. Runs in a thread.
-
-    Raises ImageError for a broken picture.
-    """
-    from sweeper.images.metrics.judge_messages import make_data_url
-
-    with tempfile.TemporaryDirectory(prefix="sweeper-judge-") as folder:
-        for here in fetch_remote_files([(file, url)], Path(folder)):
-            if not here.path.is_file():
-                return None
-            try:
-                return make_data_url(here.path)
-            except ImageError:
-                if here.path.suffix.lower() in PICTURE_SUFFIXES:
-                    raise
-    return None
+            times = questions * (1 if self.judge.score == PROBABILITY else self.judge.repeats)
+            self.report(JudgeAsked(self.judge.name, self.judge.model, host, count, times))

@@ -188,7 +188,7 @@ def _list_lacking(
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):
-                file = MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params)
+                file = MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params, row.columns)
                 lacking = [name for name, metric in metrics.items() if file.cache_key(metric) not in cached[name]]
                 if (path, row.digest) not in seen and _is_worth_reading(file, path, lacking):
                     seen.add((path, row.digest))

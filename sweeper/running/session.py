@@ -119,7 +119,8 @@ class Session:
         judges = self.experiment.judges
         check_judges(judges, self.settings.budget)
         names = [name for name in self.experiment.metrics if name not in judges]
-        self.metrics = load_metrics([*names, PIXEL_HASH], Path(self.experiment.file).parent)
+        folder, likenesses = Path(self.experiment.file).parent, self.experiment.likenesses
+        self.metrics = load_metrics([*names, PIXEL_HASH], folder, likenesses)
         async with AsyncExitStack() as connections:
             with ExitStack() as stack:
                 # A new folder is created only when a target responds. An existing one is locked before it is read.
@@ -296,7 +297,7 @@ class Session:
         self.spending = self._make_spending(store, state) if may_submit else None
         plan, table, titles = self.plan, TableFile(store), find_unique_titles(self.experiment.template.graph)
         layout = TableLayout(
-            self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
+            self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), self.experiment.metric_columns,
             plan.value_order, plan.together, plan.search_columns, titles,
             JobSizes(self.experiment.template).differ(plan), plan.extras)  # fmt: skip
         run_id, table.is_same = record_run(
@@ -481,8 +482,8 @@ class Session:
         changes = store.change_count()
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
-        judges, budget = self.experiment.judges, self.settings.budget
-        await ask_judges(store, run_id, self.out, judges, budget=budget, control=self.control, report=self.report)
+        await ask_judges(store, run_id, self.out, self.experiment,
+                         budget=self.settings.budget, control=self.control, report=self.report)  # fmt: skip
         table.update(has_changed=store.change_count() != changes)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))

@@ -301,8 +301,8 @@ class Store:
 
     def load_cached_metrics(self, metric: str, sha256: str | None = None) -> dict[str, Any]:
         """The values of one metric: SHA-256 of a file -> value; of one file if it is given."""
-        sql = "SELECT sha256, value FROM metrics WHERE metric = ?1 AND (?2 IS NULL OR sha256 = ?2)"
-        rows = self._query(sql, (metric, sha256))
+        sql = "SELECT sha256, value FROM metrics WHERE metric = ?"
+        rows = self._query(sql, (metric,)) if sha256 is None else self._query(f"{sql} AND sha256 = ?", (metric, sha256))
         found: dict[str, Any] = {}
         while batch := list(islice(rows, 1000)):
             values = parse_columns([value for _, value in batch], object, "metrics.value", self.path.parent)

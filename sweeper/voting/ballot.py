@@ -403,5 +403,5 @@ async def _ask(client: JudgeClient, ballot: Ballot, vote: str, prompts: Sequence
         if path is None:
             raise ImageError("the picture is gone")
         pictures.append(await asyncio.to_thread(make_data_url, path))
-    lines = [client.judge.question, *(f"The {name}: {text}" for name, text in prompts)]
+    lines = [client.judge.texts[0], *(f"The {name}: {text}" for name, text in prompts)]
     return await client.judge_pair("\n".join(lines), *pictures)

@@ -28,6 +28,7 @@ FORMS = {
     **{name: (name,) for name in ("seeds", "lines", "csv", "files", "choices", "replace")},
 }
 TEMPLATE = {"template": "templates/txt2img.json"}
+LIKENESS = {"likeness": "inputs/*.png", "model": "inputs/a.png"}
 JUDGE = {"question": "Is it?", "url": "http://127.0.0.1:1/v1", "model": "m"}
 SEARCH = {"maximize": "sharpness", "trials": 60, "space": {"cfg": {"from": 1, "to": 12}}}
 
@@ -73,7 +74,8 @@ EXPERIMENTS = {
     (): lambda key, example: {key: example},
     ("$defs", "run"): lambda key, example: {"run": {key: example}},
     ("$defs", "thresholds"): lambda key, example: {"checks": {key: example}},
-    ("$defs", "judge"): lambda key, example: {"metrics": ["sharpness", {"judge": {**JUDGE, key: example}}]},
+    ("$defs", "judge"): lambda key, example: {"metrics": ["sharpness", {"judge": make_judge(key, example)}]},
+    ("$defs", "likeness"): lambda key, example: {"metrics": [{key: example, **LIKENESS}]},
     ("$defs", "search"): lambda key, example: {"search": {**SEARCH, key: example}},
     ("$defs", "block"): lambda key, example: {"sweep": {"grid": {"steps": [4, 8]}, key: example}},
     ("$defs", "block", "properties", "sample"): lambda key, example: {
@@ -84,6 +86,12 @@ EXPERIMENTS = {
         "target": {"url": URL, "price": {"per_job": "0.01 USD", key: example}}
     },
 }
+
+
+def make_judge(key, example):
+    """Return a judge with an example of a key. The template has no slot with a file that could go along."""
+    judge = {**JUDGE, **({key: example} if key != "pictures" else {})}
+    return {name: value for name, value in judge.items() if name != "question" or key != "questions"}
 
 
 def make_experiment(path, example):

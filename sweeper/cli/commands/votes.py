@@ -14,7 +14,7 @@ from sweeper.cli.commands.vote import between
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
-from sweeper.model.experiment import CHAT_PATH, Judge
+from sweeper.model.experiment import CHAT_PATH, Judge, JudgeQuestion
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
 from sweeper.store import Store
@@ -140,7 +140,7 @@ def let_judge_vote(
         raise UsageError("--key-env: give the name of a variable, such as OPENAI_API_KEY, and never the key itself")
     if key_env in CLOUD_KEYS:
         raise UsageError(f"--key-env: the key in {key_env} belongs to {CLOUD_URL}, and goes to no other server")
-    judge = Judge("judge", question, normalise_url(url).removesuffix(CHAT_PATH), model, key_env)
+    judge = Judge("judge", (JudgeQuestion(question),), normalise_url(url).removesuffix(CHAT_PATH), model, key_env)
     with closing(Ballot(find_results_folder(results), between=between)) as ballot:
         votes = cast_votes(ballot, judge, limit)
     console.print_answer(votes, as_json=as_json)

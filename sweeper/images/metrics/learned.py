@@ -1,13 +1,18 @@
-"""Metrics of local models (extra `perceptual`): how well a picture matches its prompt, and how pleasing it is.
+"""Metrics of local models (extra `perceptual`): how well a picture matches its prompt, how pleasing it is, and how like
+reference pictures.
 
-The user provides the models as ONNX files, named by environment variables; sweeper never downloads any.
+The user provides the models as ONNX files, named by environment variables or by the experiment; sweeper never downloads
+any.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -15,7 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import ImageError, UsageError
-from sweeper.images.neural import embed_picture, find_model_file, first_line, load_model, normalize
+from sweeper.images.decoding import decode_image, open_bytes, read_bytes, read_size
+from sweeper.images.neural import (
+    Levels,
+    choose_levels,
+    embed_picture,
+    find_model_file,
+    first_line,
+    load_model,
+    normalize,
+)
+from sweeper.model.experiment import HashedFile, Likeness
 from sweeper.wording import format_install
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -111,3 +126,69 @@ def _make_similarity(clip: Path, text: Path, tokenizer_file: Path) -> Callable[.
         return min(1.0, max(-1.0, float(image @ prompt)))
 
     return compare
+
+
+def load_likeness(likeness: Likeness) -> dict[str, Callable[..., Any]]:
+    """The functions of the columns of a likeness; see `Likeness.columns`.
+
+    Raises UsageError if the model, a reference or a package cannot be used. The message continues after the name.
+    """
+    model = likeness.model.path
+    known = choose_levels(model)
+    for name, file in likeness.references.items():
+        try:
+            read_size(file.path)
+        except ImageError as error:
+            raise UsageError(f"needs pictures to compare with, and {name} {error}") from error
+    references = _References(likeness, Levels(likeness.mean or known.mean, likeness.std or known.deviation))
+    return {column: partial(references.compare, index) for index, column in enumerate(likeness.columns)}
+
+
+class _References:
+    """The reference pictures of a likeness, whose embeddings are computed once, for the first picture."""
+
+    def __init__(self, likeness: Likeness, levels: Levels) -> None:
+        self._likeness = likeness
+        self._embed = partial(embed_picture, model=likeness.model.path, levels=levels, side=likeness.side)
+        self._lock = threading.Lock()
+        self._vectors: Vector | ImageError | None = None
+        self._low, self._high = -np.inf, np.inf  # the similarity of a reference to the nearest other one
+        self._latest = threading.local()  # the picture of which this thread computed all columns
+
+    def compare(self, column: int, picture: Picture) -> Any:
+        """The cell of a column, which is the number of one of `Likeness.columns`."""
+        if getattr(self._latest, "picture", None) is not picture:
+            self._latest.cells, self._latest.picture = self._compare_all(picture), picture
+        return self._latest.cells[column]
+
+    def _compare_all(self, picture: Picture) -> tuple[float | str, ...]:
+        with self._lock:
+            if isinstance(self._vectors, ImageError):
+                raise self._vectors  # and read no reference again
+            if self._vectors is None:
+                try:
+                    self._vectors = self._embed_references()
+                except ImageError as error:
+                    self._vectors = error
+                    raise
+        vector, center = self._embed(picture), normalize(self._vectors.mean(axis=0), self._likeness.model.path)
+        similarities = np.clip([*(self._vectors @ vector), center @ vector], -1, 1)
+        index = int(np.argmax(similarities[:-1]))
+        nearest, mean = float(similarities[index]), float(similarities[-1])
+        word = "below" if nearest < self._low else "above" if nearest > self._high else "within"
+        limits = f"{word} {self._low:.3f} to {self._high:.3f}" if len(self._vectors) > 1 else "unknown: one reference"
+        return nearest, mean, list(self._likeness.references)[index], limits
+
+    def _embed_references(self) -> Vector:
+        """The embeddings as rows. A model runs on one core, so several run at once."""
+
+        def embed(file: HashedFile) -> Vector:
+            return self._embed(decode_image(open_bytes(read_bytes(file.path), str(file.path)), str(file.path)))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            vectors = np.stack(list(pool.map(embed, self._likeness.references.values())))
+        if len(vectors) > 1:
+            others = np.minimum(vectors @ vectors.T, 1)
+            np.fill_diagonal(others, -np.inf)
+            self._low, self._high = float(others.max(axis=1).min()), float(others.max())
+        return vectors

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem, SweeperError
+from sweeper.model.experiment import Likeness
 from sweeper.model.result import PIXEL_HASH, RESERVED_COLUMNS, SAMPLING_METRIC
 from sweeper.schemas.values import format_value
 from sweeper.wording import suggest
@@ -57,12 +59,13 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class MetricInput:
-    """An artifact to measure: the SHA-256 of its content, its path, and the digest and params of its trial."""
+    """An artifact to measure: the SHA-256 of its content, its path, and the digest, params and columns of its trial."""
 
     sha256: str
     path: Path
     digest: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def cache_key(self, metric: Metric) -> str:
         """The key of a value in the store's cache: the content, and the trial too if the metric reads params."""
@@ -90,7 +93,9 @@ def find_unknown_metrics(names: Iterable[str], known: Collection[str] = ()) -> l
     return problems
 
 
-def load_metrics(names: Iterable[str], folder: Path | None = None) -> dict[str, Metric]:
+def load_metrics(
+    names: Iterable[str], folder: Path | None = None, likenesses: Mapping[str, Likeness] = MappingProxyType({})
+) -> dict[str, Metric]:
     """Load the metrics of these names. The user's modules are imported from `folder` or the current folder first.
 
     `sampling_s` is left out, because the server's events measure it while a job runs. `PIXEL_HASH` counts as a metric
@@ -99,14 +104,14 @@ def load_metrics(names: Iterable[str], folder: Path | None = None) -> dict[str, 
     Raises ExperimentError with every name that is unknown, cannot be imported, or lacks its package or model file.
     """
     names = list(names)
-    unknown = dict(find_unknown_metrics(names, {PIXEL_HASH}))
+    unknown = dict(find_unknown_metrics(names, {PIXEL_HASH, *likenesses}))
     messages = list(unknown.values())
     metrics: dict[str, Metric] = {}
     for name in dict.fromkeys(names):
         if name in unknown or name == SAMPLING_METRIC:
             continue
         try:
-            metrics[name] = _load_metric(name, folder)
+            metrics |= _load_likeness(likenesses[name]) if name in likenesses else {name: _load_metric(name, folder)}
         except SweeperError as error:
             messages.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
@@ -143,6 +148,12 @@ def _load_metric(name: str, folder: Path | None) -> Metric:
     if _FUNCTION_PATH.fullmatch(name):
         return _wrap_function(_import_function(name, folder))
     return _wrap_function(_find_entry_points()[name].load())
+
+
+def _load_likeness(likeness: Likeness) -> dict[str, Metric]:
+    from sweeper.images.metrics.learned import load_likeness
+
+    return {name: Metric(function, likeness.version) for name, function in load_likeness(likeness).items()}
 
 
 def _compute_formula(name: str, picture: Any) -> float | str:

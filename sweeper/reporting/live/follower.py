@@ -448,12 +448,12 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
         spec = experiment.search
         names = tuple(axis.name for axis in spec.space), tuple(axis.name for axis in spec.over)
         search = SearchColumns(spec.objectives, *names)
-        layout = TableLayout(experiment.name, (), (), (*experiment.metrics, *search.columns), search=search)
+        layout = TableLayout(experiment.name, (), (), (*experiment.metric_columns, *search.columns), search=search)
     else:
         planned = plan(experiment)
         columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
         known = (planned.value_order, planned.together)
-        layout = TableLayout(experiment.name, columns, slots, tuple(experiment.metrics), *known)
+        layout = TableLayout(experiment.name, columns, slots, experiment.metric_columns, *known)
         rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
+import sweeper
+from sweeper.cli import main
 from sweeper.errors import ExperimentError, ImageError
-from sweeper.images.metrics import registry
-from sweeper.images.metrics.measure import measure
+from sweeper.images.metrics import learned, registry
+from sweeper.images.metrics.measure import measure, read_picture
+from sweeper.images.neural import Levels, choose_levels, embed_picture
+from sweeper.model.experiment import HashedFile, Likeness
+from sweeper.running.run_events import Notice
+from tests import ROOT
 
 onnx = pytest.importorskip("onnx", reason="makes the models")
 tokenizers = pytest.importorskip("tokenizers", reason="makes a tokenizer")
@@ -175,3 +186,157 @@ def test_missing_package_is_reported_with_how_to_install_it(clip, monkeypatch, p
     assert load_errors("prompt_similarity") == [
         f"metric 'prompt_similarity' needs {package}: {sys.executable} -m pip install {package}"
     ]
+
+
+# --- likeness
+
+
+@pytest.fixture
+def project(clip, tmp_path):
+    """An experiment of two pictures, with three references: two reds that are alike, and a green."""
+    (tmp_path / "refs").mkdir()
+    for name, colour in (("red", (250, 20, 90)), ("rose", (250, 20, 140)), ("green", (20, 250, 90))):
+        Image.fromarray(fill(*colour)).save(tmp_path / "refs" / f"{name}.png")
+    (tmp_path / "face.onnx").write_bytes((clip / "vision_model.onnx").read_bytes())
+
+    def run(**settings):
+        metric = {"likeness": "refs/*.png", "model": "face.onnx", **settings}
+        experiment = {
+            "template": str(ROOT / "templates" / "txt2img.json"),
+            "params": {"steps": 2, "width": 64, "height": 64},
+            "sweep": {"grid": {"prompt": ["a red fox", "a lighthouse"]}},
+            "metrics": ["sharpness", metric],
+        }
+        (tmp_path / "e.yaml").write_text(yaml.safe_dump(experiment))
+        notices = []
+        sweeper.run(
+            tmp_path / "e.yaml", out=tmp_path / "out",
+            progress=lambda event: notices.append(event.message) if isinstance(event, Notice) else None,
+        )  # fmt: skip
+        assert notices == []
+        return sweeper.results(tmp_path / "out")
+
+    run.folder = tmp_path
+    return run
+
+
+def look_at(picture):
+    """The vector of any picture by the small encoder, which sees the mean of the colours of the centre."""
+    return embed_picture(picture, Path(os.environ["SWEEPER_CLIP"]))
+
+
+def test_likeness_is_the_cosine_to_the_nearest_and_to_the_mean_of_the_references(project):
+    table = project()
+    references = {f"refs/{path.stem}.png": look_at(read_picture(path)) for path in (project.folder / "refs").iterdir()}
+    names, vectors = list(references), np.stack(list(references.values()))
+    for _, row in table.iterrows():
+        own = look_at(read_picture(project.folder / "out" / row["outputs"][0]))
+        assert row["likeness"] == pytest.approx(max(vectors @ own), abs=1e-5)
+        mean = vectors.mean(axis=0)
+        assert row["likeness.mean"] == pytest.approx(mean @ own / np.linalg.norm(mean), abs=1e-5)
+        assert row["likeness.nearest"] == names[int(np.argmax(vectors @ own))]
+    red, rose, green = (embed_by_hand(*colour) for colour in ((250, 20, 90), (250, 20, 140), (20, 250, 90)))
+    low, high = max(green @ red, green @ rose), red @ rose
+    assert all(text.endswith(f" {low:.3f} to {high:.3f}") for text in table["likeness.range"])
+    columns = [name for name in table.columns if name.startswith("likeness")]
+    assert columns == ["likeness", "likeness.mean", "likeness.nearest", "likeness.range"]
+
+
+def test_copies_are_above_the_range_of_the_references_and_others_below(project):
+    files = {path.stem: HashedFile(path, path.stem) for path in sorted((project.folder / "refs").iterdir())}
+    likeness = Likeness("likeness", HashedFile(project.folder / "face.onnx", ""), files)
+    measured = {
+        colour: measure(fill(*colour), registry.load_metrics(["likeness"], likenesses={"likeness": likeness}))
+        for colour in ((20, 250, 90), (250, 20, 115))
+    }
+    copy, alike = measured.values()
+    assert (copy["likeness"], copy["likeness.nearest"]) == (pytest.approx(1, abs=1e-5), "green")
+    assert copy["likeness.range"].startswith("above ")
+    assert alike["likeness.nearest"] in ("red", "rose")
+    reds = replace(likeness, references={name: files[name] for name in ("red", "rose")})
+    other = measure(fill(20, 250, 90), registry.load_metrics(["likeness"], likenesses={"likeness": reds}))
+    assert other["likeness.range"].startswith("below ")
+    single = replace(likeness, references={"red": files["red"]})
+    alone = measure(fill(20, 250, 90), registry.load_metrics(["likeness"], likenesses={"likeness": single}))
+    assert alone["likeness.range"] == "unknown: one reference"
+
+
+def test_another_reference_or_model_measures_again_and_an_equal_one_does_not(project, monkeypatch):
+    first = project()["likeness.mean"].tolist()
+    calls = []
+    monkeypatch.setattr(learned, "embed_picture", lambda *args, **rest: calls.append(1) or embed_picture(*args, **rest))
+    assert (project()["likeness.mean"].tolist(), calls) == (first, [])
+    Image.fromarray(fill(90, 90, 90)).save(project.folder / "refs" / "grey.png")
+    second = project()["likeness.mean"].tolist()
+    assert len(calls) == 4 + 2
+    assert second != first
+    (project.folder / "refs" / "grey.png").unlink()
+    assert project()["likeness.mean"].tolist() == first
+    assert project(mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])["likeness.mean"].tolist() != first
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("face.onnx", b"no model", "cannot be loaded as one"),
+        ("refs/red.png", b"no picture", "needs pictures to compare with, and refs/red.png cannot be read as a picture"),
+    ],
+)
+def test_unusable_files_end_a_run_before_anything_is_submitted(project, file, content, words):
+    (project.folder / file).write_bytes(content)
+    with pytest.raises(ExperimentError, match=f"metric 'likeness' .*{words}"):
+        project()
+    assert not (project.folder / "out").exists()
+
+
+def test_broken_reference_is_read_once(project, monkeypatch):
+    files = {path.stem: HashedFile(path, path.stem) for path in sorted((project.folder / "refs").iterdir())}
+    broken = project.folder / "refs" / "red.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    likeness = Likeness("likeness", HashedFile(project.folder / "face.onnx", ""), files)
+    loaded = registry.load_metrics(["likeness"], likenesses={"likeness": likeness})
+    calls = []
+    monkeypatch.setattr(learned, "read_bytes", lambda path: calls.append(path) or path.read_bytes())
+    for colour in ((1, 2, 3), (250, 20, 115)):
+        with pytest.raises(ImageError, match=r"metric 'likeness' failed: ImageError: .*red.png: cannot be decoded"):
+            measure(fill(*colour), loaded)
+    assert len(calls) == len(set(calls))
+
+
+def test_kind_of_encoder_chooses_its_levels(tmp_path):
+    def write(name, shape, outputs):
+        write_model(
+            tmp_path / name,
+            [("GlobalAveragePool", ["x"], "pooled", {}), ("Flatten", ["pooled"], outputs, {})],
+            {"x": ("float", shape)},
+            {outputs: ("float", ["batch", 3])},
+        )
+        return choose_levels(tmp_path / name)
+
+    assert write("clip.onnx", ["batch", 3, 224, 224], "image_embeds").mean[0] == 0.48145466
+    assert write("face.onnx", ["batch", 3, 112, 112], "embedding").mean == (0.5, 0.5, 0.5)
+    assert write("dino.onnx", ["batch", 3, "height", "width"], "pooler_output").mean == (0.485, 0.456, 0.406)
+
+
+def test_first_token_is_the_embedding_of_an_encoder_without_another(tmp_path):
+    write_model(
+        tmp_path / "tokens.onnx",
+        [("Reshape", ["x", "shape"], "tokens", {})],
+        {"x": ("float", [1, 3, 2, 2])},
+        {"tokens": ("float", [1, 3, 4])},
+        [("shape", np.array([1, 3, 4]))],
+    )
+    levels = Levels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    np.testing.assert_allclose(embed_picture(fill(255, 20, 90), tmp_path / "tokens.onnx", levels), np.full(4, 0.5))
+
+
+def test_files_outside_of_the_project_need_trust(project, monkeypatch, capsys):
+    monkeypatch.setenv("SWEEPER_TRUST_FILE", str(project.folder / "none.json"))
+    inner = project.folder / "inner"
+    inner.mkdir()
+    metric = {"likeness": "../refs/*.png", "model": "../face.onnx"}
+    (inner / "e.yaml").write_text(yaml.safe_dump({"template": "../t.json", "metrics": [metric]}))
+    assert main(["validate", str(inner / "e.yaml")]) == 2
+    message = capsys.readouterr().err
+    assert f"metrics[0].likeness: reads '{project.folder.resolve()}/refs', outside of the project" in message
+    assert f"metrics[0].model: reads '{project.folder.resolve()}/face.onnx', outside of the project" in message
