@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.answers.parts import Heading, Item, Line, Part, Pictures, ShownPicture, Table
-from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name, render_html
+from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Pictures, ShownPicture, Table
+from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON, json_keys, json_name, render_html
 from sweeper.answers.value_labels import label_values
 from sweeper.errors import ImageError, ResultsError, UsageError
 from sweeper.images.metrics.judge_messages import make_data_url
@@ -28,7 +29,7 @@ from sweeper.schemas.values import is_number
 from sweeper.statistics.codes import LEVEL, Numbers, Replicates
 from sweeper.statistics.paired import ValueComparison, compare_values
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
-from sweeper.tables.effect_words import ReplicateScope, describe_difference
+from sweeper.tables.effect_words import DOUBT, ReplicateScope, describe_difference
 from sweeper.wording import count_things, suggest
 
 BETTER, WORSE, EQUIVALENT = "better", "worse", "equivalent"
@@ -37,6 +38,11 @@ DEFAULT_MARGIN: Final = 0.2  # standard deviations of the metric among the old t
 MARGINS: Final = (
     "The intervals of all metrics hold together with 95 % confidence. A margin is "
     f"{DEFAULT_MARGIN:g} standard deviations of the old trials unless you give one."
+)
+METHOD: Final = (
+    "Differences are means over the matched pairs; an interval is that of a studentized range (Tukey and Kramer), with "
+    "seeds, and for other prompts also prompts, as a sample. Equivalent: two one-sided tests (Schuirmann 1987). If all "
+    "pairs differ by the same, the sign test decides."
 )
 _SHOWN_PAIRS: Final = 6
 _COLUMNS: Final = ("ran_s", "cost")  # columns beside the metrics that can be judged
@@ -196,7 +202,7 @@ class Verdict:
     and of seeds among the pairs.
 
     `axis` is the axis if the sides are two of its values, and `axes` the number of values that each axis has among the
-    pairs.
+    pairs. `doubts`: how far people disagree with the judges whose numbers it compares.
     """
 
     word: str = field(metadata=json_name("verdict"))
@@ -209,6 +215,8 @@ class Verdict:
     scope: ReplicateScope
     axis: str = field(metadata=NOT_IN_JSON)
     axes: Mapping[str, int] = field(metadata=NOT_IN_JSON)
+    doubts: tuple[str, ...] | None = field(default=None, metadata=IF_GIVEN)
+    sides: tuple[SideTrials, ...] = field(default=(), metadata=NOT_IN_JSON)
 
     @property
     def ok(self) -> bool:
@@ -221,7 +229,8 @@ class Verdict:
         over = count_things(self.matched_pairs, "matched pair") + (f" ({axes})" if axes else "")
         old, new = self._name_sides()
         new = f"{self.axis} {new}" if self.axis else new
-        return f"{self.word}{self.scope.on_these}: {new} against {old}, over {over}"
+        doubt = f" ({DOUBT}: {'; '.join(self.doubts)})" if self.doubts else ""
+        return f"{self.word}{self.scope.on_these}{doubt}: {new} against {old}, over {over}"
 
     def _name_sides(self) -> Sequence[str]:
         return label_values((self.old, self.new)) if self.axis else (self.old, self.new)
@@ -256,6 +265,21 @@ class Verdict:
             ])  # fmt: skip
         yield from map(Item, (*self.notes, MARGINS))
 
+    def report_parts(self) -> Iterator[Part]:
+        """What a reviewer needs to accept the numbers: also how they were judged, by whom, and with which models."""
+        yield from self.comment_parts()
+        yield Heading("How it was judged")
+        yield from (Item(f"{side.label}: {side.source}") for side in self.sides)
+        yield Item(METHOD)
+        judges = {name: facts for side in self.sides for name, facts in side.judges.items()}
+        for name in [metric.metric for metric in self.metrics if metric.metric in judges]:
+            yield Heading(f"Judge {name}")
+            yield Facts([Fact(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+                         for key, value in judges[name].items()])  # fmt: skip
+        if models := list(dict.fromkeys(model for side in self.sides for model in side.models)):
+            yield Heading("Model files")
+            yield Table(("file", "what the server told"), models)
+
 
 def find_verdict(matched: MatchedTrials, query: VerdictQuery) -> Verdict:
     """Judge the metrics of matched trials. Raises UsageError if there is none to judge."""
@@ -267,9 +291,15 @@ def find_verdict(matched: MatchedTrials, query: VerdictQuery) -> Verdict:
         metric = replace(metric, direction=_find_direction(metric.metric, query))  # noqa: PLW2901
         metrics.append(metric if table is None else decide(metric, table, matched.replicates, level))
     old, new = matched.old_side, matched.new_side
+    doubts = dict.fromkeys(
+        (agreement.reverse() if metric.direction < 0 else agreement).describe()
+        for metric in metrics
+        for agreement in (side.agreements.get(metric.metric) for side in (old, new))
+        if agreement is not None and agreement.is_doubtful(metric.direction)
+    )
     return Verdict(
         _sum_up(metrics), old.label, new.label, len(matched.cells), tuple(metrics), _find_largest(matched, metrics),
-        (*matched.notes, *notes), matched.scope, new.axis, matched.axes,
+        (*matched.notes, *notes), matched.scope, new.axis, matched.axes, tuple(doubts) or None, (old, new),
     )  # fmt: skip
 
 

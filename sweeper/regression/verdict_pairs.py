@@ -14,8 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from sweeper.errors import ResultsError, UsageError
+from sweeper.model.experiment import JUDGE_FACTS
+from sweeper.model.model_facts import format_time
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
+from sweeper.regression.baseline import describe_server
 from sweeper.statistics.codes import Replicates, renumber
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
@@ -29,6 +32,7 @@ from sweeper.tables.effect_axes import (
     make_replicates,
 )
 from sweeper.tables.effect_words import ReplicateScope
+from sweeper.tables.judge_agreement import JudgeAgreement, find_agreements
 from sweeper.wording import join_names, suggest
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
@@ -39,7 +43,9 @@ _MAX_NAMED: Final = 3  # values in a sentence
 class SideTrials:
     """The successful trials of one side; `label` names it, `folder` is its results folder.
 
-    `axis` is the axis if the label is one of its values. `hashes`: see `Store.load_pixel_hashes`.
+    `axis` is the axis if the label is one of its values. `hashes`: see `Store.load_pixel_hashes`. `judges` has the
+    facts of each judge, `agreements` how far it agrees with people. `source` says which run it is, and where it
+    ran; `models` are the model files of the folder, each with what is known of it.
     """
 
     label: str
@@ -48,6 +54,10 @@ class SideTrials:
     rows: tuple[Result, ...]
     axis: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    agreements: Mapping[str, JudgeAgreement] = field(default_factory=dict)
+    source: str = ""
+    models: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +86,18 @@ def read_side(folder: Path, run: str | None, label: str) -> SideTrials:
         layout = store.layout(run)
         rows = tuple(row for row in store.results(run) if row.status == SUCCEEDED)
         hashes = store.load_pixel_hashes()
+        facts = {name: store.load_cached_metrics(f"{JUDGE_FACTS}{name}").get("") for name in layout.measured_metrics}
+        agreements = find_agreements(store, layout.measured_metrics)
+        runs = [record for record in store.runs() if run is None or str(record.id) == run]
+        servers = {target: describe_server(info) for (_, target), info in store.servers.load_info().items()}
+        sets = [models for job in store.models.load().values() for models in job]
+    files = sorted({(str(key), found.describe()) for models in sets for key, found in models.items()})
     if not rows:
         raise ResultsError(f"{folder}: no trial has succeeded, so there is nothing to compare")
-    return SideTrials(label, folder, layout, rows, hashes=hashes)
+    where = [f"{target} ({servers[target]})" if servers.get(target) else target for target in runs[-1].targets]
+    source = f"run {runs[-1].id} of {folder.name}, {format_time(runs[-1].started)}, on {', '.join(where)}"
+    judges = {name: found for name, found in facts.items() if isinstance(found, Mapping)}
+    return SideTrials(label, folder, layout, rows, "", hashes, judges, agreements, source, tuple(files))
 
 
 def split_by_axis(side: SideTrials, axis: str, values: str) -> tuple[SideTrials, SideTrials]:

@@ -218,6 +218,31 @@ def _compute_t_factor(count: int) -> float:
     return float(quantile / NormalDist().inv_cdf(0.975) * sqrt(count / (count - 1)))
 
 
+def estimate_share(points: Sequence[float], clusterings: Iterable[Sequence[Hashable]]) -> tuple[float, float, float]:
+    """The mean of points from 0 to 1, and the ends of its 95 % interval. Points of the same cluster may be alike.
+
+    The exact interval of a binomial share (Clopper and Pearson, Biometrika 26, 1934, 404-413), for as many points as
+    say as much if they are independent (Korn and Graubard, Survey Methodology 24, 1998, 193-201). Of several
+    clusterings, the one with the fewest counts; no cluster says less than one point.
+    """
+    values = np.asarray(points, dtype=float)
+    count, share = len(values), float(values.mean())
+    squares, effective = float(np.square(values - share).sum()), float(count)
+    for codes in map(_number, clusterings):
+        clusters = int(codes.max()) + 1
+        fewest = count**2 / float(np.square(np.bincount(codes)).sum())
+        sums = float(np.square(np.bincount(codes, values - share)).sum())
+        if clusters > 1 and sums:
+            inflation = sums / squares * clusters / (clusters - 1) * (count - 1) / count
+            ratio = float(special.stdtrit(count - 1, 0.975) / special.stdtrit(clusters - 1, 0.975))
+            fewest = max(fewest, count / inflation * ratio**2)
+        effective = min(effective, fewest)
+    won = share * effective
+    low = float(special.betaincinv(won, effective - won + 1, LEVEL / 2)) if won > 0 else 0.0
+    high = float(special.betaincinv(won + 1, effective - won, 1 - LEVEL / 2)) if won < effective else 1.0
+    return share, low, high
+
+
 def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreement:
     """Compare the answers of voters: voter -> unit -> answer."""
     by_unit: dict[Hashable, Counter[str]] = {}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.answers.render import NOT_IN_JSON, json_keys
+from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON, json_keys
 from sweeper.statistics.codes import Numbers
 from sweeper.statistics.paired import ValueComparison, ValueComparisons, excludes_zero
 from sweeper.statistics.variance_shares import AxisShare, VarianceShares, adjust_p_values
@@ -70,7 +70,8 @@ class MetricEffects:
     """The effects on one metric, those of most variance first. `note` says why there are none.
 
     `maximize`: the direction of an objective of a search, otherwise None. `mean` and `standard_deviation` are those of
-    the numbers, `server_noise` that of repeats of a trial, if there are any. `shares` are those of the axes, of the
+    the numbers, `server_noise` that of repeats of a trial, if there are any. `doubt`: how far people disagree with the
+    judge whose numbers they are. `shares` are those of the axes, of the
     replicates and of pairs. `overlap` is the share that several axes explain, because trials are missing, `rest` the
     one that none explains.
     """
@@ -86,6 +87,7 @@ class MetricEffects:
     overlap: float = 0.0
     rest: float | None = None
     effects: tuple[AxisEffect, ...] = ()
+    doubt: str | None = field(default=None, metadata=IF_GIVEN)
 
 
 def adjust_pair_shares(shares: VarianceShares) -> list[AxisShare]:

@@ -67,6 +67,9 @@ class ReplicateScope:
         return f"{self.prompts} more prompts" if self.prompts > 1 else "twice as many trials"
 
 
+DOUBT: Final = "by a judge that people do not agree with"  # whose numbers they are
+
+
 @dataclass(frozen=True, slots=True)
 class EffectsAnswer:
     """What each axis changes in each metric, in `trials` that succeeded.
@@ -127,6 +130,8 @@ def _describe_trials(answer: EffectsAnswer) -> str:
 
 
 def _describe_metric(metric: MetricEffects, answer: EffectsAnswer) -> Iterator[str]:
+    if metric.doubt is not None:
+        yield f"{DOUBT}: {metric.doubt}"
     if metric.note:
         yield metric.note
         return

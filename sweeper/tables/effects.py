@@ -49,6 +49,7 @@ from sweeper.tables.effect_axes import (
 )
 from sweeper.tables.effect_words import EffectsAnswer
 from sweeper.tables.equal_pictures import find_equal_pictures
+from sweeper.tables.judge_agreement import find_agreements
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
@@ -130,6 +131,7 @@ def analyse_effects(
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(query.run)
         rows, hashes = list(store.results(query.run)), store.load_pixel_hashes()
+        agreements = find_agreements(store, layout.measured_metrics)
     _check_query(query, layout, option_names)
     trials, message = select_trials(folder, query.run, query.selection)
     done = [row.trial for row in rows if row.status == SUCCEEDED and (trials is None or row.trial in trials)]
@@ -148,7 +150,10 @@ def analyse_effects(
         metrics, points = [surfaces.analyse(name) for name in names], surfaces.points
     equal = map(str, find_equal_pictures(rows, layout, hashes))
     found = replace(found, notes=(*found.notes, *equal))
-    metrics = [replace(metric, server_noise=noise.get(metric.metric)) for metric in metrics]
+    doubted = {name: found.describe() for name, found in agreements.items() if found.is_doubtful()}
+    metrics = [
+        replace(metric, server_noise=noise.get(metric.metric), doubt=doubted.get(metric.metric)) for metric in metrics
+    ]
     return EffectsAnswer(folder, len(rows), points, message, found, tuple(metrics))
 
 

@@ -20,7 +20,6 @@ from sweeper.answers.value_labels import map_labels
 from sweeper.statistics.ranking import (
     MIN_GROUPS,
     Agreement,
-    Ranking,
     compute_shares,
     find_cycle,
     find_one_sided,
@@ -301,13 +300,14 @@ def _rank_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) 
             for value, number in numbers
         ),
         tuple(BetterValue(names[better], names[worse]) for better, worse in sorted(found.apart)),
-        _describe_scope(found), direct, tuple(names[item] for item in find_cycle(wins) or ()), axis.is_point,
+        describe_scope(found.prompts, found.voters), direct,
+        tuple(names[item] for item in find_cycle(wins) or ()), axis.is_point,
     )  # fmt: skip
 
 
-def _describe_scope(found: Ranking) -> str:
-    """For which prompts and voters a ranking holds, such as `, for these 3 prompts, by these 2 voters`."""
-    few = [(found.prompts, "for", "prompt"), (found.voters, "by", "voter")]
+def describe_scope(prompts: int | None, voters: int | None) -> str:
+    """For what something holds, such as `, for these 3 prompts, by these 2 voters`. None: there are many."""
+    few = [(prompts, "for", "prompt"), (voters, "by", "voter")]
     return "".join(
         f", {word} {f'these {count} {noun}s' if count > 1 else f'this {noun}'}" for count, word, noun in few if count
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from sweeper.answers.render import render_html, render_markdown
@@ -106,6 +108,24 @@ def test_verdict():
     assert render_markdown(ok.comment_parts()).startswith(
         "### ✅ better on these 6 prompts: checkpoint new against old, over 24"
     )
+
+
+def test_report_of_a_verdict():
+    facts = {"host": "gpu:8000", "model": "qwen3-vl", "score": "yes-no", "questions": [["A fox?", "yes"]]}
+    sides = [
+        SideTrials(label, Path(), TableLayout("", (), ()), (), judges={"aesthetic": facts},
+                   source=f"run {number} of mine, 28 Nov 2026 09:31:05, on studio (ComfyUI 0.3.64)",
+                   models=(("checkpoints/a.safetensors", "510,040 bytes, hash 1a2b"),))
+        for number, label in enumerate(("old", "new"), 1)
+    ]  # fmt: skip
+    doubt = "aesthetic agrees with people in 48% of 60 votes (36% to 61%)"
+    verdict = replace(make_verdict("better", METRICS[:1]), sides=tuple(sides), doubts=(doubt,))
+    report = render_markdown(verdict.report_parts())
+    file = Path(__file__).parent / "approved" / "verdict_report.txt"
+    if os.environ.get("APPROVE_ANSWERS"):
+        file.write_text(report, encoding="utf-8")
+    assert report == file.read_text(encoding="utf-8")
+    check_approved("verdict_in_doubt", verdict)
 
 
 def make_acceptance(*changes):

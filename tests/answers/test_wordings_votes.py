@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sweeper.statistics.ranking import Agreement
+from sweeper.tables.judge_agreement import JudgeAgreement
 from sweeper.tables.vote_tally import AnswerCounts, BetterValue, DirectResult, RankedValue, ValueRanking, VoteRankings
 from sweeper.voting.ballot import JudgeVotes
 from sweeper.voting.vote_files import ImportedVotes, MergeCounts
@@ -61,3 +64,20 @@ def test_votes_of_a_judge():
     check_approved("votes_judge", JudgeVotes("judge:qwen", {"left": 2, "right": 1, "tie": 3}, 0, 0, ""))
     error = "3 answers in a row are neither left, right nor tie; ask for these words with --question"
     check_approved("votes_judge_stopped", JudgeVotes("judge:qwen", {"tie": 2}, 2, 1, error))
+
+
+def test_agreement_with_a_judge():
+    facts = {"metric": "shows_it", "ties": 14, "unscored": 0, "metric_ties": 9, "people": Agreement(70, 100, 0.612)}
+    good = JudgeAgreement(votes=120, share=0.783, low=0.66, high=0.87, alpha=0.448, prompts=3, voters=2, **facts)
+    check_approved("votes_judge_agrees", good)
+    few = {**facts, "people": Agreement(0, 0, None), "unscored": 5}
+    check_approved("votes_judge_few", JudgeAgreement(votes=4, share=0.5, low=0.07, high=0.93, alpha=None, prompts=None,
+                                                     voters=1, **few))  # fmt: skip
+    check_approved("votes_judge_without", JudgeAgreement(votes=0, share=None, low=None, high=None, alpha=None,
+                                                         prompts=None, voters=None, **few))  # fmt: skip
+    low, high = replace(good, low=0.2, high=0.49), replace(good, low=0.51, high=0.8)
+    assert [low.is_doubtful(direction) for direction in (1, 0, -1)] == [True, False, False]
+    assert [high.is_doubtful(direction) for direction in (1, 0, -1)] == [False, False, True]
+    unsure = replace(good, low=0.4, high=0.6)
+    assert [unsure.is_doubtful(direction) for direction in (1, 0, -1)] == [True, True, True]
+    assert not replace(unsure, votes=29).is_doubtful(1)

@@ -9,6 +9,7 @@ from sweeper.statistics.ranking import (
     ItemComparisons,
     compute_shares,
     compute_win_chances,
+    estimate_share,
     find_cycle,
     fit_strengths,
     measure_agreement,
@@ -144,3 +145,30 @@ def test_three_items_that_beat_each_other_in_turn_are_a_cycle():
     assert find_cycle(compare(3, games).count_wins()) == (0, 1, 2)
     assert find_cycle(compare(3, games[:9]).count_wins()) is None  # three wins each may be chance
     assert find_cycle(compare(3, [(0, 1), (1, 2), (0, 2)] * 9).count_wins()) is None
+
+
+# Newcombe, Statistics in Medicine 17, 1998, 857-872, table I, method 5: the exact interval of a share.
+@pytest.mark.parametrize(
+    ("won", "count", "interval"),
+    [(81, 263, (0.2527, 0.3676)), (15, 148, (0.0578, 0.1617)), (0, 20, (0, 0.1684)), (1, 29, (0.0009, 0.1776))],
+)
+def test_share_of_independent_points_has_the_exact_interval(won, count, interval):
+    found = estimate_share([1.0] * won + [0.0] * (count - won), [range(count)])
+    assert found == pytest.approx((won / count, *interval), abs=5e-5)
+
+
+def test_interval_of_a_share_counts_points_that_are_alike_once():
+    points, pairs = [1.0, 1.0, 1.0, 0.0] * 3, [0, 1, 2, 3] * 3
+    _, low, high = estimate_share(points, [pairs])
+    single = estimate_share(points[:4], [pairs[:4]])
+    assert (low, high) == pytest.approx(single[1:], abs=0.02)
+    assert estimate_share([1.0] * 40, [[0, 1] * 20])[1] == pytest.approx(0.1581, abs=1e-4)  # two pairs, both won
+
+
+def test_intervals_of_shares_contain_the_truth_in_95_of_100_cases():
+    random = np.random.default_rng(3)
+    chances = random.beta(3.5, 1.5, (400, 12))  # pairs differ: the mean is 0.7
+    points = (random.random((400, 12, 4)) < chances[:, :, None]).reshape(400, -1)
+    pairs = np.repeat(np.arange(12), 4).tolist()
+    found = [estimate_share(row.astype(float).tolist(), [pairs]) for row in points]
+    assert 0.93 < np.mean([low <= 0.7 <= high for _, low, high in found]) < 0.99

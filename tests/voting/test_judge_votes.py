@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import uuid
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,6 +15,8 @@ import sweeper
 from sweeper.cli import main
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.running import judge_client
+from sweeper.store import Store
+from sweeper.store.votes import Vote
 from tests import ROOT
 from tests.running.judge_server import serve_judge
 
@@ -113,3 +119,120 @@ def test_wrong_options_ask_nothing(let_vote, judge, options, message):
     assert (code, votes, judge.bodies) == (2, None, [])
     assert message in err
     assert KEY not in err
+
+
+# --- is the judge right?
+
+
+@pytest.fixture
+def scored(results, tmp_path):
+    """A copy of the results with a judge's numbers: the more steps, the better."""
+    out = tmp_path / "copy"
+    shutil.copytree(results, out)
+    with Store.open(out) as store:
+        rows = list(store.results())
+        known = {row.sha256[0]: row.columns["steps"] / 3 for row in rows}
+        store.cache_metrics([(sha256, "shows_it", number) for sha256, number in known.items()])
+        store.cache_metrics([("", "judge shows_it", {"model": "tiny", "questions": [["A fox?", "yes"]]})])
+        layout = replace(store.layout(), metrics=("shows_it",))
+        store.extend_run(store.latest_run_id(), layout)
+    return out, known
+
+
+def cast(out, known, answers, *, voter="ana", prompts=("a red fox", "a lighthouse")):
+    """Vote about pairs of steps, in turn: `better` is the picture with more steps, `worse` the other."""
+    with Store.open(out) as store:
+        rows = [row for row in store.results() if row.columns["prompt"] in prompts]
+        pairs = [(a, b) for a, b in itertools.combinations(rows, 2) if a.columns["prompt"] == b.columns["prompt"]]
+        for number, answer in enumerate(answers):
+            left, right = pairs[number % len(pairs)][:: -1 if number % 2 else 1]
+            is_left = known[left.sha256[0]] > known[right.sha256[0]]
+            word = {"better": ("right", "left")[is_left], "worse": ("left", "right")[is_left]}.get(answer, answer)
+            store.votes.add(Vote(str(uuid.uuid4()), f"{voter}{number // 6}", "steps", left.digest, left.sha256[0],
+                                 right.digest, right.sha256[0], float(number), float(number), word))  # fmt: skip
+
+
+@pytest.fixture
+def ask_about(scored, capsys):
+    def run(*options):
+        capsys.readouterr()
+        code = main(["votes", str(scored[0]), "--judge", *options])
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return run
+
+
+def test_agreement_with_a_judge_counts_the_votes_of_people_for_a_side(scored, ask_about):
+    cast(*scored, ["better"] * 9 + ["worse"] * 3 + ["tie", "bad"])
+    cast(*scored, ["worse"] * 5, voter="judge:")
+    code, text, _ = ask_about("shows_it", "--json")
+    found = json.loads(text)
+    assert (code, found["votes"], found["ties"], found["share"]) == (0, 12, 2, 0.75)
+    assert 0.3 < found["low"] < 0.5
+    assert 0.8 < found["high"] < 1
+    assert -1 < found["alpha"] < 1
+    _, text, _ = ask_about("shows_it")
+    assert text.startswith("shows_it agrees with people in 75% of 12 votes (")
+    assert "for these 2 prompts, by these 2 voters: not surely more than by chance, which is 50%" in text
+
+
+def test_equal_numbers_are_half_right(scored, ask_about):
+    with Store.open(scored[0]) as store:
+        store.cache_metrics([(sha256, "shows_it", 1.0) for sha256 in scored[1]])
+    cast(*scored, ["better"] * 6)
+    found = json.loads(ask_about("shows_it", "--json")[1])
+    assert (found["share"], found["metric_ties"]) == (0.5, 6)
+
+
+def test_votes_without_numbers_are_not_counted(scored, ask_about):
+    cast(*scored, ["better"] * 12)
+    with Store.open(scored[0]) as store:
+        store.cache_metrics([(next(iter(scored[1])), "shows_it", 0.5)], discard=["shows_it"])
+    code, text, err = ask_about("shows_it")
+    assert (code, text) == (0, "")
+    assert "12 votes are about pictures without a number of shows_it; not counted" in err
+    assert "no votes of people for a side are about pictures with numbers of shows_it" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["shows_its"], "did you mean 'shows_it'?"),
+        (["votes"], "--judge: there is no metric 'votes'"),
+        (["shows_it", "--pictures"], "leave out --axis and --pictures"),
+    ],
+)
+def test_wrong_questions_about_a_judge_are_refused(scored, ask_about, options, message):
+    cast(*scored, ["better"])
+    code, text, err = ask_about(*options)
+    assert (code, text) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_doubtful"),
+    [
+        (["better"] * 36, False),
+        (["worse"] * 12, True),  # surely worse than chance
+        (["better", "worse"] * 9, False),  # few votes prove nothing
+        (["better", "worse"] * 18, True),  # enough to show that a good judge agrees
+    ],
+)
+def test_verdict_and_effects_of_a_judge_that_disagrees_say_so_first(scored, capsys, answers, is_doubtful):
+    cast(*scored, answers)
+    capsys.readouterr()
+    report = scored[0] / "report.md"
+    options = ["--verdict", "--metric", "shows_it", "--maximize", "shows_it", "-o", str(report)]
+    main(["compare", str(scored[0]), "--axis", "steps=1,3", *options])
+    words = "by a judge that people do not agree with: shows_it agrees with people in"
+    assert (words in capsys.readouterr().out.splitlines()[0]) is is_doubtful
+    text = report.read_text().replace("\\", "")
+    assert (words in text.splitlines()[0]) is is_doubtful
+    assert "- 1: run 1 of copy" in text
+    assert "### Judge shows_it" in text
+    assert '[["A fox?", "yes"]]' in text
+    main(["effects", str(scored[0]), "--metric", "shows_it"])
+    lines = capsys.readouterr().out.splitlines()
+    is_reversed = set(answers) == {"worse"}  # lower numbers may be meant to be better
+    assert (words in lines[lines.index("shows_it") + 1]) is (is_doubtful and not is_reversed)

@@ -37,6 +37,7 @@ class VerdictOptions:
     minimize: Sequence[str]
     over: Sequence[str]
     markdown: Path | None
+    out: Path | None
     html: Path | None
 
     def check(self, sides: int) -> None:
@@ -45,7 +46,7 @@ class VerdictOptions:
             given = [name for name, value in (
                 ("--axis", self.axis), ("--metric", self.metrics), ("--margin", self.margins),
                 ("--maximize", self.maximize), ("--minimize", self.minimize), ("--over", self.over),
-                ("--markdown", self.markdown), ("--html", self.html)) if value]  # fmt: skip
+                ("--markdown", self.markdown), ("--out", self.out), ("--html", self.html)) if value]  # fmt: skip
             if given:
                 raise UsageError(f"{' and '.join(given)}: this belongs to a verdict; add --verdict")
         if self.axis is None and sides == 1:
@@ -74,6 +75,8 @@ class VerdictOptions:
 @shared_options.over
 @click.option("--markdown", type=shared_options.FILE, metavar="FILE",
               help="Write the verdict as a comment for a pull request.")  # fmt: skip
+@click.option("-o", "--out", type=shared_options.FILE, metavar="FILE",
+              help="Write a report in Markdown, with methods, judges and models, for a reviewer.")  # fmt: skip
 @click.option("--html", type=shared_options.FILE, metavar="FILE",
               help="Write a page with the pairs that differ most, side by side, in one file.")  # fmt: skip
 @shared_options.as_json
@@ -105,9 +108,10 @@ def _run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_jso
 
     verdict = _judge(sides, options)
     console.print_answer(verdict, as_json=as_json)
-    if options.markdown is not None:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(render_markdown(verdict.comment_parts()), encoding="utf-8")
+    for file, make_parts in ((options.markdown, verdict.comment_parts), (options.out, verdict.report_parts)):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(render_markdown(make_parts()), encoding="utf-8")
     if options.html is not None:
         write_page(verdict, options.html)
         console.print_status(f"page {options.html}")

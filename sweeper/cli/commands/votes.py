@@ -60,16 +60,23 @@ def command(context: click.Context) -> None:
 @options.results
 @make_names_option("--axis", "axes", "Rank the values of this axis. [default: every axis with votes]", "AXIS,...")
 @click.option("--pictures", "by_picture", is_flag=True, help="Rank the single pictures instead.")
+@click.option("--judge", metavar="METRIC", help="How far does this metric agree with people's votes?")
 @options.as_json
-def list_votes(results: Path, *, axes: list[str], by_picture: bool, as_json: bool) -> None:
+def list_votes(results: Path, *, axes: list[str], by_picture: bool, judge: str | None, as_json: bool) -> None:
     """Rank the values of each axis, the points of a search, or single pictures; and show how far the voters agree.
 
     The share of a value is the part of its comparisons with the other values that it is expected to win; a tie is half
     a win. The interval holds the true share in 95 of 100 such rankings. A picture is ranked among those of the same
-    prompt and seed.
+    prompt and seed. With --judge, only say how far a metric agrees with people: which picture of a pair is better?
     """
+    from sweeper.tables.judge_agreement import compare_judge
     from sweeper.tables.vote_tally import rank_votes
 
+    if judge is not None:
+        if axes or by_picture:
+            raise UsageError("--judge compares a metric with the votes; leave out --axis and --pictures")
+        console.print_answer(compare_judge(results, judge), as_json=as_json)
+        return
     console.print_answer(rank_votes(results, axes, by_picture=by_picture), as_json=as_json)
 
 
