@@ -128,7 +128,7 @@ class _ExperimentBuilder(ExperimentDraft):
         self.hash_default_files(blocks, {*params, *derive})
         self.check_metric_names(blocks)
         self.check_extra_columns(blocks)
-        known = dict.fromkeys((*self.template.slots, *params, *derive, *sorted(given_somewhere)))
+        known = dict.fromkeys((*self.template.slots, *params, *sorted(given_somewhere)))
         knows_all = not self.no_template and not self.folder.pending
         unknown = find_unknown_names(metrics, judges, self.template.slots, known) if knows_all else ()
         for path, message in (*judge_problems, *unknown):

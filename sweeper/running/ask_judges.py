@@ -29,6 +29,7 @@ from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
 from sweeper.running.stop_control import INTERRUPT, StopControl
 from sweeper.store import Store
+from sweeper.wording import join_names
 
 if TYPE_CHECKING:
     from sweeper.images.metrics.judge_messages import Inquiry
@@ -75,14 +76,23 @@ async def ask_judges(
             return
         if store.load_cached_metrics(f"{JUDGE_FACTS}{judge.name}").get("") != judge.facts:
             store.cache_metrics([("", f"{JUDGE_FACTS}{judge.name}", judge.facts)])
-        version = judge.version
-        if isinstance(judge.questions, str):  # they may change although the workflow does not
-            rows = ({**experiment.params, **row.columns, **row.params} for row in store.results())
-            lists = sorted({encode_canonical(cells.get(judge.questions)) for cells in rows})
-            version = hashlib.sha256(b"\n".join([version.encode(), *lists])).hexdigest()
+        version, mixed = judge.version, set[str]()
+        if names := sorted(judge.names - experiment.template.slots.keys()):
+            # Their values may change although the workflow does not, by which the value of the metric is known.
+            read: dict[str, set[bytes]] = {}
+            for row in store.results():
+                cells = {**experiment.params, **row.columns}
+                read.setdefault(row.digest, set()).add(encode_canonical([cells.get(name) for name in names]))
+            version = hashlib.sha256(
+                b"\n".join([version.encode(), *sorted(set[bytes]().union(*read.values()))])
+            ).hexdigest()
+            mixed = {digest for digest, texts in read.items() if len(texts) > 1}
+        if mixed:
+            what = f"trials that differ only in {join_names(names)} share their pictures, and so their numbers"
+            report(Notice(f"metric '{judge.name}': {what}; they are not judged; give each value a judge of its own"))
         metric = Metric(judge.render_questions, version, judge.reads_params)
         unmeasured, _ = find_unmeasured(store, run_id, out, {judge.name: metric})
-        files = {file.cache_key(metric): (file, url) for file, url in unmeasured}
+        files = {file.cache_key(metric): (file, url) for file, url in unmeasured if file.digest not in mixed}
         if files:
             left = math.inf if budget is None else budget - store.charges.load_spent().at_most
             run = _JudgeRun(store, judge, metric, experiment, control, report, left)

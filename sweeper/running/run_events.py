@@ -220,7 +220,7 @@ class Notice(Event):
 
 @dataclass(frozen=True, slots=True)
 class JudgeAsked(Event):
-    """From now on, the judge of a metric is asked about up to `pictures` pictures, each `repeats` times."""
+    """From now on, the judge of a metric is asked about up to `pictures` pictures, each `repeats` times or more."""
 
     metric: str
     model: str

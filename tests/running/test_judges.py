@@ -412,6 +412,26 @@ def test_questions_of_a_column_are_those_of_the_trial(ask, judge):
     assert len(judge.bodies) == 4  # both have been asked about snow
 
 
+def test_axis_of_the_question_alone_is_judged_again_when_it_changes(ask, judge):
+    zipped = {"prompt": ["a red fox", "a lighthouse"], "animal": ["fox", "gull"]}
+    assert ask(question="A {{ animal }}?", repeats=1, keys={"sweep": {"zip": [zipped]}})[0] == [1.0, 1.0]
+    judge.reply = lambda body: "no"
+    zipped["animal"] = ["fox", "tern"]
+    assert ask(question="A {{ animal }}?", repeats=1, keys={"sweep": {"zip": [zipped]}})[0] == [1.0, 0.0]
+    assert len(judge.bodies) == 3
+
+
+def test_trials_that_share_a_picture_have_no_two_questions(project, judge, tmp_path):
+    settings = {"question": "A {{ animal }}?", "url": judge.url, "model": "tiny", "repeats": 1}
+    experiment = {**EXPERIMENT, "sweep": {"grid": {"animal": ["fox", "gull"]}}, "metrics": [{"judge": settings}]}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(experiment))
+    events = []
+    sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", progress=events.append)
+    (notice,) = [event.message for event in events if isinstance(event, Notice)]
+    assert notice.startswith("metric 'judge': trials that differ only in animal share their pictures")
+    assert (judge.bodies, sweeper.results(tmp_path / "out")["judge"].isna().all()) == ([], True)
+
+
 @pytest.mark.parametrize("value", [{"a": 1}, [], [["only", "two", "parts"]], 7, "", "[" * 100_000, ["?"] * 101])
 def test_a_column_without_questions_leaves_the_cell_empty(ask, judge, value):
     params = {**EXPERIMENT["params"], "vqa_list": value}
