@@ -272,10 +272,12 @@ class Verdict:
         yield from (Item(f"{side.label}: {side.source}") for side in self.sides)
         yield Item(METHOD)
         judges = {name: facts for side in self.sides for name, facts in side.judges.items()}
+        agreements = {name: found.describe() for side in self.sides for name, found in side.agreements.items()}
         for name in [metric.metric for metric in self.metrics if metric.metric in judges]:
             yield Heading(f"Judge {name}")
+            facts = {**judges[name], "people": agreements.get(name, "nobody has voted on pictures that it judged")}
             yield Facts([Fact(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-                         for key, value in judges[name].items()])  # fmt: skip
+                         for key, value in facts.items()])  # fmt: skip
         if models := list(dict.fromkeys(model for side in self.sides for model in side.models)):
             yield Heading("Model files")
             yield Table(("file", "what the server told"), models)
