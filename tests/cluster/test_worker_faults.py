@@ -54,6 +54,25 @@ def test_input_files_are_sent_to_workers_by_content(cluster, tmp_path):
     assert dark < light
 
 
+def test_likeness_is_measured_where_the_references_are(cluster, experiment, own_folder, tmp_path):
+    pytest.importorskip("onnx", reason="makes the model")
+    from PIL import Image
+
+    from tests.images.metrics.test_learned import write_model
+
+    nodes = [("GlobalAveragePool", ["x"], "pooled", {}), ("Flatten", ["pooled"], "image_embeds", {})]
+    shapes = {"x": ("float", ["batch", 3, 8, 8])}, {"image_embeds": ("float", ["batch", 3])}
+    (tmp_path / "project").mkdir()
+    write_model(tmp_path / "project" / "m.onnx", nodes, *shapes)
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "project" / "red.png")
+    metrics = ("brightness", {"likeness": "*.png", "model": "m.onnx"})
+    run_on(experiment(seed=[1, 2], metrics=metrics), cluster.scheduler_address, out=tmp_path / "out")
+    for row in raw_rows(tmp_path / "out"):
+        assert row.metrics["brightness"] is not None
+        assert -1 <= row.metrics["likeness"] <= 1
+        assert row.metrics["likeness.nearest"] == "red.png"
+
+
 def test_max_failures_counts_all_workers(cluster, experiment, executions, tmp_path):
     plan = experiment(seed=list(range(200)), fail=["odd"], run={"max_failures": 5})
     run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")

@@ -25,6 +25,7 @@ from sweeper.comfy.retry import RetryPolicy
 from sweeper.errors import ExperimentError, ImageError, SweeperError, UnreachableError
 from sweeper.images.metrics import judge_messages
 from sweeper.images.metrics.judge_messages import Inquiry
+from sweeper.loading.trust import find_trust_needs
 from sweeper.model.experiment import Judge, JudgeQuestion
 from sweeper.model.money import to_usd
 from sweeper.reporting.contents import describe_rerun
@@ -563,6 +564,8 @@ def test_source_pictures_go_along_before_the_result(judge, tmp_path):
     }
     settings = {"question": "Was it edited?", "url": judge.url, "model": "tiny", "repeats": 1, "pictures": ["image"]}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump({**experiment, "metrics": [{"judge": settings}]}))
+    (need,) = find_trust_needs(sweeper.load(tmp_path / "e.yaml"))
+    assert "sends its pictures, and the files of image, and a question about them, to http" in need.problem.message
     sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out")
     assert sweeper.results(tmp_path / "out")["judge"].tolist() == [1.0, 1.0]
     assert {text.split(". ")[0] for text in judge.texts} == {"You see the source picture, then the result"}
