@@ -214,9 +214,7 @@ class ExperimentFolder:
         self.scope = scope
         self.outside: dict[KeyPath, list[OutsideError]] = {}
         self.hashed_files: dict[str, HashedFile] = {}
-        self.models: Mapping[
-            str, Any
-        ] = {}  # by pattern, a list, or `files` beside `links`; what servers have
+        self.models: Mapping[str, Any] = {}  # by pattern, a list, or `files` beside `links`; what servers have
         self.pending: dict[str, KeyPath] = {}  # patterns that are not in `models`, and where they stand
         self._texts: dict[Path, str] = {}  # so that the second phase of loading sees the files of the first
         self._found: dict[str, list[str]] = {}
