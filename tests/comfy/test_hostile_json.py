@@ -160,10 +160,10 @@ def test_events_and_previews_raise_nothing(events, frame):
     ids=["open", "deep", "many lists", "many numbers", "long number", "deep objects", "half a surrogate", "large"],
 )  # fmt: skip
 def test_json_that_would_take_the_memory_or_the_stack_is_an_error(text):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(TransientError, match="is not JSON"):
         ServerResponse(200, {}, text).json_object()
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark_and_an_emoji_stays():

@@ -289,13 +289,13 @@ def test_a_large_file_is_edited_in_seconds():
     )
     text = f"sweep:\n  grid:\n    prompt:\n{items}    cfg: [4, 7]\n"
     assert len(text) > 3_000_000
-    start = time.monotonic()
+    start = time.process_time()
     assert edit_yaml(text, ("sweep", "grid", "cfg"), [4, 7, 9]) == text.replace("[4, 7]", "[4, 7, 9]")
-    assert time.monotonic() - start < 20  # 2 s on an idle machine
+    assert time.process_time() - start < 20  # 2 s on an idle machine
 
 
 def test_ten_thousand_values_are_replaced_in_seconds():
-    start = time.monotonic()
+    start = time.process_time()
     changed = edit_yaml("v: [1]\n", ("v",), list(range(10_000)))
     assert edit_yaml(changed, ("v",), list(range(0, 10_000, 2))).count("\n") == 5001
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20

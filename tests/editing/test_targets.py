@@ -37,7 +37,7 @@ def test_model_files_are_those_of_the_target(open_page, write, server):
 
     began = time.monotonic()
     page.edit({"set": "axis", "address": "4.ckpt_name", "value": ["x.safetensors", NAMES[7]]})
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     state = page.follow()
     assert (state["plan"]["trials"], state["problems"]) == (4, [])
     page.edit({"set": "axis", "name": "checkpoint", "value": ["none.safetensors"]})
