@@ -28,7 +28,7 @@ _STILL = 0.5  # latent distance at which a residue has lost 63% of its weight
 
 def enlarge(image: Array) -> Array:
     """[C, h, w] to [C, 8h, 8w] by Catmull-Rom (Pillow's bicubic filter)."""
-    return resize(image[None], image.shape[2] * FACTOR, image.shape[1] * FACTOR, "bicubic")[0]
+    return np.asarray(resize(image[None], image.shape[2] * FACTOR, image.shape[1] * FACTOR, "bicubic")[0])
 
 
 def _local(image: Array, *, lightest: bool) -> Array:

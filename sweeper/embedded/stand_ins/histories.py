@@ -320,8 +320,8 @@ def read_inputs(
 
 def _read_link(name: str, key: str, value: Any, declared: Any, options: Mapping[str, Any]) -> LinkedInput:
     kind = find_kind(value)
-    if kind in {"IMAGE", "MASK"} and not value.size:
-        kind = "*"  # an empty batch is as good as none
+    if value is None or (kind in {"IMAGE", "MASK"} and not value.size):
+        kind = "*"  # a film without sound gives none, and an empty batch is as good as that
     elif kind == "*":
         kind = declared if isinstance(declared, str) else "COMBO"
     if isinstance(value, str | int | float):
