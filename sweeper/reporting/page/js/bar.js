@@ -89,6 +89,7 @@ export function create(host, page) {
   const { experiment, description } = dataset.raw;
   const subtitle = el("p", { class: "subtitle", title: description ?? "" }, description);
   const isNarrow = innerWidth <= 600;
+  const isRoomy = innerWidth >= 1400 && dataset.axes.filter(({ order }) => order.length > 1).length <= 6; // else they have a second line
   const skip = el("button", { class: "skip", onclick: page.focusView }, "Skip to the trials");
   const keys = el("button", { title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
   host.append(
@@ -98,13 +99,12 @@ export function create(host, page) {
       skip,
       el("div", { class: "name" }, el("h1", { title: experiment }, experiment), counts.node, subtitle),
       tabs.nodes,
-      pins.nodes,
-      !isNarrow && sort.nodes,
+      isRoomy && [...pins.nodes, ...sort.nodes],
       filter.nodes,
       legend.nodes,
       el("div", { class: "menus" }, NextTrial.makeEditButton(dataset), marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    el("div", { class: "under" }, filter.chips, filter.status),
+    el("div", { class: "under" }, !isNarrow && !isRoomy && sort.nodes, !isRoomy && pins.nodes, filter.chips, filter.status),
     counts.progress,
   );
   counts.update();
