@@ -355,12 +355,16 @@ class Editor:
     def refresh(self) -> None:
         """Look at the disk and check what has changed; have the targets asked if there are some."""
         self.look_at_disk()
-        with self._checking:
+        if not self._checking.acquire(blocking=False):  # for another page; a long check must not hold a thread for each
+            return
+        try:
             if self._checked != self._revision:
                 self._check(asks_targets=False)
             if not self.check.is_whole and not (self._asker and self._asker.is_alive()):
                 self._asker = threading.Thread(target=self._check, kwargs={"asks_targets": True}, daemon=True)
                 self._asker.start()
+        finally:
+            self._checking.release()
 
     def _check(self, *, asks_targets: bool) -> None:
         """Check the latest version, unless it changes meanwhile."""
