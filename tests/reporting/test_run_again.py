@@ -13,13 +13,14 @@ from sweeper.cli.options import parse_settings
 from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
+from tests.few_classes import pick_classes
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_modules import evaluate
 
 
 @pytest.fixture
 def embedded_comfyui():
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         yield server
 
 
@@ -66,7 +67,7 @@ def test_indistinguishable_trial_has_no_rerun_command(made, opened):
 def test_kept_trials_use_the_targets_and_metrics_of_the_run(project, tmp_path, opened):
     out = tmp_path / "results"
     server = {"dialect": "comfyui", "api_key_env": "BOX_KEY", "concurrency": 2}
-    with EmbeddedServer(dialect="comfyui") as there:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as there:
         server["url"] = there.url
         as_run = {"target": "box", "metrics": ["brightness"], "run": {"retries": 0, "timeout": 9}}
         file = project(targets={"box": server}, **as_run)

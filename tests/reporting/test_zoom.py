@@ -17,6 +17,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
+from tests.few_classes import pick_classes
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu
 from tests.reporting.page_modules import evaluate
@@ -67,7 +68,7 @@ def record_finished(store, run, trial, out):
 
 @pytest.fixture
 def embedded_comfyui():
-    with EmbeddedServer(dialect="comfyui") as server:
+    with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         yield server
 
 
