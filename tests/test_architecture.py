@@ -217,8 +217,8 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 BUDGETS = {
     "answers": 590, "cli": 5_685, "cluster": 2_460, "comfy": 4_820, "editing": 3_530, "embedded": 9_860,
     "images": 1_880, "loading": 5_170, "model": 5_580, "planning": 3_240, "pytest_plugin": 310, "regression": 3_570,
-    "reporting": 3_680, "running": 9_500, "schemas": 510, "serving": 700, "statistics": 1_080, "store": 3_240,
-    "tables": 4_520, "voting": 960,
+    "reporting": 3_680, "running": 9_500, "schemas": 510, "serving": 700, "statistics": 1_080, "store": 3_225,
+    "tables": 4_490, "voting": 960,
 }  # fmt: skip
 
 

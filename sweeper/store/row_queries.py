@@ -231,15 +231,9 @@ def read_batches(
 
 
 def keep_trials(
-    rows: Iterable[tuple[Any, ...]], trials: Collection[int] | None, costs: MutableMapping[str, JobCost]
+    rows: Iterable[tuple[Any, ...]], trials: Collection[int], costs: MutableMapping[str, JobCost]
 ) -> Iterator[tuple[Any, ...]]:
-    """The rows of `select_rows` that are of these trials (None: all).
-
-    The cost of a job belongs to the first trial that shares it, also if that is not kept.
-    """
-    if trials is None:
-        yield from rows
-        return
+    """The rows of these trials. A job's cost stays with the first trial that shares it, also if that is left out."""
     kept = set()
     for row in rows:
         job = row[4]

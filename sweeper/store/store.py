@@ -214,7 +214,7 @@ class Store:
         view = f"{OF_FOLDER if of_folder else OF_RUN}{OF_TRIALS} ORDER BY t.idx"
         parameters = run_id, None if trials is None else json.dumps([*trials])
         found = self._query(row_queries.select_rows(needed) + view, parameters)
-        rows = row_queries.keep_trials(found, trials, costs)
+        rows = found if trials is None else row_queries.keep_trials(found, trials, costs)
         files = self.load_job_files(parameters) if "outputs" in needed else {}
         hashes = {} if files or needed.isdisjoint(("sha256", "metrics")) else self.load_job_hashes()
         folder = self.path.parent

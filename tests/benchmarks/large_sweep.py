@@ -123,6 +123,7 @@ def list_commands(file: Path, scratch: Path) -> dict[str, list[str]]:
         "results": ["results", name, "--json"],
         "results --by": ["results", name, "--by", "steps,prompt"],
         "results --where": ["results", name, "--where", "steps > 4 and brightness < 20", "--by", "steps"],
+        "rows --where": ["results", name, "--where", "steps > 4 and cfg < 6 and 'number 3' in prompt"],
         "results --pivot": ["results", name, "--pivot", "steps,cfg,sharpness"],
         "runs": ["runs", name],
         "export parquet": ["export", name, "-o", str(scratch / "table.parquet")],
