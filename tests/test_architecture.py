@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 590, "cli": 5_685, "cluster": 2_460, "comfy": 4_820, "editing": 3_530, "embedded": 9_860,
-    "images": 1_880, "loading": 5_170, "model": 5_580, "planning": 3_240, "pytest_plugin": 310, "regression": 3_570,
-    "reporting": 3_680, "running": 9_500, "schemas": 510, "serving": 700, "statistics": 1_080, "store": 3_225,
-    "tables": 4_490, "voting": 960,
+    "answers": 590, "cli": 5_820, "cluster": 2_470, "comfy": 4_820, "editing": 2_810, "embedded": 9_010,
+    "images": 2_160, "loading": 5_450, "model": 5_850, "planning": 3_260, "pytest_plugin": 310, "regression": 3_640,
+    "reporting": 3_680, "running": 9_740, "schemas": 510, "serving": 690, "statistics": 1_100, "store": 3_230,
+    "tables": 4_670, "voting": 960,
 }  # fmt: skip
 
 
