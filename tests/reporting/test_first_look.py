@@ -64,7 +64,9 @@ def test_bar_is_one_line_and_prompts_come_before_seeds(made, opened):
      ({"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}, 170)],
     ids=["wide", "phone"],
 )  # fmt: skip
-@pytest.mark.parametrize("address", ["", "#x=steps&y=cfg&xx=sampler&yy=seed&colour=brightness"])
+@pytest.mark.parametrize(
+    "address", ["", "#x=steps&y=cfg&xx=sampler&yy=seed&colour=brightness&where=cfg+>+1+and+steps+<+9"]
+)
 def test_first_picture_is_near_the_top(made, opened, options, most, address):
     axes = {"steps": [4, 8], "cfg": [1, 3, 5], "seed": [1, 2], "sampler": ["euler", "heun"]}
     page = opened(made(Sweep(axes, ends={4: ("failed", OOM), 5: ("failed", OOM)})), address, **options)

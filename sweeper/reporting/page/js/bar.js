@@ -100,11 +100,11 @@ export function create(host, page) {
       el("div", { class: "name" }, el("h1", { title: experiment }, experiment), counts.node, subtitle),
       tabs.nodes,
       isRoomy && [...pins.nodes, ...sort.nodes],
-      filter.nodes,
+      [...filter.nodes, ...(isRoomy ? [filter.chips, filter.status] : [])],
       legend.nodes,
       el("div", { class: "menus" }, NextTrial.makeEditButton(dataset), marks.nodes, makePanel("View", isNarrow && sort.nodes, colour.nodes, looks.nodes, columns.nodes, time.nodes, el("div", { class: "field" }, "Theme", createSwitch())), Share.create(page), keys),
     ),
-    el("div", { class: "under" }, !isNarrow && !isRoomy && sort.nodes, !isRoomy && pins.nodes, filter.chips, filter.status),
+    el("div", { class: "under" }, !isNarrow && !isRoomy && sort.nodes, ...(isRoomy ? [] : [...pins.nodes, filter.chips, filter.status])),
     counts.progress,
   );
   counts.update();
