@@ -64,7 +64,7 @@ def load_plans(
     """The experiment with its plans, for a command that looks at its targets. Raises ExperimentError."""
     partial, missing_trust = load_trusted(file, users, trust=trust, targets=targets, checks_names=checks_names)
     if not missing_trust:
-        partial, _ = complete_models(Prepared(partial.experiment, targets, users), partial)
+        partial, _ = complete_models(Prepared(partial.experiment, targets, users), partial, may_send_keys=True)
     if partial.problems or missing_trust:
         raise ExperimentError([*partial.problems, *missing_trust])
     return partial.experiment, [make_plan() for make_plan in list_planners(partial.experiment, needs_sweep=False)]

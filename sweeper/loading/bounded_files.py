@@ -70,15 +70,6 @@ def _read_text(file: BinaryIO) -> bytes:
     return content
 
 
-def find_facts(path: Path) -> tuple[int, int] | None:
-    """Return the size and the time of a file, in nanoseconds; None if it is gone."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 def compute_sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file at a resolved path as 64 hex digits. Raises OSError, BoundError."""
     with _open(path) as file:

@@ -136,10 +136,11 @@ def load_partial(
     template_problems: list[Problem] = []
     folder = ExperimentFolder(file.parent, scope)
     template = _load_referenced_template(source, file, folder, template_problems)
+    template_outside = folder.outside
 
     def build(overrides: Mapping[str, Any]) -> PartialExperiment:
         """Build the experiment from what was read, again when servers have listed their model files."""
-        folder.outside.clear()
+        folder.outside = {path: [*errors] for path, errors in template_outside.items()}
         folder.pending.clear()
         folder.models = {name: value for name, value in overrides.items() if name not in select_settings(overrides)}
         settings, changed, unused = select_settings(overrides), source, frozenset[str]()

@@ -214,7 +214,7 @@ class ExperimentFolder:
         self.scope = scope
         self.outside: dict[KeyPath, list[OutsideError]] = {}
         self.hashed_files: dict[str, HashedFile] = {}
-        self.models: Mapping[str, Any] = {}  # by pattern, a list, or `files` beside `links`; what servers have
+        self.models: Mapping[str, Any] = {}  # what servers have, by pattern: a list, or `files` beside `links`
         self.pending: dict[str, KeyPath] = {}  # patterns that are not in `models`, and where they stand
         self._texts: dict[Path, str] = {}  # so that the second phase of loading sees the files of the first
         self._found: dict[str, list[str]] = {}
@@ -248,13 +248,17 @@ class ExperimentFolder:
             raise AxisError(f"no file among the given ones matches {format_value(pattern)}")
         return matching
 
-    def look(self) -> dict[str, tuple[int, int] | None]:
+    def look(self) -> dict[str, tuple[int, int]]:
         """The sizes and times of the lists that were read, and of the files that patterns match now, by path."""
         paths = [*self._texts]
         for pattern in self._found:
             with suppress(AxisError):  # none is left
                 paths += [self.home / name for name in self._find_files(pattern)]
-        return {str(path): bounded_files.find_facts(path) for path in paths}
+        found: dict[str, tuple[int, int]] = {}
+        for path in paths:
+            with suppress(OSError):  # it is gone
+                found[str(path)] = path.stat().st_size, path.stat().st_mtime_ns
+        return found
 
     def find_files(self, pattern: str) -> list[str]:
         if pattern not in self._found:

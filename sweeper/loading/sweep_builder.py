@@ -114,8 +114,9 @@ class ExperimentDraft:
         names = self.folder.list_models(pattern)
         default = self.template.slots[name].default if name in self.template.slots else MISSING
         given = self.folder.models[pattern]
-        links = given.get("links") if isinstance(given, dict) else None
-        self.template = switch_off(self.template, name, default if default in names else first, links or {})
+        links = given.get("links") if isinstance(given, dict) else None  # maybe from a stranger's results
+        links = links if isinstance(links, dict) else {}
+        self.template = switch_off(self.template, name, default if default in names else first, links)
         self.switched.append(name)
 
     def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:

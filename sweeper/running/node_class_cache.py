@@ -212,7 +212,8 @@ async def fetch_model_files(target: Target, folders: Collection[str]) -> Listing
             target = replace(target, url=server.url)
         try:
             async with ComfyClient(target) as client, asyncio.timeout(_LISTING_TIMEOUT):
-                save_server(target, await client.connect())
+                async with asyncio.timeout(_CONNECT_TIMEOUT):
+                    save_server(target, await client.connect())
                 found = await client.models.list_all(folders)
                 if client.models.unanswered or not found:
                     return next(iter(client.models.unanswered), "it lists no model files")
@@ -221,7 +222,7 @@ async def fetch_model_files(target: Target, folders: Collection[str]) -> Listing
                 return found
         except SweeperError as error:
             return str(error).removeprefix(f"{target.name}: ").replace("cannot be reached", "it does not respond", 1)
-    return f"it does not respond within {_LISTING_TIMEOUT:g} s"
+    return f"it does not respond within {_CONNECT_TIMEOUT:g} s, or list its files within {_LISTING_TIMEOUT:g} s"
 
 
 def save_server(target: Target, server: Server) -> ServerCache:

@@ -40,7 +40,7 @@ from sweeper.running.node_class_cache import (
     get_cached_classes,
     use_cached_classes,
 )
-from sweeper.running.stop_control import run_sync
+from sweeper.running.stop_control import run_for_all, run_sync
 from sweeper.running.target_models import TargetModels, describe_differences
 from sweeper.schemas.values import format_value
 from sweeper.store import Store
@@ -146,20 +146,18 @@ class Prepared:
 
         Not `asks`: the embedded server alone is asked. `may_send_keys` is that of `_iter_classes`.
         """
-        found: dict[str, Listing] = {}
-        silent: dict[str, str] = {}
-        for spec, target in self._iter_targets():
-            if asks or target.embedded:
-                may_send = may_send_keys or self.specs is not None
-                keyed = _add_key(spec, target, self.named, may_send_keys=may_send)
-                answer = keyed if isinstance(keyed, str) else await fetch_model_files(keyed, folders)
-            else:
-                answer = "nobody asked it"
-            if isinstance(answer, str):
-                silent[target.name] = answer
-            else:
-                found[target.name] = answer
-        return found, silent
+        may_send_keys = may_send_keys or self.specs is not None
+
+        async def ask(defined: tuple[Any, Target]) -> tuple[str, Listing | str]:
+            spec, target = defined
+            if not asks and not target.embedded:
+                return target.name, "nobody asked it"
+            keyed = _add_key(spec, target, self.named, may_send_keys=may_send_keys)
+            return target.name, keyed if isinstance(keyed, str) else await fetch_model_files(keyed, folders)
+
+        answers = await run_for_all(ask, self._iter_targets())
+        found = {name: answer for name, answer in answers if not isinstance(answer, str)}
+        return found, {name: answer for name, answer in answers if isinstance(answer, str)}
 
     def find_bypass_links(self, nodes: Collection[str], *, may_send_keys: bool) -> dict[str, Any]:
         """The links past some nodes, by the first server whose classes are known."""
@@ -286,7 +284,9 @@ def complete_models(
     folders = {pattern.partition("/")[0] for pattern in experiment.pending}
     listings, silent = run_sync(lambda: prepared.list_model_files(folders, asks=asks, may_send_keys=may_send_keys))
     results = out if isinstance(out, Path) else default_results_folder(experiment.file, experiment.name)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in silent.items())
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in silent.items()) or "no target can be asked from here"
+    if listings and silent:
+        notes.append(f"the model files are those of {join_names(listings)}; {reasons}")
     for pattern, path in experiment.pending.items():
         folder = pattern.partition("/")[0]
         named = Counter(name for target, listing in listings.items() for name, facts in listing[folder].items()

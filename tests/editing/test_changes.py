@@ -198,3 +198,12 @@ def test_the_page_gets_axes_fixed_values_and_the_rest_as_yaml():
 )
 def test_a_file_with_mistakes_is_described_as_far_as_it_can_be_read(text):
     assert describe_document(text)["name"] is None
+
+
+def test_files_of_a_server_and_json_lines_are_axes_of_the_page():
+    text = "sweep: {grid: {lora: {models: loras/x-*, none: true}, prompt: {jsonl: p.jsonl, column: prompt}}}\n"
+    axes = describe_document(text)["axes"]
+    assert [(axis["name"], axis["form"], axis["count"]) for axis in axes] == [
+        ("lora", "models", None),
+        ("prompt", "jsonl", None),
+    ]

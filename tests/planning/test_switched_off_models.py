@@ -142,3 +142,14 @@ def test_search_takes_files_in_the_order_of_their_numbers(tmp_path):
     experiment = sweeper.load(file, overrides={"loras/*": ["x-step20.pt", "x-step3.pt"]})
     space = SearchSpace(experiment, experiment.search)
     assert [space.is_ordered(index) for index in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("listed", [3, "a", {"files": "a"}, {"files": [1]}, {}, {"files": FILES, "links": [1]}])
+def test_list_of_another_shape_is_a_mistake_and_no_crash(tmp_path, listed):
+    if isinstance(listed, dict) and "links" in listed:
+        assert len(make(tmp_path, {"lora": FORM}, listed=listed)) == 3
+        return
+    with pytest.raises(
+        ExperimentError, match=r"no file among the given ones|files loras/\* of a server|nobody|a server"
+    ):
+        make(tmp_path, {"lora": FORM}, listed=listed)

@@ -122,6 +122,14 @@ def test_several_targets_give_the_files_that_all_have(studio, capsys):
     assert "loras/x-*: not all targets have x-1.safetensors, x-3.safetensors, so they are left out" in said.err
 
 
+def test_target_that_does_not_respond_is_named_beside_those_that_do(studio, capsys):
+    server = serve(studio, "x-1")
+    write(studio, FORM, server.url, "http://127.0.0.1:9")
+    assert main(["plan", "e.yaml"]) == 0
+    said = f"the model files are those of {server.url}; http://127.0.0.1:9: it does not respond"
+    assert said in capsys.readouterr().err
+
+
 def test_key_goes_to_no_server_that_only_the_file_names(studio, monkeypatch, capsys):
     monkeypatch.setenv("STUDIO_KEY", "hunter2")
     server = studio.serve("studio", api_key="hunter2")
