@@ -20,7 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,18 +41,11 @@ _DESCRIPTIONS: Final = {"lpips": "a model of the distance of two pictures", "cli
 _DEFAULT_SIDE: Final = 224  # pixels, for a CLIP model that accepts any size
 _EMBEDDING: Final = "image_embeds"  # the name that Hugging Face's exporter (Optimum) gives to that of a CLIP
 _FACE_SIDE: Final = 112  # pixels, of insightface's and uniface's recognition models
-
-
-class Levels(NamedTuple):
-    """What is subtracted from red, green and blue, 0-1, and by what they are then divided."""
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-
-
-CLIP_LEVELS: Final = Levels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # openai/CLIP
-_IMAGENET_LEVELS: Final = Levels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # facebookresearch/dinov2, transforms.py
-_FACE_LEVELS: Final = Levels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # deepinsight/insightface, arcface_onnx.py
+# What is subtracted from red, green and blue, 0-1, and by what they are then divided.
+Levels: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+CLIP_LEVELS: Final = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # openai/CLIP
+_IMAGENET_LEVELS: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # facebookresearch/dinov2, transforms.py
+_FACE_LEVELS: Final = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # deepinsight/insightface, arcface_onnx.py
 
 
 def find_model(measure: str) -> Path:

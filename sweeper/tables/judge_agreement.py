@@ -6,6 +6,7 @@ of the votes for a side: who found two pictures equal has chosen none, so chance
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
@@ -48,9 +49,9 @@ class JudgeAgreement:
     ties: int
     unscored: int
     metric_ties: int
-    share: float | None
-    low: float | None
-    high: float | None
+    share: float
+    low: float
+    high: float
     alpha: float | None
     people: Agreement
     prompts: int | None = field(metadata=NOT_IN_JSON)
@@ -61,34 +62,27 @@ class JudgeAgreement:
 
         `direction`: 1 if a higher number should be better, -1 if a lower one should (see `reverse`), 0 if nobody said.
         """
-        low, high = (self if direction >= 0 else self.reverse()).interval
+        low, high = (self.low, self.high) if direction >= 0 else (1 - self.high, 1 - self.low)
         is_worse = direction != 0 and high < _CHANCE
-        return self.share is not None and (is_worse or (low <= _CHANCE <= high and self.votes >= _ENOUGH))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return self.low or 0.0, self.high or 0.0
+        return is_worse or (low <= _CHANCE <= high and self.votes >= _ENOUGH)
 
     def reverse(self) -> JudgeAgreement:
         """The agreement of the lower number with people."""
-        low, high = self.interval
-        return replace(self, share=1 - (self.share or 0.0), low=1 - high, high=1 - low, alpha=None)
+        return replace(self, share=1 - self.share, low=1 - self.high, high=1 - self.low, alpha=None)
 
     def describe(self) -> str:
-        """`shows_it agrees with people in 78 % of 120 votes (66 to 87 %), for these 3 prompts, by these 2 voters`."""
-        low, high = self.interval
-        share = f"{self.share or 0:.0%} of {self.votes} votes ({low:.0%} to {high:.0%})"
+        """`shows_it agrees with people in 78% of 120 votes (66% to 87%), for these 3 prompts, by these 2 voters`."""
+        share = f"{self.share:.0%} of {self.votes} votes ({self.low:.0%} to {self.high:.0%})"
         return f"{self.metric} agrees with people in {share}{describe_scope(self.prompts, self.voters)}"
 
     def parts(self) -> Iterator[Part]:
         """What it agrees in, then how that is counted."""
         if self.unscored:
             yield Warn(f"{self.unscored} votes are about pictures without a number of {self.metric}; not counted")
-        if self.share is None:
+        if not self.votes:
             yield Note(f"no votes of people for a side are about pictures with numbers of {self.metric}")
             return
-        low, high = self.interval
-        word = "more" if low > _CHANCE else "less" if high < _CHANCE else "not surely more"
+        word = "more" if self.low > _CHANCE else "less" if self.high < _CHANCE else "not surely more"
         yield Line(f"{self.describe()}: {word} than by chance, which is 50%")
         facts = [
             Fact("ties", f"{self.ties} votes for no side are left out; {self.metric_ties} equal numbers are half right")
@@ -147,7 +141,7 @@ def _measure(store: Store, metric: str) -> JudgeAgreement:
     pairs, prompts, voters = zip(*clusters, strict=True) if clusters else ((),) * 3
     counts = [len(set(codes)) for codes in (prompts, voters)]
     many = [codes for codes, count in zip((prompts, voters), counts, strict=True) if count >= MIN_SAMPLE]
-    share, low, high = estimate_share(points, [pairs, *many]) if points else (None, None, None)
+    share, low, high = estimate_share(points, [pairs, *many]) if points else (math.nan, 0.0, 1.0)
     few = [count if count < MIN_SAMPLE else None for count in counts]
     alpha, scored = measure_agreement(answers).alpha, len(answers["people"])
     return JudgeAgreement(metric, len(points), scored - len(points), len(votes) - scored, points.count(0.5), share, low,

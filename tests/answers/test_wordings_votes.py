@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import nan
 
 from sweeper.statistics.ranking import Agreement
 from sweeper.tables.judge_agreement import JudgeAgreement
@@ -73,7 +74,7 @@ def test_agreement_with_a_judge():
     few = {**facts, "people": Agreement(0, 0, None), "unscored": 5}
     check_approved("votes_judge_few", JudgeAgreement(votes=4, share=0.5, low=0.07, high=0.93, alpha=None, prompts=None,
                                                      voters=1, **few))  # fmt: skip
-    check_approved("votes_judge_without", JudgeAgreement(votes=0, share=None, low=None, high=None, alpha=None,
+    check_approved("votes_judge_without", JudgeAgreement(votes=0, share=nan, low=0.0, high=1.0, alpha=None,
                                                          prompts=None, voters=None, **few))  # fmt: skip
     low, high = replace(good, low=0.2, high=0.49), replace(good, low=0.51, high=0.8)
     assert [low.is_doubtful(direction) for direction in (1, 0, -1)] == [True, False, False]

@@ -134,13 +134,13 @@ def load_likeness(likeness: Likeness) -> dict[str, Callable[..., Any]]:
     Raises UsageError if the model, a reference or a package cannot be used. The message continues after the name.
     """
     model = likeness.model.path
-    known = choose_levels(model)
+    mean, deviation = choose_levels(model)
     for name, file in likeness.references.items():
         try:
             read_size(file.path)
         except ImageError as error:
             raise UsageError(f"needs pictures to compare with, and {name} {error}") from error
-    references = _References(likeness, Levels(likeness.mean or known.mean, likeness.std or known.deviation))
+    references = _References(likeness, (likeness.mean or mean, likeness.std or deviation))
     return {column: partial(references.compare, index) for index, column in enumerate(likeness.columns)}
 
 

@@ -111,7 +111,13 @@ def load_metrics(
         if name in unknown or name == SAMPLING_METRIC:
             continue
         try:
-            metrics |= _load_likeness(likenesses[name]) if name in likenesses else {name: _load_metric(name, folder)}
+            if name in likenesses:
+                from sweeper.images.metrics.learned import load_likeness
+
+                functions, version = load_likeness(likenesses[name]), likenesses[name].version
+                metrics |= {column: Metric(function, version) for column, function in functions.items()}
+            else:
+                metrics[name] = _load_metric(name, folder)
         except SweeperError as error:
             messages.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
@@ -148,12 +154,6 @@ def _load_metric(name: str, folder: Path | None) -> Metric:
     if _FUNCTION_PATH.fullmatch(name):
         return _wrap_function(_import_function(name, folder))
     return _wrap_function(_find_entry_points()[name].load())
-
-
-def _load_likeness(likeness: Likeness) -> dict[str, Metric]:
-    from sweeper.images.metrics.learned import load_likeness
-
-    return {name: Metric(function, likeness.version) for name, function in load_likeness(likeness).items()}
 
 
 def _compute_formula(name: str, picture: Any) -> float | str:
