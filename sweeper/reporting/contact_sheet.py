@@ -205,8 +205,7 @@ def _list_heads(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLay
 
 
 def _label(heads: Mapping[int, _Head] | None) -> tuple[tuple[int, str], ...]:
-    """The values of an axis with their labels in written order; a single one without a label if there is no axis."""
-    return tuple((index, _format_heads([head])) for index, head in heads.items()) if heads is not None else ((-1, ""),)
+    return ((-1, ""),) if heads is None else tuple((index, _format_heads([head])) for index, head in heads.items())
 
 
 def _format_heads(heads: Iterable[Iterable[tuple[str, str]]]) -> str:
@@ -292,8 +291,8 @@ def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:
 
 
 def _format_footer(experiment: str, shown: str, axes: Iterable[_SheetAxis]) -> str:
-    keys = [axis.key for axis in axes if axis.key and len(axis.order) > 1]
-    return " · ".join([experiment, shown, *keys, "made with sweeper"])
+    keys = (axis.key for axis in axes if len(axis.order) > 1)
+    return " · ".join(filter(None, (experiment, shown, *keys, "made with sweeper")))
 
 
 def _build_cell(result: Result, artifacts: _Artifacts) -> Cell:

@@ -88,11 +88,10 @@ def command(
     with ExitStack() as files:
         outputs = [None if file is None else console.open_output(file, files) for file in (jsonl, csv)]
         _stream_trials(plan, trials, consumers, *outputs)
-    answer = replace(counter.answer(), diff=None if plan_diff is None else plan_diff.answer())
-    if answer.jobs:
-        answer = replace(answer, next=build_run_command(experiment, targets, out, selection))
-    elif answer.done:
-        answer = replace(answer, next=join_command(["sweeper", "report", str(out or experiment)]))
+    answer = counter.answer()
+    look = join_command(["sweeper", "report", str(out or experiment)]) if answer.done else None
+    following = build_run_command(experiment, targets, out, selection) if answer.jobs else look
+    answer = replace(answer, diff=None if plan_diff is None else plan_diff.answer(), next=following)
     if folder is not None:
         written = WrittenWorkflows(str(workflows), folder.written_count, folder.unchanged_count)
         unrelated = f"{workflows} holds {folder.unrelated_count} workflows that do not belong to this plan"
