@@ -137,7 +137,7 @@ def test_diff_separates_new_changed_and_gone_trials(sweeper, ran, write):
                  {"trial": 3, "axes": {"prompt": "an owl", "steps": 2}}],
     }  # fmt: skip
     lines = sweeper("plan", "shop.yaml", "--diff", "1").out.splitlines()
-    assert lines[-6:] == [
+    assert lines[-8:-2] == [
         "         trial  prompt  steps  what differs",
         "changed      1  a fox       2  cfg 2 -> 4",
         "new          2  a bear      1",

@@ -67,7 +67,7 @@ def write_search(write):
 
 def hide_digits(text):
     """The text without the digits of a brightness that may differ a little between processors."""
-    return re.sub(r" *1\d\d\.\d+(?= )", lambda found: "1##.###".rjust(len(found[0])), text)
+    return re.sub(r" *1\d\d\.\d+(?= )", lambda found: "1##.###".rjust(max(len(found[0]), 8)), text)
 
 
 def test_preview_shows_the_space_and_the_next_points(sweeper, write_search):

@@ -84,7 +84,7 @@ class _NoGrad(contextlib.ContextDecorator):
 def test_recipe_gives_scores_of_picture_and_prompt(packages, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "scores", raising=False)
-    (code,) = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(r"^```py\n(from functools.*?)^```$", PAGE.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "scores.py").write_text(code)
     experiment = {
         "template": str(ROOT / "templates/txt2img.json"),
