@@ -203,7 +203,7 @@ def test_a_file_with_mistakes_is_described_as_far_as_it_can_be_read(text):
 def test_files_of_a_server_and_json_lines_are_axes_of_the_page():
     text = "sweep: {grid: {lora: {models: loras/x-*, none: true}, prompt: {jsonl: p.jsonl, column: prompt}}}\n"
     axes = describe_document(text)["axes"]
-    assert [(axis["name"], axis["form"], axis["count"]) for axis in axes] == [
-        ("lora", "models", None),
-        ("prompt", "jsonl", None),
-    ]
+    assert {axis["name"]: axis["value"] for axis in axes} == {
+        "lora": {"models": "loras/x-*", "none": True},
+        "prompt": {"jsonl": "p.jsonl", "column": "prompt"},
+    }

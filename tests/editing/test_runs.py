@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -131,16 +132,32 @@ def test_a_budget_in_the_file_is_used(open_page, write, box):
     assert "budget: 4.00 USD of 4.00 USD is spent" in "".join(state["run"]["messages"])
 
 
-def test_a_file_that_is_changed_as_the_run_begins_spends_nothing(open_page, write, box):
+@pytest.fixture
+def change_as_it_begins(monkeypatch):
+    """A function that lets a file have another text between the press of *Run* and the start of the process."""
+
+    def change(file, text):
+        def start(*words, **options):
+            file.write_text(text)
+            return subprocess.Popen(*words, **options)
+
+        monkeypatch.setattr(
+            "sweeper.editing.run_process.subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start})
+        )
+
+    return change
+
+
+def test_a_file_that_is_changed_as_the_run_begins_spends_nothing(open_page, write, box, change_as_it_begins):
     page = open_page(file := write())
     page.follow()
+    change_as_it_begins(file, EXPERIMENT.replace("[2, 4]", "[2, 4, 6, 8]").replace("embedded", "box"))
     run(page)
-    file.write_text(EXPERIMENT.replace("[2, 4]", "[2, 4, 6, 8]").replace("embedded", "box"))
     assert page.follow(has_ended)["run"]["question"] == "Submit 4 jobs to box for 8.00 USD?"
     assert not Path("mine/results").exists()
 
 
-def test_a_yes_to_an_unknown_cost_is_one_to_these_jobs_only(open_page, write, monkeypatch):
+def test_a_yes_to_an_unknown_cost_is_one_to_these_jobs_only(open_page, write, monkeypatch, change_as_it_begins):
     monkeypatch.setenv("PARTNER_KEY", "secret")
     with EmbeddedServer(dialect="comfyui", api_key="other") as server:
         target = f"{{name: box, url: '{server.url}', partner_key_env: PARTNER_KEY}}"
@@ -149,9 +166,9 @@ def test_a_yes_to_an_unknown_cost_is_one_to_these_jobs_only(open_page, write, mo
         page.follow()
         question = ask(page)
         assert question == "Submit 101 jobs to box, at a cost that is not known?"
+        change_as_it_begins(file, text.replace("101", "300"))
         run(page, confirmed=question)
         assert page.state["run"]["command"] == "sweeper run mine/experiment.yaml --trust"
-        file.write_text(text.replace("101", "300"))
         assert page.follow(has_ended)["run"]["question"] == "Submit 300 jobs to box, at a cost that is not known?"
 
 
