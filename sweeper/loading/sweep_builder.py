@@ -197,7 +197,7 @@ class BlockBuilder:
                 files=self.owner.folder,
                 budget=self.owner.budget,
             )
-            if is_off and name not in self.owner.switched:
+            if is_off and name not in self.owner.switched and not self.owner.no_template:
                 self.owner.switch_off(name, form["models"], options[1].value)
         except AxisError as error:
             self.owner.add_axis_error(path, error)

@@ -234,7 +234,11 @@ def prepare(
     """
     has_targets = not any(problem.key.startswith("target") for problem in partial.problems)
     asks = asks_targets and has_targets
-    partial, listed = complete_models(Prepared(partial.experiment, specs, users), partial, asks=asks, out=out)
+    listed: list[str] = []
+    if asks:
+        partial, listed = complete_models(Prepared(partial.experiment, specs, users), partial, out=out)
+    elif partial.experiment.pending:
+        partial = replace(partial, has_plan=False)
     experiment = partial.experiment
     found = [*partial.problems, *problems]
     plans: list[Plan] = []
@@ -248,7 +252,7 @@ def prepare(
         except ExperimentError as error:
             found += error.problems
     prepared = Prepared(experiment, specs, users, tuple(plans))
-    if asks_targets and partial.has_template and has_targets:
+    if asks and partial.has_template:
         known = {(problem.file, problem.line, problem.key) for problem in found}
         counted = {problem.key.rpartition("[")[0] for problem in found if problem.message.endswith(COUNTED)} - {""}
         try:

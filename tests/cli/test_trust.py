@@ -265,16 +265,18 @@ def test_link_that_replaces_a_file_after_the_check_is_not_followed(tmp_path, mon
     assert SECRET not in str(partial)
 
 
-def test_template_outside_of_the_project_needs_trust(sweeper, write, tmp_path_factory):
+@pytest.mark.parametrize("axis", ["", "sweep: {grid: {prompt: {models: loras/x-*, none: true}}}\n"])
+def test_template_outside_of_the_project_needs_trust(sweeper, write, tmp_path_factory, axis):
     write(PLAIN)
     folder = tmp_path_factory.mktemp("elsewhere") / "deep"
     folder.mkdir()
     Path("t.json").rename(folder / "t.json")
     Path("t.slots.yaml").rename(folder / "t.slots.yaml")
-    Path("shop.yaml").write_text(PLAIN.replace("t.json", str(folder / "t.json")))
+    Path("shop.yaml").write_text(PLAIN.replace("t.json", str(folder / "t.json")) + axis)
     outcome = sweeper("validate", "shop.yaml")
     assert outcome.code == 2
     assert "shop.yaml:1: template: reads" in outcome.err
+    assert "sweep.grid" not in outcome.err  # nobody may ask a server, and nobody knows the slots
 
 
 @pytest.mark.parametrize("way", ["params", "sweep", "derive", "default", "hidden"])
