@@ -471,6 +471,13 @@ def test_probability_is_that_of_all_tokens_that_spell_the_right_answer(ask, judg
     assert len(judge.bodies) == 6
 
 
+def test_right_answer_that_no_token_spells_has_the_probability_zero(ask, judge):
+    judge.reply = lambda body: answer_with(("yes", 0.75), ("no", 0.25))
+    column, messages, _ = ask(score="probability", mean="geometric", questions=["One fox?", ["How many?", "two"]])
+    assert (column, messages) == ([0.0, 0.0], [])
+    assert sweeper.results(ask.out)["judge.by"].tolist() == ["log-probabilities"] * 2
+
+
 @pytest.mark.parametrize(
     ("refusal", "tops"),
     [

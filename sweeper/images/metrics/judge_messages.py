@@ -64,7 +64,7 @@ def make_frame_urls(path: Path, count: int) -> list[str]:
 
     It is decoded twice: not every film says how many frames it has, and they need not fit into the memory.
     """
-    total = sum(1 for _ in _iter_frames(path))
+    total = math.fsum(1 for _ in _iter_frames(path))
     if total == 1 and not is_film(path):
         return [make_data_url(path)]
     wanted = {int((index + 0.5) * total / count) for index in range(count)}
@@ -213,7 +213,7 @@ def read_probability(choice: Mapping[str, Any], right: str) -> str | float | Non
     if not all(0 <= chance <= _MAX_CHANCE for chance in (*chances.values(), *(chance for _, chance, _ in answer))):
         return UNCLEAR  # also for NaN
     wanted, spelt, product = _spell(right), "", 1.0
-    total = sum(chance for text, chance in chances.items() if _spell(text) == wanted)
+    total = math.fsum(chance for text, chance in chances.items() if _spell(text) == wanted)  # 0.0, not 0, if none does
     for text, chance, _ in answer:
         spelt, product = spelt + text, product * chance
         if _spell(spelt) == wanted and text != spelt:
