@@ -67,7 +67,7 @@ class ReplicateScope:
         return f"{self.prompts} more prompts" if self.prompts > 1 else "twice as many trials"
 
 
-DOUBT: Final = "by a judge that people do not agree with"  # whose numbers they are
+DOUBT: Final = "by a judge that the votes of people do not confirm"  # whose numbers they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,7 @@ def test_verdict_and_effects_of_a_judge_that_disagrees_say_so_first(scored, caps
     report = scored[0] / "report.md"
     options = ["--verdict", "--metric", "shows_it", "--maximize", "shows_it", "-o", str(report)]
     main(["compare", str(scored[0]), "--axis", "steps=1,3", *options])
-    words = "by a judge that people do not agree with: shows_it agrees with people in"
+    words = "by a judge that the votes of people do not confirm: shows_it agrees with people in"
     assert (words in capsys.readouterr().out.splitlines()[0]) is is_doubtful
     text = report.read_text().replace("\\", "")
     assert (words in text.splitlines()[0]) is is_doubtful
