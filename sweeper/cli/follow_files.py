@@ -11,7 +11,7 @@ from sweeper.cli import console
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.axis_values import match_models
-from sweeper.model.experiment import select_settings
+from sweeper.model.experiment import select_listed_models
 from sweeper.model.model_facts import ModelFacts
 from sweeper.running.prepare import Prepared
 from sweeper.running.stop_control import run_sync
@@ -28,7 +28,7 @@ def follow(prepared: Prepared, load: Callable[[_Counts], Prepared], *, quiet: bo
     files count when all of them rest. Raises UsageError if there is nothing to watch, and if the experiment itself
     changes, because the user may have trusted the earlier one.
     """
-    if not (prepared.experiment.look() or _list_patterns(prepared)):
+    if not (prepared.experiment.look() or select_listed_models(prepared.experiment.overrides)):
         raise UsageError("--follow: nothing in this experiment can become new: no models, files, lines, csv or jsonl")
     document, done = _read_document(prepared), None
     while (found := _wait_for_change(prepared, done)) is not None:
@@ -72,7 +72,7 @@ def _wait_for_change(prepared: Prepared, done: Any) -> tuple[Any, _Models] | Non
 
 def _look(prepared: Prepared) -> tuple[Any, _Models] | None:
     """The local files and the model files that the experiment names; None as long as a target does not respond."""
-    patterns = _list_patterns(prepared)
+    patterns = select_listed_models(prepared.experiment.overrides)
     folders = {pattern.partition("/")[0] for pattern in patterns}
     models: _Models = {}
     try:
@@ -90,8 +90,3 @@ def _look(prepared: Prepared) -> tuple[Any, _Models] | None:
 
 def _read_document(prepared: Prepared) -> Any:
     return None if prepared.experiment.source is None else prepared.experiment.source.value
-
-
-def _list_patterns(prepared: Prepared) -> list[str]:
-    overrides = prepared.experiment.overrides
-    return [name for name in overrides if name not in select_settings(overrides)]

@@ -20,7 +20,7 @@ from sweeper.files import write_new
 from sweeper.loading.load import load_recorded
 from sweeper.loading.starter_experiment import write_flow
 from sweeper.model.axis_values import make_seeds
-from sweeper.model.experiment import Experiment, select_settings
+from sweeper.model.experiment import Experiment, select_listed_models
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.planning.plan import plan
@@ -115,7 +115,7 @@ def _find_revised(cell: CellRequest, before: Experiment) -> int:
     free = {*before.derive, *changes}
     kept = [(name, settings[name]) for name in before.template.slots if name in settings and name not in free]
     params = [*kept, *changes.items()]
-    listed = {name: files for name, files in before.overrides.items() if name not in select_settings(before.overrides)}
+    listed = select_listed_models(before.overrides)
     for trial in plan(load_recorded(before.file, listed, results=cell.results)).written():
         if all(trial.params.get(name) == value for name, value in params):
             return trial.index

@@ -69,17 +69,15 @@ def find_model_file(variable: str, description: str) -> Path:
     return path
 
 
-def embed_picture(
-    picture: Pixels, model: Path, levels: Levels = CLIP_LEVELS, side: int | None = None
-) -> NDArray[np.float32]:
+def embed_picture(picture: Pixels, model: Path, levels: Levels = CLIP_LEVELS) -> NDArray[np.float32]:
     """The embedding (n,) of a picture (height, width, 1-4), 0-255, by an ONNX image encoder; its length is 1.
 
-    `side`: of the square that the model takes, if its input does not say. Alpha is dropped. Raises UsageError if the
-    file is not such a model or onnxruntime is missing, and ImageError if the model fails on this picture.
+    Alpha is dropped. Raises UsageError if the file is not such a model or onnxruntime is missing, and ImageError if the
+    model fails on this picture.
     """
     session = _load_checked(model, input_count=1)
     (image,) = session.get_inputs()
-    side = _get_side(image.shape) or side or _DEFAULT_SIDE
+    side = _get_side(image.shape) or _DEFAULT_SIDE
     scaled = np.asarray(_crop_square(_to_rgb(picture), side), dtype=np.float32) / np.float32(255)
     mean, deviation = (np.array(part, dtype=np.float32) for part in levels)
     planes = np.ascontiguousarray(((scaled - mean) / deviation).transpose(2, 0, 1)[None])

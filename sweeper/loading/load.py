@@ -33,7 +33,7 @@ from sweeper.loading.read_scope import (
 from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust, find_missing_trust, load_grants
-from sweeper.model.experiment import Experiment, select_settings
+from sweeper.model.experiment import Experiment, select_listed_models, select_settings
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.portable_names import find_name_problem
@@ -142,7 +142,7 @@ def load_partial(
         """Build the experiment from what was read, again when servers have listed their model files."""
         folder.outside = {path: [*errors] for path, errors in template_outside.items()}
         folder.pending.clear()
-        folder.models = {name: value for name, value in overrides.items() if name not in select_settings(overrides)}
+        folder.models = select_listed_models(overrides)
         settings, changed, unused = select_settings(overrides), source, frozenset[str]()
         if settings and not find_schema_problems("experiment", source.value):
             value, unused = apply_overrides(source.value, settings, template.slots if template is not None else {})

@@ -307,8 +307,6 @@ def build_likenesses(entries: Sequence[Any], draft: ExperimentDraft) -> dict[str
             except AxisError as error:
                 draft.add_axis_error(("metrics", index, key), error)
         if len(files) == 2:
-            mean, std = (tuple(map(float, entry[key])) if key in entry else None for key in ("mean", "std"))
-            side = int(entry["size"]) if "size" in entry else None
             (model,) = files["model"].values()
-            found[name] = Likeness(name, model, files[_LIKENESS], side, mean, std)
+            found[name] = Likeness(name, model, files[_LIKENESS])
     return found

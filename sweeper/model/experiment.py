@@ -253,14 +253,8 @@ class Judge:
     @property
     def version(self) -> str:
         """What a value depends on besides the picture. Values of another version are measured again."""
-        match self.questions:
-            case (JudgeQuestion(text, "yes"),) if self._settings == _PLAIN_SETTINGS:
-                return _hash([self.model, text, self.repeats])  # as before there were others, so that values stay
-        return _hash([self.model, self.questions, self.repeats, *self._settings])
-
-    @property
-    def _settings(self) -> tuple[Any, ...]:
-        return self.score, self.mean, self.pictures, self.frames, self.reference
+        own = self.model, self.questions, self.repeats, self.score, self.mean, self.pictures, self.frames
+        return _hash([*own, self.reference])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -294,7 +288,6 @@ class Judge:
 
 
 _PRIVATE: Final = ("name", "url", "key_env", "price")
-_PLAIN_SETTINGS: Final = (YES_NO, "arithmetic", (), None, "")
 
 
 def _render(text: str, cells: Mapping[str, Any]) -> str:
@@ -305,16 +298,12 @@ def _render(text: str, cells: Mapping[str, Any]) -> str:
 class Likeness:
     """The metric `name`: how like the `references` each picture is, by an ONNX image encoder.
 
-    `references` maps the names of the files, as the experiment writes them. `side`, in pixels, `mean` and `std` are
-    what the encoder takes, None for the defaults of its kind.
+    `references` maps the names of the files, as the experiment writes them.
     """
 
     name: str
     model: HashedFile
     references: Mapping[str, HashedFile]
-    side: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -325,12 +314,17 @@ class Likeness:
     def version(self) -> str:
         """What a value depends on besides the picture."""
         files = [(name, file.sha256) for name, file in self.references.items()]
-        return _hash([self.model.sha256, files, self.side, self.mean, self.std])
+        return _hash([self.model.sha256, files])
 
 
 def select_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `--set`, without the model files that a server listed, whose names are patterns with `/`."""
+    """Return the values of `--set`, without the model files that a server listed."""
     return {name: value for name, value in overrides.items() if "/" not in name}
+
+
+def select_listed_models(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model files that servers listed, by their patterns, which have a `/`."""
+    return {name: value for name, value in overrides.items() if "/" in name}
 
 
 def _hash(parts: list[Any]) -> str:

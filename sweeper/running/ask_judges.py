@@ -76,17 +76,12 @@ async def ask_judges(
             return
         if store.load_cached_metrics(f"{JUDGE_FACTS}{judge.name}").get("") != judge.facts:
             store.cache_metrics([("", f"{JUDGE_FACTS}{judge.name}", judge.facts)])
-        version, mixed = judge.version, set[str]()
-        if names := sorted(judge.names - experiment.template.slots.keys()):
-            # Their values may change although the workflow does not, by which the value of the metric is known.
-            read: dict[str, set[bytes]] = {}
-            for row in store.results():
-                cells = {**experiment.params, **row.columns}
-                read.setdefault(row.digest, set()).add(encode_canonical([cells.get(name) for name in names]))
-            version = hashlib.sha256(
-                b"\n".join([version.encode(), *sorted(set[bytes]().union(*read.values()))])
-            ).hexdigest()
-            mixed = {digest for digest, texts in read.items() if len(texts) > 1}
+        names = sorted(judge.names - experiment.template.slots.keys())
+        read = _read_cells(store, experiment, names)
+        # The values of these names may change although the workflow does not, by which a metric's value is known.
+        texts = sorted({text for found in read.values() for text in found})
+        version = hashlib.sha256(b"\n".join([judge.version.encode(), *texts])).hexdigest()
+        mixed = {digest for digest, found in read.items() if len(found) > 1}
         if mixed:
             what = f"trials that differ only in {join_names(names)} share their pictures, and so their numbers"
             report(Notice(f"metric '{judge.name}': {what}; they are not judged; give each value a judge of its own"))
@@ -97,6 +92,15 @@ async def ask_judges(
             left = math.inf if budget is None else budget - store.charges.load_spent().at_most
             run = _JudgeRun(store, judge, metric, experiment, control, report, left)
             await run.ask_about(list(files.values()))
+
+
+def _read_cells(store: Store, experiment: Experiment, names: Sequence[str]) -> dict[str, set[bytes]]:
+    """The values of some params and axes in the table, by the digest of the trials' workflow."""
+    found: dict[str, set[bytes]] = {}
+    for row in store.results() if names else ():
+        cells = {**experiment.params, **row.columns}
+        found.setdefault(row.digest, set()).add(encode_canonical([cells.get(name) for name in names]))
+    return found
 
 
 @dataclass

@@ -362,9 +362,8 @@ def answer_with(*tops, content="yes", tokens=None):
     return 200, {}, {"choices": [{"message": message, "logprobs": {"content": tokens or [first]}}]}
 
 
-def test_plain_judges_keep_the_versions_and_answers_that_were_paid_for(ask, judge):
+def test_plain_judges_keep_the_answers_that_were_paid_for(ask, judge):
     plain = Judge("judge", (JudgeQuestion("One fox?"),), "http://h/v1", "tiny")
-    assert plain.version == "3642686eccffd167a8d212a922db0e07"
     assert (
         plain.name_answers("One fox?", *Inquiry("One fox?", "yes", "yes-no").marks)
         == "answers 169733a66e9ffb9ccf41dcf7922dc77c"

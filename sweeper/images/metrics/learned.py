@@ -133,14 +133,13 @@ def load_likeness(likeness: Likeness) -> dict[str, Callable[..., Any]]:
 
     Raises UsageError if the model, a reference or a package cannot be used. The message continues after the name.
     """
-    model = likeness.model.path
-    mean, deviation = choose_levels(model)
+    levels = choose_levels(likeness.model.path)
     for name, file in likeness.references.items():
         try:
             read_size(file.path)
         except ImageError as error:
             raise UsageError(f"needs pictures to compare with, and {name} {error}") from error
-    references = _References(likeness, (likeness.mean or mean, likeness.std or deviation))
+    references = _References(likeness, levels)
     return {column: partial(references.compare, index) for index, column in enumerate(likeness.columns)}
 
 
@@ -149,7 +148,7 @@ class _References:
 
     def __init__(self, likeness: Likeness, levels: Levels) -> None:
         self._likeness = likeness
-        self._embed = partial(embed_picture, model=likeness.model.path, levels=levels, side=likeness.side)
+        self._embed = partial(embed_picture, model=likeness.model.path, levels=levels)
         self._lock = threading.Lock()
         self._vectors: Vector | ImageError | None = None
         self._low, self._high = -np.inf, np.inf  # the similarity of a reference to the nearest other one
