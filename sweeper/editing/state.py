@@ -166,7 +166,8 @@ def check_experiment(
         classes = get_cached_classes(servers[0], nodes) if servers else None
         inputs = list_page_inputs(experiment.template, classes or get_embedded_classes(nodes), own_slots)
         check, prepared = replace(check, inputs=inputs), replace(prepared, classes=prepared.classes or classes)
-    return check if check.problems else _count_plan(prepared, check, is_outdated)
+    # Without a plan, the values of an axis are model files of a server that is not asked yet.
+    return check if check.problems or not prepared.plans else _count_plan(prepared, check, is_outdated)
 
 
 def _count_plan(prepared: Prepared, check: Check, is_outdated: Callable[[], bool]) -> Check | None:

@@ -46,6 +46,17 @@ def test_model_files_are_those_of_the_target(open_page, write, server):
     assert f"(on {url})" in problem["text"]
 
 
+def test_all_model_files_that_match_are_the_values_of_an_axis(open_page, write):
+    files = [{"name": f"mine-{step}.safetensors", "pathIndex": 0, "size": 9, "modified": 1} for step in (10, 9)]
+    with serve({"/experiment/models/checkpoints": files}) as (url, _):
+        page = open_page(write(EXPERIMENT.replace("embedded", url)))
+        page.follow()
+        page.edit({"set": "axis", "address": "4.ckpt_name", "value": {"models": "checkpoints/mine-*"}})
+        state = page.follow()
+    assert state["problems"] == []
+    assert state["plan"]["axes"] == {"steps": 2, "checkpoint": 2}
+
+
 @pytest.mark.parametrize("given", [None, "box"])
 def test_the_plan_sends_a_key_only_to_a_target_of_the_command(open_page, write, server, given, monkeypatch):
     url, seen = server

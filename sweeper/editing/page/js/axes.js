@@ -11,12 +11,12 @@ import { h } from "./render.js";
 /** @type {Record<string, string>} */
 const FORM_NAMES = {
   values: "a list of values", range: "from ... to", seeds: "random seeds", lines: "lines of a file", csv: "a column of a CSV file",
-  files: "files that match", choices: "a text with {one|other}", replace: "a word in the text",
+  jsonl: "a field of JSON Lines", models: "all files of a model folder", files: "files that match", choices: "a text with {one|other}", replace: "a word in the text",
 };
 /** @type {Record<string, string[]>} */
-const FORMS = { integer: ["values", "range", "seeds"], number: ["values", "range"], string: ["values", "lines", "csv", "choices", "replace"], file: ["values", "files"] };
+const FORMS = { integer: ["values", "range", "seeds"], number: ["values", "range"], string: ["values", "lines", "csv", "jsonl", "choices", "replace"], file: ["values", "files"] };
 /** @type {Record<string, string>} */
-const FIELD_NAMES = { lines: "Text file", csv: "CSV file", files: "Pattern", choices: "Text", replace: "Word", with: "Instead, a line each", key: "Drawn from", seeds: "How many" };
+const FIELD_NAMES = { lines: "Text file", csv: "CSV file", jsonl: "JSON Lines file", models: "Folder/pattern", files: "Pattern", choices: "Text", replace: "Word", with: "Instead, a line each", key: "Drawn from", seeds: "How many" };
 
 /** @param {State} state @returns {Item} */
 export function makeAxes(state) {
@@ -48,7 +48,8 @@ function makeCard(state, axis, isZipped) {
   const size = form === "values" ? axis.value.length : (axis.value?.with?.length ?? axis.value?.seeds ?? null);
   const isOpen = ui.open.has(`more ${key}`);
   const grip = h("span", { class: "grip", draggable: "true", title: "Drag onto another input to vary both together", "aria-hidden": "true", ondragstart: () => setDragged(name), ondragend: () => setDragged("") }, "⠿");
-  const forms = form in FORM_NAMES && input?.choices === null ? [...new Set([...(FORMS[input.type] ?? []), form])] : [];
+  const offered = !input ? [] : input.choices === null ? (FORMS[input.type] ?? []) : input.model ? ["values", "models"] : [];
+  const forms = form in FORM_NAMES && offered.length > 0 ? [...new Set([...offered, form])] : [];
   const acts = h("div", { class: "acts" },
     forms.length > 1 && makeMenu(`How the values of ${name} are given`, forms.map((form) => [form, FORM_NAMES[form]]), form, (chosen) => put(axis, input, convert(axis, input, chosen))),
     state.axes.length > 1 && !isZipped && h("button", { class: "quiet", "aria-expanded": String(isOpen), "aria-label": `More for ${name}`, onclick: () => toggle(`more ${key}`) }, "More"),
@@ -99,6 +100,7 @@ function convert(axis, input, form) {
   /** @type {Record<string, any>} */
   const forms = {
     values, range: makeRange(values.map(Number), step), seeds: { seeds: Math.max(3, values.length) }, csv: { csv: "prompts.csv", column: "text" },
+    jsonl: { jsonl: "prompts.jsonl", column: "prompt" }, models: { models: `${/lora/i.test(axis.name) ? "loras" : "checkpoints"}/*` },
     replace: { replace: word, with: [word] }, lines: { lines: "prompts.txt" }, files: { files: "inputs/*.png" }, choices: { choices: text },
   };
   return forms[form];
@@ -111,7 +113,7 @@ function makeForm(state, axis, input) {
   if (form === "values") return makeChips(state, axis);
   if (!(form in FORM_NAMES)) return h("div", {}, h("pre", {}, axis.yaml), h("a", { href: "#yaml" }, "Edit it as text"));
   const isRange = form === "range";
-  const fields = Object.keys(value).filter((name) => name !== "scale").map((name) => {
+  const fields = Object.keys(value).filter((name) => !["scale", "none", "columns"].includes(name)).map((name) => {
     const isList = name === "with";
     const isCount = name === "seeds" || name === "count";
     const type = isCount || (isRange && input?.type === "integer") ? "integer" : isRange ? "number" : "string";

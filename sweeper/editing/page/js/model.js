@@ -44,7 +44,7 @@ function replaceNamed(items, name, item) {
   return item === undefined ? rest : rest.toSpliced(at < 0 ? rest.length : at, 0, item);
 }
 
-const FORMS = [["from", "range"], ...["seeds", "lines", "csv", "files", "choices", "replace"].map((name) => [name, name])];
+const FORMS = [["from", "range"], ...["seeds", "lines", "csv", "jsonl", "files", "models", "choices", "replace"].map((name) => [name, name])];
 /** The name of the form of an axis. @param {any} value */
 export const findForm = (value) => (Array.isArray(value) ? "values" : (FORMS.find(([key]) => key in Object(value))?.[1] ?? "other"));
 
