@@ -64,7 +64,7 @@ def load_plans(
     """The experiment with its plans, for a command that looks at its targets. Raises ExperimentError."""
     partial, missing_trust = load_trusted(file, users, trust=trust, targets=targets, checks_names=checks_names)
     if not missing_trust:
-        partial, _ = complete_models(Prepared(partial.experiment, targets, users), partial, may_send_keys=True)
+        partial, _ = complete_models(partial, targets, users, may_send_keys=True)
     if partial.problems or missing_trust:
         raise ExperimentError([*partial.problems, *missing_trust])
     return partial.experiment, [make_plan() for make_plan in list_planners(partial.experiment, needs_sweep=False)]
@@ -87,11 +87,9 @@ def load_for_run(
     users = load_named_targets()
     used = [EMBEDDED] if rehearses else targets
     partial, missing_trust = load_trusted(file, users, trust=trust, targets=used, overrides=overrides, out=out)
-    prepared = Prepared(partial.experiment, targets, users)
     if not missing_trust:
-        partial, notes = complete_models(
-            prepared, partial, asks=not rehearses, may_send_keys=not rehearses, out=out, counts=counts
-        )
+        asks = not rehearses
+        partial, notes = complete_models(partial, targets, users, asks=asks, may_send_keys=asks, out=out, counts=counts)
         for note in notes:
             console.warn(note)
     if partial.problems:  # raises with these and more

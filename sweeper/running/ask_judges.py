@@ -74,8 +74,7 @@ async def ask_judges(
     for judge in experiment.judges.values():
         if control.reason == INTERRUPT:
             return
-        if store.load_cached_metrics(f"{JUDGE_FACTS}{judge.name}").get("") != judge.facts:
-            store.cache_metrics([("", f"{JUDGE_FACTS}{judge.name}", judge.facts)])
+        store.cache_metrics([("", f"{JUDGE_FACTS}{judge.name}", judge.facts)])
         names = sorted(judge.names - experiment.template.slots.keys())
         read = _read_cells(store, experiment, names)
         # The values of these names may change although the workflow does not, by which a metric's value is known.
@@ -119,14 +118,11 @@ class _JudgeRun:
     _is_announced: bool = False
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # so that two trials with one picture ask once
 
-    def __post_init__(self) -> None:
+    async def ask_about(self, files: list[tuple[MetricInput, str]]) -> None:
         from sweeper.running.judge_client import JudgeClient
 
-        self.client = JudgeClient(self.judge)
-
-    async def ask_about(self, files: list[tuple[MetricInput, str]]) -> None:
         waiting = iter(files)
-        async with self.client:
+        async with JudgeClient(self.judge) as self.client:
             await asyncio.gather(*(self._work(waiting, len(files)) for _ in range(_AT_ONCE)))
         for problem, paths in self._problems.items():
             more = f" (and {len(paths) - 1} more pictures)" if len(paths) > 1 else ""
@@ -194,11 +190,11 @@ class _JudgeRun:
 
     def _find_sources(self, file: MetricInput) -> list[HashedFile]:
         """The files of the slots that go along. Raises ImageError if the experiment does not have one of them."""
-        names = [(slot, file.params.get(slot)) for slot in self.judge.pictures]
-        for slot, name in names:
+        names = {slot: str(file.params.get(slot)) for slot in self.judge.pictures}
+        for slot, name in names.items():
             if name not in self.experiment.files:
                 raise ImageError(f"the file {name} of the slot '{slot}' is not in the experiment any more")
-        return [self.experiment.files[str(name)] for _, name in names]
+        return [self.experiment.files[name] for name in names.values()]
 
     def _is_shown(self, path: Path) -> bool:
         suffix = path.suffix.lower()
@@ -212,18 +208,16 @@ class _JudgeRun:
         from sweeper.images.metrics.judge_messages import make_data_url, make_frame_urls
 
         with tempfile.TemporaryDirectory(prefix="sweeper-judge-") as folder:
-            for here in fetch_remote_files([(file, url)], Path(folder)):
-                if not here.path.is_file():
-                    return []
-                frames = self.judge.frames
-                try:
-                    own = [make_data_url(here.path)] if frames is None else make_frame_urls(here.path, frames)
-                except ImageError:
-                    if self._is_shown(here.path):
-                        raise
-                    return []
-                return [*(make_data_url(source.path) for source in sources), *own]
-        return []
+            here, frames = next(fetch_remote_files([(file, url)], Path(folder)), None), self.judge.frames
+            if here is None or not here.path.is_file():
+                return []
+            try:
+                own = [make_data_url(here.path)] if frames is None else make_frame_urls(here.path, frames)
+            except ImageError:
+                if self._is_shown(here.path):
+                    raise
+                return []
+            return [*(make_data_url(source.path) for source in sources), *own]
 
     def _pay(self, file: MetricInput) -> None:
         """Record what a question costs, before it is asked. Raises UnreachableError if the budget is too small."""

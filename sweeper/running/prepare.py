@@ -236,7 +236,7 @@ def prepare(
     asks = asks_targets and has_targets
     listed: list[str] = []
     if asks:
-        partial, listed = complete_models(Prepared(partial.experiment, specs, users), partial, out=out)
+        partial, listed = complete_models(partial, specs, users, out=out)
     elif partial.experiment.pending:
         partial = replace(partial, has_plan=False)
     experiment = partial.experiment
@@ -267,8 +267,9 @@ def prepare(
 
 
 def complete_models(
-    prepared: Prepared,
     loaded: PartialExperiment,
+    specs: Sequence[TargetSpec] | None,
+    users: NamedTargets,
     *,
     asks: bool = True,
     may_send_keys: bool = False,
@@ -278,13 +279,13 @@ def complete_models(
     """Complete the axes of model files of a loaded experiment, by what its targets list, and say what is unusual.
 
     If no target lists any, the values are those of the last run in `out` (default: the experiment's folder) that had
-    some. `asks` and `may_send_keys`: see `list_model_files`. `counts`: whether a file does, by its target and
-    `folder/name`. Raises UsageError for an unknown target.
+    some. `specs` and `users` are those of Prepared; `asks` and `may_send_keys`: see `list_model_files`. `counts`:
+    whether a file does, by its target and `folder/name`. Raises UsageError for an unknown target.
     """
     experiment, found, notes, problems = loaded.experiment, {}, [], [*loaded.problems]
-    complete = experiment.complete
-    if not experiment.pending or complete is None:
+    if not experiment.pending or experiment.complete is None:
         return loaded, []
+    prepared = Prepared(experiment, specs, users)
     folders = {pattern.partition("/")[0] for pattern in experiment.pending}
     listings, silent = run_sync(lambda: prepared.list_model_files(folders, asks=asks, may_send_keys=may_send_keys))
     results = out if isinstance(out, Path) else default_results_folder(experiment.file, experiment.name)
@@ -310,10 +311,9 @@ def complete_models(
             why = f"its values are files of a server, but {reasons}; start it, or give `--set {path[-1]}=[A,B]`"
             problems += experiment.make_error(path, _explain_no_files(pattern, listings) or why).problems
     if len(problems) > len(loaded.problems):
-        experiment = replace(experiment, pending={})
-        return replace(loaded, experiment=experiment, problems=tuple(problems), has_plan=False), notes
-    completed: PartialExperiment = complete(found)
-    return completed, notes
+        rest = replace(experiment, pending={})
+        return replace(loaded, experiment=rest, problems=tuple(problems), has_plan=False), notes
+    return experiment.complete(found), notes
 
 
 def complete_experiment(
@@ -330,8 +330,7 @@ def complete_experiment(
     """
     specs = None if target is None or not experiment.pending else as_target_list(target)
     loaded = PartialExperiment(experiment, (), has_template=True, has_plan=True)
-    prepared = Prepared(experiment, specs, named or {})
-    loaded, _ = complete_models(prepared, loaded, may_send_keys=may_send_keys, out=out)
+    loaded, _ = complete_models(loaded, specs, named or {}, may_send_keys=may_send_keys, out=out)
     if loaded.problems:
         raise ExperimentError(loaded.problems)
     return loaded.experiment
@@ -422,7 +421,7 @@ def plan(
         partial = load_partial(experiment, named=users if target is None else None, scope=EVERYTHING)
         problems = describe_missing_trust(partial.experiment.file, partial.needs)
     specs = None if target is None else as_target_list(target)
-    partial, _ = complete_models(Prepared(partial.experiment, specs, users), partial)
+    partial, _ = complete_models(partial, specs, users)
     return prepare(partial, problems, specs=specs, users=users, asks_targets=target is not None).plan
 
 
