@@ -25,7 +25,7 @@ EXPERIMENT = load_schema("experiment")
 DEFINITIONS = EXPERIMENT["$defs"]
 FORMS = {
     "range": ("from", "to"),
-    **{name: (name,) for name in ("seeds", "lines", "csv", "files", "choices", "replace")},
+    **{name: (name,) for name in ("seeds", "lines", "csv", "jsonl", "files", "models", "choices", "replace")},
 }
 TEMPLATE = {"template": "templates/txt2img.json"}
 LIKENESS = {"likeness": "inputs/*.png", "model": "inputs/a.png"}
