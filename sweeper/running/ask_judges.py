@@ -27,7 +27,7 @@ from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.workflow import encode_canonical
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
-from sweeper.running.stop_control import INTERRUPT, StopControl
+from sweeper.running.stop_control import INTERRUPT, StopControl, cancel_when
 from sweeper.store import Store
 from sweeper.wording import join_names
 
@@ -69,7 +69,7 @@ async def ask_judges(
     """Ask every judge about the pictures of a run and of the table that have no value yet.
 
     `budget`: the micro-dollars that the results folder may cost, the questions included. After an interrupt, nothing
-    more is asked; the next run asks the rest.
+    more is asked, and after a second one, nobody waits for answers; the next run asks the rest.
     """
     for judge in experiment.judges.values():
         if control.reason == INTERRUPT:
@@ -121,12 +121,16 @@ class _JudgeRun:
     async def ask_about(self, files: list[tuple[MetricInput, str]]) -> None:
         from sweeper.running.judge_client import JudgeClient
 
-        waiting = iter(files)
+        waiting, cancelled = iter(files), asyncio.Event()
         async with JudgeClient(self.judge) as self.client:
-            await asyncio.gather(*(self._work(waiting, len(files)) for _ in range(_AT_ONCE)))
+            with self.control.subscribe(lambda: cancelled.set() if self.control.cancelling else None):
+                asking = asyncio.gather(*(self._work(waiting, len(files)) for _ in range(_AT_ONCE)))
+                await cancel_when(cancelled.wait(), asking)
         for problem, paths in self._problems.items():
             more = f" (and {len(paths) - 1} more pictures)" if len(paths) > 1 else ""
             self.report(Notice(f"{paths[0]}{more}: metric '{self.judge.name}': {problem}"))
+        if self.control.reason == INTERRUPT:
+            self.report(Notice(f"metric '{self.judge.name}': interrupted; run the experiment again to ask the rest"))
 
     async def _work(self, waiting: Iterator[tuple[MetricInput, str]], count: int) -> None:
         for file, url in waiting:
@@ -240,6 +244,5 @@ class _JudgeRun:
     def _announce(self, count: int, questions: int) -> None:
         if not self._is_announced:
             self._is_announced = True
-            host = urlsplit(self.judge.url).netloc
             times = questions * (1 if self.judge.score == PROBABILITY else self.judge.repeats)
-            self.report(JudgeAsked(self.judge.name, self.judge.model, host, count, times))
+            self.report(JudgeAsked(self.judge.name, self.judge.model, urlsplit(self.judge.url).netloc, count, times))

@@ -76,7 +76,7 @@ def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def cancel_when(condition: Coroutine[Any, Any, Any], coroutine: Coroutine[Any, Any, T]) -> T | None:
+async def cancel_when(condition: Awaitable[Any], coroutine: Awaitable[T]) -> T | None:
     """Run `coroutine`, and cancel it if `condition` returns first.
 
     Returns or raises what `coroutine` returns or raises; returns None if it was cancelled.

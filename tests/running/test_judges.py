@@ -32,6 +32,7 @@ from sweeper.reporting.contents import describe_rerun
 from sweeper.running import ask_judges, judge_client
 from sweeper.running.judge_client import JudgeClient
 from sweeper.running.run_events import JudgeAsked, Notice
+from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests import ROOT
 from tests.running.judge_server import serve_judge
@@ -324,6 +325,34 @@ def test_a_killed_question_is_paid_for_and_asked_once_more(spend, judge, tmp_pat
     assert load_spent(spend.out) == 0.02
     assert spend("1 USD", price="0.01 USD", repeats=1)[0] == [1.0, 1.0]
     assert (len(judge.bodies), load_spent(spend.out)) == (4, 0.04)
+
+
+def test_interrupted_judge_says_that_questions_are_left(project, judge, tmp_path):
+    control, events = StopControl(), []
+    judge.reply = lambda body: control.stop() or "yes"
+    settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "repeats": 2}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
+    sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", control=control, progress=events.append)
+    messages = [event.message for event in events if isinstance(event, Notice)]
+    assert messages == ["metric 'judge': interrupted; run the experiment again to ask the rest"]
+    assert len(judge.bodies) == 2
+
+
+def test_second_interrupt_waits_for_no_answer(project, judge, tmp_path):
+    is_over, control = threading.Event(), StopControl()
+
+    def reply(body):
+        control.stop()
+        control.stop()
+        return is_over.wait(20) and "yes"
+
+    judge.reply = reply
+    settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "repeats": 1}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
+    begin = time.monotonic()
+    assert sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", control=control).stopped_by == "interrupt"
+    assert time.monotonic() - begin < 15
+    is_over.set()
 
 
 def test_a_question_without_an_answer_is_paid_for(spend, judge):
