@@ -30,9 +30,10 @@ def follow(prepared: Prepared, load: Callable[[_Counts], Prepared], *, quiet: bo
     """
     if not (prepared.experiment.look() or select_listed_models(prepared.experiment.overrides)):
         raise UsageError("--follow: nothing in this experiment can become new: no models, files, lines, csv or jsonl")
-    document, done = _read_document(prepared), None
-    while (found := _wait_for_change(prepared, done)) is not None:
+    document, done, status = _read_document(prepared), None, ""
+    while (found := _wait_for_change(prepared, done, status)) is not None:
         local, models = done = found
+        status = ""
         if any(size is None for size, _ in models.values()):
             console.warn("the server tells no sizes, so a file counts when it was listed twice")
         try:
@@ -44,8 +45,7 @@ def follow(prepared: Prepared, load: Callable[[_Counts], Prepared], *, quiet: bo
             raise UsageError(f"{latest.experiment.file} has changed, so this run of it ends; start it again")
         if latest.experiment.look() == local:
             yield (prepared := latest)
-            if not quiet:
-                console.print_status("waiting for new files; Ctrl-C ends it")
+            status = "" if quiet else "waiting for new files; Ctrl-C ends it"
         else:
             done = None
 
@@ -54,10 +54,12 @@ def _has_rested(models: _Models, target: str, name: str, facts: ModelFacts) -> b
     return models.get((target, name)) == (facts.size, facts.placed)
 
 
-def _wait_for_change(prepared: Prepared, done: Any) -> tuple[Any, _Models] | None:
-    """Look until something rests that is not `done`, and return it; None after Ctrl-C."""
+def _wait_for_change(prepared: Prepared, done: Any, status: str) -> tuple[Any, _Models] | None:
+    """Print a status, look until something rests that is not `done`, and return it; None after Ctrl-C."""
     before: tuple[Any, _Models] | None = None
     with catch_stop_signals() as wait:
+        if status:
+            console.print_status(status)
         while True:
             looked = _look(prepared)
             if looked is not None and before is not None:
