@@ -161,22 +161,28 @@ class _References:
         return self._latest.cells[column]
 
     def _compare_all(self, picture: Picture) -> tuple[float | str, ...]:
-        with self._lock:
-            if isinstance(self._vectors, ImageError):
-                raise self._vectors  # and read no reference again
-            if self._vectors is None:
-                try:
-                    self._vectors = self._embed_references()
-                except ImageError as error:
-                    self._vectors = error
-                    raise
-        vector, center = self._embed(picture), normalize(self._vectors.mean(axis=0), self._likeness.model.path)
-        similarities = np.clip([*(self._vectors @ vector), center @ vector], -1, 1)
+        vectors = self._load_references()
+        vector, center = self._embed(picture), normalize(vectors.mean(axis=0), self._likeness.model.path)
+        similarities = np.clip([*(vectors @ vector), center @ vector], -1, 1)
         index = int(np.argmax(similarities[:-1]))
         nearest, mean = float(similarities[index]), float(similarities[-1])
         word = "below" if nearest < self._low else "above" if nearest > self._high else "within"
-        limits = f"{word} {self._low:.3f} to {self._high:.3f}" if len(self._vectors) > 1 else "unknown: one reference"
+        limits = f"{word} {self._low:.3f} to {self._high:.3f}" if len(vectors) > 1 else "unknown: one reference"
         return nearest, mean, list(self._likeness.references)[index], limits
+
+    def _load_references(self) -> Vector:
+        """Embed the references once. Raises ImageError, also the next time, and then reads none again."""
+        with self._lock:
+            vectors = self._vectors
+            if isinstance(vectors, ImageError):
+                raise vectors
+            if vectors is None:
+                try:
+                    vectors = self._vectors = self._embed_references()
+                except ImageError as error:
+                    self._vectors = error
+                    raise
+            return vectors
 
     def _embed_references(self) -> Vector:
         """The embeddings as rows. A model runs on one core, so several run at once."""
