@@ -89,7 +89,7 @@ export function create(host, page) {
   const { experiment, description } = dataset.raw;
   const subtitle = el("p", { class: "subtitle", title: description ?? "" }, description);
   const isNarrow = innerWidth <= 600;
-  const isRoomy = innerWidth >= 1400 && dataset.axes.filter(({ order }) => order.length > 1).length <= 6; // else they have a second line
+  const isRoomy = innerWidth >= 1400; // else the menus of further axes have a second line
   const skip = el("button", { class: "skip", onclick: page.focusView }, "Skip to the trials");
   const keys = el("button", { title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
   host.append(
