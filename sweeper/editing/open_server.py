@@ -245,7 +245,7 @@ class OpenServer(PageServer):
             name, content = read_source(target, self._listings[target], body.get("workflow"), body.get("job"))
         else:
             raise UsageError("the request does not say what to open")
-        with tempfile.TemporaryDirectory() as folder:  # a stranger's workflow, beside which are no files
+        with tempfile.TemporaryDirectory() as folder:  # a stranger's workflow, alone in its folder
             path = Path(folder, to_file_name(name) or "workflow.json")
             path.write_bytes(content)
             classes = NodeClassSource(None if upload or target == EMBEDDED else target)

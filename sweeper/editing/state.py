@@ -48,7 +48,7 @@ _PLACE: Final = re.compile(r"(?:sweep(?:\[\d+\])?\.(?:grid|(?:zip|include|exclud
 class PageInputs:
     """The inputs as the page gets them, in its order, and by address the choices of those that have a list.
 
-    `suggestions` are those that are no slots yet, `names` those of the slots.
+    `suggestions` are inputs that are not slots yet, `names` the names of the slots.
     """
 
     rows: tuple[Mapping[str, Any], ...] = ()

@@ -333,12 +333,12 @@ class AssetRoutes:
                 yield from ((location, job.id) for location, _ in job.output_files)
 
     def find(self, asset_id: str) -> tuple[Location, str | None] | None:
-        """The location of the asset with this id, and the job of which it is an output; None if there is no file."""
+        """Where the asset with this id is, and the job that made it; None without a file."""
         found = next((asset for asset in self._iter_assets() if _make_id(asset[0]) == asset_id.lower()), None)
         return found if found and is_file(self.folders.resolve(*found[0])) else None
 
     def describe(self, location: Location, prompt_id: str | None) -> dict[str, Any]:
-        """The record of an asset. Raises OSError if there is no file."""
+        """The record of an asset. Raises OSError without a file."""
         path = self.folders.resolve(*location)
         facts = path.stat()
         digest = path.name[:64] if _is_upload(path) else hash_file(path)

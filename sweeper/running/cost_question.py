@@ -33,7 +33,7 @@ class CostQuestion(NamedTuple):
     """What to ask: `submit 12 jobs to cloud for 6.00 USD`; None if a run costs too little to ask.
 
     `has_budget`: whether it has a budget. `limit`: the budget of a run that must not cost more than a yes was for, or
-    than what needs none; None if nobody can know the cost.
+    than what needs none; None for a cost that is not known.
     """
 
     text: str | None

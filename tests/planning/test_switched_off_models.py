@@ -37,7 +37,7 @@ def inputs(plan, node_id="2"):
     return [plan.workflow(trial)[node_id]["inputs"] for trial in plan.written()]
 
 
-def test_none_sets_every_strength_of_the_node_to_zero_and_names_a_file_that_is_there(tmp_path):
+def test_none_sets_every_strength_to_zero_and_names_a_file_that_exists(tmp_path):
     plan = make(tmp_path, {"lora": FORM})
     none, *others = inputs(plan)
     assert none == GRAPH["2"]["inputs"] | {"strength_model": 0.0, "strength_clip": 0, "lora_name": "b.safetensors"}

@@ -225,7 +225,7 @@ def look_at(picture):
     return embed_picture(picture, Path(os.environ["SWEEPER_CLIP"]))
 
 
-def test_likeness_is_the_cosine_to_the_nearest_and_to_the_mean_of_the_references(project):
+def test_likeness_is_the_cosine_to_the_nearest_and_the_mean_reference(project):
     table = project()
     references = {f"refs/{path.stem}.png": look_at(read_picture(path)) for path in (project.folder / "refs").iterdir()}
     names, vectors = list(references), np.stack(list(references.values()))
