@@ -20,6 +20,7 @@ from typing import Any
 import certifi
 import pytest
 from hypothesis import HealthCheck, settings
+from platformdirs import user_cache_path
 
 from tests.cli.forked_commands import python, share_forks
 
@@ -188,6 +189,12 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_server_of_an_earlier_test() -> None:
+    """Forget what servers told: the port of one, and so its entry in the cache, may be another's in a later test."""
+    shutil.rmtree(user_cache_path("sweeper", appauthor=False), ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
