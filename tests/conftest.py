@@ -9,9 +9,11 @@ import importlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -189,6 +191,31 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ports_of_stopped_servers() -> Iterator[None]:
+    """Keep the ports of the latest servers: while a test has stopped one, nothing else may get its port and answer."""
+    from sweeper.serving import hosting  # the process that starts the others needs no server
+
+    listen, kept = hosting.bind, deque[socket.socket]()
+
+    def bind(host: str, port: int) -> socket.socket:
+        if port == 0:
+            kept.append(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
+            kept[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            kept[-1].bind((host, 0))
+            port = kept[-1].getsockname()[1]
+        if len(kept) > 100:
+            kept.popleft().close()
+        return listen(host, port)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.platform == "linux":  # elsewhere no other socket may listen at a port that is bound
+            patch.setattr(hosting, "bind", bind)
+        yield
+    for found in kept:
+        found.close()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,12 +33,9 @@ def bucket(request, tmp_path, monkeypatch):
         s3 = pytest.importorskip("s3fs", reason="the extra `s3` is not installed").S3FileSystem
         s3.clear_instance_cache()  # they remember the endpoint of another test's server
         moto = pytest.importorskip("moto.server", reason="moto is not installed")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = moto.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         fsspec.filesystem("s3", use_listings_cache=False).mkdir(name := f"pictures-{uuid4().hex}")
