@@ -65,7 +65,7 @@ class Page:
 
     def __init__(self, url):
         base, _, token = url.partition("#token=")
-        self.http = httpx.Client(base_url=base, trust_env=False, timeout=30)
+        self.http = httpx.Client(base_url=base, trust_env=False, timeout=60)
         assert self.http.post("session", json={"token": token}).json() == {"entered": True}
         self.state = self.http.get("state").json()
 

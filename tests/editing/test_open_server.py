@@ -196,17 +196,19 @@ def test_a_comfyui_on_this_machine_may_frame_the_page(open_page, write):
 
 
 def test_a_server_that_never_answers_does_not_stop_editing(open_page, write, monkeypatch):
-    monkeypatch.setattr("sweeper.running.node_class_cache._CONNECT_TIMEOUT", 12.0)  # so that a busy machine is in time
+    monkeypatch.setattr("sweeper.running.node_class_cache._CONNECT_TIMEOUT", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        page = open_page(write(EXPERIMENT.replace("embedded", target)))
+        page = open_page(file := write(EXPERIMENT.replace("embedded", target)))
         for count in range(2, 6):
             page.edit({"set": "axis", "name": "steps", "value": list(range(1, count + 1))})
             state = page.follow(lambda state, n=count: state["plan"] and state["plan"]["trials"] == n)
             assert state["checking"]
             assert state["notes"] == [f"not checked against {target} yet: sweeper asks it now"]
-        state = page.follow()
-        assert any("does not respond within 12 s" in note for note in state["notes"])
+        monkeypatch.setattr("sweeper.running.node_class_cache._CONNECT_TIMEOUT", 0.5)
+        later = open_page(file).follow()
+    for state, reason in ((later, "does not respond within 0.5 s"), (page.follow(), "does not respond: ")):
+        assert any(reason in note for note in state["notes"]), state["notes"]
         assert state["plan"]["trials"] == 5
 
 
@@ -402,11 +404,11 @@ def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, wri
     assert {axis["name"] for axis in page.state["axes"]} >= {"cfg"}
     page.http.close()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     before = Path("t/experiment.yaml").read_text()
     process, url = start(workflow)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert Path("t/experiment.yaml").read_text() == before
     assert not Path("t-2").exists()
 
@@ -421,7 +423,7 @@ def test_the_browser_gets_the_token_by_a_file_of_the_user(start, write, monkeypa
     assert url in Path("page.html").read_text()
     assert "token" not in Path("argument").read_text()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert not Path(Path("argument").read_text().strip().removeprefix("file://")).exists()
 
 
@@ -442,5 +444,5 @@ def test_the_command_says_what_is_wrong(start, write):
     ):
         process, url = start(*arguments)
         assert url == ""
-        assert process.wait(30) == 2, arguments
+        assert process.wait(60) == 2, arguments
     assert os.listdir() == ["mine"]  # noqa: PTH208

@@ -64,7 +64,7 @@ def visit(browser):
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.goto(server.url)
@@ -88,7 +88,7 @@ def wait_for_count(page, text):
 
 
 def has(file, text):
-    wait_until(lambda: text in file.read_text(), 10)
+    wait_until(lambda: text in file.read_text())
     return True
 
 
@@ -159,7 +159,7 @@ def test_keyboard_alone_leads_from_a_workflow_to_its_grid(experiment, visit):
     page.locator(".chip:focus").wait_for()
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
-    wait_until(lambda: "label: none" not in experiment.read_text(), 10)
+    wait_until(lambda: "label: none" not in experiment.read_text())
     assert "# few" in experiment.read_text()
     tab_to(page, "Run")
     page.keyboard.press("Enter")
