@@ -78,7 +78,7 @@ def test_a_job_of_the_server_is_shown_and_its_end_wakes():
             prompt_id = await client.submit(JobSubmission("1" * 32, SAMPLED))
             listener = Listener(lambda *facts: shown.append(facts), lambda *facts: previews.append(facts), ended.set)
             with events.follow(prompt_id, listener):
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     await asyncio.to_thread(wait_until, lambda: server.seen.connections)
                     server.faults.release()
                     await listener.woken.wait()

@@ -292,7 +292,7 @@ def test_both_agree_with_the_account_of_the_embedded_server(dialect):
     async def go(server):
         async with ComfyClient(Target("t", server.url, dialect)) as client, EventStream(client) as stream:
             await client.connect()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 first, second = await run(client, stream, 1), await run(client, stream, 2)
                 faults.scenario = Scenario.from_mapping(keys | {"tells_charges": False})
                 return first, second, await run(client, stream, 3)

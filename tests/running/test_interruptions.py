@@ -188,7 +188,7 @@ def test_ctrl_c_twice_leaves_a_hanging_server_and_records_its_job(dialect, colou
                 os.kill(server.pid, signal.SIGSTOP)
 
         server.proxy.on_step = lambda asked, when: hang(asked) if when == "before" and server.proxy.accepted else None
-        assert held.wait(30)
+        assert held.wait(60)
         runner.send(signal.SIGINT)
         runner.until("Draining")
         began = time.monotonic()

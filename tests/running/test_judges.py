@@ -311,7 +311,7 @@ def test_four_pictures_at_once_do_not_exceed_the_budget(spend, judge):
 
 def test_a_killed_question_is_paid_for_and_asked_once_more(spend, judge, tmp_path):
     is_killed = threading.Event()
-    judge.reply = lambda body: is_killed.wait(20) and "yes"
+    judge.reply = lambda body: is_killed.wait(60) and "yes"
     settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "key_env": "JUDGE_KEY",
                 "price": "0.01 USD", "repeats": 1}  # fmt: skip
     keys = {"metrics": [{"judge": settings}], "run": {"budget": "1 USD"}}
@@ -344,14 +344,14 @@ def test_second_interrupt_waits_for_no_answer(project, judge, tmp_path):
     def reply(body):
         control.stop()
         control.stop()
-        return is_over.wait(20) and "yes"
+        return is_over.wait(60) and "yes"
 
     judge.reply = reply
     settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "repeats": 1}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
     begin = time.monotonic()
     assert sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", control=control).stopped_by == "interrupt"
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 45
     is_over.set()
 
 
@@ -624,7 +624,7 @@ def get_text(body):
 def test_slow_judge_is_given_up(ask, judge, monkeypatch):
     is_over = threading.Event()
     monkeypatch.setattr(judge_client, "JUDGE_POLICY", RetryPolicy(attempts=1, stall_seconds=0.2))
-    judge.reply = lambda body: is_over.wait(20) and "yes"
+    judge.reply = lambda body: is_over.wait(60) and "yes"
     column, (message,), _ = ask(repeats=1)
     is_over.set()
     assert column == [None, None]

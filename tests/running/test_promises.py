@@ -180,7 +180,7 @@ def test_a_queue_that_does_not_move_is_reported(served, coloured, tmp_path):
 @pytest.mark.parametrize("dialect", ["cloud"], indirect=True)
 def test_waiting_behind_our_own_jobs_is_not_reported_as_a_stuck_queue(server, target, experiment, tmp_path):
     """Cloud does not say which job is running: here each job waits longer than a job may run, and all is well."""
-    server.faults.node_seconds = 0.2
+    server.faults.node_seconds = 0.2  # so one runs for 0.4 s, and the last one waits for 2.8 s
     notices = []
 
     def watch(event):
@@ -188,7 +188,7 @@ def test_waiting_behind_our_own_jobs_is_not_reported_as_a_stuck_queue(server, ta
             notices.append(event.message)
 
     eight = {**target, "concurrency": 8}
-    run = sweeper.run(experiment(seed=list(range(8))), eight, tmp_path / "out", progress=watch, timeout=0.8)
+    run = sweeper.run(experiment(seed=list(range(8))), eight, tmp_path / "out", progress=watch, timeout=2.0)
     assert (run.succeeded, notices) == (8, [])
 
 

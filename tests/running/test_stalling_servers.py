@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from functools import partial
 
@@ -146,16 +147,19 @@ def test_job_that_only_seems_to_run_ends_the_run(second, sweep, tmp_path):
 def test_submission_that_is_accepted_late_is_not_sent_again(dialect, patience, sweep, tmp_path, monkeypatch):
     """It takes longer than a request may be silent, and searches find no trace of it until then."""
     monkeypatch.setattr(client_module, "RetryPolicy", partial(RetryPolicy, stall_seconds=PATIENCE))
+    acceptance = threading.Event()
 
     def accept_late(handler):
-        time.sleep(10 * PATIENCE)
+        assert acceptance.wait(60)
         handler.server.is_listed = True
 
     with hostile(dialect, submission=accept_late) as server:
         server.is_listed = False
+        seconds = 10 * PATIENCE
         if patience == PATIENCE:  # this run ends before, and the next one begins before
             assert run(sweep, server, tmp_path, patience=patience)[0] in (1, 3)
-            assert not server.is_listed
+            seconds = 5 * PATIENCE
+        threading.Timer(seconds, acceptance.set).start()
         assert run(sweep, server, tmp_path, patience=60.0)[1].succeeded == 1
         assert server.submissions == 1
 
