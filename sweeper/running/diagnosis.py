@@ -235,13 +235,14 @@ def diagnose(
     ]
     return Diagnosis(
         version(DISTRIBUTION), platform.python_version(), platform.platform(),
-        {name: _find_version(name) for name in _list_packages()}, _list_extras(), shutil.disk_usage(".").free,
+        {name: _find_version(name) for _, name, _ in _iter_requirements()}, _list_extras(), shutil.disk_usage(".").free,
         tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
     )  # fmt: skip
 
 
 async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: NamedTargets) -> TargetReport:
-    facts: dict[str, Any] = {"target": _get_display_name(spec)}
+    name = spec.get("name") or spec.get("url") if isinstance(spec, Mapping) else spec
+    facts: dict[str, Any] = {"target": strip_secrets(str(name))}  # until it is resolved
     target: Target | None = None
     try:
         (target,) = resolve_targets([spec], named=named, environ=os.environ)
@@ -255,11 +256,6 @@ async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: Named
     except SweeperError as error:
         facts |= {"problem": str(error), "next": _suggest_next_step(error, target), "error": error}
     return TargetReport(**facts)
-
-
-def _get_display_name(spec: Any) -> str:
-    """The name of a target that is not resolved yet, without secrets: user names, passwords and query strings."""
-    return strip_secrets(str(spec.get("name") or spec.get("url") if isinstance(spec, Mapping) else spec))
 
 
 async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
@@ -347,9 +343,7 @@ def _check_plans(
 
 def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None:
     """The next step after a failure; None if the message already says it."""
-    if target is None:
-        return None
-    if not isinstance(error, UnreachableError | TransientError):
+    if target is None or not isinstance(error, UnreachableError | TransientError):
         return None
     if error.trouble not in (Trouble.REFUSED, Trouble.NO_CONNECTION):
         return _NEXT_STEPS.get(error.trouble)
@@ -360,8 +354,8 @@ def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None
 
 def _find_package_problems() -> Iterator[str]:
     """A warning for each required package that is not installed, and for one that has a package `sweeper` too."""
-    for name in _list_packages(with_extras=False):
-        if _find_version(name) is None:
+    for _, name, extra in _iter_requirements():
+        if not extra and _find_version(name) is None:
             yield f"the package '{name}', which sweeper requires, is not installed; run: {format_install(name)}"
     found = _find_version("sweeper")
     if found is not None:
@@ -372,33 +366,26 @@ def _find_package_problems() -> Iterator[str]:
         )
 
 
-def _list_packages(*, with_extras: bool = True) -> list[str]:
-    """The packages that sweeper requires, and those of the extras for users."""
-    users = [
-        text
-        for text in requires(DISTRIBUTION) or []
-        if _is_for_this_system(text)
-        and ("extra ==" not in text or (with_extras and "'test'" not in text.replace('"', "'")))
-    ]
-    return list(dict.fromkeys(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in users))
+def _iter_requirements() -> Iterator[tuple[str, str, str]]:
+    """What sweeper and its extras for users require on this system, each with the name of its package and its extra."""
+    for text in requires(DISTRIBUTION) or []:
+        requirement, _, markers = text.partition(";")
+        extra = re.search(r"""extra == ['"](\w+)['"]""", markers)
+        # Those of ours name a system only by `sys_platform == '...'` or with `!=`.
+        system = re.search(r"""sys_platform ([!=]=) ['"](\w+)['"]""", markers)
+        if system is None or (system[1] == "==") == (system[2] == sys.platform):
+            name = re.split(r"[^\w.-]", text, maxsplit=1)[0]
+            if extra is None or extra[1] != "test":
+                yield requirement.strip(), name, extra[1] if extra else ""
 
 
 def _list_extras() -> dict[str, list[str]]:
-    """The requirements of each extra for users that are not installed, such as `av>=15`, by the extra's name."""
+    """The requirements of each extra that are not installed, such as `av>=15`, by the extra's name."""
     extras: dict[str, list[str]] = {}
-    for text in requires(DISTRIBUTION) or []:
-        found = re.search(r"""extra == ['"](\w+)['"]""", text)
-        if found is not None and found[1] != "test" and _is_for_this_system(text):
-            requirement = text.partition(";")[0].strip()
-            name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-            extras.setdefault(found[1], []).extend([requirement] if _find_version(name) is None else [])
+    for requirement, name, extra in _iter_requirements():
+        if extra:
+            extras.setdefault(extra, []).extend([requirement] if _find_version(name) is None else [])
     return extras
-
-
-def _is_for_this_system(requirement: str) -> bool:
-    """Whether a requirement holds here; those of ours name a system only by `sys_platform == '...'` or with `!=`."""
-    found = re.search(r"""sys_platform ([!=]=) ['"](\w+)['"]""", requirement)
-    return found is None or (found[1] == "==") == (found[2] == sys.platform)
 
 
 def _find_version(name: str) -> str | None:
