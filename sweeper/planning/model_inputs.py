@@ -26,7 +26,7 @@ class PlanModels:
     """The model files that the trials of a plan use on one server."""
 
     def __init__(self, plan: Plan, classes: NodeInfo, folders: Folders) -> None:
-        self._plan, self._classes, self._folders = plan, classes, folders
+        self._plan, self._classes, self.folders = plan, classes, folders
         self._template = plan.experiment.template
         self._inputs = list(self._find_inputs(self._template))
         self._known: dict[tuple[Any, ...], tuple[ModelKey, ...]] = {}
@@ -57,7 +57,7 @@ class PlanModels:
         return tuple(sorted(keys))
 
     def _find_keys(self, names: Iterable[str], folders: Iterable[str]) -> Iterator[ModelKey]:
-        return (ModelKey(folder, name) for name in names for folder in folders if name in self._folders[folder])
+        return (ModelKey(folder, name) for name in names for folder in folders if name in self.folders[folder])
 
     def _find_inputs(self, template: Template) -> Iterator[tuple[Leaf | Any, tuple[str, ...]]]:
         """The inputs that name files: what makes their values, and the folders in which these files can be."""
@@ -72,7 +72,7 @@ class PlanModels:
                 found = inputs.get(name)
                 if found is None or found.is_upload or not found.choices:
                     continue
-                folders = _find_folders(found.choices, self._folders)
+                folders = _find_folders(found.choices, self.folders)
                 if folders:
                     yield leaves.get((node_id, "inputs", name), node["inputs"][name]), folders
 

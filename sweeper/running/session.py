@@ -264,7 +264,7 @@ class Session:
 
     async def read_models_of(self, client: ClassSource, classes: NodeInfo | None) -> None:
         if not client.target.embedded:
-            await self.models.read(client.models, client.target.name, classes)
+            await self.models.read(client.models, client.target, classes)
 
     async def check(self, client: ClassSource) -> None:
         """Check the plan against the target; see `preflight.check_target`. Its classes have prices and samplers."""

@@ -74,7 +74,8 @@ class TargetModels:
     """The model files of a plan on one target.
 
     `unanswered`: what the target did not answer about single folders and files. `unasked`: how many files it was not
-    asked about. `to_free`: those that the server may have read before they were replaced; see `find_outdated`.
+    asked about. `to_free`: those that the server may have read before they were replaced; see `find_outdated`. `new`:
+    those that it did not list before, so that nothing has read them.
     """
 
     facts: Models
@@ -82,6 +83,7 @@ class TargetModels:
     unanswered: tuple[str, ...] = ()
     unasked: int = 0
     to_free: set[ModelKey] = field(default_factory=set)
+    new: set[ModelKey] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # while the server is asked to forget them
 
     def list_limits(self, target: str) -> Iterator[str]:
@@ -133,11 +135,13 @@ class RunModels:
                 more = f" (and {len(models.unanswered) - 1} more)" if len(models.unanswered) > 1 else ""
                 yield f"{name}: no answer about the content of {models.unanswered[0]}{more}"
 
-    async def read(self, source: ModelSource, target: str, classes: NodeInfo | None) -> None:
+    async def read(self, source: ModelSource, target: Target, classes: NodeInfo | None) -> None:
         """Ask one target. Raises UsageError if its files differ from those of another one."""
         models = await read_target_models(source, self._plan, classes)
         if models is not None:
-            self.by_target[target] = models
+            models.new = _note_listed(target.url, models)
+            models.new |= self.by_target.get(target.name, models).new  # a run asks twice
+            self.by_target[target.name] = models
             if not self._may_differ:
                 check_same_models(self.facts)
 
@@ -147,7 +151,7 @@ class RunModels:
         if models is None:
             return False
         latest = store.models.load_latest(target.name) | load_seen(target.url)
-        models.to_free = await find_outdated(source, models.facts, latest)
+        models.to_free = await find_outdated(source, models.facts, latest, models.new)
         save_seen(target.url, {key: facts for key, facts in models.facts.items() if key not in models.to_free})
         return bool(models.to_free)
 
@@ -206,13 +210,27 @@ async def read_target_models(source: ModelSource, plan: Plan, classes: NodeInfo 
     return TargetModels(facts, uses, tuple(source.unanswered), unasked) if facts or source.unanswered else None
 
 
-async def find_outdated(source: ModelSource, models: Models, latest: Models) -> set[ModelKey]:
+_listed: Final[dict[tuple[str, str], set[str]]] = {}  # what servers have listed in this process, by URL and folder
+
+
+def _note_listed(url: str, models: TargetModels) -> set[ModelKey]:
+    """Note what a server lists. Return the files that it did not list when this process looked into their folder."""
+    known = {key: _listed.get((url, key.folder)) for key in models.facts}
+    new = {key for key, names in known.items() if names is not None and key.name not in names}
+    for folder, names in models.uses.folders.items():
+        _listed.setdefault((url, folder), set()).update(names)
+    return new
+
+
+async def find_outdated(
+    source: ModelSource, models: Models, latest: Models, new: Collection[ModelKey]
+) -> set[ModelKey]:
     """The files that a server may have in its memory as they were before they were replaced.
 
     Measured on ComfyUI 0.33.0: it reads a replaced file only when its loader's result has left the cache. So a file is
-    outdated if it came to its place after the oldest job in the server's history began, or if it was used there with
-    other facts at last (`latest`), of the times alone too. If these are the very facts of now, the server was asked to
-    forget the old file before.
+    outdated if it came to its place after the oldest job in the server's history began and is not `new`, or if it was
+    used there with other facts at last (`latest`), of the times alone too. If these are the very facts of now, the
+    server was asked to forget the old file before.
     """
     unread = {
         key: facts
@@ -228,7 +246,8 @@ async def find_outdated(source: ModelSource, models: Models, latest: Models) -> 
     return {
         key
         for key, facts in unread.items()
-        if key in latest or (oldest is not None and facts.placed is not None and facts.placed > oldest)
+        if key in latest
+        or (key not in new and oldest is not None and facts.placed is not None and facts.placed > oldest)
     }
 
 

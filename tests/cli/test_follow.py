@@ -95,6 +95,7 @@ def test_new_model_file_runs_and_one_that_grows_waits_until_its_size_rests(studi
         run.wait_for("waiting for new files")
         place(studio, "x-2")
         run.wait_for("waiting for new files", 2)
+        assert "replaced" not in run.said
         for size in range(1, 9):
             place(studio, "x-3", 100 * size)
             time.sleep(0.7)

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import struct
 import sys
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +91,19 @@ def test_another_folder_learns_from_the_history_that_the_server_is_older(studio)
     studio.place(server, FOURTH)  # its time is in the past, but it came to its place now
     studio.run(("studio", server), out=studio.folder / "other")
     assert sum("mychar.safetensors was replaced" in line for line in studio.notices) == 1
+
+
+def test_file_that_was_not_there_before_has_replaced_nothing(studio):
+    server, file = studio.serve("studio"), studio.folder / "e.yaml"
+    studio.run(("studio", server), where=f"lora == '{NAME}'")
+    studio.place(server, FOURTH, "loras/new.safetensors", time=time.time())
+    file.write_text(file.read_text().replace(NAME, "new.safetensors"))
+    studio.run(("studio", server), where="lora == 'new.safetensors'")
+    assert not [line for line in studio.notices if "reads all models again" in line]
+    for name in ("new", "style"):  # one was used here, the other one only listed
+        studio.place(server, FOURTH, f"loras/{name}.safetensors", time=time.time())
+        studio.run(("studio", server), where=f"lora == '{name}.safetensors'", out=studio.folder / name)
+        assert sum(f"{name}.safetensors was replaced" in line for line in studio.notices) == 1
 
 
 def test_time_alone_keeps_a_base_model_done_and_says_so(studio):
