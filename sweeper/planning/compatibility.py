@@ -186,7 +186,8 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
         written.insert(0, (("params", slot), experiment.params[slot]))
     yield from ((source.make_problem(path, ""), value) for path, value in written)
     default = experiment.template.slots[slot].default
-    if not written and slot not in experiment.derive and default is not MISSING:
+    swept = {path[-1] for path in experiment.pending.values()}  # by files that nobody knows
+    if not written and slot not in {*experiment.derive, *swept} and default is not MISSING:
         yield experiment.template.locate_default(slot), default
 
 

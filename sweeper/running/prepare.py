@@ -311,7 +311,7 @@ def complete_models(
             why = f"its values are files of a server, but {reasons}; start it, or give `--set {path[-1]}=[A,B]`"
             problems += experiment.make_error(path, _explain_no_files(pattern, listings) or why).problems
     if len(problems) > len(loaded.problems):
-        rest = replace(experiment, pending={})
+        rest = replace(experiment, complete=None)  # so that nobody asks again
         return replace(loaded, experiment=rest, problems=tuple(problems), has_plan=False), notes
     return experiment.complete(found), notes
 

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -111,6 +112,20 @@ def test_pattern_that_matches_nothing_names_the_nearest(studio, pattern, says):
     with pytest.raises(ExperimentError) as caught:
         sweeper.plan("e.yaml")
     assert says.format(server.url).partition(";")[0] in str(caught.value)
+
+
+def test_pattern_that_matches_nothing_is_the_only_mistake(studio, capsys):
+    server = serve(studio)
+    (server.folders.base / "models" / "loras" / "mychar.safetensors").unlink()
+    classes = httpx.get(f"{server.url}/object_info").json()
+    classes["LoraLoader"]["input"]["required"]["lora_name"][1].clear()  # it takes only what its folder has
+    strict = studio.serve("strict", nodes=None, object_info=classes)
+    (strict.folders.base / "models" / "loras" / "mychar.safetensors").unlink()
+    write(studio, {"models": "loras/y-*"}, strict.url)
+    for command in ("plan", "run", "validate"):
+        assert main([command, "e.yaml", "--target", strict.url]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "matches 'loras/y-*'" in line
 
 
 def test_several_targets_give_the_files_that_all_have(studio, capsys):
