@@ -218,11 +218,13 @@ def _compute_t_factor(count: int) -> float:
     return float(quantile / NormalDist().inv_cdf(0.975) * sqrt(count / (count - 1)))
 
 
-def estimate_share(points: Sequence[float], clusterings: Iterable[Sequence[Hashable]]) -> tuple[float, float, float]:
-    """The mean of points from 0 to 1, and the ends of its 95 % interval. Points of the same cluster may be alike.
+def estimate_share(
+    points: Sequence[float], clusterings: Iterable[Sequence[Hashable]]
+) -> tuple[float, float, float, float]:
+    """The mean of points from 0 to 1, the ends of its 95 % interval, and how many independent points say as much.
 
-    The exact interval of a binomial share (Clopper and Pearson, Biometrika 26, 1934, 404-413), for as many points as
-    say as much if they are independent (Korn and Graubard, Survey Methodology 24, 1998, 193-201). Of several
+    Points of the same cluster may be alike. The exact interval of a binomial share (Clopper and Pearson, Biometrika 26,
+    1934, 404-413), for that many points (Korn and Graubard, Survey Methodology 24, 1998, 193-201). Of several
     clusterings, the one with the fewest counts; no cluster says less than one point.
     """
     values = np.asarray(points, dtype=float)
@@ -240,7 +242,7 @@ def estimate_share(points: Sequence[float], clusterings: Iterable[Sequence[Hasha
     won = share * effective
     low = float(special.betaincinv(won, effective - won + 1, LEVEL / 2)) if won > 0 else 0.0
     high = float(special.betaincinv(won + 1, effective - won, 1 - LEVEL / 2)) if won < effective else 1.0
-    return share, low, high
+    return share, low, high, effective
 
 
 def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreement:

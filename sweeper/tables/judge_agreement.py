@@ -27,8 +27,8 @@ from sweeper.tables.select_rows import OptionErrors
 from sweeper.tables.vote_pictures import VotePictures
 from sweeper.tables.vote_tally import compare_voters, describe_scope
 
-# With so many votes, a judge that is right about three of four pairs is shown to be better than chance in four of five
-# cases. Fewer prove nothing against a judge, unless it is surely worse than chance.
+# With so many independent votes, a judge that is right about three of four pairs is shown to be better than chance in
+# four of five cases. Fewer prove nothing against a judge, unless it is surely worse than chance.
 _ENOUGH: Final = 30
 _CHANCE: Final = 0.5
 _MODEL: Final = "judge:"  # how the names of voters begin that are models
@@ -54,6 +54,7 @@ class JudgeAgreement:
     high: float
     alpha: float | None
     people: Agreement
+    effective: float = field(metadata=NOT_IN_JSON)  # how many independent votes say as much
     prompts: int | None = field(metadata=NOT_IN_JSON)
     voters: int | None = field(metadata=NOT_IN_JSON)
 
@@ -64,7 +65,7 @@ class JudgeAgreement:
         """
         low, high = (self.low, self.high) if direction >= 0 else (1 - self.high, 1 - self.low)
         is_worse = direction != 0 and high < _CHANCE
-        return is_worse or (low <= _CHANCE <= high and self.votes >= _ENOUGH)
+        return is_worse or (low <= _CHANCE <= high and self.effective >= _ENOUGH)
 
     def reverse(self) -> JudgeAgreement:
         """The agreement of the lower number with people."""
@@ -141,8 +142,10 @@ def _measure(store: Store, metric: str) -> JudgeAgreement:
     pairs, prompts, voters = zip(*clusters, strict=True) if clusters else ((),) * 3
     counts = [len(set(codes)) for codes in (prompts, voters)]
     many = [codes for codes, count in zip((prompts, voters), counts, strict=True) if count >= MIN_SAMPLE]
-    share, low, high = estimate_share(points, [pairs, *many]) if points else (math.nan, 0.0, 1.0)
+    found = estimate_share(points, [pairs, *many]) if points else (math.nan, 0.0, 1.0, 0.0)
     few = [count if count < MIN_SAMPLE else None for count in counts]
     alpha, scored = measure_agreement(answers).alpha, len(answers["people"])
-    return JudgeAgreement(metric, len(points), scored - len(points), len(votes) - scored, points.count(0.5), share, low,
-                          high, alpha, compare_voters(votes), *few)  # fmt: skip
+    return JudgeAgreement(
+        metric, len(points), scored - len(points), len(votes) - scored, points.count(0.5), *found[:3],
+        alpha, compare_voters(votes), found[3], *few,
+    )  # fmt: skip

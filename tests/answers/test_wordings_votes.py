@@ -69,16 +69,19 @@ def test_votes_of_a_judge():
 
 def test_agreement_with_a_judge():
     facts = {"metric": "shows_it", "ties": 14, "unscored": 0, "metric_ties": 9, "people": Agreement(70, 100, 0.612)}
-    good = JudgeAgreement(votes=120, share=0.783, low=0.66, high=0.87, alpha=0.448, prompts=3, voters=2, **facts)
+    good = JudgeAgreement(
+        votes=120, share=0.783, low=0.66, high=0.87, alpha=0.448, effective=48.0, prompts=3, voters=2, **facts
+    )
     check_approved("votes_judge_agrees", good)
     few = {**facts, "people": Agreement(0, 0, None), "unscored": 5}
-    check_approved("votes_judge_few", JudgeAgreement(votes=4, share=0.5, low=0.07, high=0.93, alpha=None, prompts=None,
-                                                     voters=1, **few))  # fmt: skip
-    check_approved("votes_judge_without", JudgeAgreement(votes=0, share=nan, low=0.0, high=1.0, alpha=None,
-                                                         prompts=None, voters=None, **few))  # fmt: skip
+    less = JudgeAgreement(
+        votes=4, share=0.5, low=0.07, high=0.93, alpha=None, effective=4, prompts=None, voters=1, **few
+    )
+    check_approved("votes_judge_few", less)
+    check_approved("votes_judge_without", replace(less, votes=0, share=nan, low=0.0, high=1.0, voters=None))
     low, high = replace(good, low=0.2, high=0.49), replace(good, low=0.51, high=0.8)
     assert [low.is_doubtful(direction) for direction in (1, 0, -1)] == [True, False, False]
     assert [high.is_doubtful(direction) for direction in (1, 0, -1)] == [False, False, True]
     unsure = replace(good, low=0.4, high=0.6)
     assert [unsure.is_doubtful(direction) for direction in (1, 0, -1)] == [True, True, True]
-    assert not replace(unsure, votes=29).is_doubtful(1)
+    assert not replace(unsure, effective=29.9).is_doubtful(1)

@@ -154,14 +154,15 @@ def test_three_items_that_beat_each_other_in_turn_are_a_cycle():
 )
 def test_share_of_independent_points_has_the_exact_interval(won, count, interval):
     found = estimate_share([1.0] * won + [0.0] * (count - won), [range(count)])
-    assert found == pytest.approx((won / count, *interval), abs=5e-5)
+    assert found == pytest.approx((won / count, *interval, count), abs=5e-5)
 
 
 def test_interval_of_a_share_counts_points_that_are_alike_once():
     points, pairs = [1.0, 1.0, 1.0, 0.0] * 3, [0, 1, 2, 3] * 3
-    _, low, high = estimate_share(points, [pairs])
+    _, low, high, effective = estimate_share(points, [pairs])
     single = estimate_share(points[:4], [pairs[:4]])
-    assert (low, high) == pytest.approx(single[1:], abs=0.02)
+    assert (low, high) == pytest.approx(single[1:3], abs=0.02)
+    assert effective == pytest.approx(4, abs=0.3)
     assert estimate_share([1.0] * 40, [[0, 1] * 20])[1] == pytest.approx(0.1581, abs=1e-4)  # two pairs, both won
 
 
@@ -171,4 +172,4 @@ def test_intervals_of_shares_contain_the_truth_in_95_of_100_cases():
     points = (random.random((400, 12, 4)) < chances[:, :, None]).reshape(400, -1)
     pairs = np.repeat(np.arange(12), 4).tolist()
     found = [estimate_share(row.astype(float).tolist(), [pairs]) for row in points]
-    assert 0.93 < np.mean([low <= 0.7 <= high for _, low, high in found]) < 0.99
+    assert 0.93 < np.mean([low <= 0.7 <= high for _, low, high, _ in found]) < 0.99

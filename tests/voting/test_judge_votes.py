@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import shutil
 import uuid
 from dataclasses import replace
@@ -216,7 +217,8 @@ def test_wrong_questions_about_a_judge_are_refused(scored, ask_about, options, m
         (["better"] * 36, False),
         (["worse"] * 12, True),  # surely worse than chance
         (["better", "worse"] * 9, False),  # few votes prove nothing
-        (["better", "worse"] * 18, True),  # enough to show that a good judge agrees
+        (["better", "worse"] * 18, False),  # each pair got one answer again and again, which says no more
+        (random.Random(7).choices(["better", "worse"], k=60), True),  # enough to show that a good judge agrees
     ],
 )
 def test_verdict_and_effects_of_a_judge_that_disagrees_say_so_first(scored, capsys, answers, is_doubtful):
