@@ -265,6 +265,9 @@ class Judge:
     def facts(self) -> dict[str, Any]:
         """What a reader of its numbers needs to know, as JSON."""
         known = {name: value for name, value in asdict(self).items() if value and name not in _PRIVATE}
+        if self.score == SCALE and not isinstance(self.questions, str):  # no answer is the right one
+            texts = [question.text for question in self.questions]
+            known["questions"] = texts[0] if len(texts) == 1 else texts
         return {"host": urlsplit(self.url).netloc, **json.loads(json.dumps(known))}
 
     def render_questions(self, cells: Mapping[str, Any]) -> list[JudgeQuestion]:

@@ -21,7 +21,7 @@ from sweeper.errors import ExperimentError, ImageError, Problem, SweeperError, U
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.model.charges import PRICED, Charge
-from sweeper.model.experiment import JUDGE_FACTS, PROBABILITY, Experiment, HashedFile, Judge
+from sweeper.model.experiment import JUDGE_FACTS, PROBABILITY, SCALE, Experiment, HashedFile, Judge
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.workflow import encode_canonical
@@ -29,7 +29,7 @@ from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
 from sweeper.running.stop_control import INTERRUPT, StopControl, cancel_when
 from sweeper.store import Store
-from sweeper.wording import join_names
+from sweeper.wording import count_things, join_names
 
 if TYPE_CHECKING:
     from sweeper.images.metrics.judge_messages import Inquiry
@@ -182,9 +182,11 @@ class _JudgeRun:
 
         pairs = list(zip(inquiries, answered, strict=True))
         if kinds := [inquiry.unclear for inquiry, answers in pairs if UNCLEAR in answers]:
-            count = f"{sum(answers.count(UNCLEAR) for answers in answered)} of {sum(map(len, answered))}"
-            problem = f"{count} answers are {kinds[0]} and do not count; word the question so that one word answers it"
-            self._problems.setdefault(problem, []).append(file.path)
+            unclear, count = sum(answers.count(UNCLEAR) for answers in answered), sum(map(len, answered))
+            word = "number" if self.judge.score == SCALE else "word"
+            problem = f"{unclear} of {count_things(count, 'answer')} not counted: {kinds[0]}"
+            advice = f"word the question so that one {word} answers it"
+            self._problems.setdefault(f"{problem}; {advice}", []).append(file.path)
         numbers = [number for inquiry, answers in pairs if (number := inquiry.compute_number(answers)) is not None]
         if len(numbers) == len(inquiries):
             is_geometric = self.judge.mean == "geometric" and len(numbers) > 1

@@ -125,7 +125,7 @@ def test_unclear_answers_do_not_count_and_are_reported(ask, judge):
     judge.reply = lambda body: next(answers)
     column, (message,), _ = ask(repeats=1)
     assert sorted(column, key=str) == [1.0, None]
-    assert "1 of 1 answers are neither yes nor no" in message
+    assert "1 of 1 answer not counted: neither yes nor no; word the question so that one word answers it" in message
     assert len(judge.bodies) == 2
     ask(repeats=1)
     assert len(judge.bodies) == 2  # an unclear answer is paid for too
@@ -475,7 +475,10 @@ def test_marks_are_averaged_and_must_be_on_the_scale(ask, judge):
     judge.reply = lambda body: next(next(marks[prompt] for prompt in marks if prompt in get_text(body)))
     column, (message,), _ = ask(question="How good is {{ prompt }}?", score="scale")
     assert column == [4.0, 4.0]
-    assert "2 of 3 answers are no numbers from 1 to 5 and do not count" in message
+    assert "2 of 3 answers not counted: not a number from 1 to 5; word the question so that one number" in message
+    with Store.open(ask.out, readonly=True) as store:
+        facts = store.load_cached_metrics("judge judge")[""]
+    assert facts["questions"] == "How good is {{ prompt }}?"  # and no right answer, which it does not have
     assert judge.texts[0].endswith("Answer with one number, from 1 (worst) to 5 (best).")
 
 

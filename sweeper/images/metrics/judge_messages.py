@@ -108,9 +108,9 @@ class Inquiry:
     def unclear(self) -> str:
         """What an answer is that does not count."""
         if self.score == SCALE:
-            return f"no numbers from 1 to {MAX_MARK}"
-        words = "neither yes nor no" if self._is_closed else "no short answers"
-        return f"{words}, or have impossible log-probabilities," if self.score == PROBABILITY else words
+            return f"not a number from 1 to {MAX_MARK}"
+        words = "neither yes nor no" if self._is_closed else "empty or too long"
+        return f"{words}, or with impossible log-probabilities" if self.score == PROBABILITY else words
 
     def build(self, model: str, pictures: Sequence[str], *, sources: int = 0, top: int = 0) -> dict[str, Any]:
         """The request about pictures, given as data URLs; the first `sources` of them are what an edit began with.
