@@ -16,7 +16,6 @@ from math import comb, perm, sqrt
 from statistics import NormalDist
 from typing import Final, TypeAlias
 
-import evalica
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -254,13 +253,13 @@ def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreemen
     shared = {unit: counts for unit, counts in by_unit.items() if counts.total() > 1}
     same = sum(comb(number, 2) for counts in shared.values() for number in counts.values())
     pairs = sum(comb(counts.total(), 2) for counts in shared.values())
-    names = sorted({answer for counts in shared.values() for answer in counts})
-    if len(names) < 2:
+    codes = {name: float(code) for code, name in enumerate(sorted(set[str]().union(*shared.values())))}
+    if len(codes) < 2:
         return Agreement(same, pairs, None)
-    codes = {name: float(code) for code, name in enumerate(names)}
+    import evalica  # noqa: PLC0415 - it imports scipy.stats, which takes half a second
+
     rows = [[codes.get(given.get(unit, "")) for unit in shared] for given in answers.values()]
-    table = pd.DataFrame(rows, dtype="float64")
-    return Agreement(same, pairs, float(evalica.alpha(table, distance="nominal").alpha))
+    return Agreement(same, pairs, float(evalica.alpha(pd.DataFrame(rows, dtype="float64"), distance="nominal").alpha))
 
 
 class _Model:
@@ -270,6 +269,9 @@ class _Model:
     """
 
     def __init__(self, comparisons: ItemComparisons) -> None:
+        import evalica  # noqa: PLC0415
+
+        self._fit = evalica.bradley_terry
         win, loss, tie = (evalica.Winner[name] for name in ("X", "Y", "Draw"))
         count = comparisons.count
         rows: dict[tuple[int, int, float], int] = {}
@@ -291,7 +293,7 @@ class _Model:
         if len(self._index) == 1:
             return np.zeros(0)
         counts = np.bincount(self._row_of, weights, self._row_count)
-        scores = evalica.bradley_terry(
+        scores = self._fit(
             self._first, self._second, self._winners, index=self._index,
             weights=[*counts, *(self._prior if prior is None else prior).ravel()],
             tolerance=_TOLERANCE, limit=_MAX_STEPS,
