@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Creates the folder if necessary.
     """
+    if not path.name:  # an empty text is the current folder
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; name a file", str(path))
     # Nobody can guess this name, so that in a folder from elsewhere it is no link to another file.
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

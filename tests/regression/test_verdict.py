@@ -281,6 +281,21 @@ def test_markdown_and_page_show_the_pairs_that_differ_most(swept, compare, tmp_p
     assert list(page.parent.iterdir()) == [page]
 
 
+@pytest.mark.parametrize(
+    ("name", "says"), [("", "this is a folder; name a file"), ("file/r.md", "is a file, and a folder")]
+)
+def test_report_that_cannot_be_written_is_one_sentence(swept, tmp_path, capsys, name, says):
+    (tmp_path / "file").write_text("")
+    options = ["--axis", "checkpoint=old,new", "--verdict", "-o"]
+    file = tmp_path / name if name else ""
+    assert main(["compare", str(swept), *options, str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert main(["compare", str(swept), *options, str(tmp_path / "new" / "r.md")]) == 1
+    assert capsys.readouterr().err == f"report {tmp_path / 'new' / 'r.md'}\n"
+
+
 def test_page_and_comment_show_texts_only_as_text(tmp_path, compare):
     evil = "<img src=x onerror=alert(1)>|`x`"
     rows = make_grid(checkpoint=["a", evil], prompt=["<b>", "|", "c"], seed=[1, 2, 3])

@@ -16,6 +16,7 @@ from sweeper.cli import options as shared_options
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import Problem, ResultsError, UsageError
+from sweeper.files import atomic_write
 from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:
@@ -108,10 +109,11 @@ def _run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_jso
 
     verdict = _judge(sides, options)
     console.print_answer(verdict, as_json=as_json)
-    for file, make_parts in ((options.markdown, verdict.comment_parts), (options.out, verdict.report_parts)):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(render_markdown(make_parts()), encoding="utf-8")
+    for name, make_parts in (("markdown", verdict.comment_parts), ("out", verdict.report_parts)):
+        if (file := getattr(options, name)) is not None:
+            with atomic_write(file) as handle:
+                handle.write(render_markdown(make_parts()).encode())
+            console.print_status(f"{'report' if name == 'out' else 'comment'} {file}")
     if options.html is not None:
         write_page(verdict, options.html)
         console.print_status(f"page {options.html}")
