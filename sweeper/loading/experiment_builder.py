@@ -259,7 +259,7 @@ class _ExperimentBuilder(ExperimentDraft):
     ) -> None:
         slots = self.template.slots
         given = {name for name in builder.given_paths if name not in builder.partly_given}
-        given |= {name for name in builder.extras if name.isidentifier()}
+        given |= builder.extras
         names = {*slots, *params, *derive, *given, *builder.axes} - (builder.partly_given - {*slots, *params})
         known = names | self.suppressed_names
         expressions: dict[KeyPath, Expression] = {("derive", name): expression for name, expression in derive.items()}

@@ -29,6 +29,7 @@ from sweeper.model.axis_values import (
 )
 from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_expression, compile_text
+from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
@@ -160,6 +161,8 @@ class BlockBuilder:
         self.used |= set(condition.names) if condition is not None else set()
         dimensions = tuple(self._build_dimensions())
         self.axes = {axis.name: (number, axis) for number, group in enumerate(dimensions) for axis in group}
+        if condition is not None and (dotted := {name for name in self.extras if "." in name}):
+            condition = compile_column_expression(raw["where"], dotted, others=True)
         sample = raw.get("sample") or {}
         chosen = Sample(int(sample["n"]), int(sample.get("seed", 0))) if "n" in sample else None
         self.block = Block(dimensions=dimensions, where=condition, sample=chosen, path=path)

@@ -155,7 +155,7 @@ class Grid:
                         columns[name] = OptionColumn(
                             dimension, [self._get_unswept(name) if value is MISSING else value for value in values]
                         )
-                for name in dict.fromkeys(name for option in axis.options for name in option.extra if "." not in name):
+                for name in dict.fromkeys(name for option in axis.options for name in option.extra):
                     columns[name] = OptionColumn(dimension, [option.extra.get(name) for option in axis.options])
         return columns
 

@@ -183,10 +183,9 @@ class _JudgeRun:
         pairs = list(zip(inquiries, answered, strict=True))
         if kinds := [inquiry.unclear for inquiry, answers in pairs if UNCLEAR in answers]:
             unclear, count = sum(answers.count(UNCLEAR) for answers in answered), sum(map(len, answered))
-            word = "number" if self.judge.score == SCALE else "word"
-            problem = f"{unclear} of {count_things(count, 'answer')} not counted: {kinds[0]}"
-            advice = f"word the question so that one {word} answers it"
-            self._problems.setdefault(f"{problem}; {advice}", []).append(file.path)
+            advice = f"word the question so that one {'number' if self.judge.score == SCALE else 'word'} answers it"
+            problem = f"{unclear} of {count_things(count, 'answer')} not counted: {kinds[0]}; {advice}"
+            self._problems.setdefault(problem, []).append(file.path)
         numbers = [number for inquiry, answers in pairs if (number := inquiry.compute_number(answers)) is not None]
         if len(numbers) == len(inquiries):
             is_geometric = self.judge.mean == "geometric" and len(numbers) > 1

@@ -14,12 +14,8 @@ from typing import Any, Final
 from sweeper.answers.cells import to_json_text
 from sweeper.errors import Problem, UsageError
 from sweeper.model.axis_values import format_label
-from sweeper.model.expressions import ExpressionError
-from sweeper.model.expressions.column_expression import (
-    ColumnExpression,
-    UnknownColumnError,
-    compile_column_expression,
-)
+from sweeper.model.expressions import Expression, ExpressionError
+from sweeper.model.expressions.column_expression import UnknownColumnError, compile_column_expression
 from sweeper.model.result import Result
 from sweeper.model.selection import Selection
 from sweeper.model.workflow import encode_canonical
@@ -77,7 +73,7 @@ class RowFilter:
             errors.check_columns(f"--set {name}", [name], given)
         self._matches = [_make_match(name, value, given) for name, value in selection.values.items()]
         labelled = (part for name in selection.values for part in (name, f"{name}.label"))
-        self._read = {*(() if self._where is None else self._where.columns), *labelled}
+        self._read = {*(() if self._where is None else self._where.names), *labelled}
         self.columns = {"trial", *self._read}  # messages name the trial
         self.selects_all = self._where is None and not self._matches
 
@@ -111,7 +107,7 @@ def _make_keys(cells: Sequence[Any]) -> Sequence[Hashable]:
     return cells if not types or types in ({int}, {bool}) else list(map(repr, cells))
 
 
-def _compile_where(where: str | None, names: Sequence[str], errors: OptionErrors) -> ColumnExpression | None:
+def _compile_where(where: str | None, names: Sequence[str], errors: OptionErrors) -> Expression | None:
     if where is None:
         return None
     try:
@@ -124,11 +120,11 @@ def _compile_where(where: str | None, names: Sequence[str], errors: OptionErrors
     return None
 
 
-def _is_true(expression: ColumnExpression, row: Mapping[str, Any]) -> bool:
+def _is_true(expression: Expression, row: Mapping[str, Any]) -> bool:
     try:
         return bool(expression.evaluate(row))
     except ExpressionError as error:
-        if any(row[name] is None for name in expression.columns) and _MISSING_VALUE_ERROR.search(str(error)):
+        if any(row[name] is None for name in expression.names) and _MISSING_VALUE_ERROR.search(str(error)):
             return False
         raise UsageError(f"--where: trial {row['trial']}: {error}") from None
 

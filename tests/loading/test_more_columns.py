@@ -143,6 +143,18 @@ def test_numbers_in_names_are_columns_in_natural_order(tmp_path):
     ]
 
 
+def test_where_reads_the_numbers_in_names(tmp_path):
+    files = ["x-step10.pt", "x-step2.pt", "x-step30.pt"]
+    condition = "lora.step > 2 and lora.endswith('.pt') and box.w == 3 and '.step' not in prompt.lower()"
+    more = {"sweep": {"grid": {"lora": {"models": "loras/x-*"}}, "where": condition}, "params": {"box": {"w": 3}}}
+    file = write(tmp_path, {"name": "e", "template": "t.json", **more}, GRAPH, SLOTS)
+    plan = sweeper.plan(sweeper.load(file, overrides={"loras/x-*": files}))
+    assert [trial.columns["lora.step"] for trial in plan] == [10, 30]
+    file.write_text(file.read_text().replace("lora.step > 2", "lora.step > 'a'"))
+    with pytest.raises(ExperimentError, match=r"only two numbers.*with lora.step = 2"):
+        len(sweeper.plan(sweeper.load(file, overrides={"loras/x-*": files})))
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "columns"),
     [
