@@ -45,8 +45,9 @@ class AxisEffect:
     hardly anything. `whole_share` is what it explains alone and in pairs, beside all that is explained without it.
     `highest` are the value with the highest mean and those that do not differ from it, if these are at most half of
     all; `lowest` likewise. `slope`: the interval of the change for 1 more, for four or more numbers, if it has a sign
-    that no two values contradict. `reach`: the smallest difference that twice the replicates would tell from 0. `trend`
-    and `whole_share` are those of a search. `share` is None if the trials are too few.
+    that no two values contradict; `slope_of` is the column with these numbers, if it is another. `reach`: the smallest
+    difference that twice the replicates would tell from 0. `trend` and `whole_share` are those of a search. `share` is
+    None if the trials are too few.
     """
 
     axis: str
@@ -63,6 +64,7 @@ class AxisEffect:
     comparisons: tuple[ValueComparison, ...]
     share: AxisShare | None = field(metadata=NOT_IN_JSON)
     levels: int = field(metadata=NOT_IN_JSON)
+    slope_of: str | None = field(default=None, metadata=IF_GIVEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,8 @@ class MetricEffects:
 
     `maximize`: the direction of an objective of a search, otherwise None. `mean` and `standard_deviation` are those of
     the numbers, `server_noise` that of repeats of a trial, if there are any. `doubt`: how far people disagree with the
-    judge whose numbers they are. `shares` are those of the axes, of the
-    replicates and of pairs. `overlap` is the share that several axes explain, because trials are missing, `rest` the
-    one that none explains.
+    judge whose numbers they are. `shares` are those of the axes, of the replicates and of pairs. `overlap` is the share
+    that several axes explain, because trials are missing, `rest` the one that none explains.
     """
 
     metric: str
@@ -127,16 +128,16 @@ def make_effect(
     idle = whole is not None and not differs and whole.p > _IDLE_P and whole.high <= IDLE_SHARE
     pairs = tuple(replace(pair, value=labels[pair.value], other=labels[pair.other]) for pair in found.pairs)
     return AxisEffect(
-        axis.name, note, differs, idle, whole, trend, slope, found.reach, highest, lowest, pairs, share, len(labels)
-    )
+        axis.name, note, differs, idle, whole, trend, slope, found.reach, highest, lowest, pairs, share, len(labels),
+        axis.number_column if slope else None,
+    )  # fmt: skip
 
 
 def _check_slope(axis: EffectAxis, found: ValueComparisons) -> tuple[float, float] | None:
     """The slope, if it has a sign, and no two values differ the other way."""
-    if found.slope is None or not excludes_zero(found.slope):
+    if found.slope is None or axis.numbers is None or not excludes_zero(found.slope):
         return None
-    numbers = [cells[0] for cells in axis.values]
-    rises = found.slope[0] > 0
+    numbers, rises = axis.numbers, found.slope[0] > 0
     against = (
         pair.differs and (pair.mean > 0) != ((numbers[pair.value] > numbers[pair.other]) == rises)
         for pair in found.pairs

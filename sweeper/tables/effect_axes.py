@@ -28,8 +28,8 @@ SETTINGS, PROMPTS, SEEDS = AXIS_KINDS = ("settings", "prompts", "seeds")  # see 
 class EffectAxis:
     """An axis, or several that vary together: its columns, their cells for each value, and the value of each trial.
 
-    `numbers` are the values of one column, or the first numbers in the names of its files. `is_nested`: a compared
-    column groups its values, such as the skills of prompts.
+    `numbers` are the values of one column, or the first numbers in the names of its files, which are in the column
+    `number_column`. `is_nested`: a compared column groups its values, such as the skills of prompts.
     """
 
     columns: tuple[str, ...] = field(metadata=json_keys(axis=" + ".join, columns=tuple))
@@ -38,6 +38,7 @@ class EffectAxis:
     codes: Codes = field(metadata=NOT_IN_JSON)
     is_replicate: bool = field(default=False, metadata=json_name("replicate"))
     numbers: tuple[float, ...] | None = field(default=None, metadata=NOT_IN_JSON)
+    number_column: str | None = field(default=None, metadata=NOT_IN_JSON)
     is_nested: bool = field(default=False, metadata=NOT_IN_JSON)
 
     @property
@@ -130,9 +131,12 @@ def read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectA
     texts = tuple(format_value(labels.get(index, cell)) for index, cell in enumerate(firsts))
     own = dict(zip(codes.tolist(), rows, strict=True))
     more = [column for column, axis in layout.extras.items() if axis == name and len(own) == len(firsts)]
-    choices = [firsts, *([own[code].columns.get(column) for code in range(len(firsts))] for column in more)]
-    numbers = next((tuple(cells) for cells in choices if all(map(is_number, cells))), None)
-    return EffectAxis((name,), tuple((cell,) for cell in firsts), texts, codes, numbers=numbers)
+    choices: dict[str | None, list[Any]] = {None: firsts}
+    choices |= {column: [own[code].columns.get(column) for code in range(len(firsts))] for column in more}
+    numbers = ((column, tuple(cells)) for column, cells in choices.items() if all(map(is_number, cells)))
+    column, found = next(numbers, (None, None))
+    values = tuple((cell,) for cell in firsts)
+    return EffectAxis((name,), values, texts, codes, numbers=found, number_column=column)
 
 
 def _to_key(cell: Any) -> Hashable:

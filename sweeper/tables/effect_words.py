@@ -188,7 +188,7 @@ def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope
         yield "changes nothing: each difference is 0"
     else:
         if effect.slope is not None:
-            yield _describe_slope(*effect.slope)
+            yield _describe_slope(*effect.slope, effect.slope_of)
         yield describe_difference(largest, scope, labels)
         if not effect.differs and effect.levels > 2:
             yield f"no two of its {effect.levels} values are told apart"
@@ -205,7 +205,7 @@ def describe_facts(effect: AxisEffect, maximize: bool | None) -> str:
         return effect.note
     if effect.idle:
         return "hardly changes it"
-    facts = [_describe_slope(*effect.slope)] if effect.slope is not None else []
+    facts = [_describe_slope(*effect.slope, effect.slope_of)] if effect.slope is not None else []
     facts += [_describe_trend(effect.trend, maximize)] if effect.trend is not None and effect.differs else []
     return "; ".join(facts) or ("" if effect.differs else "no two values are told apart")
 
@@ -254,10 +254,10 @@ def describe_estimate(mean: float, low: float, high: float) -> str:
     return f"{_round_to(mean, margin)} ({_format_interval((low, high))})"
 
 
-def _describe_slope(low: float, high: float) -> str:
+def _describe_slope(low: float, high: float, column: str | None) -> str:
     least, most = sorted((abs(low), abs(high)))
     by = format_rounded(most) if _is_nothing(most - least, least) else _format_interval((least, most))
-    return f"{'rises' if low > 0 else 'falls'} with it, by {by} for 1 more"
+    return f"{'rises' if low > 0 else 'falls'} with {column or 'it'}, by {by} for 1 more"
 
 
 def _describe_trend(trend: Trend, maximize: bool | None) -> str:

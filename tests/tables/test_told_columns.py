@@ -13,6 +13,7 @@ from sweeper.cli import main
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_axes import find_effect_axes
 from tests.running.studio import GRAPH
+from tests.tables.written_results import write_results
 
 SKILLS = ("counting", "counting", "colour", "colour", "space", "space")
 ROWS = [
@@ -93,6 +94,18 @@ def test_numbers_in_names_of_files_order_an_axis():
     layout = TableLayout("e", ("lora", "lora.step", "seed"), ("seed",), extras={"lora.step": "lora"})
     lora, seed = find_effect_axes(rows, layout, (), ()).axes
     assert (lora.columns, lora.numbers, seed.is_replicate) == (("lora",), (0, 500, 1000), True)
+
+
+def test_effects_name_the_numbers_with_which_a_metric_falls(tmp_path, capsys):
+    steps = {f"x-step{step}.pt": step for step in (900, 1000, 2000, 10000)}  # in another order as texts
+    rows = [{"lora": name, "lora.step": step, "seed": seed} for name, step in steps.items() for seed in (1, 2, 3)]
+    numbers = [100 - row["lora.step"] / 1000 + row["seed"] for row in rows]
+    folder = write_results(tmp_path / "r", rows, {"contrast": numbers}, extras={"lora.step": "lora"})
+    assert main(["effects", str(folder), "--metric", "contrast"]) == 0
+    assert "lora: falls with lora.step, by 0.001 for 1 more; x-step900.pt is higher than" in capsys.readouterr().out
+    assert main(["effects", str(folder), "--metric", "contrast", "--json"]) == 0
+    (effect,) = json.loads(capsys.readouterr().out)["metrics"][0]["effects"]
+    assert effect["slope_of"] == "lora.step"
 
 
 def test_page_has_the_other_fields_as_columns_with_their_types(folder, capsys):

@@ -28,10 +28,12 @@ def write_results(
     together: Sequence[tuple[str, str]] = (),
     runs: int = 1,
     search: SearchColumns | None = None,
+    extras: Mapping[str, str] | None = None,
 ) -> Path:
     """Write runs with one trial for each row. `metrics` has a value for each trial, or in several runs for each job."""
     columns = tuple(name for name in rows[0] if name != ROUND)
-    layout = TableLayout("made", columns, columns, tuple(metrics), together=tuple(together), search=search)
+    layout = TableLayout("made", columns, columns, tuple(metrics), together=tuple(together), search=search,
+                         extras=extras or {})  # fmt: skip
     digests = [hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest() for row in rows]
     with Store.open(folder) as store:
         for run in range(runs):
