@@ -12,6 +12,8 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
+from operator import itemgetter, mul, ne
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
@@ -292,16 +294,57 @@ class Grid:
 
     # Walking
 
-    def walk(self, order: Sequence[int], start: int) -> Iterator[Trial]:
-        """Yield every trial, with the dimensions nested in `order`, outermost first.
+    def walk(self, order: Sequence[int], start: int, kept: Iterable[int] | None = None) -> Iterator[Trial]:
+        """Yield every trial, or those at the `kept` written positions, which ascend.
 
-        The indexes of the trials count the written order from `start`.
+        The dimensions are nested in `order`, outermost first; the indexes of the trials count the written order from
+        `start`. What depends on no changed dimension is not computed again.
         """
-        return Walker(self, order).walk_product(0, start)
+        chunks: list[bytes] = [self.skeleton[0]]
+        for text in self.skeleton[1:]:
+            chunks += [b"", text]
+        params: dict[str, Any] = dict.fromkeys(self.slots)
+        axes: dict[str, Any] = dict.fromkeys(self.axes)
+        # Most experiments have no labels. Then the cells of the table equal the axes, and one dict serves both.
+        shares_cells = list(self.columns) == list(self.axes) and all(self.columns[k] is v for k, v in self.axes.items())
+        columns = axes if shares_cells else dict.fromkeys(self.columns)
+        outputs: list[tuple[Any, Any, Column]] = [
+            *((chunks, 2 * index + 1, leaf) for index, leaf in enumerate(self.leaf_columns)),
+            *((params, *item) for item in self.slots.items()),
+            *((axes, *item) for item in self.axes.items()),
+            *((columns, *item) for item in (() if shares_cells else self.columns.items())),
+        ]
+        levels = [max(map(order.index, column.dimensions), default=0) for _, _, column in outputs]
+        # By the outermost level that changed, what changes with it: these levels and all inside of them
+        effects = [
+            [output for output, own in zip(outputs, levels, strict=True) if own >= level]
+            for level in range(max(len(order), 1))
+        ]
+        coordinates, before = [0] * len(self.sizes), tuple[int, ...]()
+        for index, options in self._iter_options(order, start, kept):
+            changed = next(itertools.compress(itertools.count(), map(ne, options, before)), 0)
+            for level in range(changed, len(order)):
+                coordinates[order[level]] = options[level]
+            for target, key, column in effects[changed]:
+                target[key] = column.get(coordinates)
+            before = options
+            digest, cells = hashlib.sha256(b"".join(chunks)).hexdigest(), axes.copy()
+            yield Trial(index, params.copy(), cells, digest, cells if shares_cells else columns.copy())
 
-    def visit(self, order: Sequence[int], numbered: Iterable[tuple[int, int]]) -> Iterator[Trial]:
-        """Yield the trials of (index, written position) pairs. It is fastest if they are sorted by `order`."""
-        return Walker(self, order).visit(numbered)
+    def _iter_options(
+        self, order: Sequence[int], start: int, kept: Iterable[int] | None
+    ) -> Iterable[tuple[int, tuple[int, ...]]]:
+        """The index of each trial, and its options in the dimensions of `order`."""
+        is_written = list(order) == sorted(order)
+        if kept is None:
+            points = itertools.product(*(range(self.sizes[dimension]) for dimension in order))
+            if is_written:
+                return enumerate(points, start)
+            strides = [prod(self.sizes[dimension + 1 :]) for dimension in order]
+            return ((start + sum(map(mul, options, strides)), options) for options in points)
+        found = enumerate(map(self.to_coordinates, kept), start)
+        numbered = ((index, tuple([coordinates[dimension] for dimension in order])) for index, coordinates in found)
+        return numbered if is_written else sorted(numbered, key=itemgetter(1))
 
     def to_coordinates(self, position: int) -> list[int]:
         """Return the coordinates of a written position. The last dimension varies fastest."""
@@ -309,82 +352,6 @@ class Grid:
         for dimension in range(len(self.sizes) - 1, -1, -1):
             position, coordinates[dimension] = divmod(position, self.sizes[dimension])
         return coordinates
-
-
-class Walker:
-    """A state that moves through a grid and updates only what depends on a changed dimension.
-
-    `updates` has for each level of the nesting the (container, key, column) triples to set if that level changes.
-    """
-
-    def __init__(self, grid: Grid, order: Sequence[int]) -> None:
-        self.grid = grid
-        self.order = tuple(order)
-        self.coordinates = [0] * len(grid.sizes)
-        self.strides = [1] * len(grid.sizes)
-        for index in range(len(grid.sizes) - 2, -1, -1):
-            self.strides[index] = self.strides[index + 1] * grid.sizes[index + 1]
-        self.chunks: list[bytes] = [grid.skeleton[0]]
-        for text in grid.skeleton[1:]:
-            self.chunks += [b"", text]
-        self.params: dict[str, Any] = dict.fromkeys(grid.slots)
-        self.axes: dict[str, Any] = dict.fromkeys(grid.axes)
-        # Most experiments have no labels. Then the cells of the table equal the axes, and one dict serves both.
-        self.shares_cells = list(grid.columns) == list(grid.axes) and all(
-            grid.columns[k] is v for k, v in grid.axes.items()
-        )
-        self.columns: dict[str, Any] = self.axes if self.shares_cells else dict.fromkeys(grid.columns)
-        self.updates: list[list[tuple[Any, Any, Column]]] = [[] for _ in range(len(order) + 1)]
-        updates: list[tuple[Any, Any, Column]] = [
-            *((self.chunks, 2 * index + 1, leaf) for index, leaf in enumerate(grid.leaf_columns)),
-            *((self.params, *item) for item in grid.slots.items()),
-            *((self.axes, *item) for item in grid.axes.items()),
-            *((self.columns, *item) for item in (() if self.shares_cells else grid.columns.items())),
-        ]
-        for update in updates:  # when the innermost dimension of its column changes
-            level = max((self.order.index(dimension) + 1 for dimension in update[2].dimensions), default=0)
-            self.updates[level].append(update)
-        self.apply_updates(0)
-
-    def apply_updates(self, level: int) -> None:
-        for target, key, column in self.updates[level]:
-            target[key] = column.get(self.coordinates)
-
-    def make_trial(self, index: int) -> Trial:
-        axes = self.axes.copy()
-        columns = axes if self.shares_cells else self.columns.copy()
-        return Trial(index, self.params.copy(), axes, hashlib.sha256(b"".join(self.chunks)).hexdigest(), columns)
-
-    def walk_product(self, level: int, index: int) -> Iterator[Trial]:
-        """Yield the trials of all points from `level` inward; `index` is the index of the first."""
-        if level == len(self.order):
-            yield self.make_trial(index)
-            return
-        dimension = self.order[level]
-        stride, coordinates, innermost = self.strides[dimension], self.coordinates, level + 1 == len(self.order)
-        effects = self.updates[level + 1]
-        for option in range(self.grid.sizes[dimension]):
-            coordinates[dimension] = option
-            for target, key, column in effects:
-                target[key] = column.get(coordinates)
-            if innermost:
-                yield self.make_trial(index + option * stride)
-            else:
-                yield from self.walk_product(level + 1, index + option * stride)
-
-    def visit(self, numbered: Iterable[tuple[int, int]]) -> Iterator[Trial]:
-        """Yield the trials of (index, written position) pairs, in their order."""
-        fresh = True
-        for index, position in numbered:
-            coordinates = self.grid.to_coordinates(position)
-            changed = False
-            for level, dimension in enumerate(self.order):
-                changed = changed or fresh or self.coordinates[dimension] != coordinates[dimension]
-                if changed:
-                    self.coordinates[dimension] = coordinates[dimension]
-                    self.apply_updates(level + 1)
-            fresh = False
-            yield self.make_trial(index)
 
 
 def map_axis_columns(experiment: Experiment) -> dict[str, str]:

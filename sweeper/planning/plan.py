@@ -299,17 +299,7 @@ class PlanPart:
 
     def iter_trials(self, order: tuple[int, ...]) -> Iterator[Trial]:
         """Yield the trials with the dimensions nested in `order`; their indexes count the written order."""
-        if self.kept_positions is None:
-            return self.grid.walk(order, self.start)
-        numbered = enumerate(self.kept_positions, self.start)
-        if order == self.written:
-            return self.grid.visit(order, numbered)
-
-        def sort_key(numbered_position: tuple[int, int]) -> tuple[int, ...]:
-            coordinates = self.grid.to_coordinates(numbered_position[1])
-            return tuple([coordinates[dimension] for dimension in order])
-
-        return self.grid.visit(order, sorted(numbered, key=sort_key))
+        return self.grid.walk(order, self.start, self.kept_positions)
 
 
 def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs = _ASSUMED_COSTS) -> Plan:
