@@ -9,46 +9,35 @@ from typing import Any, Final, Protocol
 MAX_CELL_LENGTH: Final = 32  # characters of a value in a table of words
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+@dataclass(frozen=True)
+class Sentence:
+    """A text; its class says which kind it is."""
+
+    text: str
+
+
+class Heading(Sentence):
     """A line that begins a section."""
 
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Sentence):
     """A sentence of its own."""
 
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Sentence):
     """A sentence of a list, below the last heading or line."""
 
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(Sentence):
     """A sentence about a likely mistake; a terminal shows it on stderr."""
 
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Sentence):
     """A sentence about what does not work; also on stderr."""
 
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Sentence):
     """A sentence about the answer that does not belong to it, such as why it is empty; also on stderr."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
