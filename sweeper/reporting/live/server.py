@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -36,6 +37,7 @@ from sweeper.reporting.write_report import PAGE_FOLDER, write_report
 from sweeper.schemas.values import fits_shape
 from sweeper.serving.access import (
     HAS_SESSION,
+    MAX_BODY_BYTES,
     NO_STORE,
     PageServer,
     is_loopback,
@@ -64,6 +66,8 @@ _CELL_SHAPE: Final = {
 _CELL_BYTES: Final = 100_000  # a prompt may be long
 # A file from a server may run no scripts when it is opened by itself.
 _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+
+T = TypeVar("T")
 
 
 class CellRequest(NamedTuple):
@@ -151,7 +155,8 @@ class LiveView(PageServer):
                 Route(f"/{THUMBS_FOLDER}/{{name}}", self.serve_thumb),
                 Route("/preview/{trial}", self.serve_preview),
                 make_page_route(PAGE_FOLDER),
-            ]
+            ],
+            exception_handlers=dict.fromkeys((SweeperError, OSError), _explain),
         )
         writable = ["/marks", "/share", *(["/accept"] if self._can_accept else [])]
         writable += ["/cell"] if self._on_cell is not None else []
@@ -221,43 +226,24 @@ class LiveView(PageServer):
             return PlainTextResponse(
                 f"{self._results.name} has no results any more, so nothing was stored; put the folder back", 410
             )
-        body = await read_body(request)
-        if body is None:
-            return PlainTextResponse("too long", 413)
-        try:
-            marks = parse_marks(parse_json(body))
-        except ValueError as problem:
-            return PlainTextResponse(str(problem), 400)
-        return await _respond_when_written(self._follower.store_marks, marks)
+        marks = await _read(request, lambda body: parse_marks(parse_json(body)), "too long")
+        await asyncio.to_thread(self._follower.store_marks, marks)
+        return Response(status_code=204)
 
     async def accept(self, request: Request) -> Response:
         """POST /accept: `trial` and what the page shows of it; see `Follower.accept`."""
-        body = await read_body(request)
-        if body is None:
-            return PlainTextResponse("the trial has too many files for one press; use `sweeper accept`", 413)
-        try:
-            value = parse_json(body)
-        except ValueError as problem:
-            return PlainTextResponse(str(problem), 400)
+        value = await _read(request, parse_json, "the trial has too many files for one press; use `sweeper accept`")
         if not fits_shape(value, _ACCEPT_SHAPE):
             return PlainTextResponse("`trial` must be a number, and `seen` a list of texts", 400)
-        return await _respond_when_written(self._follower.accept, value["trial"], value["seen"])
+        await asyncio.to_thread(self._follower.accept, value["trial"], value["seen"])
+        return Response(status_code=204)
 
     async def act_on_cell(self, request: Request) -> Response:
         """POST /cell: `kind`, `trial`, the `digest` that the page shows of it, and to revise it `set`."""
-        body = await read_body(request, _CELL_BYTES)
-        if body is None:
-            return PlainTextResponse("the values are too long for one request", 413)
-        try:
-            value = parse_json(body)
-        except ValueError as problem:
-            return PlainTextResponse(str(problem), 400)
+        value = await _read(request, parse_json, "the values are too long for one request", _CELL_BYTES)
         if not fits_shape(value, _CELL_SHAPE) or value["kind"] not in ("more", "revise"):
             return PlainTextResponse('`trial` is a number, `kind` "more" or "revise", `set` a mapping', 400)
-        try:
-            answer = await asyncio.to_thread(self._act_on_cell, value)
-        except (SweeperError, OSError) as problem:
-            return PlainTextResponse(str(problem), 422)
+        answer = await asyncio.to_thread(self._act_on_cell, value)
         return JSONResponse(answer, 428 if "question" in answer else 200, NO_STORE)
 
     def _act_on_cell(self, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,17 +257,10 @@ class LiveView(PageServer):
 
     async def share(self, request: Request) -> Response:
         """POST /share: a file to save, see `_make_shared_file`. One at a time, because each takes all cores."""
-        body = await read_body(request)
-        if body is None:
-            return PlainTextResponse("these trials have too many gaps for one request; narrow the filter", 413)
+        too_long = "these trials have too many gaps for one request; narrow the filter"
+        wish = await _read(request, parse_json, too_long)
         async with self._sharing:
-            try:
-                wish = parse_json(body)
-                content, media_type = await asyncio.to_thread(_make_shared_file, self._results, self._run, wish)
-            except (UsageError, ValueError) as problem:
-                return PlainTextResponse(str(problem), 422)
-            except ResultsError as problem:
-                return PlainTextResponse(str(problem), 503)
+            content, media_type = await asyncio.to_thread(_make_shared_file, self._results, self._run, wish)
         return Response(content, headers=NO_STORE | _SANDBOX, media_type=media_type)
 
     async def serve_events(self, request: Request) -> Response:
@@ -317,15 +296,20 @@ class LiveView(PageServer):
             self._streams.discard(event)
 
 
-async def _respond_when_written(write: Callable[..., None], *arguments: Any) -> Response:
-    """Call a function that writes, in a thread, and say how it went: 422 for what the visitor did, 503 for the rest."""
+async def _read(request: Request, parse: Callable[[bytes], T], too_long: str, limit: int = MAX_BODY_BYTES) -> T:
+    """What `parse` makes of a body. Raises HTTPException: 413 with `too_long`, 400 for a ValueError of `parse`."""
+    body = await read_body(request, limit)
+    if body is None:
+        raise HTTPException(413, too_long)
     try:
-        await asyncio.to_thread(write, *arguments)
-    except UsageError as problem:
-        return PlainTextResponse(str(problem), 422)
-    except (SweeperError, OSError) as problem:
-        return PlainTextResponse(str(problem), 503)
-    return Response(status_code=204)
+        return parse(body)
+    except ValueError as problem:
+        raise HTTPException(400, str(problem)) from None
+
+
+async def _explain(_request: Request, problem: Exception) -> Response:
+    """Say what went wrong: 422 for what the visitor did, 503 for the rest."""
+    return PlainTextResponse(str(problem), 422 if isinstance(problem, UsageError) else 503)
 
 
 def _respond_with_file(path: Path | None) -> Response:
