@@ -18,7 +18,6 @@ from sweeper.errors import SweeperError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.planning.plan import Plan
-from sweeper.planning.plan import plan as make_plan
 from sweeper.running.cost_question import (
     CONFIRMED,
     UNANSWERED,
@@ -43,7 +42,7 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
         prepared = Prepared(experiment, target, rest.get("named") or {})
         # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
         if not yes and rest.get("plan") is None and list_paid_targets(prepared):
-            rest["plan"] = make_plan(experiment)
+            rest["plan"] = Plan(experiment)
             limit = confirm_plan(prepared, rest["plan"], out, rest)
             rest |= {} if limit is None else {"budget": limit}
         return runner(experiment, target=target, out=out, **rest)

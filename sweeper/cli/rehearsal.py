@@ -23,7 +23,7 @@ from sweeper.model.experiment import Experiment, Search
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
-from sweeper.planning.plan import Plan, plan
+from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
 from sweeper.running.prepare import Prepared
@@ -55,7 +55,7 @@ class Rehearsal:
         options: Mapping[str, Any],
         *,
         quiet: bool,
-        make_plan: Callable[[Experiment], Plan] = plan,
+        make_plan: Callable[[Experiment], Plan] = Plan,
     ) -> tuple[Experiment, Path, dict[str, Any]]:
         """The experiment without a storage for its pictures, the folder of the rehearsal, and the options of its run.
 

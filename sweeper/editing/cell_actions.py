@@ -23,7 +23,7 @@ from sweeper.model.axis_values import make_seeds
 from sweeper.model.experiment import Experiment, select_listed_models
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.live.server import CellRequest
 from sweeper.schemas import make_editor_line
@@ -116,7 +116,7 @@ def _find_revised(cell: CellRequest, before: Experiment) -> int:
     kept = [(name, settings[name]) for name in before.template.slots if name in settings and name not in free]
     params = [*kept, *changes.items()]
     listed = select_listed_models(before.overrides)
-    for trial in plan(load_recorded(before.file, listed, results=cell.results)).written():
+    for trial in Plan(load_recorded(before.file, listed, results=cell.results)).written():
         if all(trial.params.get(name) == value for name, value in params):
             return trial.index
     raise UsageError(f"{before.file} has changed since this run, and makes another trial of it; run it again first")

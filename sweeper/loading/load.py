@@ -42,7 +42,7 @@ from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import NamedTargets, TargetSpec, find_target_problems
 from sweeper.model.template import Template
 from sweeper.model.workflow import is_workflow
-from sweeper.planning.grid import list_axis_columns
+from sweeper.planning.grid import map_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import format_value
@@ -225,7 +225,7 @@ def _read_experiment(file: Path, scope: ReadScope) -> Source:
 
 def _find_override_problems(experiment: Experiment, source: Source) -> Iterator[Problem]:
     """Yield the mistakes in the conditions of `checks.overrides`, which read the columns of the table."""
-    names = frozenset((*experiment.template.slots, *list_axis_columns(experiment)))
+    names = frozenset((*experiment.template.slots, *map_axis_columns(experiment)))
     for index, entry in enumerate(experiment.checks.get("overrides", ())):
         try:
             if "where" in entry:  # else the schema has refused it

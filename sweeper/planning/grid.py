@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from operator import itemgetter, mul, ne
 from typing import Any, Final
@@ -38,25 +39,27 @@ _TemplatePieces = tuple[list[bytes], list[tuple[KeyPath, list[Leaf]]]]
 # A column has a value for each coordinates. Its `dimensions` are the indexes of those that it depends on, ascending.
 
 
+@dataclass(frozen=True, slots=True)
 class ConstantColumn:
     """The same value everywhere."""
 
+    value: Any
     dimensions: tuple[int, ...] = ()
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
     def get(self, _coordinates: Coordinates) -> Any:
         return self.value
 
 
+@dataclass(frozen=True, slots=True)
 class OptionColumn:
     """One value for each option of one dimension."""
 
-    def __init__(self, dimension: int, values: Sequence[Any]) -> None:
-        self.dimensions = (dimension,)
-        self.dimension = dimension
-        self.values = values
+    dimension: int
+    values: Sequence[Any]
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        return (self.dimension,)
 
     def get(self, coordinates: Coordinates) -> Any:
         return self.values[coordinates[self.dimension]]
@@ -368,11 +371,6 @@ def map_axis_columns(experiment: Experiment) -> dict[str, str]:
             columns[f"{name}.label"] = name
         columns |= {column: name for option in options for column in option.extra}
     return columns
-
-
-def list_axis_columns(experiment: Experiment) -> tuple[str, ...]:
-    """Return the axis columns of the table in order."""
-    return tuple(map_axis_columns(experiment))
 
 
 def _get_extra(option: Option, column: str) -> Any:

@@ -26,7 +26,7 @@ from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility, check_compatibility
-from sweeper.planning.grid import Grid, list_axis_columns, map_axis_columns, merge_dimensions
+from sweeper.planning.grid import Grid, map_axis_columns, merge_dimensions
 from sweeper.planning.order import (
     Costs,
     count_cached_executions,
@@ -38,7 +38,6 @@ from sweeper.planning.order import (
 from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import DropCounts, filter_points
 
-_ASSUMED_COSTS: Final = Costs()
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
 _MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows
 _MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
@@ -79,13 +78,13 @@ class Plan(HtmlDisplay):
     # The products of the blocks and their `include` rows, in written order; none in plans that are not products.
     parts: Sequence[PlanPart] = ()
 
-    def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED_COSTS) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         for pattern, path in experiment.pending.items():
             message = f"its values are the files {pattern} of a server, which nobody has asked for them"
             raise experiment.make_error(path, message)
-        self._costs = costs
-        self.parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
+        self._costs = Costs()  # until times are measured
+        self.parts = [_with_best_order(experiment, part, self._costs) for part in _compile_parts(experiment)]
         if not any(part.count for part in self.parts):  # `len` fails for the space of a large search
             key, message = "sweep", "no trial is left, because `exclude` and `where` drop all of them"
             if not experiment.blocks:
@@ -159,7 +158,7 @@ class Plan(HtmlDisplay):
     @cached_property
     def axis_columns(self) -> tuple[str, ...]:
         """The axis columns of the table, in order, over all blocks."""
-        return list_axis_columns(self.experiment)
+        return tuple(map_axis_columns(self.experiment))
 
     @property
     def extras(self) -> Mapping[str, str]:
@@ -300,19 +299,6 @@ class PlanPart:
     def iter_trials(self, order: tuple[int, ...]) -> Iterator[Trial]:
         """Yield the trials with the dimensions nested in `order`; their indexes count the written order."""
         return self.grid.walk(order, self.start, self.kept_positions)
-
-
-def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs = _ASSUMED_COSTS) -> Plan:
-    """Expand an experiment into its plan.
-
-    With the node classes of a server as `nodes`, the plan is also checked against that server. `costs` decide how the
-    axes nest. Raises ExperimentError if a rule fails, no trial is left, or the server would refuse or silently change
-    a workflow, or fail on it.
-    """
-    expanded = Plan(experiment, costs)
-    if nodes is not None and (problems := expanded.fit(nodes).problems):
-        raise ExperimentError(problems)
-    return expanded
 
 
 def iter_derived_values(experiment: Experiment, name: str) -> Iterator[Any]:

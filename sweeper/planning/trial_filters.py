@@ -20,7 +20,6 @@ from sweeper.planning.grid import Column, ComputedColumn, Grid
 
 _MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positions, because hashing is too slow
 _MAX_FILTERED: Final = 20_000_000  # points times conditions: `exclude` and `where` look at every point
-_WHERE: Final = -1  # represents `where` among the indexes of the rows of `exclude`
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCoun
         return None, DropCounts()  # `len` of a range fails above `sys.maxsize`, and the space of a search may be larger
     total, n = prod(grid.sizes), block.sample.n if block.sample is not None else math.inf
     kept: Sequence[int] = range(total)
-    counts: Counter[int] = Counter()
+    counts: Counter[str] = Counter()
     if block.exclude or block.where is not None:
         conditions = len(block.exclude) + (block.where is not None)
         if total * conditions > _MAX_FILTERED:
@@ -64,8 +63,8 @@ def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCoun
                 kept.append(position)
             else:
                 counts[reason] += 1
-    rows = tuple([counts[row] for row in range(len(block.exclude))])
-    dropped = DropCounts(rows, counts[_WHERE], int(max(0, len(kept) - n)))
+    rows = tuple([counts[f"exclude[{row}]"] for row in range(len(block.exclude))])
+    dropped = DropCounts(rows, counts["where"], int(max(0, len(kept) - n)))
     if block.sample is None or len(kept) <= n:
         return (kept if isinstance(kept, array) else None), dropped
     if len(kept) > _MAX_RANKED:
@@ -81,10 +80,7 @@ def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
     selected, _ = filter_points(grid, block)
     kept = None if selected is None else set(selected)
     for position, reason in enumerate(_iter_reasons(grid, block)):
-        if reason is None:
-            yield None if kept is None or position in kept else "sample"
-        else:
-            yield "where" if reason == _WHERE else f"exclude[{reason}]"
+        yield reason or (None if kept is None or position in kept else "sample")
 
 
 def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]:
@@ -96,17 +92,17 @@ def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]
     return value if isinstance(value, Mapping) else {}
 
 
-def _iter_reasons(grid: Grid, block: Block) -> Iterator[int | None]:
-    """Yield for every point in written order what drops it: the index of an `exclude` row, `_WHERE`, or None."""
+def _iter_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
+    """Yield for every point in written order what drops it before `sample`."""
     condition = _compile_where(grid, block)
-    rows = [(number, list(row.items())) for number, row in enumerate(block.exclude)]
+    rows = [(f"exclude[{number}]", list(row.items())) for number, row in enumerate(block.exclude)]
     for point in itertools.product(*(range(size) for size in grid.sizes)):
-        for number, row in rows:
+        for reason, row in rows:
             if all(point[dimension] in options for dimension, options in row):
-                yield number
+                yield reason
                 break
         else:
-            yield None if condition is None or condition.get(point) else _WHERE
+            yield None if condition is None or condition.get(point) else "where"
 
 
 def _compile_where(grid: Grid, block: Block) -> Column | None:

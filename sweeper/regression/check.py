@@ -23,7 +23,6 @@ from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.planning.plan import plan as make_plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, default_folder, list_changes, read_baseline
 from sweeper.regression.cases import TrialRow, identify_points, load_run_record, read_run
 from sweeper.regression.comparison import CHANGED, Comparison, Comparisons, compare_with_baseline
@@ -139,7 +138,7 @@ def check_experiment(
     checks = parse_checks(experiment)
     accepted = _read_baseline(baseline, experiment.file, experiment.name)
     folder = Path(out) if out is not None else _find_results(experiment)
-    plan = make_plan(experiment)
+    plan = Plan(experiment)
     is_selected = TrialFilter(where, plan)
     trials = None if where is None else {trial.index for trial in plan.written() if is_selected(trial)}
     known = {entry.case.point for entry in accepted.entries.values()}

@@ -25,7 +25,7 @@ from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
 from sweeper.images.media import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, read_sound, text_ratio
 from sweeper.images.neural import MODELS, find_model
 from sweeper.model.experiment import Experiment
-from sweeper.planning.grid import list_axis_columns
+from sweeper.planning.grid import map_axis_columns
 from sweeper.regression.cases import Condition
 
 Item = TypeVar("Item")
@@ -92,7 +92,7 @@ NO_CHECKS: Final = Checks({})
 def parse_checks(experiment: Experiment) -> Checks:
     """Parse the experiment's `checks`. Raises what `check_models` raises."""
     check_models(experiment)
-    names = (*experiment.template.slots, *list_axis_columns(experiment))
+    names = (*experiment.template.slots, *map_axis_columns(experiment))
     overrides = [
         (Condition(entry["where"], names), _parse_thresholds(entry)) for entry in experiment.checks.get(OVERRIDES, ())
     ]

@@ -33,7 +33,7 @@ from sweeper.model.target_spec import expand_groups
 from sweeper.model.template import Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.grid import Grid
-from sweeper.planning.plan import Plan, plan
+from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
 from sweeper.planning.trial_filters import get_written_block, iter_drop_reasons
@@ -161,7 +161,7 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
         value = experiment.source.value if experiment.source is not None else {}
         data["template"] = value.get("template") if isinstance(value, dict) else None
         if table.layout.search is None:
-            planned = plan(experiment)
+            planned = Plan(experiment)
             data["workflow"] = _encode_workflows(planned, table, uploaded)
             data["left_out"] = _encode_exclusions(planned, table)
         elif experiment.search is not None:

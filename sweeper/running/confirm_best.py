@@ -30,7 +30,6 @@ from sweeper.model.search_columns import VOTES_METRIC, adjust_means, get_number
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.planning.plan import Plan
-from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import Point, SearchSpace
 from sweeper.planning.searching.search_state import SearchState
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost
@@ -97,7 +96,7 @@ def plan_confirmation(
         raise experiment.make_error((*search.path, "where"), message)
     block = replace(space.make_block(points, range(len(space.combinations))), where=search.where)
     run = replace(experiment.run, out=url)
-    plan = make_plan(replace(experiment, blocks=(block,), search=None, run=run))
+    plan = Plan(replace(experiment, blocks=(block,), search=None, run=run))
     if folder.name in ("", ".."):
         folder = folder.resolve()
     folder = folder.with_name(f"{folder.name}-{CONFIRM}")

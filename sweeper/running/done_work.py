@@ -26,7 +26,7 @@ from sweeper.model.model_facts import (
 )
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import EMBEDDED
-from sweeper.planning.plan import Plan, plan
+from sweeper.planning.plan import Plan
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import ENDED_STATES, INTENT, SUBMITTED, SUCCEEDED, JobRecord
 from sweeper.tables.results_folder import default_results_folder, is_owner
@@ -258,7 +258,7 @@ def _compare(planned: Plan, store: Store, rule: DoneRule, *, is_same_folder: boo
         return None
     name = runs[-1].experiment
     try:
-        earlier = plan(load_recorded(experiment.file, experiment.overrides, name=name))
+        earlier = Plan(load_recorded(experiment.file, experiment.overrides, name=name))
     except (InputError, OSError):
         return None
     done = {digest for digest, job in rule.find(store).jobs.items() if job.state in ENDED_STATES}

@@ -31,7 +31,6 @@ from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec, expan
 from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.model_inputs import list_nodes, may_name_models
 from sweeper.planning.plan import Plan
-from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import is_space, plan_space
 from sweeper.running.node_class_cache import (
     Listing,
@@ -394,7 +393,7 @@ def list_planners(experiment: Experiment, *, needs_sweep: bool) -> list[Callable
     search = experiment.search
     planners: list[Callable[[], Plan]] = []
     if experiment.blocks or needs_sweep:
-        planners.append(lambda: make_plan(experiment))
+        planners.append(lambda: Plan(experiment))
     if search is not None:
         planners.append(lambda: plan_space(experiment, search))
     return planners
@@ -413,7 +412,7 @@ def plan(
     ExperimentError with all mistakes at once.
     """
     if target is None and isinstance(experiment, Experiment) and not experiment.pending:
-        return make_plan(experiment)
+        return Plan(experiment)
     users = load_named_targets() if named is None else named
     if isinstance(experiment, Experiment):
         partial, problems = PartialExperiment(experiment, (), has_template=True, has_plan=True), []

@@ -22,7 +22,6 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.result import FAILED, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import Plan
-from sweeper.planning.plan import plan as make_plan
 from sweeper.running import run_events as events
 from sweeper.running.notify import EndNotice
 from sweeper.running.prepare import complete_experiment
@@ -95,7 +94,7 @@ async def run_async(
         experiment = load(experiment)
     experiment = complete_experiment(experiment, target, named, out)
     if plan is None:
-        plan = make_plan(experiment)
+        plan = Plan(experiment)
     options = replace(options or RunOptions(), **changes)
     session_class, control = session or Session, control or StopControl()
     report = (make_notebook_bar() if progress is None else progress) or (lambda _: None)

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from sweeper.embedded import node_classes
 from sweeper.loading.load import load
 from sweeper.model.portable_names import find_name_problem
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 from tests.cli.test_template_ui_format import UI_WORKFLOW
 
 IMG2IMG = {
@@ -111,7 +111,7 @@ def test_an_img2img_workflow_becomes_an_experiment(sweeper, save):
     outcome = sweeper("init", "mine", "--from", save())
     assert outcome.code == 0, outcome.err
     experiment = load("mine/experiment.yaml")
-    trials = list(plan(experiment).written())
+    trials = list(Plan(experiment).written())
     assert len(trials) == 4
     assert [trial.params["steps"] for trial in trials] == [2, 2, 4, 4]
     assert {"prompt", "negative", "seed", "cfg", "denoise", "checkpoint", "lora", "strength_model", "image"} <= set(
@@ -131,7 +131,7 @@ def test_each_commented_axis_is_valid(sweeper):
     for line, text in uncomment_each(path):
         Path("mine/one.yaml").write_text(text, "utf-8")
         assert sweeper("validate", "mine/one.yaml").code == 0, line
-        trials = list(plan(load("mine/one.yaml")))
+        trials = list(Plan(load("mine/one.yaml")))
         names.append(line.split()[1].rstrip(":"))
         assert len(trials) == 4 * len({trial.params[names[-1]] for trial in trials})
         assert len(trials) > 4 or names[-1] in {"denoise", "filename_prefix"}
@@ -158,7 +158,7 @@ def test_the_workflow_may_be_in_the_folder_already(sweeper):
     outcome = sweeper("init", "mine", "--from", "mine/w.json", "--json")
     assert outcome.code == 0, outcome.err
     assert [Path(name).name for name in outcome.json["written"]] == ["experiment.yaml", "w.slots.yaml", "my-photo.png"]
-    assert len(plan(load("mine/experiment.yaml"))) == 4
+    assert len(Plan(load("mine/experiment.yaml"))) == 4
     Path("mine/experiment.yaml").write_text("mine")
     assert "already contains experiment.yaml" in sweeper("init", "mine", "--from", "mine/w.json").err
 
@@ -172,7 +172,7 @@ def test_a_ui_workflow_and_its_choices_come_from_the_given_classes(sweeper):
     assert outcome.code == 0, outcome.err
     text = Path("d/experiment.yaml").read_text("utf-8")
     assert '# checkpoint: ["mine.safetensors", "other.safetensors", "third.safetensors"]' in text
-    assert len(plan(load("d/experiment.yaml"))) == 4
+    assert len(Plan(load("d/experiment.yaml"))) == 4
     assert "does not list" not in outcome.err
     classes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [["mine-v2.safetensors", "z.safetensors"]]
     save_json(classes, "info.json")
@@ -222,7 +222,7 @@ def test_a_seed_of_few_bits_gets_small_seeds(sweeper):
     save_json(few, "info.json")
     graph = {"1": {"class_type": "Paid", "inputs": {"seed": 5}}}
     assert sweeper("init", "d", "--from", save_json(graph), "--object-info", "info.json").code == 0
-    assert [trial.params["seed"] for trial in plan(load("d/experiment.yaml"))] == [1, 2]
+    assert [trial.params["seed"] for trial in Plan(load("d/experiment.yaml"))] == [1, 2]
 
 
 @pytest.mark.parametrize("output", ["SaveImage", "PreviewImage"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.loading.load import load
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 
 FILTERED = """\
 name: shop
@@ -62,7 +62,7 @@ def test_workflows_writes_each_distinct_workflow(sweeper, write):
 
     counts = sweeper("plan", "shop.yaml", "--workflows", "out", "--json").json["workflows"]
 
-    planned = plan(load("shop.yaml"))
+    planned = Plan(load("shop.yaml"))
     first, second, _ = planned.written()
     assert counts == {"dir": "out", "written": 2, "same": 0}
     assert sorted(path.name for path in Path("out").iterdir()) == [
@@ -85,7 +85,7 @@ def test_workflows_keeps_same_files_and_warns_of_other_plans(sweeper, write):
 @pytest.mark.parametrize("content", ["mine", "{}", "[1]", '{"1": {"class_type": "A", "inputs": {}}}'])
 def test_workflows_never_overwrites_a_foreign_file(sweeper, write, content):
     write(SMALL)
-    path = Path("out") / f"0-{next(plan(load('shop.yaml')).written()).digest[:8]}.json"
+    path = Path("out") / f"0-{next(Plan(load('shop.yaml')).written()).digest[:8]}.json"
     path.parent.mkdir()
     path.write_text(content)
 

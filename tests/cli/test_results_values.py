@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from sweeper.loading.load import load
-from sweeper.planning.plan import plan as make_plan
+from sweeper.planning.plan import Plan
 from sweeper.store import Store
 from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 
@@ -52,7 +52,7 @@ def test_axis_values_are_exact_and_metrics_rounded(sweeper):
 
 def store_in_order(write, sweep):
     """A results folder of an experiment, written without a run."""
-    plan = make_plan(load(write(f"name: shop\ntemplate: t.json\nsweep: {json.dumps(sweep)}\n")))
+    plan = Plan(load(write(f"name: shop\ntemplate: t.json\nsweep: {json.dumps(sweep)}\n")))
     layout = TableLayout("shop", plan.axis_columns, plan.slot_names, ("brightness",), plan.value_order)
     return store_trials(layout, [(t.index, t.digest, t.params, t.columns) for t in plan.written()])
 

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.loading.load import load, load_template
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 
 WORKFLOW = {
     "3": {
@@ -236,7 +236,7 @@ def test_init_makes_a_folder_that_can_be_planned(sweeper):
     assert sorted(path.name for path in Path("my-sweep").iterdir()) == [
         "experiment.yaml", "txt2img.json", "txt2img.slots.yaml",
     ]  # fmt: skip
-    assert len(plan(load("my-sweep/experiment.yaml"))) == 4
+    assert len(Plan(load("my-sweep/experiment.yaml"))) == 4
     line = Path("my-sweep/experiment.yaml").read_text().splitlines()[0]
     assert line == sweeper("schema", "--line").out.rstrip()
     path = Path(sweeper("schema").out.rstrip())

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from sweeper.embedded import EmbeddedServer, node_classes
 from sweeper.loading.load import load, load_template
 from sweeper.model.template import ModelFile
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 
 HEAD = (
     "this is ComfyUI's UI format; export it from ComfyUI with the menu Workflow > Export (API) "
@@ -389,7 +389,7 @@ def test_saved_request_is_unwrapped(sweeper, write):
         "warning: request.json:3: prompt: the file holds the workflow inside a `prompt` key; sweeper uses that workflow"
     )
     assert json.loads(Path("x.json").read_text()) == graph
-    assert len(plan(load(_write_experiment("x.json")))) == 1
+    assert len(Plan(load(_write_experiment("x.json")))) == 1
 
 
 def test_mistake_in_a_saved_request_has_its_line(sweeper):

@@ -11,7 +11,7 @@ import sweeper
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
 from sweeper.running.node_class_cache import fetch_classes, get_cache_mode, get_cached_classes, get_embedded_classes
 from tests import ROOT
@@ -99,7 +99,7 @@ def test_the_embedded_servers_classes_are_known_without_starting_it(server):
 
 def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
     declared = experiment(tmp_path, "heun")
-    plan(declared, nodes=get_embedded_classes())
+    assert Plan(declared).fit(get_embedded_classes()).problems == ()
     with (
         EmbeddedServer(strict_models=True) as strict,
         pytest.raises(ExperimentError, match=r"'of-my-own\.safetensors'"),

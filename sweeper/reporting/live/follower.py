@@ -21,7 +21,7 @@ from sweeper.errors import InputError, ResultsError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
 from sweeper.model.search_columns import SearchColumns
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan
 from sweeper.regression.accept import plan_acceptance
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
@@ -450,7 +450,7 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
         search = SearchColumns(spec.objectives, *names)
         layout = TableLayout(experiment.name, (), (), (*experiment.metric_columns, *search.columns), search=search)
     else:
-        planned = plan(experiment)
+        planned = Plan(experiment)
         columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
         known = (planned.value_order, planned.together)
         layout = TableLayout(experiment.name, columns, slots, experiment.metric_columns, *known)
