@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sweeper.regression.accept import accept as accept
     from sweeper.regression.calibrate import calibrate as calibrate
     from sweeper.regression.check import check as check
-    from sweeper.reporting.notebook.inline_page import show as show
+    from sweeper.reporting.notebook import show as show
     from sweeper.running.prepare import plan as plan
     from sweeper.running.run import run as run
     from sweeper.running.run import run_async as run_async
@@ -56,7 +56,7 @@ _MODULES = {
     "run": "sweeper.running.run",
     "run_async": "sweeper.running.run",
     "search": "sweeper.running.search_rounds",
-    "show": "sweeper.reporting.notebook.inline_page",
+    "show": "sweeper.reporting.notebook",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - ruff wants a literal; sorting the table keeps it the only list of names
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _to_html(value: object) -> str:
-    text: str = importlib.import_module("sweeper.reporting.notebook.value_html").to_html(value)
+    text: str = importlib.import_module("sweeper.reporting.notebook").to_html(value)
     return text
 
 

@@ -93,7 +93,7 @@ def test_a_selection_of_the_table_shows_these_trials(run, notebook):
 
 def test_large_results_show_thumbnails_and_larger_ones_a_path(run, notebook, monkeypatch):
     files = sum(path.stat().st_size for path in (run.out / "artifacts").iterdir())
-    monkeypatch.setattr("sweeper.reporting.notebook.inline_page.MAX_BYTES", files - 1)
+    monkeypatch.setattr("sweeper.reporting.notebook.MAX_BYTES", files - 1)
     shown = sweeper.show(run)
     assert "data:image/png" not in shown.markup
     page, frame = notebook(shown)
@@ -102,7 +102,7 @@ def test_large_results_show_thumbnails_and_larger_ones_a_path(run, notebook, mon
     frame.wait_for_function("[...document.querySelectorAll('#zoom img')].some((one) => one.naturalWidth)")
     assert page.inner_text("small").startswith("These are thumbnails. The full page: ")
 
-    monkeypatch.setattr("sweeper.reporting.notebook.inline_page.MAX_BYTES", 100)
+    monkeypatch.setattr("sweeper.reporting.notebook.MAX_BYTES", 100)
     markup = sweeper.show(run)._repr_html_()
     assert "<iframe" not in markup
     assert f"<code>sweeper report {run.out} --open</code>" in markup

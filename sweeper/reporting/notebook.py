@@ -1,10 +1,12 @@
-"""`show`: the interactive page of a report inside a notebook, as one HTML text.
+"""What notebooks show: the page of a report inside a cell (`show`), and the HTML of a plan, a run and a search.
 
 A notebook's page can open no files of the disk, and the kernel may run on another machine, so neither the report's
 folder nor a server of our own would work everywhere. Therefore the page, its data and its pictures stand in the
 `srcdoc` of an iframe. Jupyter Notebook, JupyterLab, VS Code, Colab and marimo show such an iframe; a viewer that
 removes iframes, such as GitHub's, does not. The iframe has a sandbox, so that no text of a stranger can reach the
 notebook.
+
+The HTML of a value is that of its answer, with a few pictures as data URLs, which the notebook's file stores.
 """
 
 from __future__ import annotations
@@ -12,21 +14,31 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.errors import UsageError
+from sweeper.answers.parts import Heading, Line, Part, Pictures, ShownPicture, Warn
+from sweeper.answers.render import render_html
+from sweeper.errors import SweeperError, UsageError
+from sweeper.images.html_thumbnail import make_thumbnail_url
 from sweeper.model.result import Run
 from sweeper.model.search_result import SearchResult
 from sweeper.model.shell_words import join_command
+from sweeper.planning.plan import Plan
+from sweeper.planning.plan_outline import outline_plan
 from sweeper.reporting.dataset import transpose_files
 from sweeper.reporting.one_file import NO_SPRITES, THUMBNAILS_ONLY, make_data_url, make_page, select_files
 from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
+from sweeper.running.run_answer import answer_run
+from sweeper.running.search_answer import answer_search, describe_point
+from sweeper.store import Store
 from sweeper.store.containment import refuse_links
-from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.results_folder import find_picture, find_results_folder
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
@@ -36,6 +48,7 @@ PAGE_OF_NOTEBOOK: Final = "notebook"  # in a results folder: the report of which
 MAX_BYTES: Final = 8_000_000  # of pictures in a page, because the notebook's file stores them
 _VIEWS: Final = ("grid", "gallery", "table", "plots")
 _MIN_HEIGHT: Final = 200
+_MAX_PICTURES: Final = 24  # below a value, of 128 pixels: together about 100 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +153,50 @@ def _check_view(data: Mapping[str, Any], view: str | None) -> str | None:
 
 def _make_note(page: Path, text: str) -> str:
     return f"<small>{text}The full page: <code>{html.escape(str(page))}</code></small>"
+
+
+def to_html(value: Plan | Run | SearchResult) -> str:
+    """The HTML of a plan, a run or the result of a search."""
+    match value:
+        case Plan():
+            return render_html(outline_plan(value).parts())
+        case Run():
+            return render_html(_list_run(value))
+        case SearchResult():
+            return render_html(_list_search(value))
+
+
+def _list_run(run: Run) -> Iterator[Part]:
+    yield Heading(f"Run {run.run_id}")
+    yield from answer_run(run).parts()
+    if problem := run.error or run.stopped_by:
+        yield Warn(problem)
+    pictures = list(islice(_iter_pictures(run.out), _MAX_PICTURES + 1))
+    if len(pictures) > _MAX_PICTURES:
+        yield Line(f"the first {_MAX_PICTURES} pictures; sweeper.show(run) shows all")
+    yield Pictures([ShownPicture("", read) for _, read in pictures[:_MAX_PICTURES]])
+
+
+def _list_search(result: SearchResult) -> Iterator[Part]:
+    answer = answer_search(result, find_idle=False)
+    yield Heading("Search")
+    yield from answer.parts()
+    if result.error is not None:
+        yield Warn(result.error)
+    if result.run is not None:
+        best = answer.best.points[:_MAX_PICTURES]
+        pictures = dict(_iter_pictures(result.run.out, {trial for point in best for trial in point.trials}))
+        shown = [(point, read) for point in best if (read := next(filter(None, map(pictures.get, point.trials)), None))]
+        yield Pictures([ShownPicture(describe_point(point, best), read) for point, read in shown])
+
+
+def _iter_pictures(folder: Path, trials: Collection[int] | None = None) -> Iterator[tuple[int, Callable[[], str]]]:
+    """Yield trial and first picture of each row, in order. Nothing if the results cannot be read now."""
+    try:
+        with Store.open(folder, readonly=True) as store:
+            for row in store.results():
+                picture = find_picture(folder, row.outputs) if trials is None or row.trial in trials else None
+                if picture is not None:
+                    yield row.trial, partial(make_thumbnail_url, picture)
+    except (SweeperError, OSError):
+        return
