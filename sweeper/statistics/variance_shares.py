@@ -3,12 +3,18 @@
 The sums of squares are those of type II: a factor beside all others, a pair of factors beside all factors and all
 other pairs. Of a complete factorial, they add up to the total. A factor is tested against its interactions with the
 replicates, if they are more than noise (p <= 0.5), otherwise against the rest.
+
+An axis of numbers may be a curve, a line and its bend, as for the points of a search. With a factor for each axis
+without numbers, such curves are a response surface (Box & Wilson, Journal of the Royal Statistical Society B 13, 1951,
+1-45).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Final
 
@@ -16,13 +22,14 @@ import numpy as np
 from scipy import special
 
 from sweeper.answers.render import NOT_IN_JSON
-from sweeper.statistics.codes import Codes, Numbers, renumber
-from sweeper.statistics.paired import MeanSquare, add_errors, select_errors
-from sweeper.statistics.response_curve import Curve
-from sweeper.statistics.studentized_range import bisect
+from sweeper.statistics.codes import LEVEL, Codes, Numbers, renumber
+from sweeper.statistics.paired import Interval, MeanSquare, add_errors, excludes_zero, select_errors
+from sweeper.statistics.studentized_range import bisect, compute_studentized_range
 
 _MAX_COLUMNS: Final = 500  # of all pairs of factors: an analysis with more takes seconds
 _TOLERANCE: Final = 1e-9  # relative to the largest: smaller numbers are errors of rounding
+LOG_RATIO: Final = 100  # of the largest to the smallest number: from here on, the curve is one of the logarithms
+INSIDE, RISING, FALLING, ENDS = "inside", "rising", "falling", "ends"  # where the largest value of a curve is
 
 Term = tuple[int, ...]  # the index of a factor, or of two
 
@@ -34,6 +41,27 @@ class Factor:
     name: str
     codes: Codes
     is_replicate: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An axis of numbers, one for each point."""
+
+    name: str
+    numbers: Numbers
+
+    @cached_property
+    def scaled(self) -> Numbers:
+        """The numbers, or their logarithms, with mean 0 and standard deviation 1."""
+        low, high = float(self.numbers.min()), float(self.numbers.max())
+        numbers = np.log(self.numbers) if low > 0 and high / low >= LOG_RATIO else self.numbers
+        result: Numbers = (numbers - numbers.mean()) / (float(numbers.std()) or 1.0)
+        return result
+
+    @property
+    def columns(self) -> Numbers:
+        result: Numbers = np.column_stack([self.scaled, self.scaled**2])
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +263,55 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
     for rank, (p, index) in enumerate(sorted((p, index) for index, p in enumerate(p_values))):
         adjusted[index] = highest = max(highest, min(1.0, p * (len(p_values) - rank)))
     return adjusted
+
+
+class LinearFit:
+    """The least squares fit of one number for each point to the columns of all axes, without their pairs."""
+
+    def __init__(self, blocks: Sequence[Numbers], numbers: Numbers) -> None:
+        design = np.hstack(blocks)
+        design = design - design.mean(axis=0)
+        self._ends = np.cumsum([block.shape[1] for block in blocks])
+        self._blocks = blocks
+        inverse = np.linalg.pinv(design.T @ design, hermitian=True)
+        self._weights = inverse @ design.T @ (numbers - numbers.mean())
+        residuals = numbers - numbers.mean() - design @ self._weights
+        self.df = len(numbers) - 1 - int(np.linalg.matrix_rank(design))
+        self._variances: Numbers = inverse * float(residuals @ residuals) / max(self.df, 1)
+
+    def compare(
+        self, axis: int, point: int, other: int, *, level: float = 1 - LEVEL, values: int = 2
+    ) -> tuple[float, Interval]:
+        """The difference that an axis makes between its values at two points, if all other axes are equal.
+
+        Returns it with its interval; the intervals of this many values hold together (Tukey-Kramer).
+        """
+        columns = self._get_columns(axis)
+        contrast = self._blocks[axis][point] - self._blocks[axis][other]
+        mean = float(contrast @ self._weights[columns])
+        error = math.sqrt(max(float(contrast @ self._variances[columns, columns] @ contrast), 0.0))
+        margin = compute_studentized_range(level, values, self.df) / math.sqrt(2) * error
+        return mean, (mean - margin, mean + margin)
+
+    def find_largest(self, axis: int, sign: int) -> tuple[str, int]:
+        """Find where `sign` (1 or -1) times the curve of an axis is largest.
+
+        Returns a word and a point:
+
+        - INSIDE, with the point nearest to a top between the ends that is more than chance above both of them;
+        - ENDS, with the point nearest to a bottom between the ends that is more than chance below both of them;
+        - else RISING or FALLING, with the point at the end where the curve is largest.
+        """
+        columns = self._get_columns(axis)
+        scaled = self._blocks[axis][:, 0]
+        slope, bend = self._weights[columns]
+        low, high = int(np.argmin(scaled)), int(np.argmax(scaled))
+        turn = -slope / (2 * bend) if bend else math.inf
+        point = int(np.argmin(np.abs(scaled - turn)))
+        is_inside = scaled[low] < turn < scaled[high] and point not in (low, high)
+        if is_inside and all(excludes_zero(self.compare(axis, point, end)[1]) for end in (low, high)):
+            return INSIDE if sign * bend < 0 else ENDS, point
+        return (RISING, high) if sign * self.compare(axis, high, low)[0] >= 0 else (FALLING, low)
+
+    def _get_columns(self, axis: int) -> slice:
+        return slice(int(self._ends[axis]) - self._blocks[axis].shape[1], int(self._ends[axis]))

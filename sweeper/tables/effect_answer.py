@@ -27,7 +27,7 @@ _SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and o
 class Trend:
     """Where the fitted curve of an axis of numbers is best; highest, if the metric has no direction.
 
-    `word` is one of those of `statistics.response_curve`, `value` the value there, and `low` and `high` are the lowest
+    `word` is one of those of `statistics.variance_shares`, `value` the value there, and `low` and `high` are the lowest
     and the highest number.
     """
 

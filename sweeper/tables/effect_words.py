@@ -19,8 +19,7 @@ from sweeper.answers.render import INLINE
 from sweeper.answers.value_labels import map_labels
 from sweeper.statistics.codes import LEVEL
 from sweeper.statistics.paired import Interval, ValueComparison, excludes_zero
-from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
-from sweeper.statistics.variance_shares import AxisShare
+from sweeper.statistics.variance_shares import ENDS, INSIDE, RISING, AxisShare
 from sweeper.tables.effect_answer import MAX_VALUES, AxisEffect, MetricEffects, Trend
 from sweeper.tables.effect_axes import PROMPTS, SEEDS, EffectAxes, EffectAxis
 from sweeper.wording import count_things

@@ -18,8 +18,16 @@ from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
 from sweeper.statistics.codes import LEVEL, Codes, Numbers
 from sweeper.statistics.paired import FEWEST_OF_SLOPE, ValueComparison, ValueComparisons
-from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
-from sweeper.statistics.variance_shares import Factor, VarianceModel, VarianceShares, code_factor
+from sweeper.statistics.variance_shares import (
+    ENDS,
+    INSIDE,
+    Curve,
+    Factor,
+    LinearFit,
+    VarianceModel,
+    VarianceShares,
+    code_factor,
+)
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,

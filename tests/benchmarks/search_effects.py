@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from sweeper.statistics.response_curve import INSIDE
+from sweeper.statistics.variance_shares import INSIDE
 from tests.statistics.simulated_searches import PlantedAxes, find_effects
 
 _PLANTED = (

@@ -8,8 +8,17 @@ import pytest
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from sweeper.statistics.response_curve import ENDS, FALLING, INSIDE, RISING, Curve, LinearFit
-from sweeper.statistics.variance_shares import Factor, VarianceModel, code_factor
+from sweeper.statistics.variance_shares import (
+    ENDS,
+    FALLING,
+    INSIDE,
+    RISING,
+    Curve,
+    Factor,
+    LinearFit,
+    VarianceModel,
+    code_factor,
+)
 from tests.statistics.simulated_searches import PlantedAxes, find_effects
 
 CFG = np.linspace(1, 12, 40)
