@@ -16,6 +16,7 @@ from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
 from sweeper.embedded.cache import make_cache
+from sweeper.embedded.executor import run_jobs
 from sweeper.embedded.faults import DEFAULT, Faults, RequestLog
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.http_helpers import RequestGuard
@@ -178,7 +179,7 @@ class EmbeddedServer:
         thread = hosting.ServerThread(sites, transports, service.attach_loop)
         thread.start()
         parts.callback(thread.stop)
-        service.start()
+        service.start(run_jobs)
         parts.callback(service.stop)
         return service
 

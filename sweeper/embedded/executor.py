@@ -7,46 +7,25 @@ of a node ends the job and is reported in its messages; it never ends the thread
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
-from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys, make_cache
+from sweeper.embedded.event_streams import JobMessages
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
 from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
-from sweeper.embedded.stand_ins.class_descriptions import guess_classes
+from sweeper.embedded.service import Service
 from sweeper.embedded.validation import is_link, iter_upstream, list_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from sweeper.embedded.account import Account
     from sweeper.embedded.diffusion.arrays import Array
-    from sweeper.embedded.event_streams import JobMessages
-    from sweeper.embedded.faults import Faults, RequestLog
 
 _PREVIEWS = {"none": False, "auto": True, "latent2rgb": True, "taesd": True}
 _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast
-
-
-@dataclass(eq=False)
-class ServerParts:
-    """What of a server its jobs use. `Service` has the rest."""
-
-    nodes: Mapping[str, NodeClass]
-    folders: ServerFolders
-    faults: Faults
-    account: Account
-    seen: RequestLog
-    previews: bool  # whether samplers send previews
-    permissive: bool  # whether stand-ins run classes that the server does not know
-    knows_content: bool = False  # whether a replaced model file is another one for its cache, as on Comfy Cloud
-
-    def select_classes(self, graph: Any) -> Mapping[str, NodeClass]:
-        """The node classes for a graph: those of the server, and if it is permissive, stand-ins for all others."""
-        return guess_classes(graph, self.nodes) if self.permissive else self.nodes
 
 
 class NodeFailedError(Exception):
@@ -58,23 +37,38 @@ class NodeFailedError(Exception):
         self.details = details
 
 
-def run_job(parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessages) -> str:
-    """Run a job to its end, and fill its messages, results and meta. Returns its final state.
+def run_jobs(service: Service, clear_cache: threading.Event) -> None:
+    """Run the jobs of the queue one by one until it closes, with a cache that the event clears before the next job.
 
-    `cache` keeps node results between the jobs of one worker. Never raises: an error in the server's own code fails the
-    job too.
+    An error in the server's own code fails the job too.
     """
-    try:
-        return _JobRun(parts, cache, job, messages).execute()
-    except Exception as problem:  # noqa: BLE001 - the worker must outlive every job
-        messages.announce("execution_error", node_id="", node_type="", executed=[], **describe_failure(problem, {}))
-        return ERROR
+    cache = make_cache(service.settings.cache)
+    while (job := service.queue.take()) is not None:
+        if clear_cache.is_set():
+            clear_cache.clear()
+            cache.clear()
+        service.seen.record_job_start(job.id, len(service.queue.snapshot()[0]))
+        messages = JobMessages(service.hub, job)
+        seconds = service.faults.draw_seconds("capacity_seconds")
+        if seconds > 0:
+            service.queue.hold(job, seconds)
+        if service.faults.should_inject("cancel"):
+            service.queue.interrupt(job.id)
+        started = time.monotonic()
+        try:
+            state = _JobRun(service, cache, job, messages).execute()
+        except Exception as problem:  # noqa: BLE001 - the worker must outlive every job
+            messages.announce("execution_error", node_id="", node_type="", executed=[], **describe_failure(problem, {}))
+            state = ERROR
+        service.account.charge_time(job, time.monotonic() - started)
+        service.queue.finish(job, state)
+        messages.send_end()
 
 
 class _JobRun:
-    def __init__(self, parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessages) -> None:
-        self.parts = parts
-        self.nodes = parts.select_classes(job.graph)
+    def __init__(self, service: Service, cache: Cache, job: ServerJob, messages: JobMessages) -> None:
+        self.service = service
+        self.nodes = service.select_classes(job.graph)
         self.cache = cache
         self.job = job
         self.messages = messages
@@ -82,14 +76,17 @@ class _JobRun:
         # show in the history.
         self.graph: dict[str, Any] = {node_id: dict(node) for node_id, node in job.graph.items()}
         self.executed: list[str] = []
-        self.planned_failure = parts.faults.draw_job_failure()
+        self.planned_failure = service.faults.draw_job_failure()
 
     def execute(self) -> str:
         self.job.set_state(EXECUTING)
         self.messages.announce("execution_start")
-        graph: Mapping[str, Any] = self.graph
-        if self.parts.knows_content:
-            graph = {node_id: self._name_contents(node) for node_id, node in graph.items()}
+        graph: dict[str, Any] = dict(self.graph)
+        if self.service.settings.cloud:  # a replaced model file is another one for its cache
+            for node_id, node in graph.items():
+                node_class = self.nodes[node["class_type"]]
+                named = {name: self._name_content(node_class, name, value) for name, value in node["inputs"].items()}
+                graph[node_id] = {**node, "inputs": named}
         keys: Keys = compute_keys(graph, self.nodes, self._compute_fingerprint)
         self.cache.begin_prompt(keys)
         cached = [node_id for node_id in self.graph if self._is_cached(node_id)]
@@ -106,14 +103,14 @@ class _JobRun:
         info = self.job.extra_data.get("extra_pnginfo")
         texts = info if isinstance(info, dict) else {}
         # A job may choose with `preview_method`; other words mean the server's own setting.
-        previews = _PREVIEWS.get(str(self.job.extra_data.get("preview_method")), self.parts.previews)
-        folder, cancelled = self.parts.folders.base, self.job.cancel_event
+        previews = _PREVIEWS.get(str(self.job.extra_data.get("preview_method")), self.service.settings.previews)
+        folder, cancelled = self.service.folders.base, self.job.cancel_event
         return Context(folder, node_id, self.graph, texts, cancelled, self.messages, previews)
 
     def _run_nodes(self) -> str:
         node_id = next(iter(self.job.outputs), "")
         try:
-            self._wait(self.parts.faults.draw_seconds("job_seconds"))
+            self._wait(self.service.faults.draw_seconds("job_seconds"))
             for node_id in list_order(self.graph, self.job.outputs, self._is_cached):
                 self._run_node(node_id)
         except Interrupted:
@@ -170,15 +167,19 @@ class _JobRun:
             self._inject_faults(node_id, node_class)
             if node_class.output_node:
                 context, inputs = self._prepare_pictures(context, inputs)
-            calls = _list_calls(node_class, self._read_models(node_class, inputs))
+            read = {  # so that the node depends on the content of model files
+                name: [self._name_content(node_class, name, value) for value in values]
+                for name, values in inputs.items()
+            }
+            calls = _list_calls(node_class, read)
             values, ui = _run_calls(node_class, context, calls)
         except Interrupted:
             raise
         except Exception as problem:
             raise NodeFailedError(node_id, describe_failure(problem, inputs)) from problem
-        self.parts.seen.record_node_run(node_id, class_type)
-        usd = self.parts.account.charge_node(self.job, node_id, node_class, calls)
-        self.messages.send_text(node_id, self.parts.account.make_price_text(usd))
+        self.service.seen.record_node_run(node_id, class_type)
+        usd = self.service.account.charge_node(self.job, node_id, node_class, calls)
+        self.messages.send_text(node_id, self.service.account.make_price_text(usd))
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
         self.cache.put(node_id, CacheEntry(values, ui, meta))
         if ui:
@@ -201,26 +202,15 @@ class _JobRun:
                 inputs[name] = [value]
         return inputs
 
-    def _name_contents(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A node with the content of the model files that it names, for its key in the cache."""
-        node_class = self.nodes[node["class_type"]]
-        contents = {
-            name: self.parts.folders.name_content(node_class.get_model_folder(name), node["inputs"][name])
-            for name in node_class.models & node["inputs"].keys()
-        }
-        return {**node, "inputs": {**node["inputs"], **contents}}
-
-    def _read_models(self, node_class: NodeClass, inputs: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
-        """The inputs with the content of model files in their names, so that a node depends on what it reads."""
-        read = dict(inputs)
-        for name in node_class.models & inputs.keys():
-            folder = node_class.get_model_folder(name)
-            read[name] = [self.parts.folders.name_content(folder, value) for value in inputs[name]]
-        return read
+    def _name_content(self, node_class: NodeClass, name: str, value: Any) -> Any:
+        """The value of an input; the name of a model file with the content of the file in it."""
+        if name not in node_class.models:
+            return value
+        return self.service.folders.name_content(node_class.get_model_folder(name), value)
 
     def _inject_faults(self, node_id: str, node_class: NodeClass) -> None:
         """Stall, delay or fail as `Faults` say."""
-        faults, class_type = self.parts.faults, node_class.name
+        faults, class_type = self.service.faults, node_class.name
         stall = faults.get_stall(node_id, class_type)
         while stall is not None and not stall.wait(0.01):
             if self.job.cancel_event.is_set():
@@ -233,8 +223,12 @@ class _JobRun:
 
     def _prepare_pictures(self, context: Context, inputs: dict[str, list[Any]]) -> tuple[Context, dict[str, list[Any]]]:
         """What a node gets that saves or shows: pictures with the scenario's noise, and with the mark of stand-ins."""
-        if self.parts.faults.scenario.noise:
-            inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
+        if self.service.faults.scenario.noise:
+            node_class = self.nodes[self.graph[context.node_id]["class_type"]]
+            for name, (kind, _) in {**node_class.required, **node_class.optional}.items():
+                if kind == "IMAGE" and name in inputs:
+                    noisy = [_add_noise(value, *self.service.faults.draw_noise()) for value in inputs[name]]
+                    inputs = {**inputs, name: noisy}
         # The stand-ins that had a part in what reaches the node, itself included.
         classes = {self.graph[source]["class_type"] for source in iter_upstream(self.graph, [context.node_id])}
         names = sorted(name for name in classes if self.nodes[name].is_stand_in)
@@ -244,16 +238,6 @@ class _JobRun:
             inputs = mark_inputs(inputs)
             context = replace(context, extra_pnginfo={**context.extra_pnginfo, METADATA_KEY: names})
         return context, inputs
-
-    def _add_noise(self, inputs: dict[str, list[Any]], node_class: NodeClass) -> dict[str, list[Any]]:
-        """The inputs of a node that saves or shows pictures, with the scenario's noise in each picture."""
-        types = {name: spec[0] for name, spec in {**node_class.required, **node_class.optional}.items()}
-        return {
-            name: [_add_noise(value, *self.parts.faults.draw_noise()) for value in values]
-            if types.get(name) == "IMAGE"
-            else values
-            for name, values in inputs.items()
-        }
 
     def _wait(self, seconds: float) -> None:
         """Sleep. Raises `Interrupted` as soon as the job should stop."""

@@ -1,4 +1,4 @@
-"""The embedded server without HTTP: it accepts jobs, queues them, and runs them on worker threads.
+"""The embedded server without HTTP: it accepts jobs and queues them for its worker threads, which `executor` runs.
 
 The apps of both dialects use this one object. It opens no socket.
 """
@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.embedded.account import Account
-from sweeper.embedded.cache import make_cache
-from sweeper.embedded.event_streams import Hub, JobMessages
-from sweeper.embedded.executor import ServerParts, run_job
+from sweeper.embedded.event_streams import Hub
 from sweeper.embedded.faults import Faults, RequestLog
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import JobQueue, JournalError, ServerJob, SQLiteJournal, pack_graph
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.stand_ins.class_descriptions import add_defaults
+from sweeper.embedded.stand_ins.class_descriptions import add_defaults, guess_classes
 from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
 
 # How many jobs may wait. Comfy Cloud's bound is 100. ComfyUI has none, so this one only keeps the memory in bounds.
@@ -52,7 +49,7 @@ class ServerSettings:
         return CLOUD_QUEUE_BOUND if self.cloud else COMFYUI_QUEUE_BOUND
 
 
-class Service(ServerParts):
+class Service:
     """Jobs, nodes, files and events of one server."""
 
     def __init__(
@@ -65,10 +62,8 @@ class Service(ServerParts):
         *,
         journal: SQLiteJournal | None = None,
     ) -> None:
-        super().__init__(
-            nodes, folders, faults, account, RequestLog(), settings.previews, settings.permissive, settings.cloud
-        )
-        self.settings = settings
+        self.settings, self.nodes, self.folders, self.faults, self.account = settings, nodes, folders, faults, account
+        self.seen = RequestLog()
         self.hub = Hub(faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(settings.workers, self.hub.send_status, keep_cancelled=settings.cloud, journal=journal)
         self._counter = 0
@@ -84,10 +79,11 @@ class Service(ServerParts):
         self.account.restore(jobs)
         self._counter = 1 + max((int(job.number) for job in jobs), default=-1)
 
-    def start(self) -> None:
-        for index in range(self.settings.workers):
+    def start(self, run_jobs: Callable[[Service, threading.Event], None]) -> None:
+        """Start the workers: threads that execute `run_jobs`. The event asks one to clear its cache."""
+        for index, event in enumerate(self._clear_caches):
             name = f"embedded-worker-{index}"
-            thread = threading.Thread(target=self._run_worker, args=(index,), name=name, daemon=True)
+            thread = threading.Thread(target=run_jobs, args=(self, event), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -100,29 +96,14 @@ class Service(ServerParts):
         self.hub.close()
         self._threads.clear()
 
-    def _run_worker(self, index: int) -> None:
-        cache = make_cache(self.settings.cache)
-        while (job := self.queue.take()) is not None:
-            if self._clear_caches[index].is_set():
-                self._clear_caches[index].clear()
-                cache.clear()
-            self.seen.record_job_start(job.id, len(self.queue.snapshot()[0]))
-            messages = JobMessages(self.hub, job)
-            seconds = self.faults.draw_seconds("capacity_seconds")
-            if seconds > 0:
-                self.queue.hold(job, seconds)
-            if self.faults.should_inject("cancel"):
-                self.queue.interrupt(job.id)
-            started = time.monotonic()
-            state = run_job(self, cache, job, messages)
-            self.account.charge_time(job, time.monotonic() - started)
-            self.queue.finish(job, state)
-            messages.send_end()
-
     def free_memory(self) -> None:
         """Clear the caches of node results before the next job."""
         for event in self._clear_caches:
             event.set()
+
+    def select_classes(self, graph: Any) -> Mapping[str, NodeClass]:
+        """The node classes for a graph: those of the server, and if it is permissive, stand-ins for all others."""
+        return guess_classes(graph, self.nodes) if self.settings.permissive else self.nodes
 
     def submit(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:
         """Handle POST /prompt. Returns (HTTP status, body); with status 200 the job is queued and stored.
