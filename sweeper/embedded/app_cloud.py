@@ -29,7 +29,6 @@ from sweeper.embedded.http_helpers import (
     is_right_key,
     json_response,
     read_bearer,
-    read_body,
     read_integer,
     read_object,
     refuse,
@@ -197,7 +196,7 @@ class CloudRoutes(CommonRoutes):
     async def interrupt(self, request: Request) -> Response:
         """POST /api/interrupt: cancel the job `prompt_id`, else the oldest running job, else the next waiting one."""
         try:
-            data = parse_json(await read_body(request))
+            data = parse_json(await request.body())
         except ValueError:
             data = None  # any body is allowed
         prompt_id = data.get("prompt_id") if isinstance(data, dict) else None

@@ -31,7 +31,6 @@ from sweeper.embedded.http_helpers import (
     cut_page,
     json_response,
     parse_json,
-    read_body,
     read_integer,
     read_json,
     read_object,
@@ -316,7 +315,7 @@ class ComfyRoutes(CommonRoutes):
     async def interrupt(self, request: Request) -> Response:
         """POST /interrupt: stop the job `prompt_id` if it runs, or any running job; always 200."""
         try:
-            data = parse_json(await read_body(request))
+            data = parse_json(await request.body())
         except ValueError:
             data = {}  # an empty or invalid body means any running job
         if not isinstance(data, dict):
@@ -364,7 +363,7 @@ class ComfyRoutes(CommonRoutes):
     async def cancel_jobs(self, request: Request) -> Response:
         """POST /api/jobs/cancel: cancel each job of a list that waits or runs; ignore ended and unknown ones."""
         try:
-            data = parse_json(await read_body(request))
+            data = parse_json(await request.body())
         except ValueError as problem:
             raise _refuse_locally("Request body must be valid JSON") from problem
         ids = data.get("job_ids") if isinstance(data, dict) else None

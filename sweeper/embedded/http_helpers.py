@@ -12,7 +12,7 @@ import hmac
 import json
 import math
 import mimetypes
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, QueryParams, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.embedded.faults import Faults, LoggedRequest, RequestLog
 from sweeper.model import bounded_json
@@ -50,25 +50,6 @@ def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | Non
     return Response(body, status, headers, media_type="application/json; charset=utf-8")
 
 
-async def read_body(request: Request) -> bytes:
-    """Read the whole body. Raises RequestRefusedError with 413 above `MAX_BODY` bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY:
-        raise _make_too_large()
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise _make_too_large()
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _make_too_large() -> RequestRefusedError:
-    return refuse_in_text(413, f"Maximum request body size {MAX_BODY} exceeded.", {"connection": "close"})
-
-
 def parse_json(body: bytes | str) -> Any:
     """Parse strict JSON. Keeps half surrogate pairs, as ComfyUI does. Raises ValueError with the reason."""
     return bounded_json.parse_json(body, keeps_surrogates=True)
@@ -84,7 +65,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 async def read_json(request: Request) -> Any:
     """Read a JSON value from the body. Raises RequestRefusedError with 400 for anything else."""
-    body = await read_body(request)
+    body = await request.body()
     try:
         return parse_json(body)
     except ValueError as problem:
@@ -130,23 +111,15 @@ class Form:
 
 async def read_form(request: Request, field: str) -> Form:
     """Read a form whose file is in the field `field`."""
-    body = await read_body(request)  # the whole body, so that the limit holds for forms without Content-Length too
-
-    async def stream_body() -> AsyncGenerator[bytes, None]:
-        yield body
-
     try:
-        form = await MultiPartParser(request.headers, stream_body(), max_files=8, max_fields=64).parse()
+        async with request.form(max_files=8, max_fields=64) as form:
+            file = form.get(field)
+            if not isinstance(file, UploadFile):
+                raise refuse(f"The form needs a file field called {field!r}.")
+            texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+            return Form(texts, file.filename or "", file.content_type or "", await file.read())
     except (MultiPartException, ValueError, KeyError) as problem:
         raise refuse(f"Not a multipart form: {problem}") from problem
-    try:
-        file = form.get(field)
-        if not isinstance(file, UploadFile):
-            raise refuse(f"The form needs a file field called {field!r}.")
-        texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        return Form(texts, file.filename or "", file.content_type or "", await file.read())
-    finally:
-        await form.close()
 
 
 def read_integer(request: Request, name: str, default: int | None, minimum: float = -math.inf) -> int | None:
@@ -200,7 +173,7 @@ class RequestGuard:
             self._check_access(scope, headers)
             if method != "WS":
                 self._inject_faults()
-            await self.app(scope, receive, send)
+            await self.app(scope, _limit_body(receive, headers), send)
         except RequestRefusedError as refused:
             await self.shape_refusal(scope["path"], refused.response)(scope, receive, send)
         except DropError:
@@ -229,6 +202,23 @@ class RequestGuard:
             raise refuse_in_text(503, "503 Service Unavailable", {"retry-after": f"{self.faults.retry_after:.0f}"})
         if self.faults.take("garbage_times"):
             raise RequestRefusedError(Response("<html><body>Gateway</body></html>", 200, media_type="text/html"))
+
+
+def _limit_body(receive: Receive, headers: Headers) -> Receive:
+    """A `receive` that raises RequestRefusedError with 413 for a body of more than `MAX_BODY` bytes."""
+    declared = headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() and int(declared) > MAX_BODY else 0  # then nothing is read
+
+    async def receive_limited() -> Message:
+        nonlocal size
+        if size <= MAX_BODY:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size <= MAX_BODY:
+                return message
+        raise refuse_in_text(413, f"Maximum request body size {MAX_BODY} exceeded.", {"connection": "close"})
+
+    return receive_limited
 
 
 def read_bearer(headers: Headers) -> str:
