@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -50,12 +50,12 @@ STATUS_OF_STATE: Final = {
 
 ANY_MAPPING: Final = {...: object}
 _SEARCH_SHAPE: Final = {
-    "objectives": [[str, bool]], "space": [str], "over": [str], "stop_early": bool,
+    "objectives": [{"metric": str, "maximize": bool}], "space": [str], "over": [str], "stop_early": bool,
 }  # fmt: skip
-LAYOUT_SHAPE: Final = {
+_LAYOUT_SHAPE: Final = {
     "experiment": str, "axis_columns": [str], "slot_names": [str], "metrics": [str],
     "value_order": {...: [int]}, "together": [[str, str]], "search": (None, _SEARCH_SHAPE),
-    "overrides": {...: object}, "alone": bool, "titles": (None, {...: str}), "extras": (None, {...: str}),
+    "overrides": {...: object}, "alone": bool, "titles": {...: str}, "sizes_differ": bool, "extras": {...: str},
 }  # fmt: skip
 
 
@@ -97,22 +97,6 @@ class TableLayout:
         unknown.
         """
         return [cells[trial] for trial in self.value_order.get(column, ()) if 0 <= trial < len(cells)]
-
-
-def to_search_json(search: SearchColumns | None) -> dict[str, Any] | None:
-    """Return the part of a layout's JSON about a search."""
-    if search is None:
-        return None
-    objectives = [[objective.metric, objective.maximize] for objective in search.objectives]
-    return {"objectives": objectives, "space": search.space, "over": search.over, "stop_early": search.stop_early}
-
-
-def from_search_json(value: Mapping[str, Any] | None) -> SearchColumns | None:
-    """Read what `to_search_json` returned."""
-    if value is None:
-        return None
-    objectives = tuple(Objective(metric, maximize) for metric, maximize in value["objectives"])
-    return SearchColumns(objectives, tuple(value["space"]), tuple(value["over"]), value["stop_early"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,5 +252,25 @@ def to_compact_json(value: Mapping[str, Any]) -> str:
 
 def encode_layout(layout: TableLayout, overrides: Mapping[str, Any] | None, *, alone: bool) -> str:
     """The layout as JSON, with facts that need no column of their own."""
-    facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
-    return to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
+    values = {name: getattr(layout, name) for name in TableLayout.__slots__}
+    search = None if layout.search is None else asdict(layout.search)
+    return to_compact_json({**values, "search": search, "overrides": overrides or {}, "alone": alone})
+
+
+def decode_layout(text: str, folder: Path) -> tuple[TableLayout, dict[str, Any]]:
+    """The layout and all facts that `encode_layout` wrote. Raises ResultsError as `parse_column` does."""
+    facts: dict[str, Any] = parse_column(text, _LAYOUT_SHAPE, "runs.layout", folder)
+    for name in (*facts["axis_columns"], *facts["slot_names"], *facts["metrics"]):
+        if name in result.RESERVED_COLUMNS:
+            raise ResultsError(f"{folder}: a run has a column '{name}' of its own, which {UNWRITTEN}")
+    values = {name: _to_tuples(facts[name]) for name in TableLayout.__slots__}
+    if search := values["search"]:
+        objectives = tuple(Objective(found["metric"], found["maximize"]) for found in search["objectives"])
+        values["search"] = SearchColumns(objectives, search["space"], search["over"], search["stop_early"])
+    return TableLayout(**values), facts
+
+
+def _to_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_tuples(item) for key, item in value.items()}
+    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value

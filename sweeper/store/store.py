@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -33,13 +33,11 @@ from sweeper.store.database import Database, is_blank
 from sweeper.store.job_charges import JobCharges
 from sweeper.store.records import (
     FAILED,
-    LAYOUT_SHAPE,
     REJECTED,
     STATUS_OF_STATE,
     SUBMITTED,
     SUCCEEDED,
     UNSENT,
-    UNWRITTEN,
     Artifact,
     ArtifactRef,
     JobEnd,
@@ -47,8 +45,8 @@ from sweeper.store.records import (
     RunRecord,
     TableLayout,
     TrialOutcome,
+    decode_layout,
     encode_layout,
-    from_search_json,
     parse_column,
     parse_columns,
     parse_trial,
@@ -133,7 +131,7 @@ class Store:
             RunRecord(
                 *(run_id, name, from_relative(file, self.path.parent)),
                 tuple(parse_column(targets, [str], "runs.targets", self.path.parent)),
-                *(trials, started, ended, stopped_by, self._parse_layout(layout)["overrides"]),
+                *(trials, started, ended, stopped_by, decode_layout(layout, self.path.parent)[1]["overrides"]),
             )
             for run_id, name, file, targets, trials, started, ended, stopped_by, layout in rows
         )
@@ -151,20 +149,10 @@ class Store:
         If the folder has votes, they are a metric, unless the experiment has a column of that name.
         """
         run_id = self._resolve_run(run_id)
-        layout = self._load_layout(run_id)
-        own = {*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]}
+        layout, _ = self._load_layout(run_id)
+        own = {*layout.axis_columns, *layout.slot_names, *layout.metrics}
         votes = (VOTES_METRIC,) if VOTES_METRIC not in own and self.votes.has_any() else ()
-        search = from_search_json(layout["search"])
-        return TableLayout(
-            layout["experiment"],
-            tuple(layout["axis_columns"]),
-            tuple(layout["slot_names"]),
-            (*layout["metrics"], *votes, *(() if search is None else search.columns)),
-            {name: tuple(trials) for name, trials in layout["value_order"].items()},
-            tuple((a, b) for a, b in layout["together"]),
-            search,
-            layout.get("titles") or {}, layout.get("sizes_differ") is True, layout.get("extras") or {},
-        )  # fmt: skip
+        return replace(layout, metrics=(*layout.metrics, *votes, *(layout.search.columns if layout.search else ())))
 
     def results(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[Result]:
         """One row for each trial of a run (by default the latest), in written order.
@@ -343,17 +331,11 @@ class Store:
         wanted = run_id is None if of_folder is None else of_folder
         if not wanted or self._database.query_value(row_queries.CLAIMS_ALL_JOBS, (found,)):
             return found, False
-        return found, not self._load_layout(found)["alone"]
+        return found, not self._load_layout(found)[1]["alone"]
 
-    def _load_layout(self, run_id: int) -> dict[str, Any]:
-        return self._parse_layout(self._database.query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
-
-    def _parse_layout(self, text: str) -> dict[str, Any]:
-        layout: dict[str, Any] = parse_column(text, LAYOUT_SHAPE, "runs.layout", self.path.parent)
-        for name in (*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]):
-            if name in result.RESERVED_COLUMNS:
-                raise ResultsError(f"{self.path.parent}: a run has a column '{name}' of its own, which {UNWRITTEN}")
-        return layout
+    def _load_layout(self, run_id: int) -> tuple[TableLayout, dict[str, Any]]:
+        text = self._database.query_value("SELECT layout FROM runs WHERE id = ?", (run_id,))
+        return decode_layout(text, self.path.parent)
 
     def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:
