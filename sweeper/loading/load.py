@@ -34,8 +34,7 @@ from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust, find_missing_trust, load_grants
 from sweeper.model.experiment import Experiment, select_listed_models, select_settings
-from sweeper.model.expressions import ExpressionError
-from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.expressions import ExpressionError, compile_column_expression
 from sweeper.model.portable_names import find_name_problem
 from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source, SourceError

@@ -11,8 +11,7 @@ from typing import Any
 
 from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment, RunSettings
-from sweeper.model.expressions import ExpressionError
-from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.expressions import ExpressionError, compile_column_expression
 from sweeper.model.money import floor_micros, parse_usd
 from sweeper.model.trial import Trial
 from sweeper.model.urls import NotifyAddress, parse_notify_url

@@ -14,8 +14,13 @@ from typing import Any, Final
 from sweeper.answers.cells import to_json_text
 from sweeper.errors import Problem, UsageError
 from sweeper.model.axis_values import format_label
-from sweeper.model.expressions import Expression, ExpressionError
-from sweeper.model.expressions.column_expression import UnknownColumnError, compile_column_expression
+from sweeper.model.expressions import (
+    ColumnExpression,
+    Expression,
+    ExpressionError,
+    UnknownColumnError,
+    compile_column_expression,
+)
 from sweeper.model.result import Result
 from sweeper.model.selection import Selection
 from sweeper.model.workflow import encode_canonical

@@ -5,22 +5,41 @@ file can hang the planner or fill its memory, and the same file gives the same p
 random filter, no endless loop, and no number or text that explodes. Values are data and are never rendered themselves.
 
 Jinja2 is loaded when the first text is compiled, because it costs 30 ms. `compiler` then decides which Jinja2 is
-allowed, adds the guards, and rewrites the errors of Jinja2 and Python. `sandbox` runs it, has the
-filters and tests, and counts what an evaluation costs.
+allowed, adds the guards, and rewrites the errors of Jinja2 and Python. `sandbox` runs it, has the filters and tests,
+and counts what an evaluation costs.
+
+In an expression over the columns of a table, `style.label`, `scene.1` and `mymetrics:glow` are written as they are,
+other names (`lora-a`, `in`) between backticks, as in the filter of the page. Jinja2 would read `scene.1` as the second
+letter of `scene` and silently find nothing. So the text after a column and a dot must be part of a column name or a
+method call; otherwise it is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Final
 
-__all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "has_jinja", "quote_jinja"]
+from sweeper.schemas.values import format_value
+from sweeper.wording import suggest
 
 MAX_SOURCE: Final = 20_000  # characters of Jinja2 in one text
 RAW_START: Final = "{% raw %}"  # between these, a text is not Jinja2
 RAW_END: Final = "{% endraw %}"
+# Each takes linear time: a text without its second quote ends with the whole, and a name has at most 21 parts.
+# Unchanged: texts, numbers, filters (after a `|`), and attributes of anything but a name, as in `x[0].upper()`.
+_TOKEN: Final = re.compile(
+    r"""'[^'\\]*(?:\\.[^'\\]*)*(?:'|\\?\Z) | "[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z) | \d[\w.]* | \|\s*\w+ | \.\s*\w+
+    | `(?P<quoted>[^`]*)` | (?P<name>[^\W\d]\w*(?:[.:]\w+){0,20})""",
+    re.VERBOSE | re.DOTALL,
+)
+_BARE_NAME: Final = re.compile(r"[^\W\d]\w*(?:[.:]\w+)*")
+_PREFIX: Final = re.compile("c(_*)")
+_NAME_END: Final = re.compile(r"(?=[.:])|\Z")
+_METHOD_CALL: Final = re.compile(r"\.\w+\s*\(")
+_JINJA_WORDS: Final = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "self"))
 
 
 class ExpressionError(Exception):
@@ -77,3 +96,116 @@ def _compile(text: str, source: str, *, bare: bool) -> Expression:
     from sweeper.model.expressions.compiler import compile_source
 
     return compile_source(text, source, bare=bare)
+
+
+class UnknownColumnError(ExpressionError):
+    """An expression uses names that are not columns. `messages` has a sentence for each."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = tuple(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnExpression:
+    """A compiled expression. `columns` are the columns that it reads."""
+
+    columns: tuple[str, ...]
+    _expression: Expression
+    _columns_by_name: Mapping[str, str]
+
+    def evaluate(self, row: Mapping[str, Any]) -> Any:
+        """Return the value for the cells of a row. Raises ExpressionError, which quotes the cells."""
+        try:
+            return self._expression.evaluate({name: row[column] for name, column in self._columns_by_name.items()})
+        except ExpressionError as error:
+            cells = ", ".join(f"{column} = {format_value(row[column], 40)}" for column in self.columns)
+            message = _restore_columns(str(error), self._columns_by_name)
+            raise ExpressionError(f"{message} (with {cells})" if cells else message) from error
+
+
+def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpression:
+    """Compile an expression over these columns. Raises ExpressionError, or UnknownColumnError."""
+    if len(text) > MAX_SOURCE:
+        raise ExpressionError(f"has more than {MAX_SOURCE:,} characters")
+    parser = _ColumnParser(text, columns)
+    try:
+        expression = compile_expression(parser.source)
+    except ExpressionError as error:
+        if quoting := parser.explain_quoting():
+            raise UnknownColumnError(quoting) from error
+        raise ExpressionError(_restore_columns(str(error), parser.columns_by_name)) from error
+    names = {name: parser.columns_by_name.get(name, name) for name in expression.names}
+    unknown = dict.fromkeys((*parser.unknown, *(name for name in names.values() if name not in columns)))
+    if unknown:
+        sentences = [f"there is no column {format_value(name)}{suggest(name, columns, 'columns')}" for name in unknown]
+        raise UnknownColumnError(parser.explain_quoting() or sentences)
+    return ColumnExpression(tuple(dict.fromkeys(names.values())), expression, names)
+
+
+class _ColumnParser:
+    """Replaces the column names in a text that Jinja2 cannot read by plain names.
+
+    `source` is the new text, `columns_by_name` the column of each plain name, `unknown` the names that are not columns.
+    """
+
+    def __init__(self, text: str, columns: Collection[str]) -> None:
+        self.text, self.columns = text, columns
+        self.columns_by_name: dict[str, str] = {}
+        self.unknown: list[str] = []
+        self.source = self._substitute()
+
+    @cached_property
+    def _prefix(self) -> str:
+        """The beginning of the plain names: a letter and more underscores than any name has after that letter."""
+        found = (match for name in (self.text, *self.columns) for match in _PREFIX.findall(name))
+        return "c_" + "_" * max(map(len, found), default=0)
+
+    def explain_quoting(self) -> list[str]:
+        """Return a sentence for each column that the text names without the backticks that it needs."""
+        unquoted = [
+            name for name in self.columns if name in self.text and not _is_bare(name) and f"`{name}`" not in self.text
+        ]
+        mentioned = [name for name in unquoted if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)]
+        return [f"write the column '{name}' between backticks here: `{name}`" for name in mentioned]
+
+    def _substitute(self) -> str:
+        pieces, position = [], 0
+        while (match := _TOKEN.search(self.text, position)) is not None:
+            pieces.append(self.text[position : match.start()])
+            piece, position = self._substitute_token(match)
+            pieces.append(piece)
+        return "".join((*pieces, self.text[position:]))
+
+    def _substitute_token(self, match: re.Match[str]) -> tuple[str, int]:
+        if (quoted := match["quoted"]) is not None:
+            return self._add_name(quoted, match[0]), match.end()
+        word = match["name"]
+        if word is None:
+            return match[0], match.end()
+        head, *longer = [word[: end.start()] for end in _NAME_END.finditer(word)]
+        name = next((part for part in reversed((head, *longer)) if part in self.columns), None)
+        if name is None and (not longer or head.lower() in _JINJA_WORDS):
+            return head, match.start() + len(head)  # a word of Jinja2, or an unknown name
+        rest = word[len(name or "") :]
+        if name is None or (rest.startswith(".") and not _METHOD_CALL.match(self.text, match.start() + len(name))):
+            return self._add_name(word, word), match.end()
+        return (name if name == head else self._add_name(name, name)), match.start() + len(name)
+
+    def _add_name(self, column: str, written: str) -> str:
+        """Return a plain name for a column, as long as what was `written`, to keep the positions in error messages."""
+        if column not in self.columns:
+            self.unknown.append(column)
+        name = f"{self._prefix}{len(self.columns_by_name)}".ljust(len(written), "_")
+        self.columns_by_name[name] = column
+        return name
+
+
+def _is_bare(name: str) -> bool:
+    return _BARE_NAME.fullmatch(name) is not None and re.split("[.:]", name)[0].lower() not in _JINJA_WORDS
+
+
+def _restore_columns(message: str, columns_by_name: Mapping[str, str]) -> str:
+    for name, column in columns_by_name.items():
+        message = message.replace(name, column)
+    return message
