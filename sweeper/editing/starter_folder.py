@@ -141,8 +141,7 @@ def _list_choices(
     found: dict[str, tuple[Any, ...]] = {}
     for slot in slots:
         node, _, name = slot.address.partition(".")
-        spec = info.classes.get(slot.class_type)
-        declared = spec.resolve_inputs(workflow.graph[node]["inputs"]).get(name) if spec is not None else None
+        declared = info.find_input(workflow.graph, node, name)
         if declared is not None and declared.choices:
             found[slot.name] = declared.choices
     return found

@@ -76,7 +76,8 @@ def list_page_inputs(template: Template, info: NodeInfo, own_slots: Collection[s
     rows, choices = [], {}
     for suggestion, is_slot in found:
         group = "app" if is_slot and is_chosen else "often" if is_useful(suggestion) else "other"
-        declared = _find_declaration(template, info, suggestion.address)
+        node_id, _, name = suggestion.address.partition(".")
+        declared = info.find_input(template.graph, node_id, name)
         row = _describe(template, suggestion, declared, group=group, is_slot=is_slot)
         rows.append(row)
         if declared is not None and declared.choices and row["type"] != "file":
@@ -84,13 +85,6 @@ def list_page_inputs(template: Template, info: NodeInfo, own_slots: Collection[s
     rows.sort(key=lambda row: _GROUPS.index(row["group"]))
     suggestions = tuple(suggestion for suggestion, is_slot in found if not is_slot)
     return PageInputs(tuple(rows), choices, suggestions, tuple(template.slots))
-
-
-def _find_declaration(template: Template, info: NodeInfo, address: str) -> InputSpec | None:
-    node_id, _, name = address.partition(".")
-    node = template.graph[node_id]
-    spec = info.classes.get(node["class_type"])
-    return None if spec is None else spec.resolve_inputs(node["inputs"]).get(name)
 
 
 def _describe(

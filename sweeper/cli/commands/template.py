@@ -20,7 +20,7 @@ from sweeper.files import atomic_write
 from sweeper.loading.starter_experiment import render_slots_file
 from sweeper.loading.suggest_slots import find_output_nodes
 from sweeper.loading.template_builder import build_template
-from sweeper.model.node_classes import NodeInfo, with_node_schemas
+from sweeper.model.node_classes import NodeInfo, infer_slot_schema
 from sweeper.model.template import MISSING, Template
 from sweeper.model.workflow import Graph, find_downstream
 from sweeper.wording import count_things
@@ -127,7 +127,7 @@ def show(file: Path, *, target: str | None, object_info: Path | None, as_json: b
     classes = NodeClassSource(target, object_info)
     workflow = _read_graph(file, classes)
     template = load_named_template(file) if workflow.is_unchanged else build_template(workflow.source)
-    description = _describe_template(with_node_schemas(template, classes.classes), classes.classes)
+    description = _describe_template(template, classes.classes)
     if as_json:
         console.print_json(description)
     else:
@@ -152,7 +152,7 @@ def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
             "kind": slot.kind,
             "required": slot.default is MISSING,
             "default": None if slot.default is MISSING else slot.default,
-            "schema": slot.schema.rules,
+            "schema": slot.schema.rules or infer_slot_schema(template, slot.name, info) or {},
             "description": slot.description,
             "reaches": [node_id for node_id in template.graph if node_id in reached[slot.name]],
             "outputs": [node_id for node_id in template.graph if node_id in reached[slot.name] & outputs],

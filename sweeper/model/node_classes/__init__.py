@@ -16,4 +16,3 @@ from sweeper.model.node_classes.template_check import SlotInputCheck as SlotInpu
 from sweeper.model.node_classes.template_check import TemplateCheck as TemplateCheck
 from sweeper.model.node_classes.template_check import check_template as check_template
 from sweeper.model.node_classes.template_check import infer_slot_schema as infer_slot_schema
-from sweeper.model.node_classes.template_check import with_node_schemas as with_node_schemas

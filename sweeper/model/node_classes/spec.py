@@ -207,6 +207,11 @@ class NodeInfo:
         classes = {name: _parse_node(name, declared, context) for name, declared in wanted.items()}
         return cls(classes, is_embedded, answer.keys())
 
+    def find_input(self, graph: Mapping[str, Mapping[str, Any]], node_id: str, name: str) -> InputSpec | None:
+        """Return the declaration of an input of a node; None if it or the class of the node is not known."""
+        spec = self.classes.get(graph[node_id]["class_type"])
+        return None if spec is None else spec.resolve_inputs(graph[node_id]["inputs"]).get(name)
+
     def with_any_model(self) -> NodeInfo:
         """Return the same classes for a server that accepts any model file name, as ours does unless it is strict."""
         any_name = {"type": "string", "minLength": 1}

@@ -17,23 +17,18 @@ input accepts any text, no value can be wrong, and the check is left out.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sweeper.model.node_classes.graph_check import GraphCheck, GraphProblem, find_graph_problems
-from sweeper.model.node_classes.spec import InputSpec, NodeInfo
-from sweeper.model.slot_values import SlotSchema, ValueRefusedError
-from sweeper.model.template import MISSING, Address, Leaf, Slot, Template, drop_unchosen_inputs, set_at_path
+from sweeper.model.node_classes.spec import NodeInfo
+from sweeper.model.template import Address, Leaf, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.workflow import is_link
 from sweeper.wording import join_names, suggest
 
 UNCHECKED: Final = "read by the file's own names; not checked"  # of classes that nobody knew
-_LINK_ITEMS: Final = [{"type": "string"}, {"type": "integer", "minimum": 0}]
-_LINK_SCHEMA: Final = {"type": "array", "prefixItems": _LINK_ITEMS, "minItems": 2, "maxItems": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,37 +120,16 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
     return TemplateCheck(template, info, tuple(fixed_problems), input_checks, tuple(ignored), tuple(notes), unsaved)
 
 
-def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> dict[str, Any] | None:
-    """Return the JSON Schema that the addresses of a slot demand; None if they accept any value, and for file slots.
+def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> Mapping[str, Any] | None:
+    """Return the JSON Schema of the first input that receives the value of a slot unchanged.
 
-    All addresses must accept a value. An address where the value is only part of a text or computation does not count.
-    For an input that must be linked, the schema is that of a link.
+    None if there is none, or for a link; also for a file.
     """
-    if template.slots[slot].is_file:
-        return None
-    schemas = []
-    for leaf in template.leaves:
-        # Does the input receive the value of the slot unchanged?
+    for leaf in () if template.slots[slot].is_file else template.leaves:
         if len(leaf.path) == 3 and slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name):
-            spec = _find_spec(template, info, leaf)
-            if spec is not None and spec.schema != {}:
-                schemas.append(dict(spec.schema) if spec.schema is not None else _LINK_SCHEMA)
-    return _intersect(schemas)
-
-
-def with_node_schemas(template: Template, info: NodeInfo) -> Template:
-    """Return the template with an inferred schema for every slot without its own, and its default normalised.
-
-    A default that the schema refuses stays as it is, because the check of its input reports it with its location.
-    """
-    slots: dict[str, Slot] = {}
-    for name, slot in template.slots.items():
-        rules = infer_slot_schema(template, name, info) if not slot.schema.rules else None
-        slots[name] = slot if rules is None else replace(slot, schema=SlotSchema(rules))
-        if slots[name] is not slot and slot.default is not MISSING:
-            with contextlib.suppress(ValueRefusedError):
-                slots[name] = replace(slots[name], default=slots[name].schema.normalise(slot.default))
-    return replace(template, slots=slots)
+            spec = info.find_input(template.graph, str(leaf.path[0]), str(leaf.path[2]))
+            return spec and spec.schema
+    return None
 
 
 def find_upload_addresses(template: Template) -> frozenset[Address]:
@@ -217,35 +191,6 @@ def _can_take_any_text(graph_check: GraphCheck, address: Address, leaves: list[L
     spec = graph_check.specs.get(address.node)
     input_spec = spec.inputs.get(address.input) if spec is not None else None
     return input_spec is not None and input_spec.schema in ({"type": "string"}, {})
-
-
-def _find_spec(template: Template, info: NodeInfo, leaf: Leaf) -> InputSpec | None:
-    node = template.graph[str(leaf.path[0])]
-    spec = info.classes.get(node["class_type"])
-    return spec.resolve_inputs(node["inputs"]).get(str(leaf.path[2])) if spec is not None else None
-
-
-def _intersect(schemas: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return a schema of the values that all schemas accept, None without schemas.
-
-    Numbers and choices are merged into one schema, so that its `type` normalises values and a refusal is one sentence.
-    Other schemas are combined by `allOf`.
-    """
-    unique = list({json.dumps(schema, sort_keys=True): schema for schema in schemas}.values())
-    if len(unique) < 2:
-        return unique[0] if unique else None
-    if all(schema.get("type") in ("integer", "number") for schema in unique):
-        is_integer = any(schema["type"] == "integer" for schema in unique)
-        merged: dict[str, Any] = {"type": "integer" if is_integer else "number"}
-        for keyword, choose_strictest in (("minimum", max), ("maximum", min)):
-            limits = [schema[keyword] for schema in unique if keyword in schema]
-            if limits:
-                merged[keyword] = choose_strictest(limits)
-        return merged
-    if all(set(schema) == {"enum"} for schema in unique):
-        encoded = [[json.dumps(choice, sort_keys=True) for choice in schema["enum"]] for schema in unique]
-        return {"enum": [json.loads(choice) for choice in encoded[0] if all(choice in other for other in encoded)]}
-    return {"allOf": unique}
 
 
 def _find_ignored(template: Template, graph_check: GraphCheck) -> Iterable[GraphProblem]:

@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.loading.load import load_template
-from sweeper.model.node_classes import NodeInfo, check_template, find_graph_problems, with_node_schemas
+from sweeper.model.node_classes import NodeInfo, check_template, find_graph_problems
 from sweeper.model.template import MISSING
 from tests import ROOT
 from tests.model.node_classes.small_object_info import find_problems
@@ -97,7 +97,7 @@ def test_shipped_templates_fit_the_embedded_server(path: Path, info: NodeInfo) -
 
 
 def problems_with_defaults(path: Path, info: NodeInfo) -> list[str]:
-    template = with_node_schemas(load_template(path), info)
+    template = load_template(path)
     check = check_template(template, info)
     params = {name: "a.png" if slot.default is MISSING else slot.default for name, slot in template.slots.items()}
     found = find_problems(check, params)
