@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem, shell_complete
 from sweeper.cli import console
 from sweeper.cli.command_table import COMMANDS, COMPLETION_VARIABLE
 from sweeper.cli.exit_codes import CLOSED_PIPE, INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT, OK, get_exit_code
-from sweeper.cli.options import SuggestingGroup
+from sweeper.cli.options import ARGUMENTS, SuggestingGroup
 from sweeper.errors import SweeperError
 
 if sys.platform == "win32":
@@ -64,6 +64,7 @@ def invoke(arguments: Sequence[str], confinement: object = None) -> int:
         just_fix_windows_console()
     try:
         with group.make_context("sweeper", list(arguments), obj=confinement) as context:
+            context.meta[ARGUMENTS] = tuple(arguments)
             code = group.invoke(context)
     except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 - the one place that must: no user sees a traceback
         return report_failure(failure)

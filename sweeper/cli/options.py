@@ -94,6 +94,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+ARGUMENTS: Final = "sweeper.arguments"  # in `meta` of a context: the command line, for messages that repeat it
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

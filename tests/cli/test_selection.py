@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,15 @@ def test_plan_shows_what_run_would_submit(sweeper, shop):
 
 def test_dry_run_shows_the_plan_and_submits_nothing(sweeper, shop):
     options = ["--where", "steps > 1", "--limit", "3", "--set", "seed=[4,5,6]"]
-    dry = sweeper("run", shop, "--dry-run", *options)
-    plan, _, following = sweeper("plan", shop, *options).out.partition("\nnext: ")
-    assert (dry.code, dry.out, following[:11]) == (0, plan, "sweeper run")
+    dry = sweeper("run", shop, "--dry-run", *options, "--retry-failed")
+    parts = [answer.out.partition("\nnext: ") for answer in (dry, sweeper("plan", shop, *options))]
+    assert (dry.code, parts[0][0]) == (0, parts[1][0])
+    assert shlex.split(parts[0][2]) == ["sweeper", "run", str(shop), *options, "--retry-failed"]
     assert not Path("results").exists()
     assert sweeper("run", shop, "--json").json["succeeded"] == 6
     again = sweeper("run", shop, "--dry-run", "--fresh", "--json").json
     assert (again["new"], again["done"]) == (6, 0)
+    assert sweeper("run", shop, "--dry-run", "--json").json["next"] == f"sweeper report {shop}"
     for option in ("--view", "--no-check"):
         refused = sweeper("run", shop, "--dry-run", option)
         assert (refused.code, f"{option} cannot be given with it" in refused.err) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,14 +14,15 @@ from typing import Any, BinaryIO, Final
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.export_workflows import WorkflowFolder
 from sweeper.cli.load_prepared import load_prepared
-from sweeper.cli.options import format_examples
+from sweeper.cli.options import ARGUMENTS, format_examples
 from sweeper.cli.rehearsal import build_run_command
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
 from sweeper.model.trial import Trial
+from sweeper.model.workflow import compute_digest, encode_workflow, make_file_marker
 from sweeper.planning.plan import Plan
 from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resolve_diff_run
 from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
@@ -28,6 +30,7 @@ from sweeper.running.settings import RunOptions
 from sweeper.tables.export import CSV_DIALECTS, encode_text, format_delimited
 
 _CHUNK: Final = 4096  # trials
+_FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")  # of a workflow in a folder
 _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 
 
@@ -89,8 +92,7 @@ def command(
         outputs = [None if file is None else console.open_output(file, files) for file in (jsonl, csv)]
         _stream_trials(plan, trials, consumers, *outputs)
     answer = counter.answer()
-    look = join_command(["sweeper", "report", str(out or experiment)]) if answer.done else None
-    following = build_run_command(experiment, targets, out, selection) if answer.jobs else look
+    following = _choose_next(answer, build_run_command(experiment, targets, out, selection), out or experiment)
     answer = replace(answer, diff=None if plan_diff is None else plan_diff.answer(), next=following)
     if folder is not None:
         written = WrittenWorkflows(str(workflows), folder.written_count, folder.unchanged_count)
@@ -108,7 +110,16 @@ def show_dry_run(
     prepared = load_prepared(
         experiment, targets, overrides=overrides, trust=trust, out=out, keep_temp=run_options.keep_temp
     )
-    _print_plan(answer_plan(prepared, out, run_options), as_json=as_json)
+    answer = answer_plan(prepared, out, run_options)
+    run = [word for word in click.get_current_context().meta[ARGUMENTS] if word != "--dry-run"]
+    following = _choose_next(answer, join_command(["sweeper", *run]), out or experiment)
+    _print_plan(replace(answer, next=following), as_json=as_json)
+
+
+def _choose_next(answer: PlanAnswer, run: str, results: Path) -> str | None:
+    """The command that runs the plan, or if all of it is done the one that shows it."""
+    look = join_command(["sweeper", "report", str(results)]) if answer.done else None
+    return run if answer.jobs else look
 
 
 def _print_plan(answer: PlanAnswer, *, as_json: bool, on_stderr: bool = False) -> None:
@@ -148,3 +159,58 @@ def _stream_trials(
 def _to_json_line(trial: Trial) -> str:
     values = {"index": trial.index, "axes": dict(trial.axes), "params": dict(trial.params), "digest": trial.digest}
     return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+class WorkflowFolder:
+    """Writes workflows to a folder as `<index>-<first 8 digits of the digest>.json`, one file for each digest.
+
+    `index` is that of the first trial with the digest. A run does not use these files: it sends workflows with the
+    server's names of the uploaded input files. Here they keep their names from the experiment.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        """Raises OSError if the folder cannot be made or read."""
+        self._plan = plan
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._existing_names = {path.name for path in folder.iterdir()}
+        self._digests: set[int] = set()
+        self.written_count = 0
+        self.unchanged_count = 0
+
+    def add(self, trial: Trial) -> None:
+        """Write the trial's workflow, unless a trial with the same digest was added before.
+
+        Raises UsageError if another file has its name.
+        """
+        short = int(trial.digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory
+        if short in self._digests:
+            return
+        self._digests.add(short)
+        path = self._folder / f"{trial.index}-{trial.digest[:8]}.json"
+        content = encode_workflow(self._plan.workflow(trial))
+        if path.name in self._existing_names:
+            self._existing_names.discard(path.name)
+            if not self._is_workflow_of(path, trial):
+                raise UsageError(f"{path}: exists, and is not this trial's workflow; give another folder")
+            if path.read_bytes() == content:
+                self.unchanged_count += 1
+                return
+        with atomic_write(path) as file:
+            file.write(content)
+        self.written_count += 1
+
+    @property
+    def unrelated_count(self) -> int:
+        """How many workflow files in the folder do not belong to this plan, but to an earlier one."""
+        return sum(1 for name in self._existing_names if _FILE_NAME.fullmatch(name))
+
+    def _is_workflow_of(self, path: Path, trial: Trial) -> bool:
+        """Whether the file's workflow has the trial's digest, which ignores layout, titles and names of input files."""
+        try:
+            graph = json.loads(path.read_text("utf-8"))
+            for file in self._plan.files(trial):
+                graph[file.node]["inputs"][file.input] = make_file_marker(file.sha256)
+            return compute_digest(graph) == trial.digest
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            return False  # another JSON file
