@@ -281,6 +281,19 @@ def test_markdown_and_page_show_the_pairs_that_differ_most(swept, compare, tmp_p
     assert list(page.parent.iterdir()) == [page]
 
 
+def test_where_chooses_what_a_verdict_compares(swept, compare, capsys):
+    options = [swept, "--axis", "checkpoint=old,new", "--metric", "contrast"]
+    _, whole, _ = judge(compare, *options)
+    _, answer, _ = judge(compare, *options, "--where", f"seed == {SEEDS[0]}")
+    assert (whole["matched_pairs"], answer["matched_pairs"]) == (24, 6)
+    assert answer["notes"][0] == f"only the trials with seed == {SEEDS[0]}"
+    for condition, says in (("sed == 1", "there is no column 'sed'"), ("seed == 99", "matches none of the")):
+        assert main(["compare", *map(str, options), "--verdict", "--where", condition]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["compare", str(swept), str(swept), "--where", "seed == 1"]) == 2
+    assert "--where: this belongs to a verdict" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("", "this is a folder; name a file"), ("file/r.md", "is a file, and a folder")]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,9 @@ from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import atomic_write
+from sweeper.model.selection import Selection
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.select_rows import select_trials
 
 if TYPE_CHECKING:
     from sweeper.regression.verdict import Verdict
@@ -32,11 +34,12 @@ class VerdictOptions:
 
     verdict: bool
     axis: str | None
-    metrics: Sequence[str]
-    margins: Sequence[str]
+    metric: Sequence[str]
+    margin: Sequence[str]
     maximize: Sequence[str]
     minimize: Sequence[str]
     over: Sequence[str]
+    where: str | None
     markdown: Path | None
     out: Path | None
     html: Path | None
@@ -44,10 +47,7 @@ class VerdictOptions:
     def check(self, sides: int) -> None:
         """Raise UsageError for options that do not belong together. `sides`: the number of runs on the command line."""
         if not self.verdict:
-            given = [name for name, value in (
-                ("--axis", self.axis), ("--metric", self.metrics), ("--margin", self.margins),
-                ("--maximize", self.maximize), ("--minimize", self.minimize), ("--over", self.over),
-                ("--markdown", self.markdown), ("--out", self.out), ("--html", self.html)) if value]  # fmt: skip
+            given = [f"--{name}" for name, value in asdict(self).items() if value]
             if given:
                 raise UsageError(f"{' and '.join(given)}: this belongs to a verdict; add --verdict")
         if self.axis is None and sides == 1:
@@ -68,12 +68,13 @@ class VerdictOptions:
 @click.argument("after", metavar="RUN", required=False)
 @click.option("--verdict", is_flag=True, help="Judge by metrics: is the second better, worse or equivalent?")
 @click.option("--axis", metavar="NAME=OLD,NEW", help="With --verdict: compare two values of an axis of one RUN.")
-@make_names_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]")
-@click.option("--margin", "margins", multiple=True, metavar="NAME=NUMBER", help="A smaller difference in this metric "
+@make_names_option("--metric", "metric", "Judge only these metrics, or ran_s or cost. [default: all with numbers]")
+@click.option("--margin", multiple=True, metavar="NAME=NUMBER", help="A smaller difference in this metric "
               "is none. [default: 0.2 standard deviations]")  # fmt: skip
 @make_names_option("--maximize", "maximize", "Higher is better in these metrics.")
 @make_names_option("--minimize", "minimize", "Lower is better in these metrics.")
 @shared_options.over
+@shared_options.where
 @click.option("--markdown", type=shared_options.FILE, metavar="FILE",
               help="Write the verdict as a comment for a pull request.")  # fmt: skip
 @click.option("-o", "--out", type=shared_options.FILE, metavar="FILE",
@@ -94,7 +95,7 @@ def command(before: str, after: str | None, *, as_json: bool, **verdict_options:
     options.check(1 if after is None else 2)
     names = [before] if after is None else [before, after]
     if options.verdict:
-        return _run_verdict(_read_sides(names), options, as_json=as_json)
+        return _run_verdict(_read_sides(names, options.where), options, as_json=as_json)
     from sweeper.regression.cases import read_run
     from sweeper.regression.compare_runs import compare_runs
 
@@ -125,8 +126,8 @@ def _judge(sides: Sequence[SideTrials], options: VerdictOptions) -> Verdict:
     from sweeper.regression.verdict import VerdictQuery, check_query, find_verdict
     from sweeper.regression.verdict_pairs import check_over, match_trials, split_by_axis
 
-    margins, problems = _parse_margins(options.margins)
-    query = VerdictQuery(options.metrics, margins, options.maximize, options.minimize)
+    margins, problems = _parse_margins(options.margin)
+    query = VerdictQuery(options.metric, margins, options.maximize, options.minimize)
     axis, equals, values = (options.axis or "").partition("=")
     axis = axis.strip()
     problems += [*check_query(sides, query), *check_over(sides, options.over, axis)]
@@ -139,7 +140,9 @@ def _judge(sides: Sequence[SideTrials], options: VerdictOptions) -> Verdict:
             problems.append(str(error))
     if problems:
         raise UsageError([Problem("", 0, "", problem) for problem in problems])
-    return find_verdict(match_trials(sides[0], sides[1], options.over), query)
+    verdict = find_verdict(match_trials(sides[0], sides[1], options.over), query)
+    only = [f"only the trials with {options.where}"] if options.where else []
+    return replace(verdict, notes=(*only, *verdict.notes))
 
 
 def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
@@ -159,13 +162,20 @@ def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
     return margins, problems
 
 
-def _read_sides(names: Sequence[str]) -> list[SideTrials]:
-    """The trials of the runs, for a verdict. Raises ResultsError with the problems of all."""
+def _read_sides(names: Sequence[str], where: str | None) -> list[SideTrials]:
+    """The trials of the runs that `--where` selects. Raises UsageError, and ResultsError with the problems of all."""
     from sweeper.regression.verdict_pairs import read_side
 
     short = [Path(name).stem for name in names]
     labels = dict(zip(names, short if len(set(short)) == len(names) else names, strict=True))
-    return _read_all(names, lambda folder, run, name: read_side(folder, run, labels[name]))
+
+    def read(folder: Path, run: str | None, name: str) -> SideTrials:
+        side, (trials, message) = read_side(folder, run, labels[name]), select_trials(folder, run, Selection(where))
+        if message:
+            raise UsageError(f"{name}: {message}")
+        return replace(side, rows=tuple(row for row in side.rows if trials is None or row.trial in trials))
+
+    return _read_all(names, read)
 
 
 def _read_all(names: Sequence[str], read: Callable[[Path, str | None, str], T]) -> list[T]:
