@@ -230,3 +230,19 @@ def test_each_round_has_one_json_object(studio):
         text = text[text.index("{") + end :]
     assert [value["submitted"] for value in objects] == [1, 1]
     assert len(library.results("results/e")) == 2
+
+
+def test_file_waits_until_all_targets_have_it(studio):
+    other = studio.serve("other")
+    studio.place(other, make_file({"ss_epoch": "1"}), "loras/x-1.safetensors", time=time.time())
+    place(studio, "x-1")
+    write(studio, MODELS)
+    with follow(studio, "--target", studio.server.url, "--target", other.url, "--allow-different-models") as run:
+        run.wait_for("waiting for new files")
+        place(studio, "x-2")
+        run.wait_for("not all targets have x-2.safetensors, so they are left out")
+        studio.place(other, make_file({"ss_epoch": "1"}), "loras/x-2.safetensors", time=time.time())
+        run.wait_for("run 3")
+        run.wait_for("waiting for new files", 3)
+        assert run.interrupt() == 0, run.said
+    assert list_done(studio) == ["x-1.safetensors", "x-2.safetensors"]
