@@ -34,9 +34,10 @@ from sweeper.model.template import Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan
+from sweeper.planning.plan_outline import outline_plan
 from sweeper.planning.searching.search_plan import SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
-from sweeper.planning.trial_filters import get_written_block, iter_drop_reasons
+from sweeper.planning.trial_filters import iter_drop_reasons
 from sweeper.reporting.dataset import TrialTable, encode_axis, encode_values, select_axes
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnail, can_show
 from sweeper.store import Store
@@ -331,14 +332,17 @@ def _encode_exclusions(planned: Plan, table: TrialTable) -> dict[str, Any] | Non
         _, indices, _ = encode_axis(name, cells, layout)
         firsts = dict(zip(indices, cells, strict=True))
         values[name] = {_to_json(cell): index for index, cell in firsts.items()}
-    blocks = [_encode_block(experiment, block, values, rules) for block in experiment.blocks]
+    blocks = []
+    for block, outline in zip(experiment.blocks, outline_plan(planned).blocks, strict=True):
+        suffix = f" (of sweep[{block.path[-1]}])" if len(experiment.blocks) > 1 else ""
+        texts = {exclusion.reason: replace_surrogates(f"{exclusion}{suffix}") for exclusion in outline.excluded}
+        blocks.append(_encode_block(Grid(experiment, block.dimensions, {}), block, values, rules, texts))
     return {"rules": list(rules), "blocks": blocks}
 
 
 def _encode_block(
-    experiment: Experiment, block: Block, values: Mapping[str, Mapping[str, int]], rules: dict[str, int]
+    grid: Grid, block: Block, values: Mapping[str, Mapping[str, int]], rules: dict[str, int], texts: Mapping[str, str]
 ) -> dict[str, Any]:
-    grid = Grid(experiment, block.dimensions, {})
     axes = []
     for name, indices in values.items():
         column = grid.columns[name]
@@ -349,30 +353,11 @@ def _encode_block(
             value = column.get(point)
             of.append(_NO_VALUE if value is None else indices.get(_to_json(value), _UNKNOWN_VALUE))
         axes.append({"name": name, "over": list(column.dimensions), "of": of})
-    descriptions = _describe_rules(experiment, block)
     by = [
-        [len(list(run)), -1 if reason is None else rules.setdefault(descriptions[reason], len(rules))]
+        [len(list(run)), -1 if reason is None else rules.setdefault(texts[reason], len(rules))]
         for reason, run in itertools.groupby(iter_drop_reasons(grid, block))
     ]
     return {"sizes": list(grid.sizes), "axes": axes, "by": by}
-
-
-def _describe_rules(experiment: Experiment, block: Block) -> dict[str, str]:
-    """Describe each rule of a block as its file writes it."""
-    written = get_written_block(experiment, block)
-    rows = written.get("exclude", [{}] * len(block.exclude))
-    texts = {f"exclude[{index}]": f"`exclude` row {index + 1}: {_format_row(row)}" for index, row in enumerate(rows)}
-    if block.where is not None:
-        texts["where"] = f'`where: "{block.where.text}"`'
-    if block.sample is not None:
-        texts["sample"] = f"`sample`: {block.sample.n} trials were drawn, but not this one"
-    suffix = f" (of sweep[{block.path[-1]}])" if len(experiment.blocks) > 1 else ""
-    return {reason: replace_surrogates(text + suffix) for reason, text in texts.items()}
-
-
-def _format_row(row: Mapping[str, Any]) -> str:
-    cells = (f"{key}: {value if isinstance(value, str) else _to_json(value)}" for key, value in row.items())
-    return "{" + ", ".join(cells) + "}"
 
 
 def _to_json(value: Any) -> str:

@@ -58,10 +58,10 @@ RULES = {
 def test_empty_cell_names_the_exclude_row_or_where(reported, opened):
     page = opened(reported(RULES))
     assert holes(page) == [
-        "Not in the plan: left out by `exclude` row 1: {width: 24, height: 24}",
-        "Not in the plan: left out by `exclude` row 2: {width: 16, height: 8}",
-        'Not in the plan: left out by `where: "width * height <= 256"`',
-        'Not in the plan: left out by `where: "width * height <= 256"`',
+        "Not in the plan: left out by exclude[0] {width: 24, height: 24}",
+        "Not in the plan: left out by exclude[1] {width: 16, height: 8}",
+        "Not in the plan: left out by where width * height <= 256",
+        "Not in the plan: left out by where width * height <= 256",
     ]
     hole = page.locator(".cell.none").first
     assert hole.get_attribute("aria-label") == hole.get_attribute("title")
@@ -74,7 +74,7 @@ def test_empty_cell_names_all_rules_of_its_combinations(reported, opened):
         "where": "width != 16 or height != 8",
     }
     page = opened(reported(sweep), "#x=width&y=height&xx=&yy=")
-    both = 'Not in the plan: left out by `exclude` row 1: {height: low, width: 16, color: 1}; by `where: "{}"`'
+    both = "Not in the plan: left out by exclude[0] {height: low, width: 16, color: 1}; by where {}"
     assert holes(page) == [both.replace("{}", sweep["where"])]
     page = opened(reported(sweep), "#x=width&y=height&xx=color&yy=")
     assert len(holes(page)) == 2
@@ -85,7 +85,7 @@ def test_empty_cell_names_the_sample_and_its_block(reported, opened):
     first = {"grid": {"width": [8, 16], "height": [8, 16]}, "sample": {"n": 3}}
     page = opened(reported([first, {"grid": {"width": [24], "height": [32]}}]))
     assert holes(page) == sorted(
-        ["Not in the plan: left out by `sample`: 3 trials were drawn, but not this one (of sweep[0])"]
+        ["Not in the plan: left out by sample {n: 3, seed: 0} (of sweep[0])"]
         + ["Not in the plan: the sweep never combines these values"] * 4
     )
 
