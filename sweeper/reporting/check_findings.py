@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -100,15 +101,17 @@ def _compare_texts(comparisons: Sequence[Comparison]) -> str | None:
     return replace_surrogates("\n".join(lines)) or None
 
 
-def build_accepted_entries(
-    comparisons: Iterable[Comparison], choose_name: Callable[[Path], str]
-) -> dict[Path, dict[str, Any]]:
-    """Build the page's entry of each accepted file that exists, which gets a name in the folder `accepted`."""
+def build_accepted_entries(comparisons: Iterable[Comparison]) -> dict[Path, dict[str, Any]]:
+    """Build the page's entry of each accepted file that exists.
+
+    Its name in the folder `accepted` is by its content, because a file may be replaced by another one of the same size,
+    and browsers cache it forever.
+    """
     return {
         path: {
             "kind": MEDIA_TYPES.get(path.suffix.lower(), "other").partition("/")[0],
             "was": path.name,
-            "path": f"{ACCEPTED_FOLDER}/{choose_name(path)}",
+            "path": f"{ACCEPTED_FOLDER}/{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}",
             "accepted": True,
         }
         for path in dict.fromkeys(comparison.accepted for comparison in comparisons if comparison.trial is not None)

@@ -18,7 +18,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -157,7 +156,7 @@ def _add_check(
     """Link the accepted files into the report, and build the page's `check` and their entries, which begin at `start`
     among the page's files.
     """
-    accepted = build_accepted_entries(checked, _name_by_content)
+    accepted = build_accepted_entries(checked)
     link_files(((path, PurePosixPath(entry["path"]).name) for path, entry in accepted.items()), out / ACCEPTED_FOLDER)
     notes = [f"{servers} ({count} cases)" for servers, count in checked.servers.items()]
     notes += [] if checked.has_baseline else ["There is no baseline: nothing was compared."]
@@ -171,11 +170,6 @@ def _add_check(
         **build_check_data(trials, group_by_trial(checked), accepted, start, with_texts=is_review),
     }
     return check, accepted.values()
-
-
-def _name_by_content(path: Path) -> str:
-    """A name for an accepted file, which may have been replaced by another one of the same size."""
-    return f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}"
 
 
 def _remove_stale_files(

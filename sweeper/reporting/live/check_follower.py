@@ -6,7 +6,6 @@ same process needs CPU time too.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -83,7 +82,7 @@ class LiveCheck:
     def list_accepted(self, trial: int) -> list[str]:
         """The paths that a page has for the accepted files of a trial, as they are now; without the lock."""
         found = [] if self._check is None else [case for case in self._check({trial}) if case.trial == trial]
-        files = {path: entry["path"] for path, entry in build_accepted_entries(found, _make_file_name).items()}
+        files = {path: entry["path"] for path, entry in build_accepted_entries(found).items()}
         return [accepted["file"] for accepted in build_row_check(found, files)["accepted"]]
 
     def find_file(self, name: str) -> Path | None:
@@ -119,7 +118,7 @@ class LiveCheck:
             problem = None
             try:
                 checked = check(None if is_full else trials)
-                found = checked, build_accepted_entries(checked, _make_file_name)
+                found = checked, build_accepted_entries(checked)
             except (SweeperError, OSError) as error:  # an OSError: an accepted file may be replaced at this moment
                 problem = f"cannot be compared with the baseline: {str(error).splitlines()[0]}"
             with self._wake:
@@ -139,10 +138,3 @@ class LiveCheck:
         self._compared.update(compared)
         self._accepted.update(accepted)
         return set(compared) | before
-
-
-def _make_file_name(path: Path) -> str:
-    """A name that changes when the file is replaced, because browsers cache it forever."""
-    stat = path.stat()
-    text = f"{path}|{stat.st_mtime_ns}|{stat.st_size}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20] + path.suffix.lower()
