@@ -225,7 +225,7 @@ class TransitionCost:
         self._costs = costs
         self._nodes = {slot: template.find_nodes(slot) for slot in template.slots}
         self._cache: dict[tuple[str, ...], float] = {}
-        self.full_cost = self._add_up(template.graph)
+        self.full_cost = costs.add_up(template.graph, dict.fromkeys(template.graph, 1))
 
     def compute(self, before: Trial | None, after: Trial) -> float:
         """Return the cost of `after` if `before` was the previous job of the server; None: there was none."""
@@ -234,8 +234,6 @@ class TransitionCost:
         changed = tuple([slot for slot, value in after.params.items() if before.params.get(slot, MISSING) != value])
         if changed not in self._cache:
             nodes = {node for slot in changed for node in self._nodes[slot]}
-            self._cache[changed] = self._add_up(find_downstream(self._graph, nodes))
+            runs = dict.fromkeys(find_downstream(self._graph, nodes), 1)
+            self._cache[changed] = self._costs.add_up(self._graph, runs)
         return self._cache[changed]
-
-    def _add_up(self, nodes: Iterable[str]) -> float:
-        return self._costs.add_up(self._graph, dict.fromkeys(nodes, 1))

@@ -206,6 +206,11 @@ def plan_space(experiment: Experiment, search: Search) -> Plan:
     return Plan(replace(experiment, blocks=(search.block,)))
 
 
+def make_search_columns(search: Search) -> SearchColumns:
+    space, over = (tuple(axis.name for axis in axes) for axes in (search.space, search.over))
+    return SearchColumns(search.objectives, space, over, search.stop_early)
+
+
 def is_space(plan: Plan) -> bool:
     search = plan.experiment.search
     return search is not None and plan.experiment.blocks == (search.block,)
@@ -245,9 +250,7 @@ class SearchPlan(Plan):
 
     @property
     def search_columns(self) -> SearchColumns:
-        search = self.space.search
-        space = tuple(axis.name for axis in search.space)
-        return SearchColumns(search.objectives, space, tuple(axis.name for axis in search.over), search.stop_early)
+        return make_search_columns(self.space.search)
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
@@ -272,16 +275,13 @@ class SearchPlan(Plan):
             start += batch.count
         orders = {name: tuple(firsts[value] for value in sorted(firsts)) for name, firsts in first_of.items()}
         changed = {name: order for name, order in orders.items() if list(order) != sorted(order)}
-        return {column: changed[name] for column in self.axis_columns if (name := self._get_axis(column)) in changed}
+        return {column: changed[name] for column in self.axis_columns if (name := self._axis_of[column]) in changed}
 
     @cached_property
     def together(self) -> tuple[tuple[str, str], ...]:
         """The pairs of columns that show the same axis: its values, their labels, and groups of choices."""
         pairs = combinations(self.axis_columns, 2)
-        return tuple(pair for pair in pairs if self._get_axis(pair[0]) == self._get_axis(pair[1]))
-
-    def _get_axis(self, column: str) -> str:
-        return self._axis_of[column]
+        return tuple(pair for pair in pairs if self._axis_of[pair[0]] == self._axis_of[pair[1]])
 
     @cached_property
     def _axis_of(self) -> Mapping[str, str]:

@@ -20,8 +20,8 @@ from typing import Any, Final
 from sweeper.errors import InputError, ResultsError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
-from sweeper.model.search_columns import SearchColumns
 from sweeper.planning.plan import Plan
+from sweeper.planning.searching.search_plan import make_search_columns
 from sweeper.regression.accept import plan_acceptance
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
@@ -445,15 +445,13 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     """Make the state of an experiment that has not run here: all trials are pending. A search has none yet."""
     rows: list[Result] = []
     if experiment.search is not None and not experiment.blocks:
-        spec = experiment.search
-        names = tuple(axis.name for axis in spec.space), tuple(axis.name for axis in spec.over)
-        search = SearchColumns(spec.objectives, *names)
+        search = make_search_columns(experiment.search)
         layout = TableLayout(experiment.name, (), (), (*experiment.metric_columns, *search.columns), search=search)
     else:
         planned = Plan(experiment)
-        columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
-        known = (planned.value_order, planned.together)
-        layout = TableLayout(experiment.name, columns, slots, experiment.metric_columns, *known)
+        layout = TableLayout(
+            experiment.name, planned.axis_columns, planned.slot_names, experiment.metric_columns, planned.value_order,
+            planned.together, extras=planned.extras)  # fmt: skip
         rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
