@@ -24,6 +24,7 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import make_search_columns
 from sweeper.regression.accept import plan_acceptance
 from sweeper.regression.cases import find_run_record
+from sweeper.reporting.check_findings import CheckFunction, LiveCheck
 from sweeper.reporting.contents import (
     SPENT,
     LocatedFile,
@@ -44,7 +45,6 @@ from sweeper.reporting.dataset import (
     tabulate,
     transpose_files,
 )
-from sweeper.reporting.live.check_follower import CheckFunction, LiveCheck
 from sweeper.reporting.page_answers import Answers, encode_answers, find_answers
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Sprites, Thumbnails
 from sweeper.running.folder_lock import is_locked

@@ -24,11 +24,10 @@ from starlette.routing import Route
 from sweeper.errors import ResultsError, SweeperError, UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
-from sweeper.reporting.check_findings import ACCEPTED_FOLDER
+from sweeper.reporting.check_findings import ACCEPTED_FOLDER, CheckFunction
 from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_json, iter_script, to_json
-from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.one_file import write_one_file
 from sweeper.reporting.page_answers import find_answers
