@@ -113,8 +113,7 @@ class Grid:
         self.experiment, self.dimensions = experiment, tuple(dimensions)
         self.sizes = tuple(len(dimension[0].options) for dimension in self.dimensions)
         self._fixed = fixed
-        self.names: dict[str, Column] = {}
-        self._build_names()
+        self.names = self._build_names()
         self.slots = {name: self.names[name] for name in experiment.template.slots}
         self.pieces: _TemplatePieces = like.pieces if like is not None else _split_template(experiment.template)
         self.skeleton, leaves_by_path = self.pieces
@@ -123,19 +122,16 @@ class Grid:
 
     # Names
 
-    def _build_names(self) -> None:
-        swept = self._build_swept()
-        slots = self.experiment.template.slots
-        for name in dict.fromkeys([*slots, *self.experiment.params, *swept, *self._fixed]):
-            if name in self._fixed:
-                self.names[name] = ConstantColumn(self._fixed[name])
-            elif name in swept:
-                self.names[name] = swept[name]
-            elif name not in self.experiment.derive:
-                self.names[name] = ConstantColumn(self._get_unswept(name))
-        for name, expression in self.experiment.derive.items():  # sorted: each needs only earlier ones
+    def _build_names(self) -> dict[str, Column]:
+        experiment, derive = self.experiment, self.experiment.derive
+        unswept = [name for name in (*experiment.template.slots, *experiment.params) if name not in derive]
+        names: dict[str, Column] = {name: ConstantColumn(self._get_unswept(name)) for name in unswept}
+        names |= self._build_swept()
+        names |= {name: ConstantColumn(value) for name, value in self._fixed.items()}
+        for name, expression in derive.items():  # sorted: each needs only earlier ones
             if name not in self._fixed:
-                self.names[name] = self._build_derived(name, expression)
+                names[name] = self._build_derived(name, expression, names)
+        return names
 
     def _get_unswept(self, name: str) -> Any:
         if name in self.experiment.params:
@@ -164,7 +160,7 @@ class Grid:
                     columns[name] = OptionColumn(dimension, [option.extra.get(name) for option in axis.options])
         return columns
 
-    def _build_derived(self, name: str, expression: Expression) -> Column:
+    def _build_derived(self, name: str, expression: Expression, names: Mapping[str, Column]) -> Column:
         path: KeyPath = ("derive", name)
         slot = self.experiment.template.slots.get(name)
 
@@ -175,10 +171,7 @@ class Grid:
             except (ExpressionError, ValueRefusedError) as error:
                 raise self.make_error(path, error, values) from error
 
-        return ComputedColumn(self.select_columns(expression), compute)
-
-    def select_columns(self, expression: Expression) -> dict[str, Column]:
-        return {name: self.names[name] for name in expression.names if name in self.names}
+        return ComputedColumn({name: names[name] for name in expression.names if name in names}, compute)
 
     def make_error(self, path: KeyPath, error: Exception, values: Mapping[str, Any]) -> ExperimentError:
         """Make the error of a failed expression: its location, the reason, and the values."""

@@ -116,7 +116,7 @@ def _compile_where(grid: Grid, block: Block) -> Column | None:
         except ExpressionError as error:
             raise grid.make_error((*block.path, "where"), error, values) from error
 
-    return ComputedColumn(grid.select_columns(expression), compute)
+    return ComputedColumn({name: grid.names[name] for name in expression.names if name in grid.names}, compute)
 
 
 def _sample_positions(grid: Grid, positions: Iterable[int], sample: Sample) -> array[int]:
