@@ -11,10 +11,9 @@ from fractions import Fraction
 from math import prod
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell, join_choices
+from sweeper.answers.cells import format_cell, join_choices, label_values
 from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table
 from sweeper.answers.render import NOT_IN_JSON, json_name
-from sweeper.answers.value_labels import label_values
 from sweeper.model.charges import PRICED
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.money import CURRENCY, Amount

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from sweeper.answers.cells import label_values
 from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Pictures, ShownPicture, Table
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON, json_keys, json_name, render_html
-from sweeper.answers.value_labels import label_values
 from sweeper.errors import ImageError, ResultsError, UsageError
 from sweeper.images.metrics.judge_messages import make_data_url
 from sweeper.model.result import SAMPLING_METRIC, Result

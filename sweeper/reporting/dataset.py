@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell
-from sweeper.answers.value_labels import label_values
+from sweeper.answers.cells import format_cell, label_values
 from sweeper.model.result import OUTCOME_COLUMNS, STATUSES, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES

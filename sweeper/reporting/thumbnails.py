@@ -119,7 +119,8 @@ class Thumbnails:
         is_changed = False
         self._folder.mkdir(parents=True, exist_ok=True)
         present = {path.name for path in self._folder.iterdir()} if self.known else set()
-        with _open_pool() as pool:
+        # Threads for all cores, because Pillow releases the GIL while it decodes and encodes
+        with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
             while part := dict(islice(pictures, _SPRITES_PER_SHEET)):
                 missing = [item for item in part.items() if self._is_missing(item[0], present)]
                 batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
@@ -264,11 +265,6 @@ def is_whole_webp(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(8)
     return path.suffix != ".webp" or int.from_bytes(head[4:], "little") + 8 == path.stat().st_size
-
-
-def _open_pool() -> ThreadPoolExecutor:
-    """Threads for all cores, because Pillow releases the GIL while it decodes and encodes."""
-    return ThreadPoolExecutor(max(2, os.cpu_count() or 1))
 
 
 def open_picture(path: Path, box: tuple[int, int]) -> tuple[Any, tuple[int, int], int, bool]:

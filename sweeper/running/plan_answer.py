@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.answers.cells import format_cell
+from sweeper.answers.cells import format_cell, label_values, map_labels
 from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
-from sweeper.answers.value_labels import label_values, map_labels
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 from sweeper.planning.plan import OrderReport
 from sweeper.planning.plan_outline import PlanCost, PlanOutline

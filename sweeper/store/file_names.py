@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.answers.value_labels import map_labels
+from sweeper.answers.cells import map_labels
 from sweeper.model.trial import Trial
 
 # Bytes of the parts of a name, 120 in all: 71 + "_node-" and 12 + "_" and 4 digits + "_" and 8 of the job's id +

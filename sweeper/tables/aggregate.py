@@ -12,10 +12,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell, format_rounded
+from sweeper.answers.cells import format_cell, format_rounded, label_values
 from sweeper.answers.parts import Line, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
-from sweeper.answers.value_labels import label_values
 from sweeper.schemas.values import is_number
 
 _SPREAD: Final = "mean \N{PLUS-MINUS SIGN} standard deviation of the trials; `sweeper effects` judges the differences"

@@ -13,10 +13,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Final
 
-from sweeper.answers.cells import format_rounded
+from sweeper.answers.cells import format_rounded, map_labels
 from sweeper.answers.parts import Heading, Item, Line, Part, Table
 from sweeper.answers.render import INLINE
-from sweeper.answers.value_labels import map_labels
 from sweeper.statistics.codes import LEVEL
 from sweeper.statistics.paired import Interval, ValueComparison, excludes_zero
 from sweeper.statistics.variance_shares import ENDS, INSIDE, RISING, AxisShare

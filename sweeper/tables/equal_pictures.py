@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from sweeper.answers.value_labels import label_values
+from sweeper.answers.cells import label_values
 from sweeper.model.result import MAX_COMPARED, REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.statistics.codes import Codes, renumber
 from sweeper.store.records import TableLayout

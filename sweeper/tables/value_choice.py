@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.answers.value_labels import map_labels
+from sweeper.answers.cells import map_labels
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.statistics.paired import ValueComparison
 from sweeper.tables.effect_answer import AxisEffect, MetricEffects

@@ -14,9 +14,9 @@ from dataclasses import asdict, astuple, dataclass, field
 from itertools import combinations
 from typing import Any, Final
 
+from sweeper.answers.cells import map_labels
 from sweeper.answers.parts import Fact, Facts, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
-from sweeper.answers.value_labels import map_labels
 from sweeper.statistics.ranking import (
     MIN_GROUPS,
     Agreement,

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.answers.cells import map_labels
 from sweeper.answers.parts import Line, Part, Warn
-from sweeper.answers.value_labels import map_labels
 from sweeper.errors import ImageError, ResultsError, SweeperError, UsageError
 from sweeper.images.metrics.judge_messages import TIE, make_data_url
 from sweeper.model.experiment import Judge

@@ -8,7 +8,7 @@ import time
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sweeper.answers.value_labels import MAX_LABEL, label_values
+from sweeper.answers.cells import MAX_LABEL, label_values
 
 PROMPT = "A cinematic wide photograph of a lighthouse on a cliff, " + "with waves and clouds over the sea, " * 12
 
