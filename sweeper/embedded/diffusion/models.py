@@ -241,11 +241,11 @@ def encode(text: str) -> Array:
         if word in COLOURS:
             _set_colour(row, COLOURS[word], "subject" if _is_subject_colour(words, index) else "tint")
         elif singular in WORDS:
-            values, colour = WORDS[singular]
-            for name, value in values.items():
-                row[INDEX[name]] = value
-            if colour is not None and not subject_named:
-                _set_colour(row, colour, "subject", share=0.35)
+            for name, value in WORDS[singular].items():
+                if name != "colour":
+                    row[INDEX[name]] = value
+            if "colour" in WORDS[singular] and not subject_named:
+                _set_colour(row, WORDS[singular]["colour"], "subject", share=0.35)
                 subject_named = True
             row[INDEX["many"]] += 0.6 if singular != word else 0.0
             row[-HASHED:] += 0.12 * digest_normals(singular, HASHED)
@@ -261,7 +261,7 @@ def _is_subject_colour(words: list[tuple[str, float]], index: int) -> bool:
     for word, _ in words[index + 1 : index + 3]:
         name = word if word in WORDS else word.removesuffix("s")
         if name in WORDS:
-            return any(subject in WORDS[name][0] for subject in SUBJECTS)
+            return any(subject in WORDS[name] for subject in SUBJECTS)
         if word not in COLOURS:
             return False
     return False

@@ -5,9 +5,10 @@ Any other word still counts: `text` gives it a small vector by hash. Imports no 
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 CHECKPOINTS = ("procedural-ink.safetensors", "procedural-paint.safetensors", "procedural-photo.safetensors")
 LORAS = ("procedural-noir.safetensors", "procedural-vivid.safetensors")
@@ -30,21 +31,6 @@ BACKDROPS = tuple(_GROUPS[0].split())
 SUBJECTS = tuple(_GROUPS[1].split())
 
 
-def _parse(entry: str) -> tuple[dict[str, float], tuple[int, int, int] | None]:
-    values: dict[str, float] = {}
-    colour: tuple[int, int, int] | None = None
-    for part in entry.split(","):
-        name, *numbers = part.split()
-        if name == "colour":
-            colour = int(numbers[0]), int(numbers[1]), int(numbers[2])
-        else:
-            values[name] = float(numbers[0])
-            if name == "tint" and len(numbers) == 4:
-                y, u, v = yuv((int(numbers[1]), int(numbers[2]), int(numbers[3])))
-                values |= {"tint_y": y * values[name], "tint_u": u * values[name], "tint_v": v * values[name]}
-    return values, colour
-
-
 def yuv(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
     """`to_yuv` of a colour 0-255."""
     y, u, v = to_yuv(*(value / 255 for value in rgb))
@@ -57,24 +43,13 @@ def to_yuv(red: Any, green: Any, blue: Any) -> tuple[Any, Any, Any]:
     return luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)
 
 
-def _read_tables() -> tuple[dict[str, Any], dict[str, tuple[int, int, int]], frozenset[str]]:
-    words: dict[str, Any] = {}
-    colours: dict[str, tuple[int, int, int]] = {}
-    stop = frozenset[str]()
-    for line in files(__package__).joinpath("words.txt").read_text("utf-8").splitlines():
-        names, _, entry = line.partition(" = ")
-        if names == "colours":
-            for name, red, green, blue in (colour.split() for colour in entry.split(",")):
-                colours[name] = int(red), int(green), int(blue)
-        elif names == "nothing":
-            stop = frozenset(entry.split())
-        elif not line.startswith("#"):
-            words |= {name: _parse(entry) for name in names.split()}
-    return words, colours, stop
-
-
-# What words do, (feature -> value, own colour or None); colours, sRGB 0-255; and words that carry nothing.
-WORDS, COLOURS, STOP = _read_tables()
+_TABLES: Final = json.loads(files(__package__).joinpath("words.json").read_text("utf-8"))
+# What each word does: feature -> value; an entry `colour` is what a subject has by itself.
+WORDS: Final[dict[str, dict[str, Any]]] = {
+    name: entry for names, entry in _TABLES["words"].items() for name in names.split()
+}
+COLOURS: Final[dict[str, tuple[int, int, int]]] = _TABLES["colours"]  # sRGB, 0-255
+STOP: Final = frozenset(_TABLES["nothing"].split())  # words that carry nothing
 
 
 def yuv_to_rgb(planes: Any) -> Any:
