@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeper.cli.trust_check import find_confinement
+from sweeper.cluster import bind_session
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ def choose_session(dask: str | None, resources: tuple[str, ...]) -> type[Session
             raise UsageError("--dask-resource needs --dask: it says what a worker of the cluster must have")
         confinement = find_confinement()
         return None if confinement is None else confinement.session
-    from sweeper.cluster import bind_session
-
     return bind_session(dask, dict(map(_parse_resource, resources)))
 
 

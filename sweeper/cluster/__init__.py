@@ -12,39 +12,41 @@ Dask chooses the worker of a batch. The worker reports that it has the batch, an
 and to which server they go; only then does it start the batch. So a task that Dask runs again submits nothing, and
 after a crash of worker or driver, the jobs can be found on their server.
 
-This package needs the extra `dask`. Its functions are imported when first used.
+This package needs the extra `dask`, which only `cluster_session` and what it imports load.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from sweeper.cluster.address import resolve_address
 from sweeper.errors import UsageError
 from sweeper.wording import format_install
 
 if TYPE_CHECKING:
-    from sweeper.cluster.address import describe_open_address as describe_open_address
-    from sweeper.cluster.cluster_session import bind_session as bind_session
-    from sweeper.cluster.cluster_session import run as run
-
-_MODULES = {
-    "bind_session": "cluster_session",
-    "describe_open_address": "address",
-    "run": "cluster_session",
-}
-
-__all__ = sorted(_MODULES)  # noqa: PLE0605 (one list serves both)
+    from sweeper.running.session import Session
 
 
-def __getattr__(name: str) -> Any:
-    """Import a function. Raises UsageError if the extra is not installed."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def bind_session(cluster: str, resources: Mapping[str, float]) -> type[Session]:
+    """Return the session class of runs on a Dask cluster.
+
+    `cluster`: `local:N` to start N workers on this machine, a scheduler's address or file, or `auto` for the address
+    in DASK_SCHEDULER_ADDRESS. `resources`: the Dask resources that a worker must have, such as {"GPU": 1}.
+
+    Raises UsageError for another text, or if the extra is not installed. The runs raise UsageError if the workers have
+    another version, and UnreachableError if no scheduler responds.
+    """
     try:
-        module = importlib.import_module(f"sweeper.cluster.{_MODULES[name]}")
+        from sweeper.cluster.cluster_session import ClusterSession
     except ModuleNotFoundError as error:
         if error.name != "distributed":
             raise
         raise UsageError(f"--dask needs the package `distributed`: {format_install('distributed')}") from None
-    return getattr(module, name)
+
+    class BoundSession(ClusterSession):
+        address = resolve_address(cluster, os.environ)
+        worker_resources = resources
+
+    return BoundSession

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
-from sweeper.cluster.address import connect_cluster, resolve_address, resolve_for_workers
+from sweeper.cluster.address import connect_cluster, resolve_for_workers
 from sweeper.cluster.dispatcher import Dispatcher
 from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.work_pool import WorkPool
@@ -21,13 +20,9 @@ from sweeper.cluster.worker_plugin import SHARED_MARKER, SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, fetch_identity, make_worker_event
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
-from sweeper.model.experiment import Experiment
-from sweeper.model.model_facts import Models
-from sweeper.model.result import Run
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
 from sweeper.planning.order import TransitionCost
 from sweeper.planning.server_cache import find_smallest_cache
-from sweeper.running import run as local_run
 from sweeper.running.measure_run import get_cacheable_versions
 from sweeper.running.preflight import find_classes
 from sweeper.running.restore_files import MissingFiles
@@ -46,33 +41,6 @@ if TYPE_CHECKING:
 _POLL_INTERVAL: Final = 0.5  # seconds between two checks for the first worker
 
 
-def run(
-    experiment: Experiment | str | os.PathLike[str],
-    cluster: str,
-    *,
-    resources: Mapping[str, float] | None = None,
-    **rest: Any,
-) -> Run:
-    """Run an experiment on a Dask cluster and wait for its end; `rest` are the arguments of `sweeper.run`.
-
-    `cluster`: `local:N` to start N workers on this machine, a scheduler's address or file, or `auto` for the address
-    in DASK_SCHEDULER_ADDRESS. `resources`: the Dask resources that a worker must have, such as {"GPU": 1}.
-
-    Raises UsageError also if the workers have another version, and UnreachableError if no scheduler responds.
-    """
-    return local_run.run(experiment, session=bind_session(cluster, resources), **rest)
-
-
-def bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[ClusterSession]:
-    """Return the session class of runs on this cluster; the arguments are those of `run`."""
-
-    class BoundSession(ClusterSession):
-        address = resolve_address(cluster, os.environ)
-        worker_resources: Mapping[str, float] = dict(resources or {})
-
-    return BoundSession
-
-
 @dataclass(slots=True)
 class _WorkerClient:
     """Stands in for the client of a worker's server, for the check against its node classes.
@@ -86,42 +54,23 @@ class _WorkerClient:
     address: str
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
+    unanswered = ()  # the worker knows
+
     @property
     def models(self) -> ModelSource:
-        return self
+        return cast("ModelSource", self)
 
-    @property
-    def unanswered(self) -> tuple[str, ...]:
-        return ()  # the worker knows
+    def __getattr__(self, question: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """A method of ModelSource, which the worker answers. It raises UnreachableError if the worker is gone."""
 
-    async def ask(self, question: str, *arguments: Any) -> Any:
-        """Raises UnreachableError if the worker is gone."""
-        try:
-            return await self.registry.call(
-                SweeperWorkerPlugin.ask_server, self.registry.run_spec, question, *arguments, address=self.address
-            )
-        except WorkerGoneError as error:
-            raise UnreachableError(str(error)) from None
+        async def ask(*arguments: Any) -> Any:
+            call = SweeperWorkerPlugin.ask_server, self.registry.run_spec, question, *arguments
+            try:
+                return await self.registry.call(*call, address=self.address)
+            except WorkerGoneError as error:
+                raise UnreachableError(str(error)) from None
 
-    # The methods of ModelSource, which has their types.
-
-    async def get_object_info(self) -> Any:
-        return await self.ask("get_object_info")
-
-    async def get_node_classes(self, names: Sequence[str]) -> Any:
-        return await self.ask("get_node_classes", list(names))
-
-    async def list_all(self, only: Collection[str] | None = None) -> Any:
-        return await self.ask("list_all", only)
-
-    async def get_facts(self, listed: Models) -> Any:
-        return await self.ask("get_facts", dict(listed))
-
-    async def find_oldest_job(self) -> Any:
-        return await self.ask("find_oldest_job")
-
-    async def free_memory(self) -> Any:
-        return await self.ask("free_memory")
+        return ask
 
 
 class ClusterSession(Session):
@@ -219,10 +168,10 @@ class ClusterSession(Session):
     async def find_outdated_models(self, store: Store) -> None:
         """Let the servers of all workers forget files that they may have read before these were replaced."""
         for worker in self.registry.workers.values():
-            source = self._make_worker_client(worker)
+            client = self._make_worker_client(worker)
             with contextlib.suppress(UnreachableError):  # the worker is gone
-                outdated = await self.models.find_outdated(source, source.target, store)
-                if outdated and await self.models.free_all(source, source.target):
+                outdated = await self.models.find_outdated(client.models, client.target, store)
+                if outdated and await self.models.free_all(client.models, client.target):
                     self.report(Notice(f"{worker.name}: model files were replaced; its server reads them again"))
 
     async def restore(self, missing: MissingFiles) -> None:

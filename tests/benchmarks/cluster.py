@@ -25,10 +25,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import sweeper
-from sweeper.cluster import run as run_on
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.running.run_events import JobSubmitted, RunStarted, TrialDone
 from tests.cluster.probes import NODES, SLOTS, TEMPLATE, BesideServers
+from tests.cluster.result_rows import run_on
 
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 
-from sweeper.cluster import run
+from sweeper.cluster import bind_session
+from sweeper.running.run import run
 from sweeper.store import Store
 from sweeper.store.server_facts import ServerFacts
 
@@ -39,7 +40,8 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)
     if crash:
         die_at(crash[0], crash[1], int(crash[2]))
-    finished = run(file, cluster, out=out, progress=lambda event: sys.stdout.write(type(event).__name__ + "\n"))
+    session = bind_session(cluster, {})
+    finished = run(file, session=session, out=out, progress=lambda event: sys.stdout.write(type(event).__name__ + "\n"))
     sys.stdout.write(f"stopped_by {finished.stopped_by}\n")
 
 

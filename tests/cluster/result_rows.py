@@ -1,4 +1,4 @@
-"""Read the parts of rows that must be equal in two runs of one plan: all but ids, times, and the job id in a name."""
+"""Run on a cluster, and read what is equal in two runs of one plan: all but ids, times, and the job id in a name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sweeper.model.result import Result
+from sweeper.cluster import bind_session
+from sweeper.model.result import Result, Run
+from sweeper.running.run import run
 from sweeper.store import Store
+
+
+def run_on(experiment: Any, cluster: str, *, resources: dict[str, float] | None = None, **rest: Any) -> Run:
+    """`sweeper.run` on the workers of a cluster."""
+    return run(experiment, session=bind_session(cluster, resources or {}), **rest)
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from sweeper.cluster import bind_session
 from sweeper.cluster.address import resolve_address, resolve_for_workers, resolve_on_worker
 from sweeper.errors import UsageError
 
@@ -102,13 +103,15 @@ def test_worker_target_needs_a_cluster(tmp_path):
 
 
 def test_worker_resources_reach_the_session():
-    session_module = pytest.importorskip("sweeper.cluster.cluster_session", reason="the extra `dask` is not installed")
-    session = session_module.bind_session("local:2", {"GPU": 1})
+    pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    session = bind_session("local:2", {"GPU": 1})
     assert (session.address, session.worker_resources) == ("local:2", {"GPU": 1})
 
 
 def test_missing_extra_is_reported():
-    code = "import sys; sys.modules['distributed'] = None; from sweeper.cluster import run"
+    code = (
+        "import sys; sys.modules['distributed'] = None; from sweeper.cluster import bind_session as f; f('local:1', {})"
+    )
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     message = f"UsageError: --dask needs the package `distributed`: {sys.executable} -m pip install distributed"
     assert message in failed.stderr

@@ -8,10 +8,9 @@ import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
-from sweeper.cluster import run as run_on
 from sweeper.errors import SweeperError
 from tests.cluster.probes import BesideServers
-from tests.cluster.result_rows import raw_rows, rows_of
+from tests.cluster.result_rows import raw_rows, rows_of, run_on
 from tests.running.echo_server import tattling
 
 KEY, PARTNER = "key-of-the-worker-1f", "partner-key-of-the-worker-2e"

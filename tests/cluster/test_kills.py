@@ -19,11 +19,10 @@ import pytest
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import sweeper
-from sweeper.cluster import run as run_on
 from sweeper.running.run_events import JobSubmitted, TrialDone
 from tests.cluster.conftest import TARGET
 from tests.cluster.probes import WORKERS
-from tests.cluster.result_rows import raw_rows, rows_of
+from tests.cluster.result_rows import raw_rows, rows_of, run_on
 
 # When a worker dies during a call, Dask's client drops its connection to the scheduler without closing it. The garbage
 # collector then warns, in whichever test it runs.

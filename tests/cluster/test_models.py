@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
-from sweeper.cluster import run as run_on
+from tests.cluster.result_rows import run_on
 from tests.running.studio import FOURTH, Studio, draw_by_hand, read_pixels
 
 

@@ -10,10 +10,9 @@ import pytest
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import sweeper
-from sweeper.cluster import run as run_on
 from sweeper.errors import UnreachableError
 from sweeper.store import Store
-from tests.cluster.result_rows import raw_rows
+from tests.cluster.result_rows import raw_rows, run_on
 
 
 def read_measured_rows(out):

@@ -9,12 +9,11 @@ import pytest
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import sweeper
-from sweeper.cluster import run as run_on
 from sweeper.running.run_events import ClusterReady, TargetReady, TrialDone
 from sweeper.store import Store
 from sweeper.store.database import connect
 from tests.cluster.conftest import TARGET
-from tests.cluster.result_rows import rows_of
+from tests.cluster.result_rows import rows_of, run_on
 
 
 def test_rows_equal_those_of_a_local_run(servers, cluster, experiment, executions, tmp_path):

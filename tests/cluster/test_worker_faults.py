@@ -10,12 +10,11 @@ import pytest
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import sweeper
-from sweeper.cluster import run as run_on
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.running.run_events import JobSubmitted, TargetDown, TargetReady, TrialDone
 from sweeper.running.stop_control import StopControl
 from tests.cluster.probes import BesideServers
-from tests.cluster.result_rows import raw_rows, rows_of
+from tests.cluster.result_rows import raw_rows, rows_of, run_on
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK, UNREACHABLE, get_exit_code
 from sweeper.cli.load_prepared import load_plans
 from sweeper.cli.options import format_examples
-from sweeper.cluster import describe_open_address
+from sweeper.cluster.address import describe_open_address
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.target_spec import NamedTargets
