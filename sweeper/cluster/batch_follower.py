@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -148,8 +148,7 @@ class BatchFollower:
         """Record an update: the files first, then all records in one transaction. Report the events at last."""
         for message in update.messages:
             if isinstance(message, messages.JobFinished) and message.end.artifacts:
-                found = await self._fetch_artifacts(batch, worker, message, update.file_contents)
-                batch.saved_artifacts[message.job_id] = found
+                batch.saved_artifacts[message.job_id] = await self._fetch_artifacts(batch, worker, message)
         with self.store.transaction(durable=False):
             for message in update.messages:
                 self._record_message(batch, message)
@@ -205,12 +204,11 @@ class BatchFollower:
     # --- files
 
     async def _fetch_artifacts(
-        self, batch: Batch, worker: messages.WorkerInfo, message: messages.JobFinished, contents: Mapping[str, bytes]
+        self, batch: Batch, worker: messages.WorkerInfo, message: messages.JobFinished
     ) -> tuple[Artifact, ...]:
         """Save the artifacts of a job in the results folder, unless the worker wrote them there itself.
 
-        `contents`: the files that came with the message. Raises WorkerGoneError if the worker is gone or a file arrives
-        damaged, ResultsError if the disk is full.
+        Raises WorkerGoneError if the worker is gone or a file arrives damaged, ResultsError if the disk is full.
         """
         if worker.stores_directly:
             return message.end.artifacts
@@ -219,10 +217,8 @@ class BatchFollower:
             with self.context.folder.open_incoming(message.job_id, index) as file:
                 digest, received = hashlib.sha256(), 0
                 while received < artifact.bytes:
-                    chunk = None if received else contents.get(artifact.path)
-                    if chunk is None:
-                        read = SweeperWorkerPlugin.read_chunk, batch.id, artifact.path, received, CHUNK_BYTES
-                        chunk = await self.registry.call(*read, address=worker.address)
+                    read = SweeperWorkerPlugin.read_chunk, batch.id, artifact.path, received, CHUNK_BYTES
+                    chunk = await self.registry.call(*read, address=worker.address)
                     if not chunk:
                         break
                     file.write(chunk)

@@ -178,9 +178,8 @@ class BatchFinished:
 
 @dataclass(frozen=True, slots=True)
 class WorkerUpdate:
-    """The messages up to `number`. `file_contents`: small artifacts by path; the driver reads larger ones in chunks."""
+    """The messages up to `number`."""
 
     number: int
     messages: tuple[WorkerMessage, ...]
-    file_contents: Mapping[str, bytes] = field(repr=False)
     finished: BatchFinished | None = None

@@ -199,8 +199,6 @@ if TYPE_CHECKING:
 LEASE_SECONDS: Final = 20.0  # without a pull for so long, the driver counts as gone
 _PULL_TIMEOUT: Final = 2.0  # seconds that a pull waits for messages
 _COALESCE_SECONDS: Final = 0.03  # messages come in bursts, and a pull takes two network hops
-_INLINE_BYTES: Final = 2**20  # larger files do not travel with their message; the driver reads them in chunks
-_MAX_UPDATE_BYTES: Final = 4 * 2**20  # of the files in one update
 _SETTLE_SECONDS: Final = 20.0  # for the responses to submissions, before the batch is dropped
 
 
@@ -275,26 +273,9 @@ class WorkerBatch:
         if self._finished is None:
             await asyncio.sleep(_COALESCE_SECONDS)
         self.last_heartbeat = loop.time()
-        return self._make_update(after)
-
-    def _make_update(self, after: int) -> messages.WorkerUpdate:
-        sent: list[messages.WorkerMessage] = []
-        contents: dict[str, bytes] = {}
-        room = _MAX_UPDATE_BYTES
-        number = after
-        for message_number, message in self._messages:
-            number = message_number
-            sent.append(message)
-            if isinstance(message, messages.JobFinished) and not self._stores_directly:
-                for artifact in message.end.artifacts:
-                    if artifact.bytes <= _INLINE_BYTES:
-                        contents[artifact.path] = self.folder.local_path(artifact.path).read_bytes()
-                        room -= artifact.bytes
-            if room <= 0:
-                break
-        is_complete = number == self._last_number
         self._changed.clear()
-        return messages.WorkerUpdate(number, tuple(sent), contents, self._finished if is_complete else None)
+        sent = tuple(message for _, message in self._messages)
+        return messages.WorkerUpdate(self._last_number, sent, self._finished)
 
     def _discard_messages(self, last: int) -> None:
         """Forget the messages up to a number, and remove their artifacts, unless they are in their final place."""

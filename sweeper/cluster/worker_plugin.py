@@ -300,6 +300,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
         batch = self.batches.get(batch_id)
         if batch is None:
             return None
+        batch.last_heartbeat = asyncio.get_running_loop().time()
         with batch.folder.local_path(path).open("rb") as file:
             file.seek(offset)
             return file.read(size)

@@ -28,7 +28,7 @@ def test_files_are_fetched_in_chunks_and_measured_on_the_worker(servers, cluster
     run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
     sweeper.run(plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
     sizes = sorted(path.stat().st_size for path in (tmp_path / "far" / "artifacts").iterdir())
-    assert sizes[0] < 2**20 < sizes[2] < 4 * 2**20 < sizes[-1], "inline, one chunk, several chunks"
+    assert sizes[0] < 4 * 2**20 < sizes[-1], "one chunk, several chunks"
     assert rows_of(tmp_path / "far") == rows_of(tmp_path / "near")
     assert all(row.metrics["brightness"] is not None for row in raw_rows(tmp_path / "far"))
 
