@@ -418,7 +418,3 @@ class RequestLog:
         with self._lock:
             self.executions[prompt_id] += 1
             self.most_running = max(self.most_running, running)
-
-    def paths(self, method: str) -> list[str]:
-        """The paths of the recorded requests with this method, oldest first."""
-        return [request.path for request in list(self.requests) if request.method == method]

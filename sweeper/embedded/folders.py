@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
+from sweeper.errors import ImageError
 from sweeper.files import atomic_write
-from sweeper.model.picture_size import PICTURE_FORMATS
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -144,8 +145,14 @@ class ServerFolders:
 
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
-        folders = {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}
-        return resolve_inside(folders[kind], subfolder, name)
+        root = {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind].resolve()
+        try:
+            path = root.joinpath(subfolder, name).resolve()
+        except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
+            raise PathEscapeError(str(problem)) from problem
+        if not path.is_relative_to(root):
+            raise PathEscapeError(f"{subfolder}/{name} is outside of {kind}")
+        return path
 
 
 _FOLDER_NAME: Final = re.compile(r"[\w.-]*\w")  # of models; never a path
@@ -188,16 +195,12 @@ def _hash_file(path: Path, *_version: int) -> str:
     return digest.hexdigest()
 
 
-def resolve_inside(folder: Path, *parts: str) -> Path:
-    """The path of `parts` below a folder; it need not exist. Raises PathEscapeError if it is not below the folder."""
-    root = folder.resolve()
-    try:
-        path = root.joinpath(*parts).resolve()
-    except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
-        raise PathEscapeError(str(problem)) from problem
-    if not path.is_relative_to(root):
-        raise PathEscapeError(f"{'/'.join(parts)} is outside of {folder.name}")
-    return path
+def is_unsafe_name(name: Any) -> bool:
+    """Whether a file name could lead out of its folder."""
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        return True
+    parts = re.split(r"[\\/]", name)
+    return parts[0] == "" or ".." in parts or re.match(r"[A-Za-z]:", name) is not None
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
@@ -209,12 +212,7 @@ def split_annotation(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def is_file(path: Path) -> bool:
-    """Whether `path` is a file; False also for a name that the operating system does not accept."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+is_file = os.path.isfile  # False also for a name that the operating system does not accept
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -223,36 +221,28 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-# The largest image to decode. A PNG of a few bytes may declare any size, and would take too much memory.
-MAX_PIXELS = 67_108_864
-
-
-class ImageFileError(Exception):
-    """The data is not an image, or it cannot be processed as requested."""
-
-
 @contextmanager
 def open_image(source: Path | bytes) -> Iterator[Image.Image]:
-    """Open an image file. Raises ImageFileError for any error of Pillow inside the block."""
+    """Open an image file. Raises ImageError for any error of Pillow inside the block."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
             yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise ImageFileError(str(problem)) from problem
+        raise ImageError(str(problem)) from problem
 
 
 def replace_alpha(original: Path, mask: bytes) -> bytes:
     """The original as PNG, with the alpha channel of the mask. Keeps the text chunks of the original.
 
-    Raises ImageFileError if one of them cannot be read, or if the sizes differ.
+    Raises ImageError if one of them cannot be read or is too large, or if the sizes differ.
     """
     from PIL.PngImagePlugin import PngInfo
 
     with open_image(original) as image, open_image(mask) as mask_image:
-        _check_pixels(image.size)
-        _check_pixels(mask_image.size)
+        check_pixels(image.size)
+        check_pixels(mask_image.size)
         texts = PngInfo()
         for key, text in getattr(image, "text", {}).items():
             texts.add_text(key, text)
@@ -261,8 +251,3 @@ def replace_alpha(original: Path, mask: bytes) -> bytes:
         buffer = io.BytesIO()
         result.save(buffer, format="PNG", compress_level=4, pnginfo=texts)
     return buffer.getvalue()
-
-
-def _check_pixels(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS}")

@@ -39,8 +39,6 @@ from starlette.types import Receive, Scope, Send
 from sweeper.embedded.faults import LoggedRequest
 from sweeper.embedded.folders import (
     KINDS,
-    MAX_PIXELS,
-    ImageFileError,
     PathEscapeError,
     ServerFolders,
     hash_file,
@@ -65,9 +63,11 @@ from sweeper.embedded.http_helpers import (
 )
 from sweeper.embedded.jobs import Location, now_ms
 from sweeper.embedded.service import Service
+from sweeper.errors import ImageError
 
-# Cloud's published limits for an uploaded picture, besides MAX_PIXELS.
+# Cloud's published limits for an uploaded picture.
 CLOUD_MAX_BYTES = 50 * 1024 * 1024
+CLOUD_MAX_PIXELS = 67_108_864
 CLOUD_MAX_EDGE = 16_384
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
@@ -120,7 +120,7 @@ class MediaRoutes:
         original = self._find_original(form.texts.get("original_ref"))
         try:
             masked = await asyncio.to_thread(replace_alpha, original, form.data)
-        except ImageFileError as problem:
+        except ImageError as problem:
             raise refuse(f"The mask does not fit: {problem}") from problem
         return json_response(await self._store(form, masked))
 
@@ -233,13 +233,13 @@ def _detect_suffix(data: bytes) -> str:
     try:
         with open_image(data) as picture:
             kind, (width, height) = picture.format or "", picture.size
-    except ImageFileError as problem:
+    except ImageError as problem:
         found = [suffix for start, signature, suffix in _SIGNATURES if data.startswith(signature, start)]
         if found:
             return found[0]
         raise refuse("The file is not a picture, film or sound that can be read.") from problem
-    if max(width, height) > CLOUD_MAX_EDGE or width * height > MAX_PIXELS:
-        limits = f"{CLOUD_MAX_EDGE} an edge and {MAX_PIXELS} in all"
+    if max(width, height) > CLOUD_MAX_EDGE or width * height > CLOUD_MAX_PIXELS:
+        limits = f"{CLOUD_MAX_EDGE} an edge and {CLOUD_MAX_PIXELS} in all"
         raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
     return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
 

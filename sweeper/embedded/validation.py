@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.folders import ServerFolders, is_unsafe_name
 from sweeper.embedded.nodes.base import InputSpec, NodeClass, add_choices
 
 MAX_CHAIN = 800  # nodes in a row; ComfyUI fails a little below 1,000
@@ -390,14 +390,6 @@ def iter_upstream(graph: Mapping[str, Any], starts: Iterable[str]) -> Iterator[s
         sources = set(list_sources(graph[node_id])) - visited
         visited |= sources
         pending += sources
-
-
-def is_unsafe_name(name: Any) -> bool:
-    """Whether a file name could lead out of its folder."""
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        return True
-    parts = name.replace("\\", "/").split("/")
-    return parts[0] == "" or ".." in parts or parts[0].endswith(":")
 
 
 def _check_value(

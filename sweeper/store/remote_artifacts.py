@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 from platformdirs import user_config_path
 
 from sweeper.errors import ResultsError, SweeperError, UsageError
-from sweeper.files import replace_file
+from sweeper.files import atomic_write
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile, UnfinishedJob
 from sweeper.store.file_names import candidate_names, find_job_prefix
 from sweeper.wording import format_install
@@ -231,18 +231,12 @@ def download_artifact(out: Path, path: str, sha256: str) -> Path | None:
         return destination if destination.is_file() else None
     with _translate_errors(path):
         fs, source = _open_filesystem(path)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=destination.parent)
-        os.close(handle)
-        part = Path(name)
         try:
-            fs.get_file(source, name)
-            _check_hash(part, path, sha256)
-            replace_file(part, destination)
+            with atomic_write(destination) as file:
+                fs.get_file(source, file.name)
+                _check_hash(Path(file.name), path, sha256)
         except FileNotFoundError:
             return None
-        finally:
-            part.unlink(missing_ok=True)
     return destination
 
 

@@ -249,7 +249,6 @@ def test_requests_are_logged_without_secrets(serve):
     assert (request.method, request.path) == ("GET", "/api/user")
     assert "x-api-key" in request.headers
     assert "s3cret" not in repr(client.server.seen)
-    assert client.server.seen.paths("GET") == ["/api/user"]
 
 
 @pytest.mark.parametrize(

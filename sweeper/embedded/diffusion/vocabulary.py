@@ -6,7 +6,6 @@ Any other word still counts: `text` gives it a small vector by hash. Imports no 
 from __future__ import annotations
 
 import json
-import re
 from importlib.resources import files
 from typing import Any, Final
 
@@ -59,10 +58,3 @@ def yuv_to_rgb(planes: Any) -> Any:
     result = planes.copy()
     result[0], result[1], result[2] = red, (luma - 0.299 * red - 0.114 * blue) / 0.587, blue
     return result
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError for a model name that could leave a folder: absolute, with `..`, a drive, or empty."""
-    parts = re.split(r"[\\/]", name)
-    if not name or parts[0] == "" or ".." in parts or re.match(r"^[A-Za-z]:", name) or "\0" in name:
-        raise ValueError(f"invalid model name {name!r}: it must be a plain file name or a path below the model folder")
