@@ -90,7 +90,7 @@ class CellActions:
         finally:
             if not is_kept and document.text != before:
                 with suppress(StaleVersionError):  # somebody else has changed the file since
-                    document.undo(document.version)
+                    document.step(document.version, -1)
         if is_kept:
             return {"url": None, "file": str(file), "command": run["command"], "trial": trial}
         self.runner.stop()  # the report asks it

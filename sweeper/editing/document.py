@@ -67,13 +67,9 @@ class Document:
     def version(self) -> str:
         return hashlib.sha256(repr((self.text, self.slots_text)).encode()).hexdigest()[:32]
 
-    @property
-    def can_undo(self) -> bool:
-        return self._index > 0
-
-    @property
-    def can_redo(self) -> bool:
-        return self._index < len(self._texts) - 1
+    def can_step(self, by: int) -> bool:
+        """Whether there is a text so many steps ahead, to redo; behind (-1), to undo."""
+        return 0 <= self._index + by < len(self._texts)
 
     def apply(
         self, version: str, changes: Iterable[Mapping[str, Any]], suggestions: Collection[Suggestion] = ()
@@ -102,11 +98,15 @@ class Document:
         self.check_version(version)
         self._save_text(text)
 
-    def undo(self, version: str) -> None:
-        self._step(version, -1)
-
-    def redo(self, version: str) -> None:
-        self._step(version, 1)
+    def step(self, version: str, by: int) -> None:
+        """Save the text one step behind (-1: undo) or ahead (1: redo). Raises StaleVersionError."""
+        self.check_version(version)
+        if not self.can_step(by):
+            raise UsageError("there is nothing left to undo or redo")
+        index = self._index + by
+        self._save(self.file, self._texts[index], self._texts[index])
+        self._index = index
+        self._read_slots()
 
     def reload(self) -> bool:
         """Take the files on disk; the text before can be undone to. Returns whether they had been changed."""
@@ -130,15 +130,6 @@ class Document:
         if text != self.text:
             self._save(self.file, text, text)
             self._take(text)
-
-    def _step(self, version: str, step: int) -> None:
-        self.check_version(version)
-        index = self._index + step
-        if index not in range(len(self._texts)):
-            raise UsageError("there is nothing left to undo or redo")
-        self._save(self.file, self._texts[index], self._texts[index])
-        self._index = index
-        self._read_slots()
 
     def _save(self, path: Path, content: str, wanted: str) -> None:
         """Replace a file as a whole, unless another program has changed one. Then `wanted` waits behind redo."""

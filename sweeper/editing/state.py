@@ -249,7 +249,7 @@ class Editor:
                 if text is not None:
                     document.replace_text(version, text)
                 elif step:
-                    (document.undo if step == "undo" else document.redo)(version)
+                    document.step(version, -1 if step == "undo" else 1)
                 else:
                     document.apply(version, changes, self.check.inputs.suggestions)
             except StaleVersionError as error:
@@ -325,7 +325,7 @@ class Editor:
                 "mode": "edit", "version": document.version, "problem": self._disk_problem or self._problem,
                 "file": str(document.file), "text": document.text,
                 "command": join_command(["sweeper", *self.list_words()]), "diff": document.diff(),
-                "can_undo": document.can_undo, "can_redo": document.can_redo, "notice": self._notice,
+                "can_undo": document.can_step(-1), "can_redo": document.can_step(1), "notice": self._notice,
                 "checking": check.version != document.version or not check.is_whole,
             }  # fmt: skip
         inputs = [{**row, "slot": row["slot"] or slots.get(row["address"])} for row in check.inputs.rows]

@@ -33,15 +33,20 @@ def test_a_change_is_on_disk_at_once_and_can_be_undone(file):
     document = Document(file)
     document.apply(document.version, [SET_STEPS])
     changed = TEXT.replace("[8, 20]", "[9]")
-    assert (file.read_text(), document.text, document.can_undo, document.can_redo) == (changed, changed, True, False)
+    assert (file.read_text(), document.text, document.can_step(-1), document.can_step(1)) == (
+        changed,
+        changed,
+        True,
+        False,
+    )
     assert document.diff()[-2:] == [("-", "    steps: [8, 20]  # few"), ("+", "    steps: [9]  # few")]
-    document.undo(document.version)
-    assert (file.read_text(), document.can_undo, document.can_redo, document.diff()) == (TEXT, False, True, [])
-    document.redo(document.version)
+    document.step(document.version, -1)
+    assert (file.read_text(), document.can_step(-1), document.can_step(1), document.diff()) == (TEXT, False, True, [])
+    document.step(document.version, 1)
     assert file.read_text() == changed
     assert not list(file.parent.glob(".*"))
     with pytest.raises(UsageError, match="nothing left to undo or redo"):
-        document.redo(document.version)
+        document.step(document.version, 1)
 
 
 def test_a_refused_change_leaves_everything(file):
@@ -49,7 +54,7 @@ def test_a_refused_change_leaves_everything(file):
     version = document.version
     with pytest.raises(UsageError):
         document.apply(version, [SET_STEPS, {"set": "unzip", "name": "none"}])
-    assert (file.read_text(), document.version, document.can_undo) == (TEXT, version, False)
+    assert (file.read_text(), document.version, document.can_step(-1)) == (TEXT, version, False)
     with pytest.raises(UsageError, match="cannot be saved"):
         document.replace_text(version, "a: \ud800")
     assert file.read_text() == TEXT
@@ -59,10 +64,10 @@ def test_a_new_slot_is_saved_with_its_axis_and_stays_after_undo(file):
     document = Document(file)
     document.apply(document.version, [{"set": "axis", "address": "1.cfg", "value": [4, 7]}], [CFG])
     assert [len(axis.options) for block in sweeper.load(file).blocks for (axis,) in block.dimensions] == [2, 2]
-    document.undo(document.version)
+    document.step(document.version, -1)
     assert file.read_text() == TEXT
     assert set(sweeper.load(file).template.slots) == {"steps", "cfg"}
-    document.redo(document.version)
+    document.step(document.version, 1)
     assert len(sweeper.load(file).blocks[0].dimensions) == 2
 
 
@@ -81,11 +86,11 @@ def test_a_change_on_disk_wins_and_the_page_can_redo_its_own(file):
     with pytest.raises(StaleVersionError, match=r"e\.yaml or its slots file was changed by another program"):
         document.apply(document.version, [SET_STEPS])
     assert file.read_text() == document.text == TEXT + "# theirs\n"
-    document.redo(document.version)
+    document.step(document.version, 1)
     assert file.read_text() == TEXT.replace("[8, 20]", "[9]")
-    document.undo(document.version)
+    document.step(document.version, -1)
     assert file.read_text() == TEXT + "# theirs\n"
-    document.undo(document.version)
+    document.step(document.version, -1)
     assert file.read_text() == TEXT
 
 
@@ -98,8 +103,8 @@ def test_a_text_for_an_older_version_waits_behind_redo(file):
         with pytest.raises(StaleVersionError, match="has changed since"):
             document.replace_text(version, TEXT + "# typed\n")
     assert file.read_text() == TEXT + "# theirs\n"
-    document.redo(document.version)
-    assert (file.read_text(), document.can_redo) == (TEXT + "# typed\n", False)
+    document.step(document.version, 1)
+    assert (file.read_text(), document.can_step(1)) == (TEXT + "# typed\n", False)
 
 
 def test_a_change_between_check_and_save_wins_too(file, monkeypatch):
@@ -190,8 +195,8 @@ def test_steps_are_bounded(file, monkeypatch):
     for number in range(6):
         document.apply(document.version, [{**SET_STEPS, "value": [number]}])
     for _ in range(3):
-        document.undo(document.version)
-    assert (document.can_undo, "steps: [2]" in document.text) == (False, True)
+        document.step(document.version, -1)
+    assert (document.can_step(-1), "steps: [2]" in document.text) == (False, True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
