@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -35,10 +34,9 @@ _MAX_WORK: Final = 2_000_000  # steps of a schema for all values: a step is a ke
 _FREE_WORK: Final = 50  # steps of a valid value, so that any number of values may have a usual schema
 _MEMBERS: Final = 4  # of an `enum` that are compared in one step
 _MAX_REASONS: Final = 20  # why one value is refused
-_MAX_REFERENCES: Final = 10_000  # followed for one value
-_ENDLESS: Final = f"refers to itself without end, or more than {_MAX_REFERENCES:,} times for one value"
+_REFERENCE: Final = 20  # steps to follow a reference
+_ENDLESS: Final = "refers to itself without end"
 _WORK: ContextVar[int] = ContextVar("work", default=_MAX_WORK)  # steps that are left
-_REFERENCES: ContextVar[int] = ContextVar("references", default=_MAX_REFERENCES)  # that are left
 # One inside the other. Far below Python's limit of recursion, at which the library below jsonschema panics.
 _MAX_NESTING: Final = 100
 _NESTING: ContextVar[int] = ContextVar("nesting", default=0)
@@ -182,14 +180,14 @@ def _check_unique(validator: Validator, is_wanted: bool, value: Any, _rules: obj
 
 
 def _make_counting(keyword: str) -> Any:
-    """Return the check of `$ref` or `$dynamicRef`, which counts: a few lines can refer to each other 2**30 times."""
+    """Return the check of `$ref` or `$dynamicRef`, which pays: a few lines can refer to each other 2**30 times."""
     check: Any = Draft202012Validator.VALIDATORS[keyword]
 
     def follow(validator: Validator, reference: str, value: Any, rules: Any) -> Iterator[ValidationError]:
-        remaining, nesting = _REFERENCES.get(), _NESTING.get()
-        if remaining <= 0 or nesting >= _MAX_NESTING:
+        nesting = _NESTING.get()
+        if nesting >= _MAX_NESTING:
             raise TooMuchWorkError(_ENDLESS)
-        _REFERENCES.set(remaining - 1)
+        _charge(_REFERENCE)
         _NESTING.set(nesting + 1)
         try:
             yield from check(validator, reference, value, rules)
@@ -203,10 +201,9 @@ _OWN_CHECKS: Final = {
     "multipleOf": _check_multiple,
     "pattern": partial(_check_pattern, is_own=False),
     "uniqueItems": _check_unique,
-    "$ref": _make_counting("$ref"),
-    "$dynamicRef": _make_counting("$dynamicRef"),
 }
-_CHECKS: Final = Draft202012Validator.VALIDATORS | _OWN_CHECKS
+_COUNTING: Final = {keyword: _make_counting(keyword) for keyword in ("$ref", "$dynamicRef")}
+_CHECKS: Final = Draft202012Validator.VALIDATORS | _OWN_CHECKS | _COUNTING
 _Validator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator, {keyword: _make_charging(keyword, check) for keyword, check in _CHECKS.items()}
 )
@@ -236,8 +233,6 @@ class SchemaValidator:
 
     def find_problems(self, value: Any) -> list[tuple[KeyPath, str]]:
         """Return all that the schema refuses, as (path, sentence) pairs. Of many, only the first are explained."""
-        _REFERENCES.set(sys.maxsize)  # our own schemas refer to themselves once for each value
-        _NESTING.set(-sys.maxsize)
         problems: list[tuple[KeyPath, str]] = []
         counts: Counter[tuple[str, ...]] = Counter()  # of explained problems by keyword and place, and () of all
         for error in self._validator.iter_errors(value):
@@ -253,7 +248,6 @@ class SchemaValidator:
 
         A sentence about a part of a mapping begins with its key.
         """
-        _REFERENCES.set(_MAX_REFERENCES)
         _NESTING.set(0)
         before = self._remaining_work
         _WORK.set(before)
