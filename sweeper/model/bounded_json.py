@@ -46,7 +46,7 @@ def check_value(value: Any, text: str, max_depth: int = MAX_DEPTH, *, keeps_surr
         raise ValueError(f"nested deeper than {max_depth} levels")
     if keeps_surrogates:
         return value
-    if _HALF_SURROGATE.search(text) or not _is_encodable(text):
+    if _HALF_SURROGATE.search(text) or not is_encodable(text):
         value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     return value
 
@@ -84,7 +84,8 @@ def is_deeper(value: Any, max_depth: int) -> bool:
     return bool(level)
 
 
-def _is_encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can express a text: it has no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from sweeper.model.workflow import encode_canonical
-from sweeper.schemas.values import is_integer, is_number
+from sweeper.schemas.values import fits_shape
 
 _HASHES: Final = ("modelspec.hash_sha256", "sshs_model_hash")
 _COUNTS: Final = ("ss_epoch", "ss_steps")
@@ -27,6 +27,9 @@ _COUNTS: Final = ("ss_epoch", "ss_steps")
 _STATED: Final = (*_HASHES, *_COUNTS, "ss_training_finished_at", "ss_session_id", "modelspec.date")
 _MAX_STATED: Final = 80  # characters; a SHA-256 with its prefix has 73
 _TAG_LENGTH: Final = 8  # hex digits
+_FACT_SHAPES: Final = {
+    "size": int, "modified": (int, float), "placed": (int, float), "metadata": str, "content": str, "stated": {...: str}
+}  # fmt: skip
 
 
 class ModelKey(NamedTuple):
@@ -102,24 +105,12 @@ class ModelFacts:
 
     def to_json(self) -> dict[str, Any]:
         """The parts that are known, by name."""
-        parts = {name: getattr(self, name) for name in ("size", "modified", "placed", "metadata", "content")}
-        return {name: part for name, part in parts.items() if part is not None} | (
-            {"stated": dict(self.stated)} if self.stated else {}
-        )
+        return {name: part for name in _FACT_SHAPES if (part := getattr(self, name)) not in (None, {})}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelFacts:
         """Read what `to_json` returned; parts of another type are left out."""
-        size, modified, placed, stated = (value.get(name) for name in ("size", "modified", "placed", "stated"))
-        metadata, content = value.get("metadata"), value.get("content")
-        return cls(
-            size=size if is_integer(size) else None,
-            modified=float(modified) if is_number(modified) else None,
-            metadata=metadata if isinstance(metadata, str) else None,
-            stated={name: str(text) for name, text in stated.items()} if isinstance(stated, Mapping) else {},
-            content=content if isinstance(content, str) else None,
-            placed=float(placed) if is_number(placed) else None,
-        )
+        return cls(**{name: value[name] for name, shape in _FACT_SHAPES.items() if fits_shape(value.get(name), shape)})
 
 
 def read_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -105,10 +105,6 @@ class Amount:
         """Return the amount for JSON, in dollars. `high` is null if it has no limit."""
         return {"low": to_usd(self.low), "high": None if self.high is None else to_usd(self.high)}
 
-    @classmethod
-    def from_dict(cls, amount: Mapping[str, float | None]) -> Amount:
-        return cls(from_usd(amount["low"] or 0), None if amount["high"] is None else from_usd(amount["high"]))
-
     def __str__(self) -> str:
         if self.is_unknown:
             return "unknown"

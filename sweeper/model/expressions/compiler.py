@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from jinja2 import TemplateError, meta, nodes
 
+from sweeper.model.bounded_json import is_encodable
 from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
 from sweeper.model.expressions.sandbox import (
     CHARGE,
@@ -177,7 +178,7 @@ def _parse(text: str) -> nodes.Template:
     is_raw = text.startswith(RAW_START) and text.endswith(RAW_END) and text.count("endraw") == 1
     if len(text) > MAX_SOURCE and not is_raw:
         _check_length(text)
-    if not _is_encodable(text):
+    if not is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
     tree = get_environment().parse(text)
     positions = []
@@ -255,7 +256,7 @@ def _check(position: _NodePosition) -> None:
     if isinstance(node, nodes.Const):
         if isinstance(node.value, int) and node.value.bit_length() > MAX_BITS:
             raise ExpressionError("contains a number too large to compute here")
-        if isinstance(node.value, str) and not _is_encodable(node.value):
+        if isinstance(node.value, str) and not is_encodable(node.value):
             raise ExpressionError(_LONE_SURROGATE)
     elif isinstance(node, nodes.Name):
         _check_name(node.name)
@@ -327,7 +328,3 @@ def _is_constant(node: nodes.Node) -> bool:
     if isinstance(node, (nodes.Pair, *_CONTAINERS)):
         return all(_is_constant(child) for child in node.iter_child_nodes())
     return isinstance(node, nodes.Const)
-
-
-def _is_encodable(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
