@@ -128,7 +128,7 @@ def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> Mapping[
     for leaf in () if template.slots[slot].is_file else template.leaves:
         if len(leaf.path) == 3 and slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name):
             spec = info.find_input(template.graph, str(leaf.path[0]), str(leaf.path[2]))
-            return spec and spec.schema
+            return None if spec is None else spec.schema
     return None
 
 
