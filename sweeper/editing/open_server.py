@@ -68,6 +68,9 @@ class OpenServer(PageServer):
         self, file: Path | None, *, target: str | None = None, trust: bool = False, into: Path | None = None,
         host: str = "127.0.0.1", port: int = 0, embedder: str | None = None,
     ) -> None:  # fmt: skip
+        self.editor, self.runner = Editor(target=target, trust=trust), Runner()
+        if file is not None:
+            self.editor.open(file)
         identity = f"open {Path.cwd() if file is None else file.resolve()}"
         super().__init__(host, port, identity, None, needs_token=True, embedder=embedder)
         self._target, self._into = target, into
@@ -79,14 +82,7 @@ class OpenServer(PageServer):
         self._seen: Any = None  # of the run, and of files
         self._heard: Any = None  # of the run, and whether there is a report
         self._is_stopping, self._looking = False, threading.Lock()
-        self.editor, self.runner = Editor(target=target, trust=trust), Runner()
         self._cells = CellActions(lambda made: OpenServer(made, **self._at), self.runner)
-        try:
-            if file is not None:
-                self.editor.open(file)
-        except BaseException:
-            self.close()
-            raise
 
     def __enter__(self) -> Self:
         posts: dict[str, _Handler] = {
