@@ -124,19 +124,6 @@ def make_type_error(value: Any) -> ExpressionError:
     return ExpressionError(f"gives a {type(value).__name__}, which is not a JSON value")
 
 
-def make_filters() -> dict[str, Any]:
-    all_filters: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
-    all_filters |= {name: _make_charged_filter(name) for name in _CHARGED}
-    all_filters |= {"int": _int, "pad": _pad, "round": _round, "sum": _sum}
-    return all_filters | {ITERATE: _iterate, CHARGE: _charge}
-
-
-def make_tests() -> dict[str, Any]:
-    """Return every test by name. Tests that use `%` accept numbers only, because `%` on a text formats it."""
-    numeric = {name: _make_numeric_test(name, TESTS[name]) for name in ("divisibleby", "even", "odd")}
-    return {name: TESTS[name] for name in _SAFE_TESTS} | numeric
-
-
 @cache
 def _with_original_filters(environment: Environment) -> Environment:
     """Return the environment with Jinja2's own filters. `map` does not see it, so a text cannot name them."""
@@ -213,6 +200,8 @@ def _sum(context: BudgetContext, iterable: Any, attribute: Any = None, start: An
 
 
 def _make_numeric_test(name: str, test: Any) -> Callable[..., bool]:
+    """Return a test that accepts numbers only, because it uses `%`, which formats a text."""
+
     def run_test(*numbers: Any, **named: Any) -> bool:
         for number in (*numbers, *named.values()):
             if isinstance(number, Undefined):
@@ -349,8 +338,11 @@ def get_environment() -> Sandbox:
         undefined=StrictUndefined, keep_trailing_newline=True, optimized=False, finalize=_charge_printed
     )
     environment.globals.clear()
-    environment.filters = make_filters()
-    environment.tests = make_tests()
+    environment.filters = {name: FILTERS[name] for name in _CONSTANT_TIME}
+    environment.filters |= {name: _make_charged_filter(name) for name in _CHARGED}
+    environment.filters |= {"int": _int, "pad": _pad, "round": _round, "sum": _sum, ITERATE: _iterate, CHARGE: _charge}
+    environment.tests = {name: TESTS[name] for name in _SAFE_TESTS}
+    environment.tests |= {name: _make_numeric_test(name, TESTS[name]) for name in ("divisibleby", "even", "odd")}
     return environment
 
 
