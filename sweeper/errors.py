@@ -222,6 +222,16 @@ TIMED_OUT_ERROR: Final = "TimedOutError"  # never raised, as the next
 CANCELLED_ERROR: Final = "CancelledError"
 GONE_ERROR: Final = "GoneError"  # of a trial that a check leaves out, because its server offers less now; never raised
 
+DEADLY_ERROR: Final = "DeadlyError"  # of a trial during which its server died again and again; never raised
+
+# PyTorch's allocators for CUDA, HIP and MPS say the first; that for the CPU says "can't allocate memory" on Linux and
+# "not enough memory" on Windows. The others are from NumPy, C++, cuDNN, cuBLAS, Intel, Metal, DirectML and errno 12.
+OUT_OF_MEMORY: Final = re.compile(
+    r"out[ _]?of[ _]?(\w+[ _])?memory|\boom|oom_?error|memoryerror|bad_alloc|alloc_failed|exceed\w* allowed memory|"
+    r"(can(no|['\u2019])t|could ?(not|n['\u2019]t)|unable to|fail(ed)? to) allocate\b.{0,40}?(memory|bytes|[kmg]i?b\b)|"
+    r"(not enough|insufficient) ([\w-]+ )?(video )?memory|invalid buffer size|paging file is too small",
+    re.IGNORECASE,
+)
 
 # Characters of an error message that the store, the table and the events keep. PyTorch's longest takes about 3,000.
 MAX_MESSAGE_LENGTH: Final = 4000

@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 590, "cli": 5_820, "cluster": 2_470, "comfy": 4_820, "editing": 2_810, "embedded": 9_010,
-    "images": 2_160, "loading": 5_450, "model": 5_850, "planning": 3_260, "pytest_plugin": 310, "regression": 3_640,
-    "reporting": 3_680, "running": 9_750, "schemas": 510, "serving": 690, "statistics": 1_100, "store": 3_230,
-    "tables": 4_670, "voting": 960,
+    "answers": 590, "cli": 5_830, "cluster": 2_470, "comfy": 4_880, "editing": 2_810, "embedded": 9_010,
+    "images": 2_160, "launching": 600, "loading": 5_470, "model": 6_000, "planning": 3_260, "pytest_plugin": 310,
+    "regression": 3_640, "reporting": 3_680, "running": 9_970, "schemas": 510, "serving": 690, "statistics": 1_100,
+    "store": 3_230, "tables": 4_670, "voting": 960,
 }  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def test_each_room_keeps_its_budget_of_lines() -> None:
     assert {room: count for room, count in lines.items() if count > BUDGETS.get(room, 350)} == {}
 
 
-def test_the_package_has_at_most_23_names_at_its_top() -> None:
+def test_the_package_has_at_most_24_names_at_its_top() -> None:
     """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
     names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}
-    assert len(names - {"__init__.py", "__main__.py"}) <= 23
+    assert len(names - {"__init__.py", "__main__.py"}) <= 24

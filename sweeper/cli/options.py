@@ -16,6 +16,7 @@ from sweeper.loading.parse import parse_yaml
 from sweeper.model.money import parse_usd
 from sweeper.model.selection import Selection
 from sweeper.model.source import SourceError
+from sweeper.model.target_spec import TargetSpec
 from sweeper.wording import suggest
 
 
@@ -94,6 +95,17 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def _parse_target(text: str) -> TargetSpec:
+    """A target of the command line: a mapping in YAML, or else its name or URL. Raises UsageError."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        spec: TargetSpec = parse_yaml(text, "--target").value
+    except SourceError as error:
+        raise UsageError(f"--target {text}: {error.problem.message}") from error
+    return spec
+
+
 ARGUMENTS: Final = "sweeper.arguments"  # in `meta` of a context: the command line, for messages that repeat it
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -106,9 +118,9 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="Show only problems.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 targets = click.option(
     "-t", "--target", "targets", multiple=True, metavar="TARGET", shell_complete=complete_from("targets"),
-    callback=lambda _context, _parameter, names: list(names) or None,  # as the library takes them
-    help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
-    "[default: the experiment's]",
+    callback=lambda _context, _parameter, texts: [_parse_target(text) for text in texts] or None,  # for the library
+    help="embedded, cloud, a URL, a name from the experiment or the targets file, or a mapping such as "
+    "'{launch: ~/ComfyUI}'; may be repeated. [default: the experiment's]",
 )  # fmt: skip
 out = click.option(
     "-o", "--out", type=FOLDER, metavar="DIR", help="Results folder. [default: results/NAME beside EXPERIMENT]"

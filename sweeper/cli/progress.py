@@ -181,11 +181,8 @@ def _start_bar(*, shows_time: bool) -> Progress:
 def _describe_routine_event(event: events.Event) -> str | None:
     """The line for an event that is not a problem; None if it needs no line."""
     match event:
-        case events.RunStarted(todo=0):
-            return f"nothing to do: {_describe_nothing_to_do(event)}"
         case events.RunStarted():
-            reused = f", {event.reused} already done" if event.reused else ""
-            return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{reused}, into {event.out}"
+            return _describe_start(event)
         case events.ClusterReady():
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return sanitize(f"cluster {event.address}: {event.workers} workers{where}")
@@ -200,6 +197,8 @@ def _describe_routine_event(event: events.Event) -> str | None:
             dialect = EMBEDDED if is_own else event.dialect
             server = f"{_SERVER_NAMES.get(dialect, dialect)} {event.version}".rstrip()
             return sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
+        case events.TargetStarting():
+            return sanitize(f"{event.target}: starting ComfyUI ({event.seconds:.0f} s): {event.line}")
         case events.TargetUp():
             return f"{event.target}: responds again after {event.seconds:.0f} s"
         case events.Retrying():
@@ -207,6 +206,13 @@ def _describe_routine_event(event: events.Event) -> str | None:
         case events.TargetBusy():
             return sanitize(f"{event.target}: busy, retrying in {event.seconds:.1f} s: {event.reason}")
     return None
+
+
+def _describe_start(event: events.RunStarted) -> str:
+    if event.todo:
+        reused = f", {event.reused} already done" if event.reused else ""
+        return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{reused}, into {event.out}"
+    return f"nothing to do: {_describe_nothing_to_do(event)}"
 
 
 def _describe_nothing_to_do(event: events.RunStarted) -> str:

@@ -154,6 +154,10 @@ def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTa
         target = resolve_targets({**rest, "url": _PLACEHOLDER_URL}, environ={}, with_keys=False)[0]
         return replace(target, url=url.strip())
     target = resolve_targets([spec], named=named, environ={}, with_keys=False)[0]
+    if target.launch is not None:
+        raise UsageError(
+            "target.launch: starts a ComfyUI on this machine; for the one beside each worker, give `worker`"
+        )
     if target.url and is_loopback(target.url):
         raise UsageError(
             f"target: {target.url} is another server on every machine of the cluster; "

@@ -138,6 +138,10 @@ class ComfyClient:
         headers = {"Accept-Encoding": "identity", "User-Agent": "sweeper"}
         return httpx.AsyncClient(transport=transport, headers=headers, timeout=TIMEOUT)
 
+    def move(self, url: str) -> None:
+        """Use another address of the same machine from now on."""
+        self.target, self._root = replace(self.target, url=url), str(httpx.URL(url))
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -8,16 +8,18 @@ messages may quote the key.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any, Final
 
 from sweeper.errors import Problem, UsageError
+from sweeper.model.launch_spec import ALL_GPUS, CPU, LaunchSpec, anchor_launches, make_launch_spec
 from sweeper.model.money import TargetPrice
 from sweeper.model.target_spec import (
     CLOUD_KEY,
@@ -92,9 +94,10 @@ def with_location(location: str, error: UsageError) -> UsageError:
 class Target:
     """A server to run on. `name` identifies it in the store: the user's name for it, `embedded`, `cloud`, or the URL.
 
-    `dialect` is None until the server was probed, `concurrency` unless the user set it. `embedded`: sweeper starts the
-    server itself, and `url` is empty until then. `key` authenticates every request. `partner_key` pays for nodes that
-    call third parties; only submissions with such nodes contain it.
+    `dialect` is None until the server was probed, `concurrency` unless the user set it. `embedded`: the server is
+    sweeper's own, in this process. `launch`: the ComfyUI that sweeper starts. Both have no `url` until they run. `key`
+    authenticates every request. `partner_key` pays for nodes that call third parties; only submissions with such nodes
+    contain it.
     """
 
     name: str
@@ -105,11 +108,17 @@ class Target:
     api_key_command: tuple[str, ...] = ()
     partner_key_env: str | None = None
     embedded: bool = False
+    launch: LaunchSpec | None = None
     group: str | None = field(default=None, compare=False)  # the list of targets by whose name the user chose it
     max_file_bytes: int | None = None  # of one artifact; None: the default of `transport`
     price: TargetPrice | None = None  # None: the target has no price
     key: str | None = field(default=None, repr=False, compare=False)
     partner_key: str | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def identity(self) -> str:
+        """The name of what is known of the server from one run to the next: its URL, or how sweeper starts it."""
+        return self.url if self.launch is None else self.launch.identity
 
     @property
     def key_source(self) -> str | None:
@@ -142,12 +151,13 @@ def resolve_targets(
 ) -> tuple[Target, ...]:
     """Resolve `specs` to targets, in order. `named` are the user's and the experiment's targets by name.
 
+    A ComfyUI that sweeper starts on several GPUs is one target for each, in a group of its name.
     `with_keys`: read keys from `environ` and `command`; False for a caller that sends nothing. Raises UsageError with
     every mistake: an unknown name or setting, a bad URL, a key in the wrong place, a key that cannot be read, the same
     server twice, or no target at all.
     """
     read_key = partial(_read_key, environ=environ, command=command) if with_keys else None
-    used_targets = expand_groups(as_target_list(specs), named or {})
+    used_targets = expand_groups(anchor_launches(as_target_list(specs), Path.cwd()), named or {})
     parsed_targets = [parse_target(used.spec, named or {}) for used in used_targets]
     targets: list[Target] = []
     problems = _collect_problems(parsed_targets)
@@ -155,12 +165,47 @@ def resolve_targets(
         if parsed.is_valid:
             try:
                 target = _build_target(parsed.settings, _location_of(parsed), environ, read_key)
-                targets.append(replace(target, group=used.group))
+                targets += _expand_gpus(replace(target, group=used.group))
             except UsageError as error:
                 problems += error.problems
     if problems:
         raise UsageError(problems)
     return tuple(targets)
+
+
+def _expand_gpus(target: Target) -> list[Target]:
+    """The target itself, or one for each GPU on which sweeper starts it. Raises UsageError if nobody knows these."""
+    launch = target.launch
+    if launch is None or launch.gpus is None:
+        return [target]
+    if launch.gpus == CPU:
+        return [replace(target, launch=replace(launch, device=CPU))]
+    gpus = _list_gpus() if launch.gpus == ALL_GPUS else launch.gpus
+    if not gpus:
+        text = "`gpus: all`: nvidia-smi lists no GPU here; write `gpus: cpu`, or the numbers of the GPUs"
+        raise UsageError(f"target {target.name}: {text}")
+    group = target.group or target.name
+    return [
+        replace(target, name=f"{target.name} gpu {number}", group=group, launch=replace(launch, device=number))
+        for number in gpus
+    ]
+
+
+@cache
+def _list_gpus() -> list[int]:
+    """The numbers of NVIDIA's GPUs of this machine, which does not change them; none without its program."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"],  # noqa: S607 (of the driver, wherever that is)
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=False,
+            cwd=_find_own_folder(),
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [int(number) for number in re.findall(rb"^GPU (\d+):", listed.stdout, re.MULTILINE)]
 
 
 def check_targets(specs: TargetSpec | Iterable[TargetSpec], named: NamedTargets) -> None:
@@ -203,7 +248,8 @@ def _build_target(
     if "worker" in settings:
         text = "the server beside each worker of a Dask cluster: use it with --dask, or give `url`"
         raise UsageError(Problem("", 0, f"{location}.worker", text))
-    name, url, variable = settings["name"], settings["url"], settings.get("api_key_env")
+    name, url, variable = settings["name"], settings.get("url", ""), settings.get("api_key_env")
+    launch = make_launch_spec(settings) if "launch" in settings else None
     if variable == CLOUD_KEY and is_comfy_platform(url):  # the second of the two variables, if only that is set
         variable = next((key for key in CLOUD_KEYS if read_key_from_variable(key, environ)), variable)
     words, partner = tuple(settings.get("api_key_command") or ()), settings.get("partner_key_env")
@@ -224,7 +270,8 @@ def _build_target(
         concurrency=settings.get("concurrency"),
         api_key_command=words,
         partner_key_env=partner,
-        embedded=not url,
+        embedded=not url and launch is None,
+        launch=launch,
         max_file_bytes=int(settings["max_download_gb"] * 2**30) if "max_download_gb" in settings else None,
         price=settings.get("price"),
         key=key,

@@ -28,6 +28,7 @@ from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft
 from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, Judge, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
+from sweeper.model.launch_spec import anchor_launches
 from sweeper.model.money import parse_usd
 from sweeper.model.portable_names import find_name_problem
 from sweeper.model.result import RESERVED_COLUMNS
@@ -133,13 +134,15 @@ class _ExperimentBuilder(ExperimentDraft):
         unknown = find_unknown_names(metrics, judges, self.template.slots, known) if knows_all else ()
         for path, message in (*judge_problems, *unknown):
             self.add_problem(path, message)
-        target = raw.get("target", "embedded")
+        target = anchor_launches(raw.get("target", "embedded"), file.parent.absolute())
         return Experiment(
             name=self.name,
             file=file,
             template=self.template,
             targets=tuple(target) if isinstance(target, list) else (target,),
-            named_targets=raw.get("targets", {}),
+            named_targets={
+                name: anchor_launches(entry, file.parent.absolute()) for name, entry in raw.get("targets", {}).items()
+            },
             params=params,
             derive=derive,
             blocks=tuple(block.block for block in sweep),

@@ -13,6 +13,7 @@ from platformdirs import user_config_path
 
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
+from sweeper.model.launch_spec import anchor_launches
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import InvalidEntry, TargetGroup, TargetSpec, find_entry_problems, find_group_problems
 from sweeper.schemas.values import KeyPath
@@ -49,11 +50,16 @@ def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Ta
     value = {} if source.value is None else source.value
     if not isinstance(value, dict):
         raise UsageError(source.make_problem((), "not a targets file: write a mapping of names to URLs or mappings"))
-    return {name: _check_entry(source, name, entry) for name, entry in value.items()}
+    return {
+        name: anchor_launches(_check_entry(source, name, entry), path.parent.absolute())
+        for name, entry in value.items()
+    }
 
 
 def _check_entry(source: Source, name: str, entry: object) -> TargetSpec | TargetGroup | InvalidEntry:
-    mistakes: list[tuple[KeyPath, str]] = [((name,), "a target is a URL or a mapping with `url`, or a list of targets")]
+    mistakes: list[tuple[KeyPath, str]] = [
+        ((name,), "a target is a URL or a mapping with `url` or `launch`, or a list of targets")
+    ]
     if isinstance(entry, list | tuple):
         mistakes = find_group_problems({name: entry}, source.value, knows_all=True)
         if not mistakes:

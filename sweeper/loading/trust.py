@@ -23,6 +23,7 @@ from sweeper.files import atomic_write
 from sweeper.loading.read_scope import Project, TrustNeed, find_project
 from sweeper.loading.targets_file import get_user_file
 from sweeper.model.experiment import Experiment, RunSettings
+from sweeper.model.launch_spec import make_launch_spec
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import (
     CLOUD,
@@ -68,6 +69,7 @@ def find_trust_needs(
     needs = [
         *_find_keys(experiment, targets, named or {}),
         *_find_prices(experiment, targets, named or {}),
+        *_find_launches(experiment, targets, named or {}),
         *_find_code(experiment),
         *_find_judges(experiment),
         *_find_notify(experiment),
@@ -121,7 +123,7 @@ def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, nam
     known_keys = list_known_keys(named) | {(identify_server(CLOUD_URL), key) for key in CLOUD_KEYS}
     for path, spec in _iter_used_entries(experiment, targets, named):
         settings = parse_target(spec, {}).settings
-        server = settings.get("url") or f"worker {settings.get('worker')}"
+        server = settings.get("url") or f"worker {settings.get('worker', settings.get('launch'))}"
         for setting in KEY_VARIABLES:
             variable = settings.get(setting)
             is_named = setting in spec or is_deployment(server)
@@ -129,6 +131,14 @@ def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, nam
                 use = " with workflows that have partner nodes" if setting == KEY_VARIABLES[1] else ""
                 message = f"sends the value of the environment variable {variable} to {server}{use}"
                 yield ((*path, setting) if setting in spec else path), message
+
+
+def _find_launches(experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets) -> _Needs:
+    """Yield each program that the experiment starts. The user's own names and options are not the experiment's."""
+    for path, spec in _iter_used_entries(experiment, targets, named):
+        parsed = parse_target(spec, {})
+        if "launch" in spec and parsed.is_valid:
+            yield (*path, "launch"), f"starts {make_launch_spec(parsed.settings)}"
 
 
 def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets) -> _Needs:

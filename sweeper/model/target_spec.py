@@ -1,9 +1,10 @@
 """Parse targets as users write them, and find all mistakes in them.
 
 A target is `embedded`, `cloud`, a name from a targets file, a URL, or a mapping such as `{url, dialect, api_key_env,
-concurrency, name}`. A name may also stand for a list of these, which is a group. This module handles only the names of
-variables and commands that provide keys; `sweeper.comfy.target` reads the keys. The names `embedded` and `cloud` are
-reserved, because finished work is stored under the name of its target.
+concurrency, name}`, or `{launch, ...}` for a ComfyUI that sweeper starts. A name may also stand for a list of these,
+which is a group. This module handles only the names of variables and commands that provide keys; `sweeper.comfy.target`
+reads the keys. The names `embedded` and `cloud` are reserved, because finished work is stored under the name of its
+target.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sweeper.errors import Problem, UsageError
+from sweeper.model.launch_spec import LAUNCH_CHECKS
 from sweeper.model.money import parse_target_price
 from sweeper.model.urls import identify_server, normalise_url
 from sweeper.model.workflow import find_reachable
@@ -39,7 +41,9 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_TARGETS: Final = 1_000  # of an experiment; its schema refuses more
 _HOST: Final = re.compile(r"localhost|([0-9]{1,3}\.){3}[0-9]{1,3}|[A-Za-z0-9.-]+:[0-9]{1,5}/?")  # without its http://
 _MAX_DOWNLOAD_GB: Final = 1_000_000
-_NO_URL: Final = ("url", "a mapping needs the `url` of the server")
+_NO_URL: Final = ("url", "a mapping needs the `url` of the server, or `launch`, the folder of a ComfyUI")
+_SERVERS: Final = ("url", "worker", "launch")  # each says in its way which server a target is
+_NOT_LAUNCHED: Final = ("dialect", "api_key_env", "api_key_command")  # of servers that sweeper did not start
 TargetSpec = str | Mapping[str, Any]
 TargetGroup = list[TargetSpec] | tuple[TargetSpec, ...]
 # The message does not quote the value, because a user may have written the key itself.
@@ -60,8 +64,8 @@ NamedTargets = Mapping[str, TargetSpec | TargetGroup | InvalidEntry]
 class ParsedTarget:
     """A parsed target.
 
-    If it is valid, `settings` has a `name`, and a `url` or `worker`; the `url` of the embedded server is empty. `entry`
-    is the name of the entry that defines the target, None if the target itself has all settings. `errors` has a
+    If it is valid, `settings` has a `name`, and a `url`, `worker` or `launch`; that of the embedded server is empty.
+    `entry` is the name of the entry that defines the target, None if the target itself has all settings. `errors` has a
     (setting, message) pair for each mistake in the target, `problems` the mistakes in the user's targets file.
     """
 
@@ -201,7 +205,8 @@ def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget
             return ParsedTarget(settings, problems=entry.problems)
         entry = {} if isinstance(entry, list | tuple) else entry
         settings = _merge_cloud_settings(settings, entry, only_key=url != CLOUD_URL)
-    settings.setdefault("name", settings.get("url") or f"worker {settings['worker']}")
+    place = f"launch {settings['launch']}" if "launch" in settings else f"worker {settings.get('worker')}"
+    settings.setdefault("name", settings.get("url") or place)
     return ParsedTarget(settings)
 
 
@@ -212,7 +217,7 @@ def _merge_cloud_settings(own_settings: Mapping[str, Any], entry: TargetSpec, *,
     `only_key`: the target is a deployment, which has only the key in common with Comfy Cloud.
     """
     entry_settings, errors = _parse_settings(_to_mapping(CLOUD, entry))
-    if errors or entry_settings["url"] != CLOUD_URL:
+    if errors or entry_settings.get("url") != CLOUD_URL:
         entry_settings = {}  # its mistakes are reported elsewhere: where a target uses it, and where the file is read
     has_own_key = bool(own_settings.get("api_key_env") or own_settings.get("api_key_command"))
     left_out = [key for key in entry_settings if (has_own_key if key.startswith("api_key") else only_key)]
@@ -340,7 +345,7 @@ def _explain_reserved_name(name: str, settings: Mapping[str, Any]) -> str | None
     """
     if _is_reserved(name, EMBEDDED):
         return f"the name {name} is reserved for the embedded server; choose another name"
-    server = settings.get("url") or settings.get("worker")
+    server = next(filter(None, map(settings.get, _SERVERS)), None)
     if _is_reserved(name, CLOUD) and server not in (None, CLOUD_URL):
         return f"the name {name} is reserved for {CLOUD_URL}; choose another name"
     return None
@@ -350,8 +355,17 @@ def _parse_settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple
     """Return the valid settings of a mapping, with a normalised URL, and a (setting, message) pair for each mistake."""
     problems: list[tuple[str, str]] = []
     settings: dict[str, Any] = {}
-    if "url" not in spec and "worker" not in spec:
+    given = [setting for setting in _SERVERS if setting in spec]
+    if not given:
         problems.append(_NO_URL)
+    if "launch" in given:
+        wrong = [*given[:-1], *(setting for setting in _NOT_LAUNCHED if setting in spec)]
+        problems += [(setting, "is for a server that runs already; remove it, or `launch`") for setting in wrong]
+    else:
+        wrong = [setting for setting in LAUNCH_CHECKS if setting in spec]
+        problems += [
+            (setting, "is for a ComfyUI that sweeper starts: give its folder as `launch`") for setting in wrong
+        ]
     if spec.get("api_key_env") and spec.get("api_key_command"):
         problems.append(("", "give `api_key_env` or `api_key_command`, not both"))
     for setting, value in spec.items():
@@ -408,4 +422,5 @@ _CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], Any], s
     "max_download_gb": (lambda value: is_number(value) and 0 < value <= _MAX_DOWNLOAD_GB, lambda value: value,
                         f"{{value}} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}"),
     "price": (lambda _: True, parse_target_price, ""),
+    **LAUNCH_CHECKS,
 }  # fmt: skip

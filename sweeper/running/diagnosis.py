@@ -32,6 +32,7 @@ from sweeper.errors import (
     Trouble,
     UnreachableError,
 )
+from sweeper.launching.launch_comfyui import find_python
 from sweeper.model.experiment import RunSettings
 from sweeper.model.model_facts import Models
 from sweeper.model.money import CURRENCY
@@ -51,7 +52,7 @@ from sweeper.planning.model_inputs import list_nodes
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 from sweeper.planning.server_cache import detect_server_cache
-from sweeper.running.node_class_cache import get_classes
+from sweeper.running.node_class_cache import STARTS_LATER, get_cached_classes, get_classes
 from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import describe_differences, read_target_models
@@ -74,6 +75,7 @@ _INSTALL: Final = (
     "install what is missing on that server (a custom node's package, a model file in its folder), or correct the "
     "names in the template or the experiment"
 )
+_NOWHERE: Final = "http://127.0.0.1"  # of a server that is not asked
 _PATIENCE: Final = 20.0  # seconds without progress, of a server that asks to wait for hours, too
 
 
@@ -241,11 +243,11 @@ def diagnose(
 
 
 async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: NamedTargets) -> TargetReport:
-    name = spec.get("name") or spec.get("url") if isinstance(spec, Mapping) else spec
-    facts: dict[str, Any] = {"target": strip_secrets(str(name))}  # until it is resolved
+    names = [spec.get(key) for key in ("name", "url", "launch")] if isinstance(spec, Mapping) else [spec]
+    facts: dict[str, Any] = {"target": strip_secrets(str(next(filter(None, names), None)))}  # until it is resolved
     target: Target | None = None
     try:
-        (target,) = resolve_targets([spec], named=named, environ=os.environ)
+        target, *_ = resolve_targets([spec], named=named, environ=os.environ)
         key = f"from {target.key_source}" if target.key_source else None
         facts |= {"target": target.name, "url": target.url or None, "key": key}
         if target.keys and target.url.startswith("http://") and not is_loopback(target.url):
@@ -259,7 +261,16 @@ async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: Named
 
 
 async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
-    """Add what the server says to `facts` (started first if it is the embedded one), until something fails."""
+    """Add what the server says to `facts` (started first if it is the embedded one), until something fails.
+
+    A ComfyUI that starts with the run is not started: its folder is looked at, and what an earlier run learnt.
+    """
+    if target.launch is not None:
+        python = find_python(target.launch)
+        known = get_cached_classes(target, list_nodes(plans[0])) if plans else None
+        lacks, notes = _check_plans(ComfyClient(replace(target, url=_NOWHERE)), plans, None, known or STARTS_LATER)
+        facts |= _report_experiment(plans, known, lacks, notes) | {"warning": f"{STARTS_LATER}, by {python}"}
+        return
     settings = plans[0].experiment.run if plans and not target.embedded else None
     facts["timeout_s"] = None if settings is None else settings.timeout
     with embedded.EmbeddedServer(dialect="cloud", permissive=True) if target.embedded else nullcontext(target) as place:
@@ -281,8 +292,9 @@ async def _ask_server(client: ComfyClient, target: Target, facts: dict[str, Any]
     facts["upload_limit"] = limit = await client.get_upload_limit()
     facts["balance_usd"] = await client.get_balance()
     lacks: list[str] = []
+    notes: list[str] = []
+    known = None
     if plans:
-        experiment = plans[0].experiment
         classes = await get_classes(client, list_nodes(plans[0]), fresh=True)
         lacks, notes = _check_plans(client, plans, limit, classes)
         plan = None if target.embedded or is_space(plans[0]) else plans[0]
@@ -290,10 +302,20 @@ async def _ask_server(client: ComfyClient, target: Target, facts: dict[str, Any]
         models = await read_target_models(client.models, plan, known) if plan is not None else None
         notes += [] if models is None else models.list_limits(target.name)
         facts["models"] = {} if models is None else models.facts
+    facts |= _report_experiment(plans, known, lacks, notes)
+
+
+def _report_experiment(
+    plans: Sequence[Plan], known: NodeInfo | None, lacks: list[str], notes: list[str]
+) -> dict[str, Any]:
+    """The facts of what a server `lacks` for an experiment, if there is one. `known`: its node classes."""
+    facts: dict[str, Any] = {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
+    if plans:
+        experiment = plans[0].experiment
         trials = None if is_space(plans[0]) else len(plans[0])
         search = None if experiment.search is None else True
         facts["experiment"] = ExperimentReport(str(experiment.file), trials, known is not None, lacks, notes, search)
-    facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
+    return facts
 
 
 def _compare_limits(facts: Mapping[str, Any], settings: RunSettings | None, target: Target) -> Iterator[str]:
@@ -324,6 +346,8 @@ def _check_plans(
     client: ComfyClient, plans: Sequence[Plan], limit: int | None, classes: NodeInfo | str
 ) -> tuple[list[str], list[str]]:
     """(what the server lacks or would refuse, notes on what is unusual but runs); `limit`: bytes of an upload."""
+    if not plans:
+        return [], []
     large = [
         f"{fact.path}: {size / 2**20:.0f} MiB; an upload there may have at most {limit / 2**20:.0f} MiB"
         for fact in plans[0].experiment.files.values()

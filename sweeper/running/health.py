@@ -8,13 +8,15 @@ sooner if its process has exited, because the jobs that we wait for are gone wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.retry import RECONNECT
 from sweeper.errors import RefusedError, Trouble, UnreachableError
+from sweeper.launching.supervise import Supervisor
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import TargetDown, TargetUp, WaitingForTarget
 from sweeper.running.stop_control import cancel_when, wait_at_most
@@ -24,19 +26,21 @@ T = TypeVar("T")
 _PING_TIMEOUT: Final = 5.0  # seconds
 _PATIENCE_CHECK_INTERVAL: Final = 10.0  # seconds, at most
 _GONE_AFTER: Final = 30.0  # seconds of refused connections after which the process has exited; a tunnel may come back
+_RESTART_PAUSE: Final = 0.5  # seconds, until what watches a process has seen its end
 _CONNECT_WAIT: Final = 5.0  # seconds that the run waits for the other targets once one has responded
 
 
 Connections = tuple[list[tuple[ComfyClient, Server]], list[tuple[ComfyClient, str]]]
 
 
-async def connect_all(clients: Sequence[ComfyClient]) -> Connections:
+async def connect_all(clients: Sequence[ComfyClient], launched: Mapping[str, Supervisor]) -> Connections:
     """Connect to all targets of a run concurrently. A target that hangs delays the others for a few seconds only.
 
-    Returns the clients that connected, in their order, and the others, each with the reason. Raises RefusedError if a
-    target refuses us, and UnreachableError if none responds.
+    `launched`: what keeps the ComfyUIs alive that the run started, by target. Returns the clients that connected, in
+    their order, and the others, each with the reason. Raises RefusedError if a target refuses us, and UnreachableError
+    if none responds.
     """
-    tasks = [asyncio.ensure_future(client.connect()) for client in clients]
+    tasks = [asyncio.ensure_future(connect_started(client, launched)) for client in clients]
     try:
         await _wait_for_answers(tasks)
         servers: list[tuple[ComfyClient, Server]] = []
@@ -59,6 +63,17 @@ async def connect_all(clients: Sequence[ComfyClient]) -> Connections:
     if not servers:
         raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in pending))
     return servers, pending
+
+
+async def connect_started(client: ComfyClient, launched: Mapping[str, Supervisor]) -> Server:
+    """Connect to a target; if the run started its ComfyUI, as soon as that answers. Raises TargetError."""
+    supervisor = launched.get(client.target.name)
+    while supervisor is not None:
+        await supervisor.wait_until_up()
+        with suppress(UnreachableError):  # it has died since
+            return await client.connect()
+        await asyncio.sleep(_RESTART_PAUSE)
+    return await client.connect()
 
 
 async def _wait_for_answers(tasks: Sequence[asyncio.Future[Server]]) -> None:
@@ -112,7 +127,8 @@ class HealthMonitor:
         self._down_since[name] = began
         self._reachable.discard(name)
         context.work_queue.suspend(name)
-        context.report(TargetDown(name, reason, final=False, patience=context.settings.patience))
+        patience = context.settings.patience if client.target.launch is None else None
+        context.report(TargetDown(name, reason, final=False, patience=patience))
         try:
             server = await self.run_unless_finished(self._reconnect(client, reason))
         finally:
@@ -129,6 +145,8 @@ class HealthMonitor:
         return await cancel_when(self._context.work_queue.wait_finished(), coroutine)
 
     async def _reconnect(self, client: ComfyClient, reason: str) -> Server:
+        if client.target.launch is not None:  # it is started again, for as long as that makes sense
+            return await connect_started(client, self._context.launched)
         last_reason = [reason]
         server = await cancel_when(self._wait_for_patience(client), self._connect_with_backoff(client, last_reason))
         if server is None:

@@ -97,7 +97,8 @@ class JobExecutor:
 
         Does nothing if files must be uploaded or an earlier job must be searched for.
         """
-        if item.open_job is None and not self.context.control.stopping and not self.context.plan.files(item.trial):
+        is_needed = item.open_job is None and not item.finished
+        if is_needed and not self.context.control.stopping and not self.context.plan.files(item.trial):
             graph: dict[str, Any] = self.context.plan.workflow(item.trial)
             job = self._record_intent(item, fingerprint(graph))
             self._prepared_graphs[job.id] = add_marker(graph, self.context.experiment, job.id)
@@ -143,6 +144,7 @@ class JobExecutor:
         sent_at = self.context.now()
         try:
             await self.context.free_outdated(self.client, item.trial)
+            self.context.mark_sent(item, job)
             with self.events.listen(job.id, listener):  # ComfyUI uses our id, and may be done before it responds
                 answer = await self.client.submit(submission)
         except (RejectedError, TargetError) as error:
@@ -279,7 +281,7 @@ class JobExecutor:
         False if the server does not list it: send it again with the same id, which the server accepts only once.
         Elsewhere the job counts as lost then, and the next submission has another id.
         """
-        if await self._was_accepted(item, job):
+        if self.context.drop_lost(item) or await self._was_accepted(item, job):
             return True
         if not self._finder.sends_again:
             error = (LOST_ERROR, "the server has no trace of this submission")
@@ -329,6 +331,7 @@ class JobExecutor:
                 ).run()  # fmt: skip
         finally:
             self.in_flight.ids.discard(prompt_id)
+        self.context.sent.pop(job.id, None)
         if state is None:  # cancelled without confirmation: the job stays open, and the next run searches for it
             return False
         item.ended_job = job.id
@@ -420,6 +423,8 @@ class JobExecutor:
             self.context.finish_trial(item, result.CANCELLED, self.target_name, error=error)
             return False
         if state.state == "lost":
+            if self.context.drop_lost(item):
+                return True
             self._finish_job(item, job, records.LOST, state, listener, error=(LOST_ERROR, "the server lost the job"))
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
@@ -434,6 +439,10 @@ class JobExecutor:
             return True
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
         if state.is_stuck:
+            server = self.context.launched.get(self.target_name)
+            if server is not None:
+                server.restart(f"it did not cancel job {job.prompt_id}")
+                return False
             item.finished = self.in_flight.given_up = True
             self.events.wake_all()
             raise UnreachableError(f"the server responds but will not cancel job {job.prompt_id}; restart it")

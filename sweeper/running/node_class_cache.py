@@ -4,9 +4,9 @@ A plan needs the classes of its own workflow, so a ComfyUI is asked for each of 
 the whole `object_info`: the nearest name of an unknown class, the conversion of workflows, and any question to a server
 without the call for one class. A real one has a megabyte, or a hundred with 9,000 model files.
 
-The answers are cached in a folder for each URL, for a day or until a server with another version or command line
-responds there. Models and files come and go, so whoever finds a problem with cached classes fetches them again. What
-the classes mean is defined in `sweeper.model.node_classes`.
+The answers are cached in a folder for each URL or launched ComfyUI, for a day or until a server with another version or
+command line responds there. Models and files come and go, so whoever finds a problem with cached classes fetches them
+again. What the classes mean is defined in `sweeper.model.node_classes`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _MAX_SINGLE: Final = 200  # questions about one class each; a workflow of more c
 _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the server
 _LISTING_TIMEOUT: Final = 20.0  # seconds, for commands that need the files; a network drive takes its time
 
+STARTS_LATER: Final = "its ComfyUI starts with the run"
+
 Nodes = Collection[Mapping[str, Any]]  # of a workflow
 
 
@@ -67,9 +69,11 @@ async def get_object_info(target: Target) -> Mapping[str, Any]:
     """
     if target.embedded:
         return embedded.node_classes()
-    cached = _read_whole(target.url)
+    cached = _read_whole(target.identity)
     if cached is not None:
         return cached
+    if target.launch is not None:
+        raise UnreachableError(f"{target.name}: {STARTS_LATER}; start it yourself, and give its URL")
     from sweeper.comfy.client import ComfyClient
 
     async with ComfyClient(target) as client:
@@ -139,11 +143,11 @@ async def _fetch_classes(source: ClassSource, nodes: Nodes) -> NodeInfo:
     found = await source.models.get_node_classes(names) if len(names) <= _MAX_SINGLE else None
     if found is not None:
         for name, declared in found.items():
-            _write_cache(source.target.url, json.dumps({name: declared}), _get_class_file(name))
+            _write_cache(source.target.identity, json.dumps({name: declared}), _get_class_file(name))
         classes = _parse_classes(found, nodes)
         if classes is not None and classes.classes.keys() == set(names) and not classes.needs_all_outputs(nodes):
             return classes
-    whole: Mapping[str, Any] | None = _read_whole(source.target.url) if found is not None else None
+    whole: Mapping[str, Any] | None = _read_whole(source.target.identity) if found is not None else None
     if whole is None or not (found or {}).keys() >= whole.keys() & set(names):
         whole = await _fetch_whole(source)
     classes = _parse_classes({**whole, **(found or {})}, nodes)
@@ -159,8 +163,8 @@ async def _fetch_whole(source: ClassSource) -> Mapping[str, Any]:
         raise UnreachableError(_NO_CALL)
     if not has_classes(answer):
         raise UnreachableError(_NO_CLASSES)
-    _remove_classes(source.target.url)
-    _write_cache(source.target.url, "".join(pack_object_info(answer)), _WHOLE)
+    _remove_classes(source.target.identity)
+    _write_cache(source.target.identity, "".join(pack_object_info(answer)), _WHOLE)
     return answer
 
 
@@ -178,6 +182,8 @@ async def fetch_classes(
     """
     if target.embedded:
         return get_embedded_classes(nodes), None
+    if target.launch is not None:
+        return use_cached_classes(target, nodes, check, STARTS_LATER), None
     from sweeper.comfy.client import ComfyClient
 
     reason = f"it does not respond within {_CONNECT_TIMEOUT:g} s"
@@ -204,6 +210,8 @@ async def fetch_model_files(target: Target, folders: Collection[str]) -> Listing
 
     If one of them is empty, all other folders have an entry too.
     """
+    if target.launch is not None:
+        return STARTS_LATER
     from sweeper.comfy.client import ComfyClient
 
     with ExitStack() as stack, suppress(TimeoutError):
@@ -233,12 +241,14 @@ def save_server(target: Target, server: Server) -> ServerCache:
     server_cache = detect_server_cache(server.version, server.arguments, server.memory)
     if not target.embedded:
         # A digest, because a command line names folders of the server's machine, which do not belong here.
-        identity = hashlib.sha256(repr((server.dialect, server.version, server.arguments)).encode()).hexdigest()
+        # Those that sweeper gives are others in each run.
+        arguments = server.arguments if target.launch is None else ()
+        identity = hashlib.sha256(repr((server.dialect, server.version, arguments)).encode()).hexdigest()
         saved = _read_server(target)
         if saved.get("identity") != identity:
-            _remove_classes(target.url)
+            _remove_classes(target.identity)
         entry = {"identity": identity, "cache": asdict(server_cache)}
-        _write_cache(target.url, json.dumps(entry), _SERVER)
+        _write_cache(target.identity, json.dumps(entry), _SERVER)
     return server_cache
 
 
@@ -253,7 +263,7 @@ def get_cache_mode(target: Target) -> ServerCache:
 def _read_server(target: Target) -> dict[str, Any]:
     """What `save_server` saved; empty if it is not there."""
     with suppress(ValueError):
-        saved = json.loads(_read_cache(target.url, _SERVER) or "{}")
+        saved = json.loads(_read_cache(target.identity, _SERVER) or "{}")
         return saved if isinstance(saved, dict) else {}
     return {}
 
@@ -268,7 +278,7 @@ def _parse_classes(answer: Mapping[str, Any], nodes: Nodes) -> NodeInfo | None:
 
 def get_cached_object_info(target: Target, nodes: Nodes) -> Mapping[str, Any] | None:
     """The cached JSON of the classes of a workflow's nodes, or of all classes; None if a check needs more."""
-    url, names = target.url, {node["class_type"] for node in nodes}
+    url, names = target.identity, {node["class_type"] for node in nodes}
     single = {}
     for name in names:
         with suppress(ValueError, AttributeError):

@@ -434,7 +434,7 @@ def _add_key(spec: Any, target: Target, named: NamedTargets, *, may_send_keys: b
 def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
     """The target; None if its key is not set on this machine."""
     try:
-        (target,) = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
+        target, *_ = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
     except UsageError:
         return None
     return target

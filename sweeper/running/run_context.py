@@ -14,7 +14,8 @@ from random import Random
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
-from sweeper.errors import UNANSWERED_ERROR, TransientError, Trouble
+from sweeper.errors import DEADLY_ERROR, LOST_ERROR, UNANSWERED_ERROR, TransientError, Trouble
+from sweeper.launching.supervise import Supervisor
 from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
@@ -78,6 +79,7 @@ def _add(sums: _Sums, class_type: str, runs: int, seconds: float) -> None:
     sums[class_type] = before[0] + runs, before[1] + seconds
 
 
+MAX_DEATHS: Final = 3  # of servers that executed a trial, before it is the one to blame
 _GATHER_SECONDS: Final = 0.003  # time for more waiters to join the next sync, since each sync costs the loop a little
 
 
@@ -208,6 +210,8 @@ class RunContext:
     spending: FolderSpending | None = None  # None: no job of this run costs anything
     charges_jobs: bool = False  # whether somebody needs to know what servers say about the cost of jobs
     models: Mapping[str, TargetModels] = field(default_factory=dict)  # by target; see `Session.models`
+    launched: Mapping[str, Supervisor] = field(default_factory=dict)  # by target, what keeps its ComfyUI alive
+    sent: dict[str, WorkItem] = field(default_factory=dict)  # by job id, in order; those that the server has not ended
     is_only_target: bool = False  # so that it can take items early without keeping them from others
     _group_commit: GroupCommit = field(init=False)
 
@@ -270,8 +274,36 @@ class RunContext:
         charges = self.charge_end(item, job, usage)
         self.store.record_finished(job.id, replace(end, charges=charges, sampling_s=usage.sampling_s))
         item.job = job
+        self.sent.pop(job.id, None)
         if end.state == records.UNSENT:
             item.submissions -= 1
+
+    def mark_sent(self, item: WorkItem, job: JobRecord) -> None:
+        """Note that the server may have the job from now on, and which of its processes."""
+        self.sent.setdefault(job.id, item)
+        if job.target in self.launched:
+            item.sent_to = self.launched[job.target].starts
+
+    def drop_lost(self, item: WorkItem) -> bool:
+        """Record that an item's job is lost, if the process died that had it. Whether that is so.
+
+        The trial fails if that happened too often while it was executed.
+        """
+        job = item.open_job
+        server = None if job is None else self.launched.get(job.target)
+        if job is None or server is None or item.sent_to >= server.first_alive:
+            return False
+        if len(item.deaths) < MAX_DEATHS:
+            self.finish_job(
+                item, job, JobEnd(records.LOST, error=(LOST_ERROR, f"its ComfyUI ended: {server.last_death}"))
+            )
+            item.submissions = max(0, item.submissions - 1)
+            return True
+        message = f"ComfyUI died {len(item.deaths)} times while it executed this trial: {'; '.join(item.deaths)}"
+        self.finish_job(item, job, JobEnd(records.FAILED, error=(DEADLY_ERROR, message)))
+        item.finished = True
+        self.finish_trial(item, result.FAILED, job.target, error=(DEADLY_ERROR, message))
+        return True
 
     def record_unanswered(self, item: WorkItem, job: JobRecord, error: TransientError) -> JobRecord:
         """Record that the server was silent after a submission, for the searches of this run and the next.
@@ -325,6 +357,8 @@ class RunContext:
         self.store.record_intent(job, server_time=server_time, charges=charges, models=models)
         item.job = job
         item.submissions += 1
+        if target in self.launched:
+            item.sent_to = self.launched[target].starts
         return job
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:

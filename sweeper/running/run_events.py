@@ -58,6 +58,15 @@ class ClusterReady(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TargetStarting(Event):
+    """sweeper started a target's ComfyUI `seconds` ago, and waits for its answer. `line`: the last of its log."""
+
+    target: str
+    seconds: float
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetReady(Event):
     """A target responded. `version` is empty if unknown; `concurrency` is the maximum of jobs in flight.
 

@@ -80,6 +80,7 @@ class TargetWorker:
         self.limit = limit if isinstance(limit, ConcurrencyLimit) else ConcurrencyLimit(1, context.random)
         self._health = health
         self._executor: JobExecutor | None = None
+        self._executing = 0  # items, until their files are downloaded
         self._on_death = on_death
         self._take_lock = asyncio.Lock()
         self._last_has_permit = asyncio.Event()  # set when the item taken last has its permit
@@ -90,6 +91,8 @@ class TargetWorker:
         if self._pending is not None and not await self._wait_until_usable(self._pending):
             return
         self._prepare_semaphore = asyncio.Semaphore(self.limit.maximum)
+        if self.name in self.context.launched:
+            self.context.launched[self.name].user = self
         async with EventStream(self.client) as events:
             executor = self._executor = JobExecutor(self.context, self.client, events)
             async with asyncio.TaskGroup() as group:
@@ -119,6 +122,26 @@ class TargetWorker:
     def in_flight(self) -> int:
         jobs = self._executor and self._executor.in_flight
         return len(jobs.ids) + jobs.sending if jobs else 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a launched ComfyUI can be started again without the loss of a job or a file."""
+        return not self._executing
+
+    def hold(self, is_held: bool, /) -> None:
+        self.limit.hold(is_held=is_held)
+
+    def handle_death(self, how: str, is_known: bool, /) -> None:
+        """Blame the trial that a launched ComfyUI executed when it died, and let its jobs run again."""
+        sent = self.context.sent.values()
+        first = next((item for item in sent if item.pinned_to == self.name), None)  # it executes them in this order
+        if first is not None and not is_known:
+            first.deaths.append(how)
+        self.limit.record_death()
+        self.client.uploads.mark_unverified()
+        for item in self.context.work_queue.find_pinned(self.name):
+            self.context.drop_lost(item)
+        self.context.report(Notice(f"{self.name}: its ComfyUI ended: {how}; sweeper starts it again"))
 
     def wake(self) -> None:
         """Let everything that waits for a permit or a job check again, because the run is stopping."""
@@ -178,6 +201,10 @@ class TargetWorker:
 
     async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
         """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
+        if self.context.drop_lost(item) and item.finished:
+            self.context.work_queue.complete(self.name)
+            return None
+        self._executing += 1
         try:
             with self.context.follow(item):
                 answer = await executor.execute(item, permit)
@@ -199,6 +226,8 @@ class TargetWorker:
                 self._requeue(item)
             self._give_up(error)
             return None
+        finally:
+            self._executing -= 1
         if isinstance(answer, QueueFull):
             self._handle_queue_full(answer, executor)
             self.context.work_queue.requeue(item, self.name)
@@ -298,16 +327,20 @@ class TargetWorker:
             for item in lost:
                 self._record_lost(item)
             consequence = f"; its {count_things(len(lost), 'job')} will run on other targets" if lost else ""
-            self._mark_dead(UNREACHABLE, f"{error}; assuming it has exited{consequence}")
+            how = "" if self.name in self.context.launched else "; assuming it has exited"
+            self._mark_dead(UNREACHABLE, f"{error}{how}{consequence}")
         elif isinstance(error, RefusedError):
             self._mark_dead(REFUSED, str(error), is_account_problem=error.is_account_problem)
         else:
             self._mark_dead(UNREACHABLE, str(error))
 
     def _requeue(self, item: WorkItem) -> None:
-        if self._process_gone and item.pinned_to == self.name:
+        if not self.context.drop_lost(item) and self._process_gone and item.pinned_to == self.name:
             self._record_lost(item)
-        self.context.work_queue.requeue(item, self.name)
+        if item.finished:
+            self.context.work_queue.complete(self.name)
+        else:
+            self.context.work_queue.requeue(item, self.name)
 
     def _record_lost(self, item: WorkItem) -> None:
         if (job := item.open_job) is not None:

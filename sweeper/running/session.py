@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from sweeper import embedded
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target, resolve_targets
@@ -40,6 +39,7 @@ from sweeper.running.health import connect_all
 from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
+from sweeper.running.own_servers import LaunchedServers, make_embedded_server
 from sweeper.running.preflight import check_target, describe_stand_ins, find_classes
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_gone, record_run
@@ -101,6 +101,7 @@ class Session:
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.sampler_nodes: set[str] = set()  # ids of the nodes that are samplers on some target
         self.embedded_workers = 0
+        self.launched = LaunchedServers(self.out, settings.patience, self.report)
         self.gone: dict[int, tuple[str, str]] = {}  # by index, trials to leave out: the target, and why
         self.models = RunModels(plan, may_differ=settings.allow_different_models)
         self.prices = JobPrices(plan, settings.timeout)
@@ -195,6 +196,8 @@ class Session:
 
         Returns whether a target responds. If none does, what is done stays done.
         """
+        if any(target.launch for target in self.targets):
+            return False  # none is started for that, and it would have no earlier job
         is_connected = False
         with suppress(TargetError, TimeoutError):  # `restore` reports missing files one by one
             async with asyncio.timeout(_COMPARE_SECONDS):
@@ -227,15 +230,19 @@ class Session:
         Those that respond go to `self.clients`, the others to `self.pending`. Raises RefusedError, UnreachableError.
         """
         clients: list[ComfyClient] = []
+        stack.push_async_callback(self.launched.end)
         for target in self.targets:
-            url = self._start_embedded(stack) if target.embedded else target.url
-            client = ComfyClient(replace(target, url=url), patience=self.settings.patience)
+            if target.launch is not None:
+                client = self.launched.start(target)
+            else:
+                url = self._start_embedded(stack) if target.embedded else target.url
+                client = ComfyClient(replace(target, url=url), patience=self.settings.patience)
             await stack.enter_async_context(client)
             client.retry_waiter.on_wait = lambda seconds, reason, name=target.name: self._warn(
                 f"{name}: the server asks us to wait {seconds:.0f} s: {reason}"
             )
             clients.append(client)
-        connections = await self.control.run_unless_stopped(connect_all(clients))
+        connections = await self.control.run_unless_stopped(connect_all(clients, self.launched))
         if connections is None:
             return False
         servers, self.pending = connections
@@ -277,15 +284,7 @@ class Session:
     def _start_embedded(self, stack: AsyncExitStack) -> str:
         # One picture per core. One more job in flight than workers keeps them busy; see `_get_concurrency`.
         self.embedded_workers = self.settings.concurrency or min(4, os.cpu_count() or 1)
-        seconds = {name: (each, each) for name, each in self.settings.node_seconds.items()}
-        server = embedded.EmbeddedServer(
-            dialect="cloud",
-            workers=self.embedded_workers,
-            faults=embedded.Faults(scenario=embedded.Scenario(node_seconds=seconds)),
-            object_info=self.settings.object_info,
-            permissive=True,
-        )
-        return stack.enter_context(server).url
+        return stack.enter_context(make_embedded_server(self.settings, self.embedded_workers)).url
 
     def _get_concurrency(self, client: ComfyClient) -> int:
         if client.target.embedded:
@@ -383,6 +382,7 @@ class Session:
             is_watched=self.report.has_viewer,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
             sampler_nodes=self.sampler_nodes,
+            launched=self.launched,
             spending=self.spending,
             charges_jobs=self.spending is not None,
             is_only_target=len(self.targets) == 1,

@@ -17,11 +17,12 @@ import asyncio
 import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Final, Protocol
 
 from sweeper.comfy.protocol import JobState
+from sweeper.errors import OUT_OF_MEMORY
 from sweeper.model.trial import Trial
 from sweeper.planning.order import TransitionCost
 from sweeper.store.records import FAILED, OPEN_STATES, JobRecord
@@ -44,6 +45,8 @@ class WorkItem:
     ended_job: str | None = None  # the id of the last job that the target was seen to have ended
     finished: bool = False  # its result rows are final for this run
     never_submitted: bool = False
+    sent_to: int = 0  # the number of the process of a launched ComfyUI that got its last job
+    deaths: list[str] = field(default_factory=list)  # how launched ComfyUIs ended that executed it
     known_losses: int = 0  # `Uploads.losses` of the target when the item's files were last uploaded
 
     @property
@@ -65,14 +68,6 @@ class WorkItem:
             self.consecutive_failures, self.first_failure_at = 0, None
 
 
-# PyTorch's allocators for CUDA, HIP and MPS say the first; that for the CPU says "can't allocate memory" on Linux and
-# "not enough memory" on Windows. The others are from NumPy, C++, cuDNN, cuBLAS, Intel, Metal, DirectML and errno 12.
-_OUT_OF_MEMORY: Final = re.compile(
-    r"out[ _]?of[ _]?(\w+[ _])?memory|\boom|oom_?error|memoryerror|bad_alloc|alloc_failed|exceed\w* allowed memory|"
-    r"(can(no|['\u2019])t|could ?(not|n['\u2019]t)|unable to|fail(ed)? to) allocate\b.{0,40}?(memory|bytes|[kmg]i?b\b)|"
-    r"(not enough|insufficient) ([\w-]+ )?(video )?memory|invalid buffer size|paging file is too small",
-    re.IGNORECASE,
-)
 # Comfy Cloud reports the first five, for its own failures; the others are what Python raises when its network fails.
 _TRANSIENT: Final = re.compile(
     r"ModelDownloadError|ImageDownloadError|ServiceError|WebSocketError|DispatcherError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"
@@ -95,7 +90,7 @@ def is_worth_retrying(item: WorkItem, job: JobState | JobRecord) -> bool:
 def is_out_of_memory(job: JobState | JobRecord) -> bool:
     """Whether the job ran out of memory. ComfyUI unloads its models then, so one retry may succeed."""
     text = f"{job.error_type or ''} {job.error or ''}"
-    return job.state == FAILED and _OUT_OF_MEMORY.search(text) is not None
+    return job.state == FAILED and OUT_OF_MEMORY.search(text) is not None
 
 
 def may_pass(job: JobState | JobRecord) -> bool:

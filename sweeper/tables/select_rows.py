@@ -15,7 +15,6 @@ from sweeper.answers.cells import to_json_text
 from sweeper.errors import Problem, UsageError
 from sweeper.model.axis_values import format_label
 from sweeper.model.expressions import (
-    ColumnExpression,
     Expression,
     ExpressionError,
     UnknownColumnError,

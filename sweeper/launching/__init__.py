@@ -1,0 +1,1 @@
+"""Starts ComfyUIs for a run, watches them, and ends them with it; see README.md."""

@@ -1,0 +1,265 @@
+"""Starts one ComfyUI as a process of its own, and says what is wrong with one that ends.
+
+The processes of one folder share its models, its custom nodes and its input folder. Each has a folder of its own for
+outputs, temporary files and its database, which two processes cannot share.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_cache_path
+
+from sweeper.errors import OUT_OF_MEMORY, UsageError
+from sweeper.launching import guard
+from sweeper.model.launch_spec import CPU, LaunchSpec
+from sweeper.model.target_spec import CLOUD_KEYS
+
+_PYTHONS: Final = (
+    "venv/bin/python", ".venv/bin/python", "venv/Scripts/python.exe", ".venv/Scripts/python.exe",
+    "../python_embeded/python.exe",
+)  # fmt: skip
+# Of sweeper's own Python, which would lead another one astray; and keys, which custom nodes could read.
+_REMOVED_VARIABLES: Final = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", *CLOUD_KEYS)
+_TAIL_BYTES: Final = 20_000
+_TAIL_LINES: Final = 12
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_MAX_LINE: Final = 300  # characters
+_END_SECONDS: Final = 10.0  # more than the grace of `guard`
+
+PORT_TAKEN: Final = re.compile(
+    r"address already in use|\[Errno (48|98)\]|10048|error while attempting to bind", re.IGNORECASE
+)
+_MISSING_PACKAGE: Final = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+_UNKNOWN_ARGUMENT: Final = re.compile(r"main\.py: error: (.*)")
+_NO_GPU: Final = re.compile(
+    r"not compiled with CUDA|no NVIDIA driver|No CUDA GPUs|invalid device ordinal|No HIP GPUs", re.IGNORECASE
+)
+
+
+def find_python(launch: LaunchSpec) -> str:
+    """The Python that starts a ComfyUI. Raises UsageError if the folder is not a ComfyUI, or has no Python."""
+    folder = Path(launch.folder)
+    if not (folder / "main.py").is_file():
+        inner = folder / "ComfyUI"
+        advice = f"give {inner}" if (inner / "main.py").is_file() else "give the folder that contains ComfyUI's main.py"
+        what = "it has no main.py" if folder.is_dir() else "there is no such folder"
+        raise UsageError(f"`launch`: {folder} is not a ComfyUI: {what}; {advice}")
+    if launch.python is not None:
+        if Path(launch.python).is_absolute() and not Path(launch.python).is_file():
+            raise UsageError(f"`python`: there is no {launch.python}; give the Python that has ComfyUI's packages")
+        return launch.python
+    for name in _PYTHONS:
+        if (folder / name).is_file():
+            return os.path.normpath(folder / name)
+    raise UsageError(
+        f"`launch`: no Python in {folder}: neither venv, nor .venv, nor ../python_embeded; give the one that has "
+        "ComfyUI's packages as `python:`"
+    )
+
+
+def choose_port() -> int:
+    """A port of this machine at which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def build_command(launch: LaunchSpec, port: int, own_folder: Path) -> list[str]:
+    """The command line of a ComfyUI, without options that its version does not have. Raises UsageError."""
+    python = find_python(launch)
+    folder = Path(launch.folder)
+    known = ""
+    with suppress(OSError, UnicodeDecodeError):
+        known = (folder / "comfy" / "cli_args.py").read_text("utf-8")
+    options = {"--output-directory": str(own_folder), "--temp-directory": str(own_folder),
+               "--database-url": f"sqlite:///{(own_folder / 'comfyui.db').as_posix()}"}  # fmt: skip
+    device = (
+        ["--cpu"] if launch.device == CPU else [] if launch.device is None else ["--cuda-device", str(launch.device)]
+    )
+    return [
+        python, *(["-s"] if "python_embeded" in python else []), "main.py",
+        "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch", *device,
+        *(word for name, value in options.items() if name in known or not known for word in (name, value)),
+        *launch.args,
+    ]  # fmt: skip
+
+
+@dataclass(slots=True)
+class ComfyProcess:
+    """One process of a ComfyUI. `pid` leads its session; `own_folder` has its outputs, and nobody guesses its name.
+
+    `popen` is None for a process that an earlier run left. `log_start`: where its lines begin in the log.
+    """
+
+    pid: int
+    port: int
+    own_folder: Path
+    log: Path
+    log_start: int = 0
+    popen: subprocess.Popen[bytes] | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, 128 + N for the signal N; None while it runs."""
+        if self.popen is None:
+            return None if is_alive(self.pid) else 1
+        code = self.popen.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def kill(self) -> None:
+        """End it at once, with the processes that it started."""
+        if sys.platform != "win32":
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        elif self.popen is None or self.popen.stdin is None:
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGTERM)  # this terminates it on Windows
+        self.close_pipe()
+        if self.popen is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(_END_SECONDS)
+
+    def close_pipe(self) -> None:
+        """Let the guard end the ComfyUI, as it does when sweeper ends."""
+        if self.popen is not None and self.popen.stdin is not None:
+            with suppress(OSError):
+                self.popen.stdin.close()
+
+    def end(self) -> None:
+        """End it, and wait until it has ended; call `close_pipe` before."""
+        if self.popen is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(_END_SECONDS)
+            self.kill()
+
+    def read_tail(self) -> list[str]:
+        """The last lines of what it wrote."""
+        with suppress(OSError), self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.log_start, size - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+            lines = [line[:_MAX_LINE] for line in _COLOUR.sub("", text).splitlines()]
+            return [line for line in lines if line.strip()][-_TAIL_LINES:]
+        return []
+
+    def get_log_size(self) -> int:
+        with suppress(OSError):
+            return self.log.stat().st_size
+        return 0
+
+
+def start_comfyui(launch: LaunchSpec, port: int, own_folder: Path, log: Path) -> ComfyProcess:
+    """Start a ComfyUI. Raises UsageError if it cannot be started."""
+    command = build_command(launch, port, own_folder)
+    environ = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
+    environ |= {"PYTHONUNBUFFERED": "1", **dict(launch.env)}
+    words = command if launch.keep else [sys.executable, "-I", "-S", guard.__file__, str(own_folder), *command]
+    flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # on Windows, where Ctrl-C would end it too
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(f"--- sweeper starts: {shlex.join(command)}\n".encode("utf-8", "replace"))
+            output.flush()
+            start = output.tell()
+            popen = subprocess.Popen(  # noqa: S603 (the user's own ComfyUI, from the user's own file)
+                words, cwd=launch.folder, env=environ, stdin=subprocess.DEVNULL if launch.keep else subprocess.PIPE,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True, creationflags=flags,
+            )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UsageError(f"`launch`: {command[0]} cannot be started: {error}") from None
+    return ComfyProcess(popen.pid, port, own_folder, log, start, popen)
+
+
+def make_own_folder() -> Path:
+    """A new folder for one process, on the disk of the user's cache, because films may be large."""
+    parent = user_cache_path("sweeper", appauthor=False) / "launched"
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent))
+
+
+def describe_exit(code: int, lines: Sequence[str]) -> str:
+    """How a ComfyUI ended, in words: `segmentation fault (signal 11)`, `out of memory`, `code 1`."""
+    if any(OUT_OF_MEMORY.search(line) for line in lines):
+        return "out of memory"
+    number = code - 128
+    if number == getattr(signal, "SIGKILL", 9):
+        return "killed (signal 9, which the system also sends when the memory is full)"
+    if code > 128:
+        with suppress(ValueError):
+            name = signal.Signals(number)
+            return f"{(signal.strsignal(number) or name.name).lower()} (signal {number})"
+    return f"exit code {code}"
+
+
+def explain_failed_start(launch: LaunchSpec, how: str, process: ComfyProcess) -> str:
+    """Say why a ComfyUI did not start: how it ended, its last lines, and what to do."""
+    lines = process.read_tail()
+    text = "\n".join(lines)
+    python = shlex.quote(find_python(launch))
+    advice = ""
+    if found := list(_MISSING_PACKAGE.finditer(text)):
+        requirements = shlex.quote(str(Path(launch.folder) / "requirements.txt"))
+        install = f"{python} -m pip install -r {requirements}"
+        advice = f"its Python lacks the package {found[-1][1]}: {install}, or give another `python:`"
+    elif argument := _UNKNOWN_ARGUMENT.search(text):
+        advice = f"mend `args`: {argument[1]}"
+    elif _NO_GPU.search(text):
+        advice = "it finds no such GPU: write `gpus: cpu`, or the numbers that `nvidia-smi -L` lists"
+    elif OUT_OF_MEMORY.search(text):
+        advice = "the memory is full: close other programs, or give fewer `gpus`"
+    elif PORT_TAKEN.search(text):
+        advice = f"another program has port {process.port}: run the command again"
+    shown = "".join(f"\n  {line}" for line in lines) or " it wrote nothing"
+    text = f"ComfyUI in {launch.folder} did not start: {how}. Its last lines ({process.log}):{shown}"
+    return f"{text}\n{advice}" if advice else text
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs. On Windows nobody knows without its handle, so the server's silence decides there."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def read_start_time(pid: int) -> str | None:
+    """What tells a process from a later one with its number; None where the system has no /proc."""
+    fields = _read_stat(pid)
+    return fields[19] if fields else None
+
+
+def measure_memory(pid: int) -> int | None:
+    """The resident bytes of all processes of the session that a process leads; None where the system has no /proc."""
+    if sys.platform == "win32" or not Path("/proc/self/stat").exists():
+        return None
+    total = 0
+    for entry in Path("/proc").iterdir():
+        fields = _read_stat(int(entry.name)) if entry.name.isdecimal() else []
+        if fields and fields[3] == str(pid):
+            total += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def _read_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (see proc(5)); empty if there is none."""
+    with suppress(OSError, UnicodeDecodeError):
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    return []

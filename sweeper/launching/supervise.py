@@ -1,0 +1,274 @@
+"""Keeps one ComfyUI of a run alive: waits until it answers, starts it again when it dies, hangs or fills the memory.
+
+`running` says through `ServerUser` what the ComfyUI is used for, and learns which of its processes died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Final, Protocol
+
+from platformdirs import user_cache_path
+
+from sweeper.errors import Trouble, UnreachableError, UsageError
+from sweeper.files import atomic_write
+from sweeper.launching.launch_comfyui import (
+    PORT_TAKEN,
+    ComfyProcess,
+    choose_port,
+    describe_exit,
+    explain_failed_start,
+    find_python,
+    is_alive,
+    make_own_folder,
+    measure_memory,
+    read_start_time,
+    start_comfyui,
+)
+from sweeper.model.launch_spec import LaunchSpec
+
+_INTERVAL: Final = 0.2  # seconds between two looks at the process
+_PROBE_AFTER: Final = 5.0  # seconds without an answer after which sweeper asks
+_MEASURE_EVERY: Final = 1.0  # seconds between two looks at the memory
+_MUCH_MEMORY: Final = 1.5  # times `max_memory`, above which a ComfyUI is not left to its job
+_MAX_STARTS: Final = 3  # that fail in a row, after one that answered or found its port taken
+_REPORT_EVERY: Final = 10.0  # seconds, while it starts
+
+
+class ServerUser(Protocol):
+    """What uses the ComfyUI: the target worker of a run."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none of its jobs is on the server, and no file is being downloaded."""
+
+    def hold(self, is_held: bool, /) -> None:
+        """Send no more jobs until further notice."""
+
+    def handle_death(self, how: str, is_known: bool, /) -> None:
+        """The process has ended, and its jobs are lost. `how`: in words. `is_known`: `restart` gave the reason."""
+
+
+class _NoUser:
+    is_idle = True
+
+    def hold(self, is_held: bool, /) -> None: ...
+
+    def handle_death(self, how: str, is_known: bool, /) -> None: ...
+
+
+@dataclass(slots=True)
+class ServerAccess:
+    """How `Supervisor` speaks with its ComfyUI.
+
+    `ask()`: the command line with which it says that it was started; None without an answer. `answered_at()`: when it
+    answered last, by the clock of the event loop. `move(url)`: it is at another address from now on.
+    """
+
+    ask: Callable[[], Awaitable[Sequence[str] | None]]
+    answered_at: Callable[[], float]
+    move: Callable[[str], None]
+
+
+class Supervisor:
+    """One ComfyUI of the target `name`, which writes to `log`.
+
+    `patience`: seconds without an answer, or at the start without a new line, after which it is started again.
+    `report(seconds, line)`: it has been starting for so long, and its log ends so.
+
+    `starts`: the number of the process that runs now; 0 if an earlier run left it. `first_alive`: that of the first
+    whose jobs are not lost. `last_death`: how the process before ended, in words.
+    """
+
+    def __init__(
+        self, name: str, launch: LaunchSpec, log: Path, patience: float, report: Callable[[float, str], None]
+    ) -> None:
+        self.name, self.launch, self.log, self.patience, self.report = name, launch, log, patience, report
+        self.user: ServerUser = _NoUser()
+        self.starts = self.first_alive = 0
+        self.last_death = ""
+        self._process: ComfyProcess | None = None
+        self._failure: str | None = None  # why it is given up
+        self._restart_reason: str | None = None
+        self._is_up = False
+        self._changed = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        assert self._process is not None
+        return f"http://127.0.0.1:{self._process.port}"
+
+    async def wait_until_up(self) -> None:
+        """Wait until it answers. Raises UnreachableError when it was given up."""
+        while not self._is_up:
+            if self._failure is not None:
+                raise UnreachableError(f"{self.name}: {self._failure}", trouble=Trouble.REFUSED)
+            await self._changed.wait()
+
+    def restart(self, reason: str) -> None:
+        """Let it be started again, because it does not do what it should."""
+        self._restart_reason = reason
+
+    def start(self) -> str:
+        """Start it, or find the one that an earlier run left. Returns its URL. Raises UsageError."""
+        find_python(self.launch)
+        self.log.unlink(missing_ok=True)
+        self._process = self._find_kept() if self.launch.keep else None
+        if self._process is None:
+            self._start(choose_port(), make_own_folder())
+        return self.url
+
+    def _start(self, port: int, own_folder: Path) -> None:
+        self._process = start_comfyui(self.launch, port, own_folder, self.log)
+        self.starts += 1
+        self.first_alive = self.starts
+        if self.launch.keep:
+            self._remember_kept(self._process)
+
+    async def run(self, server: ServerAccess) -> None:
+        """Watch it, and start it again, until it is given up or this is cancelled."""
+        failures, has_answered = 0, False
+        while True:
+            process = self._process
+            assert process is not None
+            how = await self._wait_for_answer(process, server)
+            if how is None:
+                failures, has_answered = 0, True
+                self._set_up(is_up=True)
+                how = await self._wait_for_death(process, server)
+                message = f"ComfyUI in {self.launch.folder} ended: {how}; its log: {self.log}"
+            else:
+                failures += 1
+                message = explain_failed_start(self.launch, how, process)
+            is_taken = any(PORT_TAKEN.search(line) for line in process.read_tail())
+            process.close_pipe()
+            self._handle_death(how, is_known=self._restart_reason is not None)
+            if failures >= (_MAX_STARTS if has_answered or is_taken else 1):
+                return self._give_up(message)
+            await asyncio.sleep(failures)
+            port = choose_port() if is_taken and not has_answered else process.port
+            try:
+                self._start(port, process.own_folder)
+            except (UsageError, OSError) as error:
+                return self._give_up(str(error))
+            if port != process.port:
+                server.move(self.url)
+            self.user.hold(False)
+
+    def _handle_death(self, how: str, *, is_known: bool) -> None:
+        self._is_up, self.last_death, self.first_alive = False, how, self.starts + 1
+        self.user.handle_death(how, is_known)
+
+    def _give_up(self, message: str) -> None:
+        self._failure = message
+        self._notify()
+
+    async def _wait_for_answer(self, process: ComfyProcess, server: ServerAccess) -> str | None:
+        """Wait until it answers; None then, else how it ended before."""
+        began = moved_at = time.monotonic()
+        reported_at, size, self._restart_reason = float("-inf"), -1, None
+        while True:
+            if (code := process.poll()) is not None:
+                return describe_exit(code, process.read_tail())
+            arguments = await server.ask()
+            if arguments is not None and str(process.own_folder) in arguments:
+                return None
+            now = time.monotonic()
+            if (new_size := process.get_log_size()) != size:
+                size, moved_at = new_size, now
+            if now - moved_at > self.patience:
+                await asyncio.to_thread(process.kill)
+                return f"no answer, and nothing new in its log, for {self.patience:g} s"
+            if now - reported_at >= _REPORT_EVERY:
+                reported_at = now
+                self.report(now - began, next(iter(process.read_tail()[-1:]), ""))
+            await asyncio.sleep(_INTERVAL)
+
+    async def _wait_for_death(self, process: ComfyProcess, server: ServerAccess) -> str:
+        """Wait until it ends, or end it because it hangs or fills the memory. Returns how it ended."""
+        loop = asyncio.get_running_loop()
+        up_at, measured_at, held_at = loop.time(), 0.0, 0.0
+        while True:
+            if (code := process.poll()) is not None:
+                return describe_exit(code, process.read_tail())
+            now, answered_at = loop.time(), max(server.answered_at(), up_at)
+            reason = self._restart_reason
+            if now - answered_at > self.patience:
+                reason = f"no answer for {self.patience:g} s"
+            if self.launch.max_memory is not None and now - measured_at >= _MEASURE_EVERY:
+                measured_at = now
+                used = measure_memory(process.pid) or 0
+                if used > self.launch.max_memory and not held_at:
+                    held_at = now
+                    self.user.hold(True)
+                is_urgent = used > _MUCH_MEMORY * self.launch.max_memory or now - held_at > self.patience
+                if held_at and (self.user.is_idle or is_urgent):
+                    reason = f"{used / 2**30:.1f} GB, more than its max_memory"
+            if reason is not None:
+                await asyncio.to_thread(process.kill)
+                return reason
+            if now - answered_at > _PROBE_AFTER:
+                await server.ask()
+            await asyncio.sleep(_INTERVAL)
+
+    def _set_up(self, *, is_up: bool) -> None:
+        self._is_up = is_up
+        self._notify()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def close_pipe(self) -> None:
+        """Let it begin to end, unless it is kept."""
+        if self._process is not None and not self.launch.keep:
+            self._process.close_pipe()
+
+    def end(self) -> str | None:
+        """Wait until it has ended; of one that is kept, return how to end it."""
+        process = self._process
+        if process is None:
+            return None
+        if not self.launch.keep:
+            process.end()
+            rmtree(process.own_folder, ignore_errors=True)
+            return None
+        if process.popen is not None:
+            process.popen.returncode = 0  # it is nobody's child any more, and Python must not warn of it
+        return (
+            f"{self.name}: its ComfyUI stays at {self.url} for the next run (keep: true); `kill {process.pid}` ends it"
+        )
+
+    # --- those that stay
+
+    @property
+    def _record(self) -> Path:
+        return user_cache_path("sweeper", appauthor=False) / "launched" / f"{self._digest}.json"
+
+    @property
+    def _digest(self) -> str:
+        text = repr((self.launch.identity, self.launch.device))
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
+
+    def _remember_kept(self, process: ComfyProcess) -> None:
+        facts = {"pid": process.pid, "start": read_start_time(process.pid), "port": process.port,
+                 "folder": str(process.own_folder), "log": str(process.log)}  # fmt: skip
+        with atomic_write(self._record) as file:
+            file.write(json.dumps(facts).encode())
+
+    def _find_kept(self) -> ComfyProcess | None:
+        """The process that an earlier run left, if it still runs. `run` also compares its command line."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            facts: dict[str, Any] = json.loads(self._record.read_text("utf-8"))
+            pid = int(facts["pid"])
+            if is_alive(pid) and read_start_time(pid) == facts["start"]:
+                return ComfyProcess(pid, int(facts["port"]), Path(facts["folder"]), Path(facts["log"]))
+        return None

@@ -1,0 +1,77 @@
+"""The servers that a run starts itself: the embedded server, and the ComfyUIs that `sweeper.launching` watches."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.target import Target
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
+from sweeper.errors import TargetError, TransientError, UsageError
+from sweeper.launching.supervise import ServerAccess, Supervisor
+from sweeper.model.portable_names import make_portable
+from sweeper.running.run_events import Event, Notice, TargetStarting
+from sweeper.running.settings import EffectiveSettings
+from sweeper.store.containment import refuse_links
+
+_ASK_SECONDS: Final = 5.0
+
+
+def make_embedded_server(settings: EffectiveSettings, workers: int) -> EmbeddedServer:
+    seconds = {name: (each, each) for name, each in settings.node_seconds.items()}
+    faults = Faults(scenario=Scenario(node_seconds=seconds))
+    return EmbeddedServer(
+        dialect="cloud", workers=workers, faults=faults, object_info=settings.object_info, permissive=True
+    )
+
+
+class LaunchedServers(dict[str, Supervisor]):
+    """By target, what keeps its ComfyUI alive. `patience`: of the run, for targets without their own."""
+
+    def __init__(self, out: Path, patience: float, report: Callable[[Event], None]) -> None:
+        super().__init__()
+        self._logs, self._patience, self._report = out / "logs", patience, report
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, target: Target) -> ComfyClient:
+        """Start the ComfyUI of a target, and watch it. Returns its client. Raises UsageError and ResultsError."""
+        launch, name = target.launch, target.name
+        assert launch is not None
+        words = re.sub(r"[^\w.-]+", "-", name).strip("-")
+        log = self._logs / f"{make_portable(words, 'target')}.log"
+        refuse_links(self._logs, log)
+        supervisor = self[name] = Supervisor(
+            name, launch, log, launch.patience or self._patience,
+            lambda seconds, line: self._report(TargetStarting(name, seconds, line)),
+        )  # fmt: skip
+        try:
+            client = ComfyClient(replace(target, url=supervisor.start()), patience=self._patience)
+        except UsageError as error:
+            raise UsageError(f"target {name}: {error}") from None
+
+        async def ask() -> tuple[str, ...] | None:
+            with suppress(TargetError, TransientError, TimeoutError):
+                async with asyncio.timeout(_ASK_SECONDS):
+                    return (await client.connect()).arguments
+            return None
+
+        watched = supervisor.run(ServerAccess(ask, lambda: client.last_response_at, client.move))
+        self._tasks.append(asyncio.create_task(watched))
+        return client
+
+    async def end(self) -> None:
+        """End all of them, except those that are kept, and wait until they have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for supervisor in self.values():
+            supervisor.close_pipe()
+        for supervisor in self.values():
+            if (message := await asyncio.to_thread(supervisor.end)) is not None:
+                self._report(Notice(message))

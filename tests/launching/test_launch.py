@@ -1,0 +1,106 @@
+"""`target: {launch: DIR}`: sweeper starts ComfyUI for the run, waits for it, and ends it with the run."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+import sweeper
+from sweeper.errors import UnreachableError, UsageError
+from sweeper.running.run_events import TargetReady, TargetStarting
+from tests.launching.comfyui_folder import ComfyUIFolder
+from tests.running.servers import TEMPLATE, colour
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def comfyui(tmp_path):
+    return ComfyUIFolder(tmp_path / "ComfyUI")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Makes an experiment of so many trials: `plan(3)`."""
+
+    def make(trials, **rest):
+        (tmp_path / "t.json").write_text(json.dumps(TEMPLATE))
+        body = {"template": "t.json", "sweep": {"grid": {"color": [colour(trial) for trial in range(trials)]}}, **rest}
+        (tmp_path / "e.yaml").write_text(json.dumps(body))
+        return sweeper.load(tmp_path / "e.yaml")
+
+    return make
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_run_starts_a_comfyui_and_ends_it(comfyui, plan, tmp_path):
+    events = []
+    run = sweeper.run(plan(3), comfyui.target(), progress=events.append)
+    assert (run.succeeded, run.submitted) == (3, 3)
+    assert [event for event in events if isinstance(event, TargetStarting)]
+    assert [event.target for event in events if isinstance(event, TargetReady)] == ["mine"]
+    (pid,) = comfyui.pids
+    assert not is_alive(pid)
+    assert "To see the GUI" in (run.out / "logs" / "mine.log").read_text()
+    assert sorted(comfyui.colours) == [colour(0), colour(1), colour(2)]
+
+
+def test_second_run_of_done_work_starts_nothing(comfyui, plan):
+    sweeper.run(plan(2), comfyui.target())
+    run = sweeper.run(plan(2), comfyui.target(gpus=[1]))
+    assert (run.reused, run.submitted, len(comfyui.pids)) == (2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ({"fail": "No module named 'torch'"}, "its Python lacks the package torch: "),
+        ({"fail": "[Errno 98] address already in use"}, "another program has port"),
+        ({"fail": "Torch not compiled with CUDA enabled"}, "write `gpus: cpu`"),
+        ({"fail": "DefaultCPUAllocator: can't allocate memory"}, "the memory is full"),
+    ],
+)
+def test_failed_start_says_why_with_the_last_lines(comfyui, plan, behaviour, words):
+    comfyui.behave(**behaviour)
+    with pytest.raises(UnreachableError) as caught:
+        sweeper.run(plan(1), comfyui.target())
+    text = str(caught.value)
+    assert words in text
+    assert behaviour["fail"] in text
+    assert "mine.log" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"launch": "nowhere"}, "there is no such folder"),
+        ({"launch": "."}, "it has no main.py; give .*ComfyUI"),
+        ({"python": None}, "no Python in .*: neither venv, nor .venv"),
+        ({"python": "/no/python"}, "there is no /no/python"),
+    ],
+)
+def test_folder_that_is_no_comfyui_is_refused(comfyui, plan, settings, words, monkeypatch):
+    tmp_path = comfyui.path.parent
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        sweeper.run(plan(1), comfyui.target(**settings))
+    assert not (tmp_path / "results" / "e" / "sweeper.sqlite").exists()
+    assert not comfyui.pids
+
+
+def test_its_own_python_is_found_in_its_folder(comfyui, plan):
+    (comfyui.path / "venv" / "bin").mkdir(parents=True)
+    (comfyui.path / "venv" / "bin" / "python").symlink_to(os.path.realpath(os.sys.executable))
+    comfyui.path.joinpath("main.py").write_text(
+        f"import sys\nsys.path[:0] = {os.sys.path!r}\n" + comfyui.path.joinpath("main.py").read_text()
+    )
+    assert sweeper.run(plan(1), comfyui.target(python=None)).succeeded == 1
+    wait_until(lambda: not is_alive(comfyui.pids[0]))
