@@ -2,8 +2,8 @@
 
 The behaviour has `fail` (an exception's text, at the start), `late` (seconds before it answers), `signals` (by the
 colour of an EmptyImage, the number of the signal that its process sends itself when it executes that node), `seconds`
-(that each EmptyImage takes), and `megabytes` (that each EmptyImage takes and keeps). Each start, and each executed colour,
-is a line in `log.txt`, with the number of the process.
+(that each EmptyImage takes), and `megabytes` (that each EmptyImage takes and keeps). Each start and each executed
+colour is a line in `log.txt`, with the number of the process.
 """
 
 from __future__ import annotations
