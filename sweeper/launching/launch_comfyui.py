@@ -237,7 +237,7 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return _read_stat(pid)[:1] != ["Z"]  # it has ended, and its parent has not asked how
 
 
 def read_start_time(pid: int) -> str | None:

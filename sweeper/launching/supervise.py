@@ -53,8 +53,8 @@ class ServerUser(Protocol):
     def hold(self, is_held: bool, /) -> None:
         """Send no more jobs until further notice."""
 
-    def handle_death(self, how: str, is_known: bool, /) -> None:
-        """The process has ended, and its jobs are lost. `how`: in words. `is_known`: `restart` gave the reason."""
+    def handle_death(self, how: str, blames_job: bool, /) -> None:
+        """The process has ended, and its jobs are lost. `how`: in words. Not `blames_job`: `restart` was called."""
 
 
 class _NoUser:
@@ -62,7 +62,7 @@ class _NoUser:
 
     def hold(self, is_held: bool, /) -> None: ...
 
-    def handle_death(self, how: str, is_known: bool, /) -> None: ...
+    def handle_death(self, how: str, blames_job: bool, /) -> None: ...
 
 
 @dataclass(slots=True)
@@ -142,15 +142,17 @@ class Supervisor:
             how = await self._wait_for_answer(process, server)
             if how is None:
                 failures, has_answered = 0, True
-                self._set_up(is_up=True)
+                self._is_up = True
+                self._notify()
+                self.user.hold(False)
                 how = await self._wait_for_death(process, server)
+                self._handle_death(how)
                 message = f"ComfyUI in {self.launch.folder} ended: {how}; its log: {self.log}"
             else:
                 failures += 1
                 message = explain_failed_start(self.launch, how, process)
             is_taken = any(PORT_TAKEN.search(line) for line in process.read_tail())
             process.close_pipe()
-            self._handle_death(how, is_known=self._restart_reason is not None)
             if failures >= (_MAX_STARTS if has_answered or is_taken else 1):
                 return self._give_up(message)
             await asyncio.sleep(failures)
@@ -161,15 +163,16 @@ class Supervisor:
                 return self._give_up(str(error))
             if port != process.port:
                 server.move(self.url)
-            self.user.hold(False)
 
-    def _handle_death(self, how: str, *, is_known: bool) -> None:
+    def _handle_death(self, how: str) -> None:
         self._is_up, self.last_death, self.first_alive = False, how, self.starts + 1
-        self.user.handle_death(how, is_known)
+        self.user.hold(True)
+        self.user.handle_death(how, self._restart_reason is None)
 
     def _give_up(self, message: str) -> None:
         self._failure = message
         self._notify()
+        self.user.hold(False)
 
     async def _wait_for_answer(self, process: ComfyProcess, server: ServerAccess) -> str | None:
         """Wait until it answers; None then, else how it ended before."""
@@ -218,10 +221,6 @@ class Supervisor:
             if now - answered_at > _PROBE_AFTER:
                 await server.ask()
             await asyncio.sleep(_INTERVAL)
-
-    def _set_up(self, *, is_up: bool) -> None:
-        self._is_up = is_up
-        self._notify()
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

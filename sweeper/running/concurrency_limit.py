@@ -96,7 +96,7 @@ class ConcurrencyLimit:
 
     def wake_all(self) -> None:
         """End the pause and let all waiters check again, for example because the run stops."""
-        self._paused_until = 0.0
+        self._paused_until, self._is_held = 0.0, False
         self._wake()
 
     def _wake(self) -> None:

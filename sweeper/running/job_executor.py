@@ -68,10 +68,7 @@ class JobExecutor:
         Raises OverBudgetError if its next job does not fit into the budget, RefusedError if the target refuses us, and
         UnreachableError for an answer that no ComfyUI gives or, with `item.finished` set, for a job it does not cancel.
         """
-        # ComfyUI's event "succeeded" releases the permit before polling confirms it. ComfyUI's queue has no limit, so
-        # one job more does no harm if the event was wrong. Other queues may be full then; only short jobs are worth it.
-        release_early = permit.release if self.client.dialect.runs_one_job else permit.release_if_short
-        listener = Listener(on_success=release_early)
+        listener = self._make_listener(item, permit)
         job = item.open_job
         if job is not None and job.prompt_id is not None:
             self._report_submitted(item, job, job.prompt_id, found=True)
@@ -90,7 +87,18 @@ class JobExecutor:
             if item.open_job is None:
                 if not await self._should_retry(item):
                     return None
-                listener = Listener(on_success=release_early)
+                listener = self._make_listener(item, permit)
+
+    def _make_listener(self, item: WorkItem, permit: Permit) -> Listener:
+        # ComfyUI's event "succeeded" releases the permit before polling confirms it. ComfyUI's queue has no limit, so
+        # one job more does no harm if the event was wrong. Other queues may be full then; only short jobs are worth it.
+        release_early = permit.release if self.client.dialect.runs_one_job else permit.release_if_short
+
+        def handle_success() -> None:
+            self.context.mark_ended(item.open_job)
+            release_early()
+
+        return Listener(on_success=handle_success)
 
     async def prepare(self, item: WorkItem) -> None:
         """Do in advance what `execute` does before sending: render the workflow, record the intent, wait for the disk.
@@ -331,7 +339,7 @@ class JobExecutor:
                 ).run()  # fmt: skip
         finally:
             self.in_flight.ids.discard(prompt_id)
-        self.context.sent.pop(job.id, None)
+        self.context.mark_ended(job)
         if state is None:  # cancelled without confirmation: the job stays open, and the next run searches for it
             return False
         item.ended_job = job.id

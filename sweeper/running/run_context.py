@@ -274,7 +274,7 @@ class RunContext:
         charges = self.charge_end(item, job, usage)
         self.store.record_finished(job.id, replace(end, charges=charges, sampling_s=usage.sampling_s))
         item.job = job
-        self.sent.pop(job.id, None)
+        self.mark_ended(job)
         if end.state == records.UNSENT:
             item.submissions -= 1
 
@@ -283,6 +283,11 @@ class RunContext:
         self.sent.setdefault(job.id, item)
         if job.target in self.launched:
             item.sent_to = self.launched[job.target].starts
+
+    def mark_ended(self, job: JobRecord | None) -> None:
+        """Note that the server executes the job no more, so that it is not to blame if the server dies now."""
+        if job is not None:
+            self.sent.pop(job.id, None)
 
     def drop_lost(self, item: WorkItem) -> bool:
         """Record that an item's job is lost, if the process died that had it. Whether that is so.
@@ -299,7 +304,8 @@ class RunContext:
             )
             item.submissions = max(0, item.submissions - 1)
             return True
-        message = f"ComfyUI died {len(item.deaths)} times while it executed this trial: {'; '.join(item.deaths)}"
+        causes = "; ".join(dict.fromkeys(item.deaths))
+        message = f"ComfyUI died {len(item.deaths)} times while it executed this trial: {causes}"
         self.finish_job(item, job, JobEnd(records.FAILED, error=(DEADLY_ERROR, message)))
         item.finished = True
         self.finish_trial(item, result.FAILED, job.target, error=(DEADLY_ERROR, message))

@@ -131,12 +131,13 @@ class TargetWorker:
     def hold(self, is_held: bool, /) -> None:
         self.limit.hold(is_held=is_held)
 
-    def handle_death(self, how: str, is_known: bool, /) -> None:
+    def handle_death(self, how: str, blames_job: bool, /) -> None:
         """Blame the trial that a launched ComfyUI executed when it died, and let its jobs run again."""
-        sent = self.context.sent.values()
-        first = next((item for item in sent if item.pinned_to == self.name), None)  # it executes them in this order
-        if first is not None and not is_known:
-            first.deaths.append(how)
+        number = self.context.launched[self.name].starts
+        had = (item for item in self.context.sent.values() if (item.pinned_to, item.sent_to) == (self.name, number))
+        executed = next(had, None)  # it executes them in the order in which they were sent
+        if executed is not None and blames_job:
+            executed.deaths.append(how)
         self.limit.record_death()
         self.client.uploads.mark_unverified()
         for item in self.context.work_queue.find_pinned(self.name):

@@ -9,6 +9,7 @@ import pytest
 
 import sweeper
 from sweeper.errors import UnreachableError, UsageError
+from sweeper.launching.launch_comfyui import is_alive
 from sweeper.running.run_events import TargetReady, TargetStarting
 from tests.launching.comfyui_folder import ComfyUIFolder
 from tests.running.servers import TEMPLATE, colour
@@ -31,14 +32,6 @@ def plan(tmp_path):
         return sweeper.load(tmp_path / "e.yaml")
 
     return make
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_run_starts_a_comfyui_and_ends_it(comfyui, plan, tmp_path):

@@ -1,0 +1,171 @@
+"""A launched ComfyUI that dies, hangs or fills the memory is started again, and nothing is lost or made twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+
+import pytest
+
+import sweeper
+from sweeper.running.run_events import JobProgress, JobSubmitted, Notice, TrialDone
+from sweeper.store import Store
+from tests.launching.comfyui_folder import ComfyUIFolder
+from tests.launching.test_launch import comfyui, is_alive, plan
+from tests.running.invariants import broken_promises
+from tests.running.servers import colour
+from tests.waiting import wait_until
+
+__all__ = ["comfyui", "plan"]  # fixtures
+
+
+def kill_at(kind, number, comfyui, signum=signal.SIGKILL):
+    """A progress callback that sends a signal to the running ComfyUI at the n-th event of a kind."""
+    seen = Counter()
+
+    def report(event):
+        if isinstance(event, kind):
+            seen[kind] += 1
+            if seen[kind] == number:
+                os.kill(comfyui.pids[-1], signum)
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(JobSubmitted, 1), (JobSubmitted, 3), (JobProgress, 1), (TrialDone, 1), (TrialDone, 4)]
+)
+def test_comfyui_that_dies_is_started_again_and_nothing_is_lost(comfyui, plan, kind, number):
+    comfyui.behave(seconds=0.2)
+    run = sweeper.run(plan(5), comfyui.target(), progress=kill_at(kind, number, comfyui))
+    assert (run.succeeded, run.failed) == (5, 0)
+    assert broken_promises(run.out, 5, []) == []
+    assert len(comfyui.pids) == 2
+    assert all(count <= 2 for count in Counter(comfyui.colours).values())
+    assert not any(map(is_alive, comfyui.pids))
+
+
+def test_trial_that_kills_its_server_three_times_fails_with_the_reason(comfyui, plan):
+    comfyui.behave(signals={colour(1): signal.SIGSEGV})
+    run = sweeper.run(plan(4), comfyui.target())
+    assert (run.succeeded, run.failed) == (3, 1)
+    with Store.open(run.out, readonly=True) as store:
+        (row,) = [row for row in store.results() if row.status == "failed"]
+    assert (row.trial, row.error_type) == (1, "DeadlyError")
+    assert row.error.startswith("ComfyUI died 3 times while it executed this trial: segmentation fault (signal 11)")
+    assert comfyui.colours.count(colour(1)) == 3
+    assert all(comfyui.colours.count(colour(trial)) <= 2 for trial in (0, 2, 3))
+    before = len(comfyui.pids)
+    assert sweeper.run(plan(4), comfyui.target()).failed == 1
+    assert len(comfyui.pids) == before  # a failure is reused like any other
+
+
+def test_comfyui_that_hangs_is_started_again(comfyui, plan):
+    comfyui.behave(seconds=0.3)
+    report = kill_at(JobSubmitted, 2, comfyui, signal.SIGSTOP)
+    events = []
+    run = sweeper.run(
+        plan(4), comfyui.target(patience=2), progress=lambda event: (events.append(event), report(event)), patience=60
+    )
+    assert (run.succeeded, run.failed, len(comfyui.pids)) == (4, 0, 2)
+    assert any("no answer for 2 s" in event.message for event in events if isinstance(event, Notice))
+    assert broken_promises(run.out, 4, []) == []
+    assert not any(map(is_alive, comfyui.pids))
+
+
+def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, plan):
+    comfyui.behave(megabytes=40, seconds=0.8)
+    events = []
+    run = sweeper.run(plan(8), comfyui.target(max_memory="250 MB", concurrency=1), progress=events.append)
+    assert (run.succeeded, run.failed, run.submitted) == (8, 0, 8)
+    assert len(comfyui.pids) >= 2
+    assert any("more than its max_memory" in event.message for event in events if isinstance(event, Notice))
+    assert sorted(comfyui.colours) == [colour(trial) for trial in range(8)]
+
+
+def test_comfyui_that_does_not_start_again_ends_the_run(comfyui, plan):
+    def break_and_kill(event):
+        if isinstance(event, TrialDone) and event.trial == 0:
+            comfyui.behave(fail="No module named 'gone'")
+            os.kill(comfyui.pids[-1], signal.SIGKILL)
+
+    comfyui.behave(seconds=0.2)
+    run = sweeper.run(plan(4), comfyui.target(), progress=break_and_kill)
+    assert "lacks the package gone" in run.error
+    assert run.stopped_by == "unreachable"
+    comfyui.behave()
+    assert sweeper.run(plan(4), comfyui.target()).succeeded == 4
+
+
+def test_ctrl_c_while_it_starts_ends_it(comfyui, plan):
+    comfyui.behave(late=30)
+    control = sweeper.running.stop_control.StopControl()
+    threading.Thread(target=lambda: (wait_until(lambda: comfyui.pids), control.stop())).start()
+    run = sweeper.run(plan(2), comfyui.target(), control=control)
+    assert (run.stopped_by, run.pending) == ("interrupt", 2)
+    assert not any(map(is_alive, comfyui.pids))
+
+
+def test_kill_of_sweeper_ends_its_comfyui(comfyui, plan, runners):
+    comfyui.behave(seconds=0.5)
+    experiment = plan(4)
+    out = experiment.file.parent / "out"
+    runner = runners.start(experiment, comfyui.target(), out)
+    runner.until("JobSubmitted")
+    runner.send(signal.SIGKILL)
+    assert runner.wait().killed
+    wait_until(lambda: not is_alive(comfyui.pids[0]))
+    assert sweeper.run(experiment, comfyui.target(), out).succeeded == 4
+    assert broken_promises(out, 4, []) == []
+
+
+def test_one_comfyui_for_each_gpu_shares_the_work(comfyui, plan):
+    comfyui.behave(seconds=0.3)
+    done = []
+    target = {**comfyui.target(), "gpus": [0, 2]}
+    run = sweeper.run(plan(8), target, progress=lambda e: done.append(e.target) if isinstance(e, TrialDone) else None)
+    assert run.succeeded == 8
+    assert set(done) == {"mine gpu 0", "mine gpu 2"}
+    assert [words[2] for words in comfyui.lines if words[1] == "starts"] in (["0", "2"], ["2", "0"])
+    assert sorted(comfyui.colours) == [colour(trial) for trial in range(8)]
+    assert {path.name for path in (run.out / "logs").iterdir()} == {"mine-gpu-0.log", "mine-gpu-2.log"}
+
+
+def test_jobs_of_a_dead_gpu_run_on_the_other(comfyui, plan):
+    comfyui.behave(seconds=0.2)
+    target = {**comfyui.target(), "gpus": [0, 1]}
+    run = sweeper.run(plan(10), target, progress=kill_at(TrialDone, 2, comfyui))
+    assert (run.succeeded, run.failed) == (10, 0)
+    assert broken_promises(run.out, 10, []) == []
+
+
+def test_kept_comfyui_serves_the_next_run(comfyui, plan, tmp_path):
+    try:
+        events = []
+        first = sweeper.run(plan(1), comfyui.target(keep=True), progress=events.append)
+        (pid,) = comfyui.pids
+        assert is_alive(pid)
+        assert any(f"`kill {pid}` ends it" in event.message for event in events if isinstance(event, Notice))
+        second = sweeper.run(plan(3), comfyui.target(keep=True))
+        assert (first.succeeded, second.succeeded, second.submitted, comfyui.pids) == (1, 3, 2, [pid])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid))
+        assert sweeper.run(plan(4), comfyui.target(keep=True)).succeeded == 4
+        assert len(comfyui.pids) == 2
+    finally:
+        for pid in comfyui.pids:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_another_folder_does_not_use_a_kept_comfyui(comfyui, plan, tmp_path):
+    other = ComfyUIFolder(tmp_path / "other")
+    try:
+        sweeper.run(plan(1), comfyui.target(keep=True))
+        sweeper.run(plan(2), other.target(keep=True, name="other"))
+        assert (len(comfyui.pids), len(other.pids)) == (1, 1)
+    finally:
+        for pid in comfyui.pids + other.pids:
+            os.kill(pid, signal.SIGKILL)
