@@ -28,8 +28,7 @@ from sweeper.model.axis_values import (
     format_label,
 )
 from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
-from sweeper.model.expressions import ExpressionError, compile_expression, compile_text
-from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.expressions import ExpressionError, compile_column_expression, compile_expression, compile_text
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError

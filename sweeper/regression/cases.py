@@ -284,7 +284,7 @@ class Condition:
     def __call__(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> bool:
         try:
             # A baseline may be older than a column of the experiment, so that its cells lack the name.
-            missing = dict.fromkeys(self._expression.columns)
+            missing = dict.fromkeys(self._expression.names)
             return bool(self._expression.evaluate({**missing, **cells, **params}))
         except ExpressionError as error:
             raise UsageError(f"where: for {format_cells(cells)}: {error}") from None

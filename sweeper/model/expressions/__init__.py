@@ -106,29 +106,15 @@ class UnknownColumnError(ExpressionError):
         self.messages = tuple(messages)
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnExpression:
-    """A compiled expression. `columns` are the columns that it reads."""
+def compile_column_expression(text: str, columns: Collection[str], *, others: bool = False) -> Expression:
+    """Compile an expression over these columns, for the cells of rows, which its errors quote.
 
-    columns: tuple[str, ...]
-    _expression: Expression
-    _columns_by_name: Mapping[str, str]
-
-    def evaluate(self, row: Mapping[str, Any]) -> Any:
-        """Return the value for the cells of a row. Raises ExpressionError, which quotes the cells."""
-        try:
-            return self._expression.evaluate({name: row[column] for name, column in self._columns_by_name.items()})
-        except ExpressionError as error:
-            cells = ", ".join(f"{column} = {format_value(row[column], 40)}" for column in self.columns)
-            message = _restore_columns(str(error), self._columns_by_name)
-            raise ExpressionError(f"{message} (with {cells})" if cells else message) from error
-
-
-def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpression:
-    """Compile an expression over these columns. Raises ExpressionError, or UnknownColumnError."""
+    `others`: it may read other names too, of which one with a dot is what Jinja2 makes of it: an attribute of a
+    mapping, or a method. The errors then quote nothing. Raises ExpressionError, or UnknownColumnError.
+    """
     if len(text) > MAX_SOURCE:
         raise ExpressionError(f"has more than {MAX_SOURCE:,} characters")
-    parser = _ColumnParser(text, columns)
+    parser = _ColumnParser(text, columns, keeps_others=others)
     try:
         expression = compile_expression(parser.source)
     except ExpressionError as error:
@@ -137,20 +123,31 @@ def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpr
         raise ExpressionError(_restore_columns(str(error), parser.columns_by_name)) from error
     names = {name: parser.columns_by_name.get(name, name) for name in expression.names}
     unknown = dict.fromkeys((*parser.unknown, *(name for name in names.values() if name not in columns)))
-    if unknown:
+    if unknown and not others:
         sentences = [f"there is no column {format_value(name)}{suggest(name, columns, 'columns')}" for name in unknown]
         raise UnknownColumnError(parser.explain_quoting() or sentences)
-    return ColumnExpression(tuple(dict.fromkeys(names.values())), expression, names)
+    read = tuple(dict.fromkeys(names.values()))
+
+    def evaluate(row: Mapping[str, Any]) -> Any:
+        try:
+            return expression.evaluate({name: row[column] for name, column in names.items() if column in row})
+        except ExpressionError as error:
+            cells = "" if others else ", ".join(f"{column} = {format_value(row[column], 40)}" for column in read)
+            message = _restore_columns(str(error), names)
+            raise ExpressionError(f"{message} (with {cells})" if cells else message) from error
+
+    return Expression(text, read, {}, is_text=False, sole_name=None, _evaluate=evaluate)
 
 
 class _ColumnParser:
     """Replaces the column names in a text that Jinja2 cannot read by plain names.
 
-    `source` is the new text, `columns_by_name` the column of each plain name, `unknown` the names that are not columns.
+    `source` is the new text, `columns_by_name` the column of each plain name, `unknown` the names that are not columns,
+    which stay as they are if it `keeps_others`.
     """
 
-    def __init__(self, text: str, columns: Collection[str]) -> None:
-        self.text, self.columns = text, columns
+    def __init__(self, text: str, columns: Collection[str], *, keeps_others: bool = False) -> None:
+        self.text, self.columns, self.keeps_others = text, columns, keeps_others
         self.columns_by_name: dict[str, str] = {}
         self.unknown: list[str] = []
         self.source = self._substitute()
@@ -185,7 +182,7 @@ class _ColumnParser:
             return match[0], match.end()
         head, *longer = [word[: end.start()] for end in _NAME_END.finditer(word)]
         name = next((part for part in reversed((head, *longer)) if part in self.columns), None)
-        if name is None and (not longer or head.lower() in _JINJA_WORDS):
+        if name is None and (not longer or head.lower() in _JINJA_WORDS or self.keeps_others):
             return head, match.start() + len(head)  # a word of Jinja2, or an unknown name
         rest = word[len(name or "") :]
         if name is None or (rest.startswith(".") and not _METHOD_CALL.match(self.text, match.start() + len(name))):
