@@ -46,11 +46,11 @@ window.app = app;
 class Page:
     """ComfyUI's page with the extension. `sent` are the requests to the pack, `answers` what it answers."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, page: Any) -> None:
         self.sent: list[tuple[str, Any]] = []
         self.answers: dict[str, Any] = {"open": {"url": SWEEP}, "pages": {"pages": [], "can_start": True}}
-        context.route("**/*", self._respond)
-        self.page = context.new_page()
+        page.context.route("**/*", self._respond)  # also for the tabs that it opens
+        self.page = page
 
     def _respond(self, route: Any) -> None:
         address = route.request.url.removeprefix(COMFYUI).partition("?")[0]
@@ -87,10 +87,10 @@ class Page:
 
 
 @pytest.fixture
-def comfyui(browser: Any) -> Iterator[Page]:
-    context = browser.new_context()
-    yield Page(context)
-    context.close()
+def comfyui(lend_pages: Any) -> Iterator[Page]:
+    with lend_pages({}) as lend:
+        yield Page(page := lend())
+        page.context.unroute_all()
 
 
 def test_a_widget_becomes_the_first_axis_of_a_sweep_in_a_new_tab(comfyui: Page) -> None:

@@ -54,19 +54,19 @@ def experiment(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def visit(browser):
+def visit(lend_pages):
     """Serve an experiment, or the choice of one, and open the page; what it writes to the console fails the test."""
-    contexts, servers, trouble = [], [], []
+    servers, trouble = [], []
+    hear = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+    }
 
     def go(file=None, address="", **options):
         server = OpenServer(file)
         servers.append(server.__enter__())
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
+        page = lend(**{"viewport": {"width": 1200, "height": 900}, **options})
         page.set_default_timeout(60_000)
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
         page.goto(server.url)
         page.wait_for_selector("#main > *")
         if address:
@@ -74,9 +74,8 @@ def visit(browser):
         page.server = server
         return page
 
-    yield go
-    for context in contexts:
-        context.close()
+    with lend_pages(hear) as lend:
+        yield go
     for server in servers:
         server.runner.stop()
         server.__exit__()

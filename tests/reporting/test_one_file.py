@@ -25,22 +25,24 @@ LOADED = "() => [...document.querySelectorAll('#view img')].filter(image => imag
 
 
 @pytest.fixture
-def visit(browser):
+def visit(lend_pages):
     """Open one file from the disk; a request, an error or a word on the console fails the test."""
-    context = browser.new_context(accept_downloads=True)
-    trouble = []
+    files, trouble = [], []
+    hear = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+        "request": lambda request: request.url.startswith(tuple(files)) or trouble.append(request.url[:80]),
+    }
 
     def go(file, address="#view=grid"):
-        page = context.new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(file.as_uri()) or trouble.append(request.url[:80]))
+        files.append(file.as_uri())
+        page = lend()
         page.goto(f"{file.as_uri()}{address}")
         page.wait_for_selector("#view .cell")
         return page
 
-    yield go
-    context.close()
+    with lend_pages(hear) as lend:
+        yield go
     assert [text for text in trouble if not text.startswith(("data:", "blob:"))] == []
 
 

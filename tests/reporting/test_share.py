@@ -16,10 +16,9 @@ from tests.reporting.page_actions import press_in_menu
 SWEEP = Sweep({"steps": [4, 8, 16], "cfg": [3, 5]}, size=(96, 64))
 
 
-def test_served_page_saves_what_is_shown(browser, tmp_path):
-    context = browser.new_context(accept_downloads=True)
-    page = context.new_page()
-    with LiveView(SWEEP.write(tmp_path / "r")) as view:
+def test_served_page_saves_what_is_shown(lend_pages, tmp_path):
+    with LiveView(SWEEP.write(tmp_path / "r")) as view, lend_pages({}) as lend:
+        page = lend()
         page.goto(f"{view.url}#x=cfg&y=steps&where=steps+%3E+4")
         page.wait_for_selector(".cell[data-trial]")
         saved = {}
@@ -28,12 +27,11 @@ def test_served_page_saves_what_is_shown(browser, tmp_path):
                 press_in_menu(page, "Share", text)
             saved[text] = tmp_path / download.value.suggested_filename
             download.value.save_as(saved[text])
+        page.goto(saved["one file"].as_uri())
+        page.wait_for_selector(".cell[data-trial]")
+        assert page.evaluate("[sweeper.page.dataset.size, sweeper.page.getState().y]") == [4, "steps"]
     with Image.open(saved["contact sheet"]) as sheet:
         assert sheet.height > sheet.width / 3
-    page.goto(saved["one file"].as_uri())
-    page.wait_for_selector(".cell[data-trial]")
-    assert page.evaluate("[sweeper.page.dataset.size, sweeper.page.getState().y]") == [4, "steps"]
-    context.close()
 
 
 def test_page_from_a_disk_copies_commands_that_work(made, opened, tmp_path, monkeypatch, capsys):

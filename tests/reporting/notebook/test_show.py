@@ -54,7 +54,7 @@ def wait_for_pictures(frame, count):
     frame.wait_for_function(
         "count => [...document.querySelectorAll('#view img')].filter((one) => one.naturalWidth).length === count",
         arg=count,
-        timeout=20_000,
+        timeout=60_000,
     )
 
 
