@@ -318,16 +318,10 @@ class SearchRounds:
         return None
 
     def _propose(self, state: SearchState, count: int) -> list[Point]:
-        from sweeper.planning.searching.proposals import (  # noqa: PLC0415 - `require_search` reports a missing Optuna
-            Proposer,
-            TriedPoint,
-        )
+        # `require_search` reports a missing Optuna
+        from sweeper.planning.searching.proposals import Proposer  # noqa: PLC0415
 
-        def find_allowed(points: Sequence[Point]) -> list[bool]:
-            return [bool(combinations) for combinations in self.space.find_allowed(points)]
-
-        tried = [TriedPoint(known.point, known.objectives) for known in state.points.values()]
-        return Proposer(self.space, find_allowed).propose(tried, count)
+        return Proposer(self.space).propose({point: known.objectives for point, known in state.points.items()}, count)
 
     def _describe_round(self, state: SearchState, batches: Sequence[PointBatch]) -> RoundPlanned:
         return RoundPlanned(

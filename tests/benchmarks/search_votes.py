@@ -18,7 +18,7 @@ import numpy as np
 
 import sweeper
 from sweeper.model.search_columns import Objective, SearchColumns
-from sweeper.planning.searching.proposals import Proposer, TriedPoint
+from sweeper.planning.searching.proposals import Proposer
 from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.statistics.ranking import compute_shares
 from sweeper.store.votes import Vote
@@ -68,14 +68,12 @@ def _get_values(space, point):
 def search(experiment, seed, per_round, *, choose):
     """Return how good the best point is in the end, as a share of the best possible. `choose`: not random pairs."""
     space = SearchSpace(experiment, replace(experiment.search, seed=seed))
-    proposer = Proposer(space, lambda points: [True] * len(points))
+    proposer = Proposer(space)
     random = np.random.default_rng(seed)
     points, quality, shown = [], [], np.zeros(0)
     votes, values = [], []
     for _ in range(ROUNDS):
-        points += proposer.propose(
-            [TriedPoint(*pair) for pair in zip(points, [(v,) for v in values], strict=True)], POINTS
-        )
+        points += proposer.propose({point: (value,) for point, value in zip(points, values, strict=True)}, POINTS)
         quality = [rate(*_get_values(space, point)) for point in points]
         shown = np.append(shown, random.normal(0, 0.5, POINTS * COMBINATIONS))
         if per_round is None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import sweeper
-from sweeper.planning.searching.proposals import Proposer, TriedPoint
+from sweeper.planning.searching.proposals import Proposer
 from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.planning.searching.search_state import SearchState
 from sweeper.running.run_events import Event, RoundPlanned
@@ -196,8 +196,8 @@ def propose_alone(experiment: sweeper.Experiment, search: PlantedSearch, batch: 
     assert experiment.search is not None
     space = SearchSpace(experiment, experiment.search)
     describe = SearchState(space).describe_values
-    proposer = Proposer(space, lambda points: [bool(some) for some in space.find_allowed(points)])
-    tried: list[TriedPoint] = []
+    proposer = Proposer(space)
+    tried: dict[Any, Any] = {}
     while True:
         for point in proposer.propose(tried, batch):
             values = describe(point)
@@ -206,5 +206,5 @@ def propose_alone(experiment: sweeper.Experiment, search: PlantedSearch, batch: 
                 for colour in range(1, search.seeds + 1)
             ]
             mean = sum(numbers) / len(numbers)
-            tried.append(TriedPoint(point, (mean,)))
+            tried[point] = (mean,)
             yield values, mean

@@ -7,8 +7,7 @@ machine and after every interruption.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -28,35 +27,24 @@ _CANDIDATES: Final = 256  # random points among which the nearest is looked for,
 _MAX_DRAWS: Final = 8  # times that so many are drawn
 
 
-@dataclass(frozen=True, slots=True)
-class TriedPoint:
-    """A point and its objectives, in the order of the search; None: it failed, or its objectives are not known yet."""
-
-    point: Point
-    values: tuple[float, ...] | None
+# The points tried so far with their objectives, in the order of the search; None: it failed, or they are not known yet.
+TriedPoints = Mapping[Point, tuple[float, ...] | None]
 
 
 class Proposer:
-    """Proposes points of one search.
+    """Proposes points of one search, in its space."""
 
-    Args:
-        space: the space of the search.
-        find_allowed: says for some points whether each may be tried, because of `where`.
-
-    """
-
-    def __init__(self, space: SearchSpace, find_allowed: Callable[[Sequence[Point]], Sequence[bool]]) -> None:
+    def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._search = space.search
-        self._find_allowed = find_allowed
         self._distributions = {str(index): self._make_distribution(index) for index in range(len(space.axes))}
 
-    def propose(self, tried: Sequence[TriedPoint], count: int) -> list[Point]:
+    def propose(self, tried: TriedPoints, count: int) -> list[Point]:
         """Return up to `count` new points; fewer if hardly any allowed point is left."""
-        known = {past.point for past in tried}
+        known = set(tried)
         seed = np.random.SeedSequence([self._search.seed, len(tried)])
         numbers = np.random.default_rng(seed)
-        learnt = sum(past.values is not None for past in tried)
+        learnt = sum(values is not None for values in tried.values())
         method = self._search.method
         if method in ("random", "qmc") or learnt < STARTUP_POINTS:
             stream = self._iter_random(numbers) if method == "random" else self._iter_sobol(len(tried))
@@ -89,7 +77,7 @@ class Proposer:
 
     def _keep_new(self, points: Any, known: set[Point]) -> list[Point]:
         new = [point for point in points if point not in known]
-        return [point for point, allowed in zip(new, self._find_allowed(new), strict=True) if allowed]
+        return [point for point, allowed in zip(new, self._space.find_allowed(new), strict=True) if allowed]
 
     def _iter_random(self, numbers: np.random.Generator) -> Iterator[Point]:
         while True:
@@ -103,7 +91,7 @@ class Proposer:
         while True:
             yield self._space.from_vector(sequence.random(1)[0].tolist())
 
-    def _iter_optuna(self, tried: Sequence[TriedPoint], seed: int) -> Iterator[Point]:
+    def _iter_optuna(self, tried: TriedPoints, seed: int) -> Iterator[Point]:
         """What a sampler of Optuna proposes after these points. A proposal counts as being tried from then on."""
         directions = [
             StudyDirection.MAXIMIZE if objective.maximize else StudyDirection.MINIMIZE
@@ -114,18 +102,16 @@ class Proposer:
         study = optuna.create_study(sampler=self._make_sampler(seed), directions=directions)
         optuna.logging.set_verbosity(verbosity)
         learnt = 0
-        for past in tried:
-            has_failed = past.values is None
-            params = {key: past.point[int(key)] for key in self._distributions}
+        for point, values in tried.items():
             past_trial = optuna.create_trial(
-                state=TrialState.FAIL if has_failed else TrialState.COMPLETE,
-                values=past.values,
-                params=params,
+                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                values=values,
+                params={key: point[int(key)] for key in self._distributions},
                 distributions=self._distributions,
                 system_attrs={"NSGAIISampler:generation": learnt // _POPULATION},  # so that nsga2 knows the generation
             )
             study.add_trial(past_trial)
-            learnt += not has_failed
+            learnt += values is not None
         while True:
             trial = study.ask(self._distributions)
             yield tuple([
