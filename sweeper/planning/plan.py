@@ -213,11 +213,6 @@ class Plan(HtmlDisplay):
         """What the table of a search shows beside the trials; None for other plans."""
         return None
 
-    @property
-    def drop_counts(self) -> list[DropCounts]:
-        """How many points of each block its filters drop."""
-        return [part.dropped for part in self.parts if part.dropped is not None]
-
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
         """The number of different values or labels of each axis, over all blocks."""

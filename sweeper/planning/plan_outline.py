@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import repeat
 from math import prod
 from typing import Any, Final
 
@@ -98,16 +99,14 @@ class PlanOutline:
 def outline_plan(plan: Plan) -> PlanOutline:
     """Describe a plan without expanding its trials."""
     experiment = plan.experiment
+    dropped = [part.dropped for part in plan.parts if part.dropped is not None]
     return PlanOutline(
         name=experiment.name,
         file=str(experiment.file),
         template=experiment.template.file,
         count=len(plan),
         axes=dict(plan.axis_sizes),
-        blocks=tuple(
-            _outline_block(experiment, block, dropped)
-            for block, dropped in zip(experiment.blocks, plan.drop_counts, strict=False)
-        ),
+        blocks=tuple(map(_outline_block, repeat(experiment), experiment.blocks, dropped)),
         get_cells=plan.axis_cells,
     )
 

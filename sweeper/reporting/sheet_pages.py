@@ -17,8 +17,9 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFont
 
 from sweeper.errors import UsageError
+from sweeper.images.decoding import read_size
 from sweeper.images.media import is_film
-from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS, PICTURE_FORMATS
+from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS
 from sweeper.reporting.thumbnails import UNREADABLE, open_picture, read_first_frame
 from sweeper.wording import to_one_line
 
@@ -121,28 +122,24 @@ class _SheetRenderer:
         pages: list[list[_Strip]] = []
         used = free + 1
         for header, rows in self._iter_row_groups():
-            head = sum(strip.height for strip in header)
-            is_new = True  # the group's header is still to be drawn
+            above = header  # the next row, unless the page has it already
             for row in rows:
-                if head + row.height > free:
+                if _add_heights([*header, row]) > free:
                     raise UsageError(
                         f"--cell {self.side}: not one row of pictures fits the {self.max_height} pixels of a page; "
                         f"make it smaller, or raise --megapixels, at most to {MAX_SHEET_MEGAPIXELS}"
                     )
-                if used + row.height + (head if is_new else 0) > free:
+                if used + _add_heights([*above, row]) > free:
                     pages.append([title])
-                    used, is_new = 0, True
-                if is_new:
-                    pages[-1] += header
-                    used += head
-                    is_new = False
-                pages[-1].append(row)
-                used += row.height
+                    used, above = 0, header
+                pages[-1] += [*above, row]
+                used += _add_heights([*above, row])
+                above = []
         return pages
 
     def render_page(self, strips: Sequence[_Strip], page_label: str) -> Any:
         strips = [*strips, self._make_footer(page_label)]
-        image = Image.new("RGB", (self.width, sum(strip.height for strip in strips) + 2 * _MARGIN), _BACKGROUND)
+        image = Image.new("RGB", (self.width, _add_heights(strips) + 2 * _MARGIN), _BACKGROUND)
         top = _MARGIN
         for strip in strips:
             strip.draw(image, top)
@@ -245,15 +242,16 @@ class _SheetRenderer:
         self.text.draw(image, at, reason, _SMALL, colour, width=box[0] - 2 * _GAP, lines=lines)
 
 
+def _add_heights(strips: Iterable[_Strip]) -> int:
+    return sum(strip.height for strip in strips)
+
+
 def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
     if not cell.paths:
         return None
+    path = cell.paths[0]
     try:
-        if is_film(cell.paths[0]):
-            width, height = read_first_frame(cell.paths[0]).size
-        else:
-            with Image.open(cell.paths[0], formats=PICTURE_FORMATS) as image:
-                width, height = image.size
+        width, height = read_first_frame(path).size if is_film(path) else read_size(path)
     except UNREADABLE:
         return None
     across, down = _arrange_tiles(len(cell.paths))

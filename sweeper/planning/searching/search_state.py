@@ -103,10 +103,6 @@ class SearchState:
         known = [state for state in self.points.values() if state.objectives is not None]
         return [state for state in known if state.point not in self._lacking] or known
 
-    def _sign(self, state: PointState) -> tuple[float, ...]:
-        assert state.objectives is not None
-        return make_larger_better(state.objectives, self.search.objectives)
-
     def list_unmeasured(self) -> list[str]:
         """List the objectives that no successful trial has a number of.
 
@@ -133,7 +129,7 @@ class SearchState:
         last: Point | None = None
         front: list[tuple[float, ...]] = []
         for state in self._comparable:
-            values = self._sign(state)
+            values = make_larger_better(state.objectives or (), self.search.objectives)
             if not any(other == values or dominates(other, values) for other in front):
                 front = [other for other in front if not dominates(values, other)] + [values]
                 last = state.point
