@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -36,7 +37,7 @@ from sweeper.planning.order import (
     prefer_files,
 )
 from sweeper.planning.server_cache import ServerCache
-from sweeper.planning.trial_filters import DropCounts, filter_points
+from sweeper.planning.trial_filters import filter_points
 
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
 _MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows
@@ -258,7 +259,7 @@ class PlanPart:
     start: int
     order: tuple[int, ...]
     kept_positions: array[int] | None
-    dropped: DropCounts | None
+    dropped: Counter[str] | None
 
     @property
     def is_product(self) -> bool:
@@ -361,7 +362,7 @@ def _compile_parts(experiment: Experiment) -> list[PlanPart]:
         grid_problems = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
         problems += grid_problems
         try:
-            selected, dropped = filter_points(product, block) if not grid_problems else (None, DropCounts())
+            selected, dropped = filter_points(product, block) if not grid_problems else (None, Counter[str]())
         except ExperimentError as error:
             problems += error.problems
             continue

@@ -5,6 +5,7 @@ A cost is `priced` (from the class of a partner node) or `estimated` (learnt sec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,7 +20,7 @@ from sweeper.model.charges import PRICED
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.money import CURRENCY, Amount
 from sweeper.planning.plan import Plan
-from sweeper.planning.trial_filters import DropCounts, get_written_block
+from sweeper.planning.trial_filters import get_written_block
 from sweeper.wording import count_things
 
 _MAX_LABELLED: Final = 1000  # values of an axis, of which a few are shown
@@ -121,25 +122,22 @@ def list_values(axis: str, cells: Sequence[Any]) -> Iterator[Fact]:
     yield from (Fact("" if line else axis, "" if line else len(cells), text) for line, text in enumerate(lines))
 
 
-def _outline_block(experiment: Experiment, block: Block, dropped: DropCounts) -> BlockOutline:
+def _outline_block(experiment: Experiment, block: Block, dropped: Counter[str]) -> BlockOutline:
     written = get_written_block(experiment, block)
-    rows = written.get("exclude", [{}] * len(dropped.exclude))
-    excluded = [
-        Exclusion(f"exclude[{index}]", row, count)
-        for index, (row, count) in enumerate(zip(rows, dropped.exclude, strict=True))
-    ]
+    rows = written.get("exclude", [{}] * len(block.exclude))
+    said = {f"exclude[{index}]": row for index, row in enumerate(rows)}
     if block.where is not None:
-        excluded.append(Exclusion("where", written.get("where"), dropped.where))
+        said["where"] = written.get("where")
     if block.sample is not None:
-        excluded.append(Exclusion("sample", {"n": block.sample.n, "seed": block.sample.seed}, dropped.sample))
+        said["sample"] = {"n": block.sample.n, "seed": block.sample.seed}
     product = prod(block.sizes)
     return BlockOutline(
         axes=tuple(tuple(axis.name for axis in dimension) for dimension in block.dimensions),
         sizes=tuple(block.sizes),
         product=product,
-        excluded=tuple(excluded),
+        excluded=tuple(Exclusion(reason, says, dropped[reason]) for reason, says in said.items()),
         included=len(block.include),
-        count=product - dropped.total + len(block.include),
+        count=product - dropped.total() + len(block.include),
     )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
@@ -22,32 +20,17 @@ _MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positi
 _MAX_FILTERED: Final = 20_000_000  # points times conditions: `exclude` and `where` look at every point
 
 
-@dataclass(frozen=True, slots=True)
-class DropCounts:
-    """How many points of a block's product each filter drops; `exclude` has a count for each row.
+def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, Counter[str]]:
+    """Return the written positions of the trials, ascending (None if all points stay), and how many each filter drops.
 
-    A point counts only for the first filter that drops it.
+    A point counts only for the first filter that drops it, named as by `iter_drop_reasons`. Raises ExperimentError if
+    `where` fails, or if there are too many points to filter.
     """
-
-    exclude: tuple[int, ...] = ()
-    where: int = 0
-    sample: int = 0
-
-    @property
-    def total(self) -> int:
-        return sum(self.exclude) + self.where + self.sample
-
-
-def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCounts]:
-    """Return the written positions of the trials, ascending (None if all points stay), and what the filters drop.
-
-    Raises ExperimentError if `where` fails, or if there are too many points to filter.
-    """
+    dropped: Counter[str] = Counter()
     if not block.exclude and block.where is None and block.sample is None:
-        return None, DropCounts()  # `len` of a range fails above `sys.maxsize`, and the space of a search may be larger
-    total, n = prod(grid.sizes), block.sample.n if block.sample is not None else math.inf
+        return None, dropped  # `len` of a range fails above `sys.maxsize`, and the space of a search may be larger
+    total, sample = prod(grid.sizes), block.sample
     kept: Sequence[int] = range(total)
-    counts: Counter[str] = Counter()
     if block.exclude or block.where is not None:
         conditions = len(block.exclude) + (block.where is not None)
         if total * conditions > _MAX_FILTERED:
@@ -62,14 +45,13 @@ def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCoun
             if reason is None:
                 kept.append(position)
             else:
-                counts[reason] += 1
-    rows = tuple([counts[f"exclude[{row}]"] for row in range(len(block.exclude))])
-    dropped = DropCounts(rows, counts["where"], int(max(0, len(kept) - n)))
-    if block.sample is None or len(kept) <= n:
+                dropped[reason] += 1
+    if sample is None or len(kept) <= sample.n:
         return (kept if isinstance(kept, array) else None), dropped
+    dropped["sample"] = len(kept) - sample.n
     if len(kept) > _MAX_RANKED:
-        return array("Q", sorted(kept[index] for index in _draw_positions(len(kept), block.sample))), dropped
-    return _sample_positions(grid, kept, block.sample), dropped
+        return array("Q", sorted(kept[index] for index in _draw_positions(len(kept), sample))), dropped
+    return _sample_positions(grid, kept, sample), dropped
 
 
 def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
