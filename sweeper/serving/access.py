@@ -16,7 +16,7 @@ import hashlib
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -281,18 +281,12 @@ class PageServer:
         """The same with the token in any case, so that the page may do all that it can."""
         return self.url if self.token else self.url + _write_token(self._secret)
 
-    def start(
-        self,
-        app: ASGIApp,
-        *,
-        writable: Collection[str] = (),
-        on_loop: Callable[[asyncio.AbstractEventLoop], None] = lambda _loop: None,
-    ) -> None:
-        """Serve `app`. `writable`: see `AccessControl`. `on_loop`: see `ServerThread`."""
+    def start(self, app: ASGIApp, *, writable: Collection[str] = ()) -> None:
+        """Serve `app`. `writable`: see `AccessControl`."""
         access = AccessControl(
             app, host=self._host, token=self._secret, writable=writable, guarded=self._guarded, embedder=self._embedder
         )
-        self._thread = ServerThread([(self._listener, access)], {}, on_loop)
+        self._thread = ServerThread([(self._listener, access)], {})
         self._thread.start()
 
     def stop(self) -> None:

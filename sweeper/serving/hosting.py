@@ -77,7 +77,7 @@ class ServerThread:
         self,
         sites: Sequence[tuple[socket.socket, ASGIApp]],
         transports: Transports,
-        on_loop: Callable[[asyncio.AbstractEventLoop], None],
+        on_loop: Callable[[asyncio.AbstractEventLoop], None] = lambda _loop: None,
     ) -> None:
         self._sites = sites
         self._transports = transports

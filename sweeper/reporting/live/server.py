@@ -125,7 +125,7 @@ class LiveView(PageServer):
         super().__init__(
             host, port, str(results.resolve()), token, needs_token=needs_token, guarded=guarded, embedder=embedder
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the streams, if there ever was one
         self._streams: set[asyncio.Event] = set()  # one for each open stream; set on every change
         self._is_stopping = False
         self._results, self._run, self._stores_marks = results, run, stores_marks
@@ -159,7 +159,7 @@ class LiveView(PageServer):
         )
         writable = ["/marks", "/share", *(["/accept"] if self._can_accept else [])]
         writable += ["/cell"] if self._on_cell is not None else []
-        self.start(app, writable=writable, on_loop=partial(setattr, self, "_loop"))
+        self.start(app, writable=writable)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,7 +272,7 @@ class LiveView(PageServer):
 
     async def _stream_changes(self, generation: int, number: int) -> AsyncIterator[str]:
         """Send events: `change` with the changes, `anew` if the page must reload, `over` when the server stops."""
-        event = asyncio.Event()
+        event, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._streams.add(event)
         try:
             while not self._is_stopping:
