@@ -50,16 +50,6 @@ _FORMATS: Final[dict[str, dict[str, Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SheetOptions:
-    """The options of a sheet. `cell`: the longer side of a cell in pixels; `megapixels`: the limit of a page."""
-
-    x: str | None = None
-    y: str | None = None
-    cell: int = 256
-    megapixels: float = 50.0
-
-
-@dataclass(frozen=True, slots=True)
 class _SheetAxis:
     """An axis: the labels of its values, the index of each row's value (-1: none), and all indices in written order.
 
@@ -79,11 +69,13 @@ class _SheetAxis:
 
 
 def write_sheets(
-    results: Path, file: Path, options: SheetOptions, *, run: str | None = None, trials: Collection[int] | None = None
-) -> list[Path]:
+    results: Path, file: Path, *, x: str | None = None, y: str | None = None, cell: int = 256, megapixels: float = 50.0,
+    run: str | None = None, trials: Collection[int] | None = None,
+) -> list[Path]:  # fmt: skip
     """Draw the sheet of a run, or of some of its `trials`, to `file`; further pages are `name-2.png` and so on.
 
-    Returns the written files: one for a PDF, which has all pages.
+    `x`, `y`: its axes. `cell`: the longer side of a cell in pixels. `megapixels`: the limit of a page. Returns the
+    written files: one for a PDF, which has all pages.
 
     Raises UsageError for an unknown axis or suffix, or if not a single cell fits a page; ResultsError if the results
     cannot be read or the files cannot be written.
@@ -96,15 +88,15 @@ def write_sheets(
     recorded = {name: sha for row in rows for name, sha in zip(row.outputs, row.sha256, strict=True)}
     artifacts = collect_artifacts(recorded, results)
     axes = _collect_axes(rows, layout)
-    if layout.search is not None and not (options.x or options.y):
+    if layout.search is not None and not (x or y):
         sheet = _build_search_sheet(rows, axes, layout.search, layout.experiment, artifacts)
     else:
-        sheet = _build_sheet(rows, axes, _choose_axes(axes, options, layout), layout=layout, artifacts=artifacts)
+        sheet = _build_sheet(rows, axes, _choose_axes(axes, x, y, layout), layout=layout, artifacts=artifacts)
     written = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:  # at its end, all pages replace older files, or none does
-            for number, page in enumerate(draw_pages(sheet, options.cell, options.megapixels), 1):
+            for number, page in enumerate(draw_pages(sheet, cell, megapixels), 1):
                 has_file = suffix == ".pdf" and number > 1
                 if not has_file:
                     written.append(file if number == 1 else _name_further_page(file, number))
@@ -151,17 +143,17 @@ def _to_letters(index: int) -> str:
 
 
 def _choose_axes(
-    axes: dict[str, _SheetAxis], sheet_options: SheetOptions, layout: TableLayout
+    axes: dict[str, _SheetAxis], across: str | None, down: str | None, layout: TableLayout
 ) -> tuple[_SheetAxis | None, _SheetAxis | None]:
     """Choose the axes across and down: as requested, else those with most values, longer labels down the side."""
-    requested = {"--x": sheet_options.x, "--y": sheet_options.y}
+    requested = {"--x": across, "--y": down}
     problems = [
         Problem("", 0, option, f"there is no axis '{name}'{suggest(name, axes, 'axes')}")
         for option, name in requested.items()
         if name is not None and name not in axes
     ]
-    if sheet_options.x is not None and sheet_options.x == sheet_options.y:
-        each = f"both name '{sheet_options.x}', and need an axis each; axes: {join_names(axes)}"
+    if across is not None and across == down:
+        each = f"both name '{across}', and need an axis each; axes: {join_names(axes)}"
         problems.append(Problem("", 0, "--x, --y", each))
     if problems:
         raise UsageError(problems)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.contact_sheet import write_sheets
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
@@ -180,7 +180,7 @@ def test_films_and_sounds_have_signs(made, opened):
 
 def test_contact_sheet_shows_the_first_frame_of_a_film(tmp_path):
     out = Sweep({"steps": [1, 2]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions())
+    (file,) = write_sheets(out, tmp_path / "s.png")
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     red = (pixels[..., 0] > 150) & (pixels[..., 1:] < 100).all(axis=2)
@@ -192,6 +192,6 @@ def test_contact_sheet_without_pyav_names_the_extra(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("sweeper.reporting.contact_sheet.draw_pages", lambda sheet, *_: said.append(sheet) or ())
     out = Sweep({"steps": [1]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
-    write_sheets(out, tmp_path / "s.png", SheetOptions())
+    write_sheets(out, tmp_path / "s.png")
     (cell,) = said[0].sections[0].cells.values()
     assert cell.reason == "no picture, but picture-0.mp4; the extra media shows the first frame of a film"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeper.reporting import contact_sheet
-from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.contact_sheet import write_sheets
 from tests.reporting.made_up_searches import SearchSweep
 
 POINTS = [
@@ -26,7 +26,7 @@ def sheets(monkeypatch):
 
 
 def write(sweep, tmp_path, **options):
-    return write_sheets(sweep.write(tmp_path / "results"), tmp_path / "sheet.png", SheetOptions(cell=32, **options))
+    return write_sheets(sweep.write(tmp_path / "results"), tmp_path / "sheet.png", cell=32, **options)
 
 
 def test_sheet_of_a_search_has_a_row_for_each_of_its_best_points(tmp_path, sheets):

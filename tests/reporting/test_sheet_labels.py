@@ -9,7 +9,7 @@ import pytest
 
 import sweeper
 from sweeper.reporting import contact_sheet
-from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.contact_sheet import write_sheets
 from sweeper.reporting.live import LiveView
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
@@ -22,10 +22,10 @@ from tests.reporting.page_actions import choose_axis, list_heads
 def told(monkeypatch, tmp_path):
     """The texts on the sheet of a results folder."""
 
-    def on_sheet(out, wish):
+    def on_sheet(out, **wish):
         seen = []
         monkeypatch.setattr(contact_sheet, "draw_pages", lambda sheet, *_: seen.append(sheet) or [])
-        write_sheets(out, tmp_path / "s.png", wish)
+        write_sheets(out, tmp_path / "s.png", **wish)
         return seen[0]
 
     return on_sheet
@@ -37,24 +37,24 @@ def labels(lines):
 
 def test_labels_distinguish_numbers_in_the_seventh_digit(told, tmp_path):
     out = Sweep({"cfg": [0.1234567, 0.1234568, 1234567.25, 7.0], "steps": [4, 8]}).write(tmp_path / "r")
-    sheet = told(out, SheetOptions(x="cfg", y="steps"))
+    sheet = told(out, x="cfg", y="steps")
     assert labels(sheet.across) == ["cfg 0.1234567", "cfg 0.1234568", "cfg 1234567.25", "cfg 7"]
 
 
 def test_long_seeds_have_the_letters_of_the_page(told, tmp_path):
     axes = {"seed": [4065829240, 7, 1078519398], "prompt": ["a fox in the snow", "an owl at night"], "cfg": [2, 4]}
     out = Sweep(axes).write(tmp_path / "r")
-    sheet = told(out, SheetOptions(x="seed", y="prompt"))
+    sheet = told(out, x="seed", y="prompt")
     assert labels(sheet.across) == ["seed A", "seed 7", "seed C"]
     assert labels(sheet.down) == ["prompt a fox in the snow", "prompt an owl at night"]
     assert "seed A = 4065829240, C = 1078519398" in sheet.footer
-    assert titles(told(out, SheetOptions(x="cfg", y="prompt"))) == ["seed A", "seed 7", "seed C"]
+    assert titles(told(out, x="cfg", y="prompt")) == ["seed A", "seed 7", "seed C"]
 
 
 def test_width_and_height_that_vary_together_are_one_size_on_a_sheet(told, tmp_path):
     sweep = Sweep({"width": [64, 96], "height": [64, 48], "sampler": ["a", "b"]}, skip=frozenset(range(1, 7)),
                   together=(("width", "height"), ("width", "sampler")))  # fmt: skip
-    sheet = told(sweep.write(tmp_path / "r"), SheetOptions(x="width"))
+    sheet = told(sweep.write(tmp_path / "r"), x="width")
     assert labels(sheet.across) == ["64 x 64 · sampler a", "96 x 48 · sampler b"]
 
 
@@ -82,14 +82,14 @@ EXCLUDE = [{"sampler": "euler", "steps": None}, {"sampler": "euler", "steps": 2}
 
 def test_values_have_the_written_order_despite_exclusions(told, tmp_path):
     out = excluding(tmp_path / "e", GRID, EXCLUDE)
-    sheet = told(out, SheetOptions(x="steps", y="sampler"))
+    sheet = told(out, x="steps", y="sampler")
     assert labels(sheet.across) == ["steps (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
     assert [place for place, _ in sheet.across] == [-1, 0, 1, 2, 3]
 
 
 def test_sections_have_the_written_order(told, tmp_path):
     out = excluding(tmp_path / "e", {**GRID, "seed": [1, 2]}, EXCLUDE)
-    sections = told(out, SheetOptions(x="seed", y="sampler")).sections
+    sections = told(out, x="seed", y="sampler").sections
     assert [section.title for section in sections] == ["steps (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
 
 
@@ -131,41 +131,41 @@ def test_axis_that_follows_by_chance_is_shown(told, tmp_path):
     # Four of the eight combinations, in which only `a` and `b` together fix `c`.
     rows = [{"a": 0, "b": 0, "c": 1}, {"a": 0, "b": 1, "c": 0}, {"a": 1, "b": 0, "c": 0}, {"a": 1, "b": 1, "c": 1}]
     sweep = {"grid": {"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "exclude": rows}
-    sheet = told(plan_sweep(tmp_path / "e", sweep, "abc"), SheetOptions(x="a", y="b"))
+    sheet = told(plan_sweep(tmp_path / "e", sweep, "abc"), x="a", y="b")
     assert titles(sheet) == ["c 0", "c 1"]
     assert len(set(list_texts(sheet))) == 4
 
 
 def test_sample_with_unique_seeds_shows_the_other_axes(told, tmp_path):
     sweep = {"grid": {"seed": list(range(9)), "shape": ["sq", "tall"], "cfg": [1, 2]}, "sample": {"n": 3}}
-    sheet = told(plan_sweep(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), SheetOptions(y="seed", x="cfg"))
+    sheet = told(plan_sweep(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), y="seed", x="cfg")
     assert {title.split()[0] for title in titles(sheet)} == {"shape"}
 
 
 def test_zip_partners_and_choice_groups_imply_each_other(told, tmp_path):
     zipped = [{"a": [1, 2, 1], "b": ["x", "y", "z"]}]
     out = plan_sweep(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc")
-    assert titles(told(out, SheetOptions(x="b", y="c"))) == [""]
-    assert titles(told(out, SheetOptions(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have the same `a`
+    assert titles(told(out, x="b", y="c")) == [""]
+    assert titles(told(out, x="a", y="c")) == ["b x", "b y", "b z"]  # two of them have the same `a`
     out = plan_sweep(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p")
-    assert titles(told(out, SheetOptions(x="p.1", y="p.2"))) == [""]
-    assert titles(told(out, SheetOptions(x="p"))) == [""]
+    assert titles(told(out, x="p.1", y="p.2")) == [""]
+    assert titles(told(out, x="p")) == [""]
 
 
 def test_axes_swept_apart_in_another_block_are_not_linked(told, tmp_path):
     sweep = [{"zip": [{"a": [1, 2], "b": [3, 4]}]}, {"grid": {"a": [7, 8], "b": [9, 10]}, "where": "b - a == 2"}]
     out = plan_sweep(tmp_path / "e", sweep, "ab")
-    assert titles(told(out, SheetOptions(x="a"))) == [""]
-    assert labels(told(out, SheetOptions(x="a")).down) == ["b 3", "b 4", "b 9", "b 10"]
+    assert titles(told(out, x="a")) == [""]
+    assert labels(told(out, x="a").down) == ["b 3", "b 4", "b 9", "b 10"]
 
 
 def test_blank_values_are_described_with_their_axis(told, tmp_path):
     grid = {"prompt": ["", " ", "a fox"], "seed": [1, 2], "steps": [1, 2]}
     out = plan_sweep(tmp_path / "e", {"grid": grid}, grid)
-    assert titles(told(out, SheetOptions(x="seed", y="steps"))) == ["prompt (empty)", 'prompt " "', "prompt a fox"]
-    assert labels(told(out, SheetOptions(x="prompt")).across) == ["prompt (empty)", 'prompt " "', "prompt a fox"]
+    assert titles(told(out, x="seed", y="steps")) == ["prompt (empty)", 'prompt " "', "prompt a fox"]
+    assert labels(told(out, x="prompt").across) == ["prompt (empty)", 'prompt " "', "prompt a fox"]
 
 
 def test_axis_of_one_value_that_some_trials_lack_is_shown(told, tmp_path):
     sweep = [{"grid": {"s": [1, 2], "t": [1, 2], "u": [None, "a"]}}]
-    assert titles(told(plan_sweep(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u (none)", "u a"]
+    assert titles(told(plan_sweep(tmp_path / "e", sweep, "stu"), x="s", y="t")) == ["u (none)", "u a"]

@@ -14,7 +14,7 @@ from PIL import Image, ImageFont
 
 from sweeper.cli import main
 from sweeper.errors import UsageError
-from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.contact_sheet import write_sheets
 from sweeper.reporting.sheet_pages import wrap_text
 from sweeper.wording import to_one_line
 from tests.reporting.made_up_sweeps import Sweep
@@ -41,7 +41,7 @@ def starts(line):
 
 def test_sheet_arranges_pictures_along_the_requested_axes(tmp_path):
     out = Sweep(GRID, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=40))
+    (file,) = write_sheets(out, tmp_path / "s.png", x="steps", y="sampler", cell=40)
     with Image.open(file) as sheet:
         lefts, tops = cells(sheet)
     assert len(lefts) == 3
@@ -51,7 +51,7 @@ def test_sheet_arranges_pictures_along_the_requested_axes(tmp_path):
 
 def test_axis_without_a_direction_makes_sections(tmp_path):
     out = Sweep({**GRID, "cfg": [1.5, 7.0]}, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=40))
+    (file,) = write_sheets(out, tmp_path / "s.png", x="steps", y="sampler", cell=40)
     with Image.open(file) as sheet:
         assert [len(edges) for edges in cells(sheet)] == [3, 4]
 
@@ -59,7 +59,7 @@ def test_axis_without_a_direction_makes_sections(tmp_path):
 @pytest.mark.parametrize(("outputs", "across", "down"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (5, 3, 2)])
 def test_all_pictures_of_a_trial_share_its_cell(tmp_path, outputs, across, down):
     out = Sweep({"steps": [4]}, outputs=outputs, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(cell=200))
+    (file,) = write_sheets(out, tmp_path / "s.png", cell=200)
     with Image.open(file) as sheet:
         lefts, tops = cells(sheet)
         assert (len(lefts), len(tops)) == (across, down)
@@ -71,7 +71,7 @@ def test_cell_is_no_larger_than_its_pictures(tmp_path):
     sizes = []
     for side in (40, 120, 4000):
         out = Sweep({"steps": [4, 8]}, content=solid((200, 30, 60), side)).write(tmp_path / str(side))
-        (file,) = write_sheets(out, tmp_path / f"{side}.png", SheetOptions(cell=200))
+        (file,) = write_sheets(out, tmp_path / f"{side}.png", cell=200)
         with Image.open(file) as sheet:
             lefts, _ = cells(sheet)
             sizes.append((lefts[1] - lefts[0], sheet.height))
@@ -85,7 +85,7 @@ def test_row_is_no_higher_than_its_pictures(tmp_path):
     for low in (200, 50):
         sizes = [(200, 200)] * 2 + [(200, low)] * 2
         out = Sweep({"steps": [4, 8], "cfg": [1, 2]}, sizes=sizes).write(tmp_path / str(low))
-        (file,) = write_sheets(out, tmp_path / f"{low}.png", SheetOptions(x="cfg", y="steps"))
+        (file,) = write_sheets(out, tmp_path / f"{low}.png", x="cfg", y="steps")
         with Image.open(file) as sheet:
             heights.append(sheet.height)
     assert heights[0] - heights[1] == 150
@@ -96,7 +96,7 @@ def test_long_column_labels_widen_no_cell(tmp_path):
     for words in (1, 20, 2000):
         axes = {"prompt": ["a fox " * words, "b"]}
         out = Sweep(axes, content=solid((200, 30, 60))).write(tmp_path / str(words))
-        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetOptions(x="prompt", cell=200))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", x="prompt", cell=200)
         with Image.open(file) as sheet:
             lefts, _ = cells(sheet)
             steps.append(lefts[1] - lefts[0])
@@ -107,7 +107,7 @@ def test_unreadable_picture_does_not_hide_the_others(tmp_path):
     out = Sweep({"steps": [4]}, outputs=2, content=solid((200, 30, 60))).write(tmp_path / "r")
     first, _ = sorted((out / "artifacts").iterdir())
     first.write_bytes(b"no picture")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions())
+    (file,) = write_sheets(out, tmp_path / "s.png")
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     assert (pixels == (200, 30, 60)).all(axis=2).sum() == 40 * 40
@@ -119,7 +119,7 @@ def test_sheet_shows_eight_lines_of_a_failure(tmp_path):
     for words in (1, 40, 4000):
         ends = {0: ("failed", ("E", "out of memory " * words))}
         out = Sweep({"steps": [4, 8]}, ends=ends, content=solid((200, 30, 60))).write(tmp_path / str(words))
-        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetOptions())
+        (file,) = write_sheets(out, tmp_path / f"{words}.png")
         with Image.open(file) as sheet:
             sizes.append(sheet.height)
     assert sizes[0] < sizes[1] == sizes[2]
@@ -127,7 +127,7 @@ def test_sheet_shows_eight_lines_of_a_failure(tmp_path):
 
 def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
     out = Sweep({"steps": [1, 2, 3], "seed": list(range(40))}, content=solid((200, 30, 60), 128)).write(tmp_path / "r")
-    files = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="seed", cell=128, megapixels=1))
+    files = write_sheets(out, tmp_path / "s.png", x="steps", y="seed", cell=128, megapixels=1)
     assert [file.name for file in files] == ["s.png", *(f"s-{n}.png" for n in range(2, len(files) + 1))]
     rows = 0
     for file in files:
@@ -140,10 +140,10 @@ def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
 
 def test_pdf_has_all_pages_in_one_file(tmp_path):
     out = Sweep({"steps": [*range(40)]}, size=(256, 256)).write(tmp_path / "r")
-    written = write_sheets(out, tmp_path / "s.pdf", SheetOptions(megapixels=1.0))
+    written = write_sheets(out, tmp_path / "s.pdf", megapixels=1.0)
     assert written == [tmp_path / "s.pdf"]
     pages = int(re.findall(rb"/Count (\d+)", written[0].read_bytes())[-1])
-    assert pages == len(write_sheets(out, tmp_path / "s.png", SheetOptions(megapixels=1.0))) > 1
+    assert pages == len(write_sheets(out, tmp_path / "s.png", megapixels=1.0)) > 1
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
@@ -165,7 +165,7 @@ def test_further_page_replaces_a_sheet_and_no_other_file(tmp_path, capsys, suffi
 @pytest.mark.parametrize("name", ["sheet.pdf", "sheet.png"])
 def test_interrupted_sheet_keeps_the_older_files(tmp_path, monkeypatch, name):
     out, file = Sweep({"steps": [*range(60)]}, size=(200, 200)).write(tmp_path / "out"), tmp_path / name
-    assert len(write_sheets(out, file, SheetOptions(megapixels=1))) == (1 if name.endswith("pdf") else 5)
+    assert len(write_sheets(out, file, megapixels=1)) == (1 if name.endswith("pdf") else 5)
     before = {path: path.read_bytes() for path in tmp_path.glob("sheet*")}
     save, saved = Image.Image.save, []
 
@@ -177,13 +177,13 @@ def test_interrupted_sheet_keeps_the_older_files(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(Image.Image, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_sheets(out, file, SheetOptions(cell=128, megapixels=1))
+        write_sheets(out, file, cell=128, megapixels=1)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_wide_row_continues_below(tmp_path):
     out = Sweep({"seed": list(range(30)), "steps": [1, 2]}, content=solid((200, 30, 60))).write(tmp_path / "r")
-    files = write_sheets(out, tmp_path / "s.png", SheetOptions(x="seed", y="steps", cell=64, megapixels=1))
+    files = write_sheets(out, tmp_path / "s.png", x="seed", y="steps", cell=64, megapixels=1)
     across = 0
     for file in files:
         with Image.open(file) as sheet:
@@ -195,7 +195,7 @@ def test_wide_row_continues_below(tmp_path):
 def test_sheet_with_failed_and_missing_trials_is_drawn(tmp_path):
     ends = {0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), size=(256, 192))
-    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetOptions())
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png")
     with Image.open(file) as sheet:
         assert (251, 233, 231) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
         assert sheet.width > 700
@@ -204,9 +204,7 @@ def test_sheet_with_failed_and_missing_trials_is_drawn(tmp_path):
 def test_sheet_draws_a_dash_for_a_missing_trial(tmp_path):
     ends = {0: ("failed", ("E", "no")), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), content=solid((200, 30, 60)))
-    (file,) = write_sheets(
-        sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=96)
-    )
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", x="steps", y="sampler", cell=96)
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     lefts, tops = cells(Image.fromarray(pixels))
@@ -222,7 +220,7 @@ def test_long_prompt_makes_its_row_no_higher(tmp_path):
     sizes = []
     for n, text in enumerate(("short", "a very long prompt indeed " * 30)):
         out = Sweep({"prompt": [text, "b"], "steps": [1, 2]}).write(tmp_path / f"r{n}")
-        (file,) = write_sheets(out, tmp_path / f"s{n}.png", SheetOptions(x="steps", y="prompt", cell=64))
+        (file,) = write_sheets(out, tmp_path / f"s{n}.png", x="steps", y="prompt", cell=64)
         with Image.open(file) as sheet:
             sizes.append(sheet.height)
     assert sizes[0] == sizes[1]
@@ -231,19 +229,19 @@ def test_long_prompt_makes_its_row_no_higher(tmp_path):
 @pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u2028", "\t"])
 def test_row_label_with_a_line_break_is_drawn(tmp_path, break_):
     out = Sweep({"prompt": [f"a fox,{break_}in snow", "a cat"], "steps": [1, 2]}).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="prompt", cell=64))
+    (file,) = write_sheets(out, tmp_path / "s.png", x="steps", y="prompt", cell=64)
     assert file.is_file()
 
 
 @pytest.mark.parametrize(
     ("wish", "file", "message"),
     [
-        (SheetOptions(x="stps"), "s.png", "did you mean 'steps'"),
-        (SheetOptions(x="stps", y="smpler"), "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
-        (SheetOptions(x="steps", y="steps"), "s.png", "--x, --y: both name 'steps', and need an axis each; axes: "),
-        (SheetOptions(), "s.bmp", ".png, .webp"),
+        ({"x": "stps"}, "s.png", "did you mean 'steps'"),
+        ({"x": "stps", "y": "smpler"}, "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
+        ({"x": "steps", "y": "steps"}, "s.png", "--x, --y: both name 'steps', and need an axis each; axes: "),
+        ({}, "s.bmp", ".png, .webp"),
         (
-            SheetOptions(cell=2000, megapixels=1),
+            {"cell": 2000, "megapixels": 1},
             "s.png",
             "--cell 2000: not one row of pictures fits the .* pixels of a page; make it smaller, or raise",
         ),
@@ -252,7 +250,7 @@ def test_row_label_with_a_line_break_is_drawn(tmp_path, break_):
 def test_undrawable_sheet_is_refused_and_not_written(tmp_path, wish, file, message):
     out = Sweep(GRID, content=solid((200, 30, 60), 2000)).write(tmp_path / "r")
     with pytest.raises(UsageError, match=message):
-        write_sheets(out, tmp_path / file, wish)
+        write_sheets(out, tmp_path / file, **wish)
     assert not (tmp_path / file).exists()
 
 
@@ -276,6 +274,6 @@ def test_letters_of_other_scripts_are_drawn_where_a_font_has_them(tmp_path):
     sheets = []
     for label in ("\u00e9t\u00e9", "\u0161\u010d\u0159"):
         out = Sweep({"prompt": [label, "b"]}, content=solid((200, 30, 60)), name="x").write(tmp_path / label)
-        (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="prompt", cell=96))
+        (file,) = write_sheets(out, tmp_path / "s.png", x="prompt", cell=96)
         sheets.append(file.read_bytes())
     assert sheets[0] != sheets[1]  # not the sign for a letter that is missing

@@ -82,9 +82,9 @@ def command(
     if sheet is not None:
         of_page = {"-o": out, "--one-file": one_file, "--baseline": baseline, "--no-check": not with_check or None}
         _refuse_page_options(of_page | ({} if marked else {"--marks": marks or None}))
-        from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
+        from sweeper.reporting.contact_sheet import write_sheets
 
-        written = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id, trials=trials)
+        written = write_sheets(folder, sheet, run=run_id, trials=trials, **sheet_options)
         facts: dict[str, Any] = {"sheets": written}
     else:
         _refuse_sheet_options(sheet_options)

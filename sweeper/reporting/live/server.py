@@ -25,7 +25,7 @@ from sweeper.errors import ResultsError, SweeperError, UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER, CheckFunction
-from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.contact_sheet import write_sheets
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_json, iter_script, to_json
 from sweeper.reporting.live.follower import Follower
@@ -342,8 +342,9 @@ def _make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes,
             write_page = partial(write_report, results, run=run, trials=trials, answers=answers)
             write_one_file(results, file, _MAX_BYTES, write_page, address=wish["address"])
         else:
-            options = SheetOptions(wish["x"] or None, wish["y"] or None, megapixels=_MAX_SHEET_MEGAPIXELS)
-            if len(write_sheets(results, file, options, run=run, trials=trials)) > 1:
+            axes = {axis: wish[axis] or None for axis in ("x", "y")}
+            pages = write_sheets(results, file, **axes, megapixels=_MAX_SHEET_MEGAPIXELS, run=run, trials=trials)
+            if len(pages) > 1:
                 raise ResultsError("the sheet is too large for one picture; show fewer trials, or use --sheet")
         return file.read_bytes(), _SHARED_TYPES[suffix]
 
