@@ -342,8 +342,8 @@ def _make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes,
             write_page = partial(write_report, results, run=run, trials=trials, answers=answers)
             write_one_file(results, file, _MAX_BYTES, write_page, address=wish["address"])
         else:
-            axes = {axis: wish[axis] or None for axis in ("x", "y")}
-            pages = write_sheets(results, file, **axes, megapixels=_MAX_SHEET_MEGAPIXELS, run=run, trials=trials)
+            x, y = wish["x"] or None, wish["y"] or None
+            pages = write_sheets(results, file, x=x, y=y, megapixels=_MAX_SHEET_MEGAPIXELS, run=run, trials=trials)
             if len(pages) > 1:
                 raise ResultsError("the sheet is too large for one picture; show fewer trials, or use --sheet")
         return file.read_bytes(), _SHARED_TYPES[suffix]
