@@ -178,20 +178,18 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
 def _describe_search(space: SearchSpace, table: TrialTable, uploaded: _UploadedInputs) -> dict[str, Any]:
     """Build the workflows of the rows whose points are in the space, and `wanted`: how many trials each point gets.
 
-    `where` may leave out some combinations of a point. A row whose point is not in the space any more has null.
+    `where` may leave out some combinations of a point. A row that is not in the space any more has null.
     """
-    rows = list(table.iter_rows())
-    points = [space.read_point(row.params, row.columns) for row in rows]
-    combinations = [space.read_combination(row.params, row.columns) for row in rows]
-    cells = [(0, *cell) for cell in zip(points, combinations, strict=True) if None not in cell]
-    if not cells:
+    cells = [space.read_cell(row.params, row.columns) for row in table.iter_rows()]
+    known = [(0, *cell) for cell in cells if cell is not None]
+    if not known:
         return {}
-    distinct = list(dict.fromkeys(point for point in points if point is not None))
-    wanted = dict(zip(distinct, map(len, space.find_allowed(distinct)), strict=True))
-    plan_again = SearchPlan(space, group_points(cells))  # type: ignore[arg-type]  # none of them is None
+    points = list(dict.fromkeys(point for _, point, _ in known))
+    wanted = dict(zip(points, map(len, space.find_allowed(points)), strict=True))
+    plan_again = SearchPlan(space, group_points(known))
     return {
         "workflow": _encode_workflows(plan_again, table, uploaded),
-        "wanted": [None if point is None else wanted[point] for point in points],
+        "wanted": [None if cell is None else wanted[cell[0]] for cell in cells],
     }
 
 

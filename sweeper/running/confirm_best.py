@@ -257,9 +257,9 @@ def confirm_points(confirmation: Confirmation, rows: Sequence[Result]) -> tuple[
     space = confirmation.space
     found: dict[Point, list[tuple[Result, tuple[int, ...]]]] = {point: [] for point in confirmation.points}
     for row in rows:
-        point, combination = space.read_point(row.params, row.columns), space.read_combination(row.params, row.columns)
-        if point in found and combination is not None:
-            found[point].append((row, space.combinations[combination]))
+        cell = space.read_cell(row.params, row.columns)
+        if cell is not None and cell[0] in found:
+            found[cell[0]].append((row, space.combinations[cell[1]]))
     return tuple(_confirm_point(confirmation, point, cells) for point, cells in found.items())
 
 

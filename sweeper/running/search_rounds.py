@@ -365,9 +365,8 @@ def load_batches(space: SearchSpace, store: Store, rule: DoneRule) -> list[Point
         asked = columns.get(ROUND, 0) if isinstance(columns.get(ROUND, 0), int) else 0
         if not asked and digest not in ended:
             continue
-        point, combination = space.read_point(params, columns), space.read_combination(params, columns)
-        if point is not None and combination is not None:
-            rows = found.setdefault((point, combination), {})
+        if (cell := space.read_cell(params, columns)) is not None:
+            rows = found.setdefault(cell, {})
             if digest not in rows or rows[digest][0] < asked:
                 rows[digest] = asked, row
     points = list(dict.fromkeys(point for point, _ in found))

@@ -63,8 +63,7 @@ def test_rows_give_back_their_points_and_combinations(space, data):
         return
     plan = SearchPlan(space, batches)
     for (_, point, combination), trial in zip(plan.iter_cells(), plan.written(), strict=True):
-        assert space.read_point(trial.params, trial.columns) == point
-        assert space.read_combination(trial.params, trial.columns) == combination
+        assert space.read_cell(trial.params, trial.columns) == (point, combination)
         assert trial.columns["round"] == 1
     narrow = SearchSpace(space.experiment, space.search)  # nothing is kept in the space
     assert describe(SearchPlan(narrow, batches)) == describe(plan)

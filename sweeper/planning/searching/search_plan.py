@@ -125,14 +125,13 @@ class SearchSpace:
             allowed[position // len(every)].append(position % len(every))
         return [tuple(indexes) for indexes in allowed]
 
-    def read_point(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> Point | None:
-        """Return the point of a row with these params and axis cells; None if it is outside of the space."""
+    def read_cell(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[Point, int] | None:
+        """Return the point and the index of the combination of a row; None if the space does not have both."""
         values = [reader.read(params, columns) for reader in self._readers]
-        return None if None in values else tuple(value for value in values if value is not None)
-
-    def read_combination(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> int | None:
-        """Return the index of the combination of a row; None if `over` has none like it."""
-        return self._combination_indexes.get(tuple(reader.read(params, columns) for reader in self._over_readers))
+        options = tuple(reader.read(params, columns) for reader in self._over_readers)
+        point = tuple(value for value in values if value is not None)
+        combination = self._combination_indexes.get(options)
+        return None if combination is None or len(point) < len(values) else (point, combination)
 
 
 class _AxisReader:
