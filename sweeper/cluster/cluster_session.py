@@ -21,8 +21,7 @@ from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, fetch_ident
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
-from sweeper.planning.order import TransitionCost
-from sweeper.planning.server_cache import find_smallest_cache
+from sweeper.planning.order import TransitionCost, find_smallest_cache
 from sweeper.running.measure_run import get_cacheable_versions
 from sweeper.running.preflight import find_classes
 from sweeper.running.restore_files import MissingFiles

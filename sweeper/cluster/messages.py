@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeper.comfy.target import Target
 from sweeper.model.trial import InputFile, Trial
-from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
+from sweeper.planning.order import CLASSIC_CACHE, ServerCache
 from sweeper.running.run_events import Event
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import JobUsage

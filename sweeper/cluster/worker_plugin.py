@@ -37,7 +37,7 @@ from sweeper.errors import RefusedError, SweeperError, UsageError
 from sweeper.files import replace_file
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.urls import is_loopback
-from sweeper.planning.server_cache import detect_server_cache
+from sweeper.planning.order import detect_server_cache
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.preflight import PARTNER_KEY_FIELD
 from sweeper.running.stop_control import list_stop_signals

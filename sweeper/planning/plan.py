@@ -30,13 +30,13 @@ from sweeper.planning.compatibility import Compatibility, check_compatibility
 from sweeper.planning.grid import Grid, map_axis_columns, merge_dimensions
 from sweeper.planning.order import (
     Costs,
+    ServerCache,
     count_cached_executions,
     count_executions,
     find_best_order,
     find_dependencies,
     prefer_files,
 )
-from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import filter_points
 
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated

@@ -26,10 +26,9 @@ from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs
 from sweeper.model.workflow import is_link, iter_links
 from sweeper.planning.grid import merge_dimensions
 from sweeper.planning.model_inputs import find_running_nodes
-from sweeper.planning.order import RunSequence, find_dependencies
+from sweeper.planning.order import NO_CACHE, RunSequence, ServerCache, find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
 from sweeper.planning.plan_outline import Bounds, CellCost, DueAmount, NodeCost, PlanCost, TimeCost
-from sweeper.planning.server_cache import NO_CACHE, ServerCache
 
 _Axes = dict[str, dict[Any, tuple[Any, int, Amount]]]  # by axis and key: the cell, its jobs, what they cost
 _Time = tuple[tuple[float, float] | None, Amount]  # the seconds of jobs, from the least to the most; what they cost

@@ -18,11 +18,10 @@ from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.job_size import JobSize, JobSizes, SizedTimes
-from sweeper.planning.order import Costs
+from sweeper.planning.order import Costs, find_smallest_cache
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan_outline import PlanCost, outline_plan
 from sweeper.planning.pricing import LearntTimes, PlanPrices
-from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.running.done_work import DoneRule, DoneWork, describe_renaming, list_timed_jobs
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.plan_answer import (

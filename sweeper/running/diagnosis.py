@@ -49,9 +49,9 @@ from sweeper.model.target_spec import (
 )
 from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.model_inputs import list_nodes
+from sweeper.planning.order import detect_server_cache
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
-from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.node_class_cache import STARTS_LATER, get_cached_classes, get_classes
 from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync

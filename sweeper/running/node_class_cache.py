@@ -31,8 +31,8 @@ from sweeper.files import atomic_write
 from sweeper.model.model_facts import ModelFacts
 from sweeper.model.node_classes import NodeInfo, has_classes
 from sweeper.model.node_classes.object_info import pack_object_info, unpack_object_info
+from sweeper.planning.order import CLASSIC_CACHE, ServerCache, detect_server_cache
 from sweeper.planning.plan import Plan
-from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
 from sweeper.running.target_models import ModelSource, TargetModels, read_target_models
 
 if TYPE_CHECKING:

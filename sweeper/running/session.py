@@ -28,9 +28,8 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platfor
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import find_unique_titles
 from sweeper.planning.job_size import JobSizes
-from sweeper.planning.order import Costs, TransitionCost
+from sweeper.planning.order import CLASSIC_CACHE, Costs, ServerCache, TransitionCost, find_smallest_cache
 from sweeper.planning.plan import Plan
-from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
 from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.done_work import DoneRule, describe_renaming

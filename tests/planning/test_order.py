@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweeper.comfy.jobs_api import add_marker
-from sweeper.planning.order import Costs
-from sweeper.planning.server_cache import ServerCache
+from sweeper.planning.order import Costs, ServerCache
 from tests.experiment_files import make_plan
 from tests.planning.random_experiments import PHASES
 

@@ -12,10 +12,9 @@ from sweeper.model.money import UNKNOWN_AMOUNT, Amount, TargetPrice
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.price_badge import PriceCalculator
 from sweeper.model.workflow import encode_canonical, is_link
-from sweeper.planning.order import Costs
+from sweeper.planning.order import Costs, ServerCache
 from sweeper.planning.plan_outline import Bounds, CellCost
 from sweeper.planning.pricing import LearntTimes, PlanPrices
-from sweeper.planning.server_cache import ServerCache
 from tests.experiment_files import make_plan, node
 
 EXPR = """{

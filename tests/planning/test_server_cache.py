@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 
-from sweeper.planning.order import count_cached_executions
-from sweeper.planning.server_cache import (
+from sweeper.planning.order import (
     CLASSIC_CACHE,
     NO_CACHE,
     ServerCache,
+    count_cached_executions,
     count_lru_executions,
     detect_server_cache,
     find_smallest_cache,

@@ -11,8 +11,8 @@ import sweeper
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError
+from sweeper.planning.order import CLASSIC_CACHE, ServerCache
 from sweeper.planning.plan import Plan
-from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
 from sweeper.running.node_class_cache import fetch_classes, get_cache_mode, get_cached_classes, get_embedded_classes
 from tests import ROOT
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.planning.order import Costs, TransitionCost
-from sweeper.planning.server_cache import NO_CACHE
+from sweeper.planning.order import NO_CACHE, Costs, TransitionCost
 from sweeper.running.work_queue import ShardedQueue, WorkItem, find_cut
 from tests.few_classes import pick_classes
 from tests.running.test_order_on_a_server import TEMPLATE, experiment
