@@ -24,19 +24,8 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import make_search_columns
 from sweeper.regression.accept import plan_acceptance
 from sweeper.regression.cases import find_run_record
+from sweeper.reporting import contents
 from sweeper.reporting.check_findings import CheckFunction, LiveCheck
-from sweeper.reporting.contents import (
-    SPENT,
-    LocatedFile,
-    collect_artifacts,
-    describe_equal_pictures,
-    describe_run,
-    describe_spending,
-    encode_marks,
-    iter_file_entries,
-    list_pictures,
-    number_outputs,
-)
 from sweeper.reporting.dataset import (
     TrialTable,
     build_dataset,
@@ -69,7 +58,7 @@ class _RunState:
     record: RunRecord | None
     outcomes: list[TrialOutcome]
     last_changes: dict[int, int] = field(default_factory=dict)
-    artifacts: dict[str, LocatedFile] = field(default_factory=dict)
+    artifacts: dict[str, contents.LocatedFile] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     # Of the pictures that existed when the run was first read.
     sprites: Sprites = field(default_factory=lambda: Sprites((), {}))
@@ -221,13 +210,13 @@ class Follower:
             state, table = self._state, self._state.tabulate()
             check, accepted = self._check.build_data(table.facts["trial"], len(state.artifacts))
             is_review = is_check_folder(self.results, table.layout.experiment)
-            entries = iter_file_entries(state.artifacts, self.thumbs.known, state.sprites.indices)
+            entries = contents.iter_file_entries(state.artifacts, self.thumbs.known, state.sprites.indices)
             data = build_dataset(table)
             return {
                 **data,
                 "answers": encode_answers(self._answers, data["columns"]),
                 "files": transpose_files(chain(entries, accepted)),
-                "outputs": number_outputs(table.facts["outputs"], state.artifacts),
+                "outputs": contents.number_outputs(table.facts["outputs"], state.artifacts),
                 "sprites": state.sprites.as_data(),
                 **({"check": {**check, "is_review": is_review}} if check else {}),
                 **state.info,
@@ -287,7 +276,7 @@ class Follower:
         outcome = self._state.outcomes[index]
         row = outcome.result
         artifacts = {name: self._state.artifacts[name] for name in row.outputs}
-        entries = list(iter_file_entries(artifacts, self.thumbs.known, {}))
+        entries = list(contents.iter_file_entries(artifacts, self.thumbs.known, {}))
         files = {"row": index, "files": entries, "places": list_file_origins(outcome.files)}
         return {**files, **self._check.build_row(row.trial), **build_row_outcome(row, self._state.layout)}
 
@@ -377,8 +366,8 @@ class Follower:
         state = _RunState(store.layout(record.id), record, outcomes)
         made = self._add_files(state, state.rows, with_sprites=known is None)
         state.sprites = made if known is None else known.sprites
-        state.info = describe_run(record, self.results, state.tabulate(), store)
-        self._marks = encode_marks(store.marks.load())
+        state.info = contents.describe_run(record, self.results, state.tabulate(), store)
+        self._marks = contents.encode_marks(store.marks.load())
         self._answers = self._find_answers(record)
         return state
 
@@ -387,7 +376,7 @@ class Follower:
         return {} if record.ended is None else find_answers(self.results, self._run)
 
     def _read_changes(self, store: Store) -> bool:
-        marks = encode_marks(store.marks.load())
+        marks = contents.encode_marks(store.marks.load())
         has_new_marks = marks != self._marks
         if has_new_marks:
             with self._lock:
@@ -411,11 +400,11 @@ class Follower:
             return True
         changed = [index for index, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
         if before.record is None or before.record.id != record.id:
-            state.info = describe_run(record, self.results, state.tabulate(), store)
+            state.info = contents.describe_run(record, self.results, state.tabulate(), store)
         else:
             state.info = before.info | {
-                "spending": describe_spending(store, map(attrgetter(*SPENT), rows)),
-                "equal": describe_equal_pictures(store, rows, layout),
+                "spending": contents.describe_spending(store, map(attrgetter(*contents.SPENT), rows)),
+                "equal": contents.describe_equal_pictures(store, rows, layout),
             }
         if changed:
             self._add_files(state, [rows[index] for index in changed])
@@ -432,8 +421,9 @@ class Follower:
     def _add_files(self, state: _RunState, rows: Sequence[Result], *, with_sprites: bool = False) -> Sprites:
         """Register the files of these rows and make their thumbnails before a page hears of them."""
         recorded = {name: sha for row in rows for name, sha in zip(row.outputs, row.sha256, strict=True)}
-        artifacts = collect_artifacts(recorded, self.results)
-        sprites = self.thumbs.make(lambda: list_pictures(artifacts.values()), len(artifacts) if with_sprites else 0)
+        artifacts = contents.collect_artifacts(recorded, self.results)
+        count = len(artifacts) if with_sprites else 0
+        sprites = self.thumbs.make(lambda: contents.list_pictures(artifacts.values()), count)
         with self._lock:
             state.artifacts.update(artifacts)
             paths = (Path(artifact.path) for artifact in artifacts.values() if artifact.size is not None)
@@ -456,5 +446,5 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     outcomes = [TrialOutcome(row, None, ()) for row in rows]
-    info = describe_run(record, results, tabulate(batch_outcomes(outcomes), layout), None)
+    info = contents.describe_run(record, results, tabulate(batch_outcomes(outcomes), layout), None)
     return _RunState(layout, None, outcomes, info=info)
