@@ -29,20 +29,17 @@ class PlanModels:
         self._plan, self._classes, self.folders = plan, classes, folders
         self._template = plan.experiment.template
         self._inputs = list(self._find_inputs(self._template))
-        self._known: dict[tuple[Any, ...], tuple[ModelKey, ...]] = {}
+        self._known: dict[tuple[Any, ...], tuple[ModelKey, ...]] = {}  # by the names and the folders of the inputs
 
     def list_keys(self, trial: Trial) -> tuple[ModelKey, ...]:
         """The files that a trial uses, each once, sorted. Equal tuples are the same object."""
         template = self._plan.get_template(trial)
         inputs = self._inputs if template is self._template else list(self._find_inputs(template))
-        values = tuple(_read_values(value, trial.params) for value, _ in inputs)
-        keys = self._known.get(values) if template is self._template else None
-        if keys is None:
-            pairs = zip(values, (folders for _, folders in inputs), strict=True)
-            keys = tuple(sorted({key for names, folders in pairs for key in self._find_keys(names, folders)}))
-            if template is self._template:
-                self._known[values] = keys
-        return keys
+        pairs = tuple((_read_values(value, trial.params), folders) for value, folders in inputs)
+        if pairs not in self._known:
+            keys = {key for names, folders in pairs for key in self._find_keys(names, folders)}
+            self._known[pairs] = tuple(sorted(keys))
+        return self._known[pairs]
 
     def list_all_keys(self) -> tuple[ModelKey, ...]:
         """The files that any trial uses. Of a product of axes, also those of combinations that filters drop."""

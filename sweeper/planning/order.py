@@ -46,7 +46,7 @@ _FIRST_WITH_RAM: Final = (0, 3, 68)  # the option exists; it has one threshold f
 _FIRST_WITH_RAM_BY_DEFAULT: Final = (0, 23)  # and a second threshold for the results of earlier jobs
 # Rough seconds on a GPU by the name of the class, used until times are measured. Only their order matters.
 _WEIGHTS: Final = {"Loader": 10.0, "Sampler": 8.0, "Upscale": 4.0, "VAE": 2.0, "ControlNet": 2.0, "TextEncode": 1.0}
-_MAX_EXACT: Final = 12  # dimensions for which every subset is tried; with more, the search is greedy
+_MAX_EXACT: Final = 12  # dimensions for which every subset is tried; with more, they are only sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def find_best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[i
     for node, dimensions in needs.items():
         places = frozenset(map(preferred.index, dimensions))
         weights[places] = weights.get(places, 0.0) + costs.estimate(graph[node]["class_type"])
-    found = _search_exact(sizes, weights) if len(written) <= _MAX_EXACT else _search_greedy(sizes, weights)
+    found = _search_exact(sizes, weights) if len(written) <= _MAX_EXACT else _sort_by_cost(sizes, weights)
     return tuple(preferred[place] for place in found)
 
 
@@ -280,18 +280,13 @@ def _search_exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> t
     return best[all_dimensions][1]
 
 
-def _search_greedy(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
-    """Choose one dimension after the other, outermost first: the one whose change would cost most."""
-    order: list[int] = []
-    remaining = list(range(len(sizes)))
-    while remaining:
-        costliest = max(
-            remaining,
-            key=lambda dimension: (sum(c for dimensions, c in costs.items() if dimension in dimensions), -dimension),
-        )
-        order.append(costliest)
-        remaining.remove(costliest)
-    return tuple(order)
+def _sort_by_cost(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
+    """Sort the dimensions by what their change costs, the costliest outermost; of equal ones, the smallest first."""
+
+    def add_costs(changed: int) -> float:
+        return sum(cost for dimensions, cost in costs.items() if changed in dimensions)
+
+    return tuple(sorted(range(len(sizes)), key=add_costs, reverse=True))
 
 
 class RunSequence:
