@@ -154,3 +154,14 @@ def test_number_and_text_of_equal_cost_keep_the_written_order(tmp_path):
     assert [trial.index for trial in plan] == [0, 1, 2, 3]
     declared = {"order": "written", "sweep": {"grid": {"strength": [0.5, 1.0], "lora": FILES}}}
     assert count_reads(make_plan(tmp_path, declared, LOADER, SLOTS)) == 6
+
+
+def test_of_many_axes_the_one_with_the_costliest_nodes_is_outermost(tmp_path):
+    texts = {f"text{number}": {"class_type": "Note", "inputs": {"text": "x"}} for number in range(13)}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
+    save["inputs"] |= {name: [name, 0] for name in texts}
+    slots = SLOTS | {name: {"at": f"{name}.text"} for name in texts}
+    grid = {name: ["x"] for name in texts} | {"text0": ["x", "y"], "lora": FILES[:2]}
+    plan = make_plan(tmp_path, {"sweep": {"grid": grid}}, {"1": LOADER["1"], "2": save, **texts}, slots)
+    assert plan.order.axes[0][0] == "lora"
+    assert (count_reads(plan), count_reads(plan.written())) == (2, 4)
