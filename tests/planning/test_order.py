@@ -158,10 +158,10 @@ def test_number_and_text_of_equal_cost_keep_the_written_order(tmp_path):
 
 def test_of_many_axes_the_one_with_the_costliest_nodes_is_outermost(tmp_path):
     texts = {f"text{number}": {"class_type": "Note", "inputs": {"text": "x"}} for number in range(13)}
-    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
-    save["inputs"] |= {name: [name, 0] for name in texts}
-    slots = SLOTS | {name: {"at": f"{name}.text"} for name in texts}
-    grid = {name: ["x"] for name in texts} | {"text0": ["x", "y"], "lora": FILES[:2]}
-    plan = make_plan(tmp_path, {"sweep": {"grid": grid}}, {"1": LOADER["1"], "2": save, **texts}, slots)
-    assert plan.order.axes[0][0] == "lora"
-    assert (count_reads(plan), count_reads(plan.written())) == (2, 4)
+    sampler = {"class_type": "KSampler", "inputs": {"cfg": 7.0}}
+    inputs = {"images": ["1", 0], "filename_prefix": "x"} | {name: [name, 0] for name in texts}
+    graph = {"1": sampler, "2": {"class_type": "SaveImage", "inputs": inputs}, **texts}
+    slots = {"cfg": {"at": "1.cfg"}} | {name: {"at": f"{name}.text"} for name in texts}
+    grid = {name: ["x"] for name in texts} | {"text0": ["x", "y"], "cfg": [5.0, 7.0]}
+    order = make_plan(tmp_path, {"sweep": {"grid": grid}}, graph, slots).order
+    assert order.axes[0][:2] == ("cfg", "text0")
