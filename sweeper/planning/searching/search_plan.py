@@ -261,17 +261,12 @@ class SearchPlan(Plan):
     @cached_property
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
         """The first trial of each value of an axis column: numbers of a range go up, options are as written."""
-        first_of: dict[str, dict[float, int]] = {}
-        start = 0
-        for batch in self.batches:
-            width = len(batch.combinations)
-            for number, point in enumerate(batch.points):
-                for item, value in zip(self.space.axes, point, strict=True):
-                    first_of.setdefault(item.name, {}).setdefault(value, start + number * width)
-            for number, combination in enumerate(batch.combinations):
-                for axis, option in zip(self.space.search.over, self.space.combinations[combination], strict=True):
-                    first_of.setdefault(axis.name, {}).setdefault(option, start + number)
-            start += batch.count
+        axes = (*self.space.axes, *self.space.search.over)
+        first_of: dict[str, dict[float, int]] = {axis.name: {} for axis in axes}
+        for trial, (_, point, combination) in enumerate(self.iter_cells()):
+            values = (*point, *self.space.combinations[combination])
+            for firsts, value in zip(first_of.values(), values, strict=True):
+                firsts.setdefault(value, trial)
         orders = {name: tuple(firsts[value] for value in sorted(firsts)) for name, firsts in first_of.items()}
         changed = {name: order for name, order in orders.items() if list(order) != sorted(order)}
         return {column: changed[name] for column in self.axis_columns if (name := self._axis_of[column]) in changed}
