@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sweeper.cluster import messages
 from sweeper.cluster.work_pool import WorkPool
+from sweeper.cluster.worker_batch import WorkerBatch
 from sweeper.cluster.worker_plugin import SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.jobs_api import fingerprint
@@ -95,7 +96,12 @@ class BatchFollower:
             number = 0
             while True:
                 update: messages.WorkerUpdate | None = await self.registry.call(
-                    SweeperWorkerPlugin.pull_update, batch.id, number, start, address=worker.address
+                    SweeperWorkerPlugin.call_batch,
+                    batch.id,
+                    WorkerBatch.pull_update,
+                    number,
+                    start,
+                    address=worker.address,
                 )
                 if update is None:
                     return None
@@ -217,8 +223,8 @@ class BatchFollower:
             with self.context.folder.open_incoming(message.job_id, index) as file:
                 digest, received = hashlib.sha256(), 0
                 while received < artifact.bytes:
-                    read = SweeperWorkerPlugin.read_chunk, batch.id, artifact.path, received, CHUNK_BYTES
-                    chunk = await self.registry.call(*read, address=worker.address)
+                    read = batch.id, WorkerBatch.read_chunk, artifact.path, received, CHUNK_BYTES
+                    chunk = await self.registry.call(SweeperWorkerPlugin.call_batch, *read, address=worker.address)
                     if not chunk:
                         break
                     file.write(chunk)

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from sweeper.cluster.batch_follower import Batch, BatchFollower
 from sweeper.cluster.messages import BatchFinished, BatchTask, WorkerInfo
 from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE, WorkPool
+from sweeper.cluster.worker_batch import WorkerBatch
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, SweeperWorkerPlugin, run_batch
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, make_worker_event
 from sweeper.errors import SweeperError
@@ -325,7 +326,7 @@ class Dispatcher:
             count = self.pool.count_to_steal(submitted, [item for batch in batches for item in batch.pending])
             for batch in reversed(batches):  # the last one has not begun, so all its trials are pending
                 if count > 0 and batch.worker is not None:
-                    returning = SweeperWorkerPlugin.return_pending, batch.id, count
+                    returning = SweeperWorkerPlugin.call_batch, batch.id, WorkerBatch.return_pending, count
                     count -= await self.registry.call_if_present(*returning, address=batch.worker.address) or 0
         self._stealing = False
 

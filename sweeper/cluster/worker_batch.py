@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from sweeper.running.run_events import TargetDown
 from sweeper.running.scheduler import Scheduler
 from sweeper.running.spending import JobUsage
 from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopControl, wait_at_most
-from sweeper.running.work_queue import WorkItem, WorkQueue
+from sweeper.running.work_queue import SingleQueue, WorkItem, WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.records import OPEN_STATES, UNSENT, Artifact, JobEnd, JobRecord
@@ -100,29 +101,10 @@ class RemoteStore:
             self._send(messages.JobFinished(job_id, end, usage=usage))
 
 
-class PendingTrials:
-    """The `WorkSource` of a batch: its trials that have not begun. The last ones may be returned to the driver."""
-
-    def __init__(self) -> None:
-        self.work_items: deque[WorkItem] = deque()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether all trials have begun or were returned."""
-        return not self.work_items
-
-    def take(self, target: str) -> WorkItem | None:
-        """The next trial, if there is one."""
-        return self.work_items.popleft() if self.work_items else None
-
-    def unassign(self, target: str) -> None:
-        """Do nothing: at its end, the batch returns what is left to the driver."""
-
-
 class BatchQueue(WorkQueue):
     """The work queue of a batch. Items that need a new job id before another submission go to the driver."""
 
-    def __init__(self, source: PendingTrials, return_to_driver: Callable[[WorkItem], None]) -> None:
+    def __init__(self, source: SingleQueue, return_to_driver: Callable[[WorkItem], None]) -> None:
         super().__init__([], source)
         self._return_to_driver = return_to_driver
 
@@ -230,8 +212,7 @@ class WorkerBatch:
         self.last_heartbeat = asyncio.get_running_loop().time()
         self._name = name
         self._items: list[messages.BatchItem] = []
-        self._work_items: list[tuple[str, WorkItem]] = []  # with the id of the job when the batch started
-        self._pending = PendingTrials()
+        self._pending = SingleQueue(iter(()))
         self._returned_jobs: set[str] = set()  # jobs that were returned to the driver, never submitted
         self._inbox: asyncio.Queue[messages.WorkerMessage | None] = asyncio.Queue()
         self._messages: deque[tuple[int, messages.WorkerMessage]] = deque()
@@ -254,20 +235,22 @@ class WorkerBatch:
             # The job code reuses the id of an unsent job of this run for its submission. Any other was submitted once,
             # and only the driver may record the intent for another submission.
             job = replace(batch_item.job, target=self.target_name)
-            item = WorkItem(batch_item.trial, job, submissions=int(job.state != UNSENT))
-            self._work_items.append((job.id, item))
-            self._pending.work_items.append(item)
+            self._pending.ahead.append(WorkItem(batch_item.trial, job, submissions=int(job.state != UNSENT)))
         self._inbox_task = asyncio.create_task(self._process_inbox())
         self.started.set()
 
-    async def pull_update(self, after: int) -> messages.WorkerUpdate:
-        """The messages after number `after`; waits a moment if there are none.
+    async def pull_update(self, after: int, start: bytes | None) -> messages.WorkerUpdate | None:
+        """The messages after number `after`; waits a moment if there are none. None if the batch was dropped.
 
-        Forgets the messages up to `after`, because the driver has recorded them.
+        Forgets the messages up to `after`, because the driver has recorded them. `start` starts the batch.
         """
+        if self.dropped:
+            return None
+        if start is not None:
+            self.start(start)
         loop = asyncio.get_running_loop()
         self.last_heartbeat = loop.time()
-        self._discard_messages(after)
+        self.discard_messages(after)
         if not self._messages and self._finished is None:
             await wait_at_most(_PULL_TIMEOUT, self._changed.wait())
         if self._finished is None:
@@ -277,8 +260,8 @@ class WorkerBatch:
         sent = tuple(message for _, message in self._messages)
         return messages.WorkerUpdate(self._last_number, sent, self._finished)
 
-    def _discard_messages(self, last: int) -> None:
-        """Forget the messages up to a number, and remove their artifacts, unless they are in their final place."""
+    def discard_messages(self, last: float = math.inf) -> None:
+        """Forget the messages up to a number, or all, and their artifacts, unless these are in their final place."""
         while self._messages and self._messages[0][0] <= last:
             _, message = self._messages.popleft()
             if isinstance(message, messages.JobFinished) and not self._stores_directly:
@@ -286,13 +269,16 @@ class WorkerBatch:
                     with contextlib.suppress(OSError):
                         self.folder.local_path(artifact.path).unlink()
 
-    def clear(self) -> None:
-        """Forget all messages and remove their files, because the driver has recorded everything."""
-        self._discard_messages(self._last_number)
+    def read_chunk(self, path: str, offset: int, size: int) -> bytes:
+        """`size` bytes of an artifact that the driver has not recorded yet."""
+        self.last_heartbeat = asyncio.get_running_loop().time()
+        with self.folder.local_path(path).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def return_pending(self, count: int) -> int:
         """Return up to `count` of the last pending trials to the driver; return their number."""
-        pending = self._pending.work_items
+        pending = self._pending.ahead
         job_ids: deque[str] = deque()
         while len(job_ids) < count and pending and (job := pending[-1].job) is not None and job.state == UNSENT:
             pending.pop()
@@ -302,7 +288,7 @@ class WorkerBatch:
         return len(job_ids)
 
     def _return_work(self, item: WorkItem) -> None:
-        self._return_job(next(job_id for job_id, known in self._work_items if known is item))
+        self._return_job(next(known.job.id for known in self._items if known.trial is item.trial))
 
     def _return_job(self, job_id: str) -> None:
         self._returned_jobs.add(job_id)
@@ -331,7 +317,7 @@ class WorkerBatch:
             await asyncio.wait([self._run_task])
         await self._drain_inbox()
         self.started.set()
-        self.clear()
+        self.discard_messages()
         return tuple(job_id for job_id, state in self._store.job_states.items() if state == UNSENT)
 
     # --- called by the Dask task
@@ -386,10 +372,11 @@ class WorkerBatch:
     def _finish(self, reason: str | None, error: str | None, node_times: Mapping[str, tuple[int, float]]) -> None:
         """Queue the jobs that were never submitted, and end the batch."""
         states = self._store.job_states
-        for job_id, _ in self._work_items:
+        job_ids = [item.job.id for item in self._items]
+        for job_id in job_ids:
             if states[job_id] == UNSENT and job_id not in self._returned_jobs:
                 self._add_message(messages.JobFinished(job_id, JobEnd(UNSENT)))
-        open_jobs = tuple(job_id for job_id, _ in self._work_items if states[job_id] in OPEN_STATES)
+        open_jobs = tuple(job_id for job_id in job_ids if states[job_id] in OPEN_STATES)
         self._finished = messages.BatchFinished(open_jobs, reason, error, node_times)
         self._changed.set()
 
@@ -419,7 +406,7 @@ class WorkerBatch:
     def _with_measures(self, message: messages.JobFinished) -> messages.JobFinished:
         from sweeper.images.metrics.measure import measure_missing
 
-        trial = next(item.trial for job_id, item in self._work_items if job_id == message.job_id)
+        trial = next(item.trial for item in self._items if item.job.id == message.job_id)
         files = [
             MetricInput(artifact.sha256, self.folder.local_path(artifact.path), trial.digest, trial.params)
             for artifact in message.end.artifacts

@@ -29,7 +29,7 @@ from distributed import WorkerPlugin, get_worker
 
 from sweeper import embedded
 from sweeper.cluster.address import resolve_on_worker
-from sweeper.cluster.messages import BatchTask, RunSpec, WorkerInfo, WorkerUpdate
+from sweeper.cluster.messages import BatchTask, RunSpec, WorkerInfo
 from sweeper.cluster.worker_batch import LEASE_SECONDS, WorkerBatch
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.target import Target
@@ -262,20 +262,19 @@ class SweeperWorkerPlugin(WorkerPlugin):
         """Accept no more batches in this run, because the worker's server refuses us or is gone."""
         await self.worker.set_resources(**{RESOURCE_NAME: 0})
 
-    async def pull_update(self, batch_id: str, after: int, start: bytes | None) -> WorkerUpdate | None:
-        """The messages of a batch after number `after`; None if the worker lacks the batch. `start` starts it."""
+    async def call_batch(self, batch_id: str, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method of WorkerBatch on a batch; None if the worker does not have it."""
         batch = self.batches.get(batch_id)
-        if batch is None or batch.dropped:
+        if batch is None:
             return None
-        if start is not None:
-            batch.start(start)
-        return await batch.pull_update(after)
+        answer = method(batch, *arguments)
+        return await answer if inspect.isawaitable(answer) else answer
 
     def close_batch(self, batch_id: str) -> None:
         """Forget a batch, because the driver has recorded everything."""
         batch = self.batches.pop(batch_id, None)
         if batch is not None:
-            batch.clear()
+            batch.discard_messages()
 
     async def drop_batch(self, batch_id: str) -> tuple[str, ...] | None:
         """Give up a batch; return its jobs that were never submitted, None if the worker does not have the batch."""
@@ -288,22 +287,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
             if batch.run_spec.driver_id == driver_id:
                 batch.stop(cancelling=cancelling)
 
-    def return_pending(self, batch_id: str, count: int) -> int:
-        """Return up to `count` pending trials of a batch to the driver; see `WorkerBatch.return_pending`."""
-        batch = self.batches.get(batch_id)
-        return 0 if batch is None else batch.return_pending(count)
-
     # --- files
-
-    def read_chunk(self, batch_id: str, path: str, offset: int, size: int) -> bytes | None:
-        """`size` bytes of an artifact that the driver has not recorded yet; None if the worker lacks the batch."""
-        batch = self.batches.get(batch_id)
-        if batch is None:
-            return None
-        batch.last_heartbeat = asyncio.get_running_loop().time()
-        with batch.folder.local_path(path).open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
 
     def find_missing_inputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Those of these input files (see `worker_file_name`) that the worker does not have."""

@@ -128,18 +128,18 @@ class Lookahead(deque[WorkItem]):
 
 
 class SingleQueue:
-    """Supplies items one by one, for a single target."""
+    """Supplies items one by one, for a single target. `ahead`: the next ones, to which others may be added."""
 
     def __init__(self, items: Iterator[WorkItem]) -> None:
-        self._next = Lookahead(items, 1)
+        self.ahead = Lookahead(items, 1)
 
     @property
     def is_empty(self) -> bool:
-        return not self._next
+        return not self.ahead
 
     def take(self, _target: str) -> WorkItem | None:
-        item = self._next.popleft() if self._next else None
-        self._next.fill(1)
+        item = self.ahead.popleft() if self.ahead else None
+        self.ahead.fill(1)
         return item
 
     def unassign(self, target: str) -> None: ...
