@@ -389,14 +389,9 @@ class WorkerBatch:
     async def _process_inbox(self) -> None:
         """Move messages into the queue, with the measures of their artifacts."""
         while (message := await self._inbox.get()) is not None:
-            if isinstance(message, messages.JobFinished):
-                measured = message
-                if message.end.artifacts and self.metrics:
-                    measured = await asyncio.to_thread(self._with_measures, message)
-                self.folder.drop_local_copies(artifact.path for artifact in message.end.artifacts)
-                self._add_message(measured)
-            else:
-                self._add_message(message)
+            if isinstance(message, messages.JobFinished) and message.end.artifacts and self.metrics:
+                message = await asyncio.to_thread(self._with_measures, message)
+            self._add_message(message)
 
     def _add_message(self, message: messages.WorkerMessage) -> None:
         self._last_number += 1
@@ -412,7 +407,11 @@ class WorkerBatch:
             for artifact in message.end.artifacts
         ]
         # The driver measures what is missing here, and reports why that fails.
-        return replace(message, measures=tuple(measure_missing(files, self.metrics, {}, {})))
+        measures = tuple(measure_missing(files, self.metrics, {}, {}))
+        if self.run_spec.artifact_url is not None:  # these were copies
+            for file in files:
+                file.path.unlink(missing_ok=True)
+        return replace(message, measures=measures)
 
     async def _watch_lease(self) -> None:
         while self.seconds_since_heartbeat < LEASE_SECONDS:  # noqa: ASYNC110 (each pull moves the end)

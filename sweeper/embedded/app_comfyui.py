@@ -329,7 +329,7 @@ class ComfyRoutes(CommonRoutes):
     async def free(self, request: Request) -> Response:
         """POST /free: `free_memory` clears the execution cache; there are no models to unload."""
         if (await read_object(request)).get("free_memory"):
-            self.service.free_memory()
+            self.service.clearings += 1  # before its next job, each worker clears its cache
         return Response(status_code=200)
 
     async def list_jobs(self, request: Request) -> Response:

@@ -7,7 +7,6 @@ of a node ends the job and is reported in its messages; it never ends the thread
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -37,15 +36,12 @@ class NodeFailedError(Exception):
         self.details = details
 
 
-def run_jobs(service: Service, clear_cache: threading.Event) -> None:
-    """Run the jobs of the queue one by one until it closes, with a cache that the event clears before the next job.
-
-    An error in the server's own code fails the job too.
-    """
-    cache = make_cache(service.settings.cache)
+def run_jobs(service: Service) -> None:
+    """Run the jobs of the queue one by one until it closes. An error in the server's own code fails the job too."""
+    cache, clearings = make_cache(service.settings.cache), service.clearings
     while (job := service.queue.take()) is not None:
-        if clear_cache.is_set():
-            clear_cache.clear()
+        if service.clearings > clearings:
+            clearings = service.clearings
             cache.clear()
         service.seen.record_job_start(job.id, len(service.queue.snapshot()[0]))
         messages = JobMessages(service.hub, job)

@@ -67,7 +67,7 @@ class Service:
         self.hub = Hub(faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(settings.workers, self.hub.send_status, keep_cancelled=settings.cloud, journal=journal)
         self._counter = 0
-        self._clear_caches = [threading.Event() for _ in range(settings.workers)]
+        self.clearings = 0  # how often the caches of node results were to be cleared
         self._threads: list[threading.Thread] = []
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,11 +79,11 @@ class Service:
         self.account.restore(jobs)
         self._counter = 1 + max((int(job.number) for job in jobs), default=-1)
 
-    def start(self, run_jobs: Callable[[Service, threading.Event], None]) -> None:
-        """Start the workers: threads that execute `run_jobs`. The event asks one to clear its cache."""
-        for index, event in enumerate(self._clear_caches):
+    def start(self, run_jobs: Callable[[Service], None]) -> None:
+        """Start the workers: threads that execute `run_jobs`."""
+        for index in range(self.settings.workers):
             name = f"embedded-worker-{index}"
-            thread = threading.Thread(target=run_jobs, args=(self, event), name=name, daemon=True)
+            thread = threading.Thread(target=run_jobs, args=(self,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -95,11 +95,6 @@ class Service:
             thread.join()
         self.hub.close()
         self._threads.clear()
-
-    def free_memory(self) -> None:
-        """Clear the caches of node results before the next job."""
-        for event in self._clear_caches:
-            event.set()
 
     def select_classes(self, graph: Any) -> Mapping[str, NodeClass]:
         """The node classes for a graph: those of the server, and if it is permissive, stand-ins for all others."""

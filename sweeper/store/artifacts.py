@@ -200,9 +200,6 @@ class ArtifactFolder:
         """Where this process can read a saved file."""
         return self.out / path
 
-    def drop_local_copies(self, paths: Iterable[str]) -> None:
-        """Delete local copies of files that are stored elsewhere. Does nothing here: these are the files themselves."""
-
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files that were saved but not recorded."""
         for path in paths:

@@ -95,7 +95,7 @@ def _find_filesystem(url: str) -> tuple[Any, str]:
 class RemoteFolder(ArtifactFolder):
     """A folder of artifacts at `url`. Incoming files are received below `out`.
 
-    With `keep_local`, a copy of each saved file stays at `local_path(path)` until `drop_local_copies`.
+    With `keep_local`, a copy of each saved file stays at `local_path(path)`, for the caller to delete.
     """
 
     def __init__(self, out: Path, url: str, *, keep_local: bool = False) -> None:
@@ -124,10 +124,6 @@ class RemoteFolder(ArtifactFolder):
                         file.moved = True
                     return url
         raise ResultsError(f"{self.url}: there are 10,000 files named {name} already")
-
-    def drop_local_copies(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            self.local_path(path).unlink(missing_ok=True)
 
     def remove_leftovers(self, unfinished: Collection[UnfinishedJob] = (), recorded: Collection[str] = ()) -> None:
         prefixes = {job.id[:8] for job in unfinished}
