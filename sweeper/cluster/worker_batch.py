@@ -184,6 +184,7 @@ _COALESCE_SECONDS: Final = 0.03  # messages come in bursts, and a pull takes two
 _SETTLE_SECONDS: Final = 20.0  # for the responses to submissions, before the batch is dropped
 
 
+@dataclass(eq=False)
 class WorkerBatch:
     """A batch on its worker.
 
@@ -192,25 +193,19 @@ class WorkerBatch:
     worker and its target, for messages.
     """
 
-    def __init__(
-        self,
-        run_spec: messages.RunSpec,
-        run_id: int,
-        *,
-        folder: ArtifactFolder,
-        stores_directly: bool,
-        inputs_folder: Path,
-        metrics: dict[str, Any],
-        name: str,
-    ) -> None:
-        self.run_spec, self.folder, self.inputs_folder, self.metrics = run_spec, folder, inputs_folder, metrics
-        self._run_id = run_id
-        self._stores_directly = stores_directly
+    run_spec: messages.RunSpec
+    run_id: int
+    folder: ArtifactFolder
+    stores_directly: bool
+    inputs_folder: Path
+    metrics: dict[str, Any]
+    name: str
+
+    def __post_init__(self) -> None:
         self.control = StopControl()
         self.started = asyncio.Event()
         self.dropped = False
         self.last_heartbeat = asyncio.get_running_loop().time()
-        self._name = name
         self._items: list[messages.BatchItem] = []
         self._pending = SingleQueue(iter(()))
         self._returned_jobs: set[str] = set()  # jobs that were returned to the driver, never submitted
@@ -264,7 +259,7 @@ class WorkerBatch:
         """Forget the messages up to a number, or all, and their artifacts, unless these are in their final place."""
         while self._messages and self._messages[0][0] <= last:
             _, message = self._messages.popleft()
-            if isinstance(message, messages.JobFinished) and not self._stores_directly:
+            if isinstance(message, messages.JobFinished) and not self.stores_directly:
                 for artifact in message.end.artifacts:
                     with contextlib.suppress(OSError):
                         self.folder.local_path(artifact.path).unlink()
@@ -331,13 +326,13 @@ class WorkerBatch:
         context = WorkerRunContext(
             plan=RemotePlan(self._items, self._localize),
             experiment=self.run_spec.experiment,
-            run_id=self._run_id,
+            run_id=self.run_id,
             store=self._store,
             folder=self.folder,
             settings=replace(self.run_spec.settings, retries=0, fresh=False, limit=None, budget=None),
             control=self.control,
             work_queue=BatchQueue(self._pending, self._return_work),
-            report=make_reporter(self._inbox.put_nowait, self._name),
+            report=make_reporter(self._inbox.put_nowait, self.name),
             target_names=(self.target_name,),
             duplicates={},
             naming=self.run_spec.naming,
@@ -366,8 +361,8 @@ class WorkerBatch:
         reason = REFUSED if isinstance(error, RefusedError) else UNREACHABLE
         message = str(error) if isinstance(error, SweeperError) else f"{type(error).__name__}: {error}"
         await self._drain_inbox()
-        self._add_message(TargetDown(self._name, message, final=True))
-        self._finish(reason, f"{self._name}: {message}", {})
+        self._add_message(TargetDown(self.name, message, final=True))
+        self._finish(reason, f"{self.name}: {message}", {})
 
     def _finish(self, reason: str | None, error: str | None, node_times: Mapping[str, tuple[int, float]]) -> None:
         """Queue the jobs that were never submitted, and end the batch."""

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -174,29 +174,17 @@ class ServerJob:
             self.ended = self.changed
 
 
+@dataclass(eq=False)
 class JobQueue:
-    """Waiting jobs in order of (number, id), running jobs, and ended jobs in order of completion.
+    """Waiting jobs in order of (number, id), running jobs, and ended jobs in order of completion."""
 
-    Args:
-        workers: how many jobs run at once; here it only affects the state that `get_state` reports.
-        on_change: called with the number of queued and running jobs whenever it may have changed.
-        keep_cancelled: whether to remember jobs that were cancelled while they waited (Cloud does, ComfyUI does not).
-        journal: stores the jobs on disk; None: nothing does, as in ComfyUI.
+    workers: int  # jobs at once; here it only affects the state that `get_state` reports
+    on_change: Callable[[int], None]  # called with the number of queued and running jobs when it may have changed
+    _: KW_ONLY
+    keep_cancelled: bool  # whether to remember jobs that were cancelled while they waited, as Cloud does
+    journal: SQLiteJournal | None = None  # stores the jobs on disk; None: nothing does, as in ComfyUI
 
-    """
-
-    def __init__(
-        self,
-        workers: int,
-        on_change: Callable[[int], None],
-        *,
-        keep_cancelled: bool,
-        journal: SQLiteJournal | None = None,
-    ) -> None:
-        self.workers = workers
-        self.on_change = on_change
-        self.keep_cancelled = keep_cancelled
-        self.journal = journal
+    def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._job_arrived = threading.Condition(self._lock)
         self._waiting: list[tuple[float, str, int, ServerJob]] = []  # sorted

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from sweeper.embedded.account import Account
@@ -49,22 +49,21 @@ class ServerSettings:
         return CLOUD_QUEUE_BOUND if self.cloud else COMFYUI_QUEUE_BOUND
 
 
+@dataclass(eq=False)
 class Service:
     """Jobs, nodes, files and events of one server."""
 
-    def __init__(
-        self,
-        settings: ServerSettings,
-        nodes: Mapping[str, NodeClass],
-        folders: ServerFolders,
-        faults: Faults,
-        account: Account,
-        *,
-        journal: SQLiteJournal | None = None,
-    ) -> None:
-        self.settings, self.nodes, self.folders, self.faults, self.account = settings, nodes, folders, faults, account
+    settings: ServerSettings
+    nodes: Mapping[str, NodeClass]
+    folders: ServerFolders
+    faults: Faults
+    account: Account
+    journal: InitVar[SQLiteJournal | None] = None
+
+    def __post_init__(self, journal: SQLiteJournal | None) -> None:
+        settings = self.settings
         self.seen = RequestLog()
-        self.hub = Hub(faults, broadcast_all=settings.cloud)
+        self.hub = Hub(self.faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(settings.workers, self.hub.send_status, keep_cancelled=settings.cloud, journal=journal)
         self._counter = 0
         self.clearings = 0  # how often the caches of node results were to be cleared

@@ -89,6 +89,7 @@ def _check_class(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> dic
     return make_error("missing_node_type", f"Node '{name}' {message}", f"Node ID '#{node_id}'", **info)
 
 
+@dataclass(eq=False)
 class _GraphValidator:
     """Follows the links from each output upstream, and checks every node once.
 
@@ -96,20 +97,13 @@ class _GraphValidator:
     a newer server may have it.
     """
 
-    def __init__(
-        self,
-        graph: dict[str, Any],
-        nodes: Mapping[str, NodeClass],
-        folders: ServerFolders,
-        *,
-        strict_models: bool,
-        any_option: bool,
-    ) -> None:
-        self.graph = graph
-        self.nodes = nodes
-        self.folders = folders
-        self.strict_models = strict_models
-        self.any_option = any_option
+    graph: dict[str, Any]
+    nodes: Mapping[str, NodeClass]
+    folders: ServerFolders
+    strict_models: bool
+    any_option: bool
+
+    def __post_init__(self) -> None:
         self.errors: dict[str, list[dict[str, Any]]] = {}  # of each node that was reached
         self.links: dict[str, list[CheckedInput]] = {}  # of each such node, the inputs with a good link
         self._specs: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
