@@ -7,8 +7,8 @@ The check is stricter than a ComfyUI server where the server is lax at the user'
 - The server cuts 4.9 to 4 for an INT, and takes "false" for true in a BOOLEAN.
 - It does not check the option of a dynamic combo, the types of a match template, a text in place of a link, or an
   undeclared input that is linked, such as one of a branch that is not chosen. The node fails at run time.
-- A node without `inputs` that no output reaches, or an undeclared input with a link to a missing node, ends the worker
-  thread (ComfyUI 0.3.64), so that no job runs until a restart.
+- An undeclared input with a link to a missing node ends the worker thread (ComfyUI 0.3.64), so that no job runs until a
+  restart.
 
 The check is as lax as the server where strictness would refuse workflows that run. Nodes that no output reaches, and
 undeclared literals, only give notes; "7" fits an INT, 7 a STRING, and 1 a BOOLEAN.
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.errors import MAX_OF_A_KIND
 from sweeper.model.node_classes.spec import ANY, PAGE_FIELDS, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
 from sweeper.model.template import Address
-from sweeper.model.workflow import find_cycle, find_upstream, is_link, iter_links, join_cycle
+from sweeper.model.workflow import Graph, find_cycle, find_upstream, is_link, iter_links, join_cycle
 from sweeper.schemas import make_validator
 from sweeper.schemas.values import KeyPath, format_value
 from sweeper.wording import count_things, find_nearest, join_names, suggest
@@ -54,10 +54,11 @@ _MAX_FLOAT: Final = int(1.7976931348623157e308)
 _MAX_EXACT: Final = 2**53  # the largest integer below which a float holds each one
 
 
-def find_graph_problems(graph: Any, info: NodeInfo, *, uploaded: Collection[Address] = ()) -> list[GraphProblem]:
+def find_graph_problems(graph: Graph, info: NodeInfo, *, uploaded: Collection[Address] = ()) -> list[GraphProblem]:
     """Return the reasons not to send the graph to that server, as (path, sentence) pairs in the order of the graph.
 
-    `uploaded` are the addresses of files that are uploaded before the job, so that the server need not have them yet.
+    The graph has the right shape (`find_shape_problems`), and its numbers are finite. `uploaded` are the addresses of
+    files that are uploaded before the job, so that the server need not have them yet.
     """
     check = GraphCheck(graph, info, uploaded)
     problems = list(check.find_structure_problems())
@@ -82,9 +83,6 @@ def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -
         types = spec.schema.get("type")
         takes_text = spec.schema == {} or "string" in ([types] if isinstance(types, str) else types or ())
         return None if spec.choices is not None or takes_text else f"found a file, but {spec.type} is needed"
-    infinite = next((number for number in _iter_floats(value) if not math.isfinite(number)), None)
-    if infinite is not None:
-        return f"found {infinite}, but a finite number is needed"
     if spec.is_upload and isinstance(value, str) and value:
         return _find_file_problem(spec, value)
     if spec.choices == () and "enum" in spec.schema:
@@ -109,7 +107,7 @@ def _convert_losslessly(kind: str, value: Any) -> Any:
             return int(value)
         is_long = isinstance(value, int) and abs(value) > _MAX_EXACT
         if kind == "FLOAT" and (isinstance(value, str) or is_long):  # a long integer is rounded, maybe over the limit
-            return float(value)
+            return number if math.isfinite(number := float(value)) else value
     except (ValueError, OverflowError):
         return value
     if kind == "STRING" and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -138,74 +136,50 @@ def _find_file_problem(spec: InputSpec, value: str) -> str | None:
     return f"found {format_value(value)}, which is not on the server{suggest(value, choices, 'there are')}"
 
 
-def _iter_floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        yield from _iter_floats(item)
-
-
 class GraphCheck:
     """The check of one graph, whose links are followed once. `template_check` uses it for parts of a graph.
 
-    `nodes` are the nodes with a class and inputs, `specs` the declarations of those whose class the server has,
-    `reached` the ids of the nodes that an output depends on.
+    `specs` are the declarations of the nodes whose class the server has, `reached` the ids of the nodes that an output
+    depends on.
     """
 
-    def __init__(self, graph: Any, info: NodeInfo, uploaded: Collection[Address] = ()) -> None:
-        self.graph: Mapping[str, Any] = graph if isinstance(graph, Mapping) else {}
+    def __init__(self, graph: Graph, info: NodeInfo, uploaded: Collection[Address] = ()) -> None:
+        self.graph = graph
         self.info = info
         self.uploaded = frozenset(uploaded)
         self._refused = Counter[Address]()  # values of each input, the first of which get advice
-        self.nodes = {
-            node_id: node
-            for node_id, node in self.graph.items()
-            if isinstance(node, Mapping)
-            and isinstance(node.get("class_type"), str)
-            and isinstance(node.get("inputs"), dict)
-        }
-        kinds = {node_id: node["class_type"] for node_id, node in self.nodes.items()}
+        kinds = {node_id: node["class_type"] for node_id, node in graph.items()}
         self.specs = {node_id: info.classes[kind] for node_id, kind in kinds.items() if kind in info.classes}
         self.reached = self._find_reached()
 
     def find_unsaved_outputs(self) -> list[GraphProblem]:
         """Return the output nodes with advice if none of them saves a file; nothing if one does."""
         output_ids = [node_id for node_id, spec in self.specs.items() if spec.is_output]
-        if not all(self.nodes[node_id]["class_type"] in PREVIEW_CLASSES for node_id in output_ids):
+        if not all(self.graph[node_id]["class_type"] in PREVIEW_CLASSES for node_id in output_ids):
             return []
         problems: list[GraphProblem] = []
         for node_id in output_ids:
-            hint = "" if self.nodes[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT
+            hint = "" if self.graph[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT
             problems.append(((node_id,), f"{self.describe_node(node_id)}: {_UNSAVED_MESSAGE}{hint}"))
         return problems
 
     def describe_node(self, node_id: str) -> str:
-        return f"node {node_id} ({self.nodes[node_id]['class_type']})"
+        return f"node {node_id} ({self.graph[node_id]['class_type']})"
 
     def find_structure_problems(self) -> Iterator[GraphProblem]:
-        """Yield the errors that do not depend on literals: broken nodes, unknown classes, no output, a cycle."""
+        """Yield the errors that do not depend on literals: unknown classes, no output, a cycle."""
         if not self.info.is_embedded:
             yield from self.find_unknown_classes()
-        for node_id, node in self.graph.items():
-            if node_id in self.nodes:
-                continue
-            if not isinstance(node, Mapping):
-                yield (node_id,), f"node {node_id}: found {format_value(node)}, but a node is needed"
-            elif not isinstance(node.get("class_type"), str):
-                yield (node_id,), f"node {node_id}: the key 'class_type' is missing or not a text"
-            else:
-                message = f"node {node_id} ({node['class_type']}): the key 'inputs' is missing or not a mapping"
-                yield (node_id,), message + "; it may be empty, but without it the server stops working"
         if len(self.specs) == len(self.graph) and not any(spec.is_output for spec in self.specs.values()):
             yield (), "no node is an output (SaveImage, PreviewImage, ...), so the server would have nothing to run"
-        cycle = find_cycle({node_id: node for node_id, node in self.nodes.items() if node_id in self.reached})
+        cycle = find_cycle({node_id: node for node_id, node in self.graph.items() if node_id in self.reached})
         if cycle:
             yield (cycle[0],), f"these nodes link in a cycle: {join_cycle(cycle)}"
         yield from self._find_crashing_links()
 
     def _find_crashing_links(self) -> Iterator[GraphProblem]:
         """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""
-        for node_id, node in self.nodes.items():
+        for node_id, node in self.graph.items():
             for name, source, _ in iter_links(node) if node_id not in self.specs else ():
                 if source not in self.graph:
                     message = f"{self.describe_node(node_id)} {name}: {self._describe_dangling_link(source)}"
@@ -213,17 +187,17 @@ class GraphCheck:
 
     def find_unknown_classes(self) -> Iterator[GraphProblem]:
         """Yield the nodes whose class the server lacks. The embedded server runs them, so there they are only notes."""
-        for node_id, node in self.nodes.items():
+        for node_id, node in self.graph.items():
             if node["class_type"] not in self.info.classes:
                 yield (node_id, "class_type"), f"node {node_id}: {self._explain_unknown_class(node['class_type'])}"
 
     def find_stand_ins(self) -> Iterator[GraphProblem]:
         """Note which classes the server only imitates, and at its node each name that may be a typo."""
-        names = {self.nodes[node_id]["class_type"] for node_id, spec in self.specs.items() if spec.is_stand_in}
+        names = {self.graph[node_id]["class_type"] for node_id, spec in self.specs.items() if spec.is_stand_in}
         unknown = set()
         if self.info.is_embedded:
             for path, message in self.find_unknown_classes():
-                class_type = self.nodes[str(path[0])]["class_type"]
+                class_type = self.graph[str(path[0])]["class_type"]
                 if self.info.find_misspelt(class_type) is not None:
                     yield path, message
                 else:
@@ -243,7 +217,7 @@ class GraphCheck:
         return f"{found}; if it is a custom node, install it on that server, else update the server"
 
     def check_node(self, node_id: str) -> list[Finding]:
-        values = self.nodes[node_id]["inputs"]
+        values = self.graph[node_id]["inputs"]
         findings = list(self.find_missing_inputs(node_id, values))
         for name in values:
             findings += self.check_input(node_id, name, values)
@@ -322,7 +296,7 @@ class GraphCheck:
         if not template:
             return spec.outputs[output]
         types: list[str] = []
-        values = self.nodes[node_id]["inputs"]
+        values = self.graph[node_id]["inputs"]
         for name, input_spec in spec.resolve_inputs(values).items():
             value = values.get(name)
             if input_spec.match_template == template and name in values:
@@ -343,8 +317,6 @@ class GraphCheck:
         is_linked = is_link(value)
         if is_linked and value[0] not in self.graph:
             return f"{self._describe_dangling_link(value[0])}; for an undeclared input that stops the server", False
-        if any(not math.isfinite(number) for number in _iter_floats(value)):
-            return "contains a number that is not finite, which JSON does not allow", False
         if node_spec.can_take_undeclared(name) or (name in PAGE_FIELDS and not is_linked):
             return "", True
         declared = node_spec.resolve_inputs(values)
@@ -363,8 +335,8 @@ class GraphCheck:
 
     def _find_reached(self) -> frozenset[str]:
         """Return the ids of the nodes that an output depends on. A node of an unknown class may be an output."""
-        outputs = [node_id for node_id in self.nodes if node_id not in self.specs or self.specs[node_id].is_output]
-        seen = find_upstream(self.nodes, outputs)
+        outputs = [node_id for node_id in self.graph if node_id not in self.specs or self.specs[node_id].is_output]
+        seen = find_upstream(self.graph, outputs)
         # If a link leads to a missing node, the graph is incomplete: check every node now and not after the repair.
-        sources = (source for node_id in seen for _, source, _ in iter_links(self.nodes[node_id]))
-        return seen if all(source in self.graph for source in sources) else frozenset(self.nodes)
+        sources = (source for node_id in seen for _, source, _ in iter_links(self.graph[node_id]))
+        return seen if all(source in self.graph for source in sources) else frozenset(self.graph)

@@ -51,7 +51,7 @@ class SlotInputCheck:
 
         Raises ExpressionError if an expression fails on them.
         """
-        values = dict(self.graph_check.nodes[self.node]["inputs"])
+        values = dict(self.graph_check.graph[self.node]["inputs"])
         for name in {str(leaf.path[2]) for leaf in self.leaves if len(leaf.path) > 3}:
             values[name] = copy.deepcopy(values[name])
         for leaf in self.leaves:
@@ -108,7 +108,7 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
         if not is_reached:
             description = graph_check.describe_node(node_id)
             notes.append(((node_id,), f"{description}: not connected to an output node, so it will not run"))
-        values = graph_check.nodes[node_id]["inputs"]
+        values = graph_check.graph[node_id]["inputs"]
         is_covered = any(input_check.node == node_id and input_check.covers_node for input_check in input_checks)
         findings = [] if is_covered else list(graph_check.find_missing_inputs(node_id, values))
         for name in (name for name in values if (node_id, name) not in checked_inputs):
@@ -175,7 +175,7 @@ def _make_input_checks(
         elif not _can_take_any_text(graph_check, address, leaves):
             add(address.node, (address.input,), leaves, covers_node=False)
     for node_id, leaves in leaves_of_dynamic_nodes.items():
-        add(node_id, graph_check.nodes[node_id]["inputs"], leaves, covers_node=True)
+        add(node_id, graph_check.graph[node_id]["inputs"], leaves, covers_node=True)
     return tuple(checks)
 
 
@@ -198,7 +198,7 @@ def _find_ignored(template: Template, graph_check: GraphCheck) -> Iterable[Graph
         spec = graph_check.specs.get(address.node)
         if spec is None or spec.can_take_undeclared(address.input):
             continue
-        values = graph_check.nodes[address.node]["inputs"]
+        values = graph_check.graph[address.node]["inputs"]
         if address.input not in spec.resolve_inputs(values) and not spec.find_branches(address.input):
             slots = join_names(_list_slots(leaves))
             message = f"{graph_check.describe_node(address.node)} {address.input}: {slots} would change nothing: "
