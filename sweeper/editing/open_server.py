@@ -42,8 +42,7 @@ from sweeper.tables.results_folder import REHEARSAL
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 _EDIT_BYTES: Final = 16 * 2**20  # of a change
-_MAX_UPLOAD: Final = 64 * 2**20  # bytes
-_UPLOAD_BYTES: Final = _MAX_UPLOAD * 4 // 3 + 4096  # in base64
+_UPLOAD_BYTES: Final = 86 * 2**20  # of a file of 64 MiB, in base64
 _WAIT_SECONDS: Final = 15.0  # until a question for a newer state is answered without one
 _POLL_SECONDS: Final = 0.2  # until it is looked for again
 _SANDBOX: Final = NO_STORE | {"content-security-policy": "default-src 'none'; sandbox"}
@@ -304,7 +303,8 @@ async def _read(request: Request, shape: Mapping[str, Any], limit: int = _EDIT_B
     """The JSON object of a request, whose keys have these types. Raises UsageError."""
     body = await read_body(request, limit)
     if body is None:
-        raise UsageError(f"the request is longer than {limit:,} bytes")
+        advice = f"put a file of more than 64 MiB into the folder {INPUTS} yourself"
+        raise UsageError(f"the request is longer than {limit >> 20} MiB; {advice}")
     try:
         value = await asyncio.to_thread(parse_json, body)
     except ValueError as error:
@@ -315,11 +315,8 @@ async def _read(request: Request, shape: Mapping[str, Any], limit: int = _EDIT_B
 
 
 def _decode(content: str) -> bytes:
-    """The bytes of an upload in base64. Raises UsageError if it is something else, or too large."""
+    """The bytes of an upload in base64. Raises UsageError if it is something else."""
     try:
-        data = base64.b64decode(content, validate=True)
+        return base64.b64decode(content, validate=True)
     except ValueError:
         raise UsageError("the content of the upload is not base64") from None
-    if len(data) > _MAX_UPLOAD:
-        raise UsageError(f"the file is larger than {_MAX_UPLOAD >> 20} MiB; put it into the folder {INPUTS} yourself")
-    return data

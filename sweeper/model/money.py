@@ -75,10 +75,6 @@ class Amount:
         return cls(to_micros(low), None if high is None else to_micros(high))
 
     @property
-    def is_unknown(self) -> bool:
-        return self == UNKNOWN_AMOUNT
-
-    @property
     def at_most(self) -> float:
         """The upper end for comparisons: infinite if the amount has no limit."""
         return math.inf if self.high is None else self.high
@@ -106,7 +102,7 @@ class Amount:
         return {"low": to_usd(self.low), "high": None if self.high is None else to_usd(self.high)}
 
     def __str__(self) -> str:
-        if self.is_unknown:
+        if self == UNKNOWN_AMOUNT:
             return "unknown"
         low = format_usd(self.low)
         if self.high is None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,9 +27,6 @@ MISSING: Final = Missing.MISSING
 
 # The dynamic combos of a node, parents first: by the name of the combo, the names of the inputs that each option adds.
 Branches = Mapping[str, Mapping[str, tuple[str, ...]]]
-
-
-_IMMUTABLE: Final = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -159,7 +155,7 @@ def _copy_json(value: Any) -> Any:
         return {key: _copy_json(item) for key, item in value.items()}
     if type(value) is list:
         return [_copy_json(item) for item in value]
-    return value if type(value) in _IMMUTABLE else copy.deepcopy(value)
+    return value
 
 
 def set_at_path(container: Any, path: KeyPath, value: Any) -> None:

@@ -197,20 +197,19 @@ def _make_counting(keyword: str) -> Any:
     return follow
 
 
-_OWN_CHECKS: Final = {
+_CHECKS: Final = Draft202012Validator.VALIDATORS | {
     "multipleOf": _check_multiple,
     "pattern": partial(_check_pattern, is_own=False),
     "uniqueItems": _check_unique,
+    "$ref": _make_counting("$ref"),
+    "$dynamicRef": _make_counting("$dynamicRef"),
 }
-_COUNTING: Final = {keyword: _make_counting(keyword) for keyword in ("$ref", "$dynamicRef")}
-_CHECKS: Final = Draft202012Validator.VALIDATORS | _OWN_CHECKS | _COUNTING
 _Validator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator, {keyword: _make_charging(keyword, check) for keyword, check in _CHECKS.items()}
 )
 _OwnValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    _OWN_CHECKS
-    | {
+    {
         "pattern": partial(_check_pattern, is_own=True),
         "items": _make_bounded("items", "maxItems"),
         "additionalProperties": _make_bounded("additionalProperties", "maxProperties"),
