@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,7 +64,8 @@ def find_graph_problems(graph: Graph, info: NodeInfo, *, uploaded: Collection[Ad
     problems = list(check.find_structure_problems())
     for node_id in check.specs:
         if node_id in check.reached:
-            problems += [(path, message) for path, message, is_note in check.check_node(node_id) if not is_note]
+            findings = check.check_node(node_id, graph[node_id]["inputs"])
+            problems += [(path, message) for path, message, is_note in findings if not is_note]
     return problems
 
 
@@ -216,12 +217,13 @@ class GraphCheck:
             return f"{question} If it is a custom node, install it on that server"
         return f"{found}; if it is a custom node, install it on that server, else update the server"
 
-    def check_node(self, node_id: str) -> list[Finding]:
-        values = self.graph[node_id]["inputs"]
-        findings = list(self.find_missing_inputs(node_id, values))
-        for name in values:
-            findings += self.check_input(node_id, name, values)
-        return findings
+    def check_node(
+        self, node_id: str, values: Mapping[str, Any], names: Iterable[str] | None = None
+    ) -> Iterator[Finding]:
+        """Check a node with these values: whether inputs are missing, and those of these `names` (None: all)."""
+        yield from self.find_missing_inputs(node_id, values)
+        for name in values if names is None else names:
+            yield from self.check_input(node_id, name, values)
 
     def find_missing_inputs(self, node_id: str, values: Mapping[str, Any]) -> Iterator[Finding]:
         node_spec = self.specs[node_id]

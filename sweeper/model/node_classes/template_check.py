@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.model.node_classes.graph_check import GraphCheck, GraphProblem, find_graph_problems
+from sweeper.model.node_classes.graph_check import Finding, GraphCheck, GraphProblem, find_graph_problems
 from sweeper.model.node_classes.spec import NodeInfo
 from sweeper.model.template import Address, Leaf, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.workflow import is_link
@@ -33,18 +33,17 @@ UNCHECKED: Final = "read by the file's own names; not checked"  # of classes tha
 
 @dataclass(frozen=True, slots=True)
 class SlotInputCheck:
-    """The check of one input with slots, or of all inputs of a node whose inputs depend on each other (`covers_node`).
+    """The check of one input with slots; or if `input` is None, of all inputs of a node, which depend on each other.
 
     `slots` are the slots whose values decide the result: `check_values` needs params only for them.
     """
 
     node: str
-    inputs: tuple[str, ...]
+    input: str | None
     slots: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     graph_check: GraphCheck
     template: Template
-    covers_node: bool = False
 
     def check_values(self, params: Mapping[str, Any]) -> tuple[tuple[GraphProblem, ...], bool]:
         """Return the problems with these params, and whether a value is a link, so the whole graph must be checked.
@@ -60,9 +59,10 @@ class SlotInputCheck:
         drop_unchosen_inputs(values, self.template.branches.get(self.node, {}))
         if self.node not in self.graph_check.reached or self.node not in self.graph_check.specs:
             return (), changes_links
-        findings = list(self.graph_check.find_missing_inputs(self.node, values)) if self.covers_node else []
-        for name in values if self.covers_node else self.inputs:
-            findings += self.graph_check.check_input(self.node, name, values)
+        if self.input is None:
+            findings = self.graph_check.check_node(self.node, values)
+        else:
+            findings = self.graph_check.check_input(self.node, self.input, values)
         return tuple((path, message) for path, message, is_note in findings if not is_note), changes_links
 
 
@@ -95,9 +95,7 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
     leaves_by_address = _group_leaves(template)
     graph_check = GraphCheck(_make_skeleton(template), info, find_upload_addresses(template))
     input_checks = _make_input_checks(graph_check, template, leaves_by_address)
-    checked_inputs = {(input_check.node, name) for input_check in input_checks for name in input_check.inputs} | {
-        (address.node, address.input) for address in leaves_by_address
-    }
+    checked_nodes = {input_check.node for input_check in input_checks if input_check.input is None}
     fixed_problems = list(graph_check.find_structure_problems())
     notes = list(graph_check.find_stand_ins())
     unchecked = [name for name in template.unchecked if name not in info.classes]
@@ -109,10 +107,8 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
             description = graph_check.describe_node(node_id)
             notes.append(((node_id,), f"{description}: not connected to an output node, so it will not run"))
         values = graph_check.graph[node_id]["inputs"]
-        is_covered = any(input_check.node == node_id and input_check.covers_node for input_check in input_checks)
-        findings = [] if is_covered else list(graph_check.find_missing_inputs(node_id, values))
-        for name in (name for name in values if (node_id, name) not in checked_inputs):
-            findings += graph_check.check_input(node_id, name, values)
+        fixed = [name for name in values if Address(node_id, name) not in leaves_by_address]
+        findings: Iterable[Finding] = () if node_id in checked_nodes else graph_check.check_node(node_id, values, fixed)
         for path, message, is_note in findings:
             (notes if is_note or not is_reached else fixed_problems).append((path, message))
     ignored, notes = _find_ignored(template, graph_check), [*notes, *_find_unreached_slots(template, graph_check)]
@@ -161,22 +157,17 @@ def _make_skeleton(template: Template) -> dict[str, Any]:
 def _make_input_checks(
     graph_check: GraphCheck, template: Template, leaves_by_address: Mapping[Address, list[Leaf]]
 ) -> tuple[SlotInputCheck, ...]:
-    checks: list[SlotInputCheck] = []
-    leaves_of_dynamic_nodes: dict[str, list[Leaf]] = {}
-
-    def add(node: str, inputs: Iterable[str], leaves: list[Leaf], *, covers_node: bool) -> None:
-        slots = _list_slots(leaves)
-        checks.append(SlotInputCheck(node, tuple(inputs), slots, tuple(leaves), graph_check, template, covers_node))
-
+    groups: dict[tuple[str, str | None], list[Leaf]] = {}
     for address, leaves in leaves_by_address.items():
         spec = graph_check.specs.get(address.node)
         if spec is not None and spec.is_dynamic:
-            leaves_of_dynamic_nodes.setdefault(address.node, []).extend(leaves)
+            groups.setdefault((address.node, None), []).extend(leaves)
         elif not _can_take_any_text(graph_check, address, leaves):
-            add(address.node, (address.input,), leaves, covers_node=False)
-    for node_id, leaves in leaves_of_dynamic_nodes.items():
-        add(node_id, graph_check.graph[node_id]["inputs"], leaves, covers_node=True)
-    return tuple(checks)
+            groups[address.node, address.input] = leaves
+    return tuple(
+        SlotInputCheck(node, name, _list_slots(leaves), tuple(leaves), graph_check, template)
+        for (node, name), leaves in groups.items()
+    )
 
 
 def _list_slots(leaves: Iterable[Leaf]) -> tuple[str, ...]:

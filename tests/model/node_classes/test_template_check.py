@@ -118,10 +118,10 @@ def test_an_input_check_depends_only_on_its_slots(bound: Template, data: st.Data
 def test_sole_slots_have_a_check_and_free_texts_have_none() -> None:
     graph = workflow(n3_seed="{{ seed }}", n5_width="{{ size }}", n5_height="{{ size }}", n6_text="{{ a }}, {{ b }}")
     pieces = check_template(template(graph), INFO).input_checks
-    assert {(piece.node, piece.inputs, piece.slots) for piece in pieces} == {
-        ("3", ("seed",), ("seed",)),
-        ("5", ("width",), ("size",)),
-        ("5", ("height",), ("size",)),
+    assert {(piece.node, piece.input, piece.slots) for piece in pieces} == {
+        ("3", "seed", ("seed",)),
+        ("5", "width", ("size",)),
+        ("5", "height", ("size",)),
     }
 
 
