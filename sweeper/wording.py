@@ -6,8 +6,9 @@ import difflib
 import heapq
 import itertools
 import re
+import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 _MAX_LISTED: Final = 12  # a longer list does not help the reader
@@ -17,6 +18,7 @@ _MIN_SIMILARITY: Final = 0.6  # difflib's default cutoff: about 60% of the lette
 _MAX_RANKED: Final = 1_000  # names whose similarity decides which of them are listed
 _SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file name; `1.5` has none
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")
+_PLAIN: Final = re.compile(r"[\w./:\\=+-]+")  # what neither cmd nor PowerShell interprets
 
 
 def count_things(count: int, noun: str) -> str:
@@ -28,6 +30,22 @@ def format_install(*packages: str) -> str:
     """The command that installs these packages for the Python that runs, also where its environment is not active."""
     words = (sys.executable, "-m", "pip", "install", *packages)
     return " ".join(f'"{word}"' if re.search(r"[^\w./\\:-]", word) else word for word in words)
+
+
+def join_command(words: Sequence[str], platform: str = sys.platform) -> str:
+    """Return the command of these words, each quoted if a shell of the platform (as `sys.platform`) needs that.
+
+    On Windows only double quotes serve both shells. Within them, programs read a backslash before a quote as its
+    escape (https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments).
+    """
+    if platform != "win32":
+        return shlex.join(words)
+    return " ".join(word if _PLAIN.fullmatch(word) else _quote_for_windows(word) for word in words)
+
+
+def _quote_for_windows(word: str) -> str:
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
 
 
 def shorten(text: str, limit: int = 60) -> str:

@@ -1,4 +1,4 @@
-"""Suggested names in messages: only similar names, and texts and numbers are distinguished."""
+"""Suggested names in messages: only similar names, and texts and numbers are distinguished. Commands can be pasted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.wording import find_nearest, suggest
+from sweeper.wording import find_nearest, join_command, suggest
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,20 @@ def test_a_long_list_is_cut_so_that_the_nearest_names_stay():
 def test_the_nearest_name_is_one_of_the_names(word, names):
     assert find_nearest(word, names) in {None, *names}
     assert word not in names or find_nearest(word, names) is not None or not word
+
+
+@pytest.mark.parametrize(
+    ("word", "windows", "posix"),
+    [
+        (r"C:\a\b.yaml", r"C:\a\b.yaml", r"'C:\a\b.yaml'"),
+        ("a b.yaml", '"a b.yaml"', "'a b.yaml'"),
+        ("C:\\a b\\", r'"C:\a b\\"', r"'C:\a b\'"),
+        ('prompt == "a\\"', r'"prompt == \"a\\\""', "'prompt == \"a\\\"'"),
+        ("a&b;c,d", '"a&b;c,d"', "'a&b;c,d'"),
+        ("naïve.yaml", "naïve.yaml", "'naïve.yaml'"),
+        ("", '""', "''"),
+    ],
+)
+def test_words_are_quoted_for_the_shell_of_the_system(word: str, windows: str, posix: str) -> None:
+    assert join_command(["sweeper", "run", word], "win32") == f"sweeper run {windows}"
+    assert join_command(["sweeper", "run", word], "darwin") == f"sweeper run {posix}"

@@ -22,7 +22,6 @@ from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.selection import Selection
-from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
@@ -33,7 +32,7 @@ from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import REHEARSAL, default_results_folder
-from sweeper.wording import join_names
+from sweeper.wording import join_command, join_names
 
 _JOB_SECONDS: Final = 1.0  # that the nodes of a rehearsed job wait at most, if none comes from the cache
 _FAST_SIDE: Final = 512  # pixels of a picture that is drawn fast

@@ -21,7 +21,6 @@ from sweeper.loading.load import load_recorded
 from sweeper.loading.starter_experiment import write_flow
 from sweeper.model.axis_values import make_seeds
 from sweeper.model.experiment import Experiment, select_listed_models
-from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.planning.plan import Plan
 from sweeper.regression.cases import find_run_record
@@ -29,7 +28,7 @@ from sweeper.reporting.live.server import CellRequest
 from sweeper.schemas import make_editor_line
 from sweeper.schemas.values import KeyPath, is_number
 from sweeper.store import Store
-from sweeper.wording import join_names, to_one_line
+from sweeper.wording import join_command, join_names, to_one_line
 
 _MAX_PAGES: Final = 4  # that one report opens
 _START_SECONDS: Final = 60.0  # in which a run asks its servers, and begins or ends

@@ -26,12 +26,11 @@ from sweeper.model.expressions import has_jinja, quote_jinja
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
-from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, ModelFile, Slot
 from sweeper.model.workflow import Graph, encode_workflow, find_shape_problems, is_ui_format
 from sweeper.store.artifacts import guess_extension
-from sweeper.wording import join_names
+from sweeper.wording import join_command, join_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from sweeper.answers.cells import sanitize
 from sweeper.errors import UsageError
-from sweeper.model.shell_words import join_command
 from sweeper.running.cost_question import CONFIRMED, UNANSWERED
 from sweeper.running.folder_lock import is_locked
+from sweeper.wording import join_command
 
 _MAX_MESSAGES: Final = 20
 _MAX_BYTES: Final = 50_000  # of them

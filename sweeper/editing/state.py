@@ -27,7 +27,6 @@ from sweeper.loading.suggest_slots import Suggestion
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust, get_trust_path, load_grants
 from sweeper.model.node_classes import InputSpec, NodeInfo
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import CLOUD, EMBEDDED
 from sweeper.model.template import MISSING, Template
 from sweeper.running.count_plan import PlanCounter
@@ -35,7 +34,7 @@ from sweeper.running.node_class_cache import get_cached_classes, get_embedded_cl
 from sweeper.running.prepare import Prepared, prepare
 from sweeper.running.settings import RunOptions
 from sweeper.tables.results_folder import default_results_folder
-from sweeper.wording import to_one_line
+from sweeper.wording import join_command, to_one_line
 
 _MAX_COUNTED: Final = 100_000  # trials; of more, the page shows only how many they are
 _GROUPS: Final = ("app", "often", "other")

@@ -36,7 +36,6 @@ from sweeper.loading.trust import describe_missing_trust, find_missing_trust, lo
 from sweeper.model.experiment import Experiment, select_listed_models, select_settings
 from sweeper.model.expressions import ExpressionError, compile_column_expression
 from sweeper.model.portable_names import find_name_problem
-from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import NamedTargets, TargetSpec, find_target_problems
 from sweeper.model.template import Template
@@ -45,7 +44,7 @@ from sweeper.planning.grid import map_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import format_value
-from sweeper.wording import join_names
+from sweeper.wording import join_command, join_names
 
 _MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".webm"))  # that may carry a workflow
 

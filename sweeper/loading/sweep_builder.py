@@ -30,13 +30,12 @@ from sweeper.model.axis_values import (
 from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_column_expression, compile_expression, compile_text
 from sweeper.model.result import RESERVED_COLUMNS
-from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Slot, Template
 from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.schemas.values import KeyPath, format_value
-from sweeper.wording import suggest
+from sweeper.wording import join_command, suggest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 COUNTED: Final = "more of its values are wrong"  # ends the last problem of an axis, of which others are left out

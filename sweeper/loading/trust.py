@@ -24,7 +24,6 @@ from sweeper.loading.read_scope import Project, TrustNeed, find_project
 from sweeper.loading.targets_file import get_user_file
 from sweeper.model.experiment import Experiment, RunSettings
 from sweeper.model.launch_spec import make_launch_spec
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import (
     CLOUD,
     CLOUD_KEYS,
@@ -40,7 +39,7 @@ from sweeper.model.target_spec import (
 )
 from sweeper.model.urls import identify_server, parse_notify_url
 from sweeper.schemas.values import KeyPath
-from sweeper.wording import join_names, shorten
+from sweeper.wording import join_command, join_names, shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
 _RESULTS_FOLDERS: Final = ("results/{}/artifacts", "results/{}-check/artifacts", "results/{}-calibrate/artifacts")

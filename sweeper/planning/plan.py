@@ -22,7 +22,6 @@ from sweeper.model.experiment import Axis, Block, Experiment, IncludeRow
 from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import SearchColumns
-from sweeper.model.shell_words import join_command
 from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
@@ -38,6 +37,7 @@ from sweeper.planning.order import (
     prefer_files,
 )
 from sweeper.planning.trial_filters import filter_points
+from sweeper.wording import join_command
 
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
 _MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows

@@ -16,7 +16,6 @@ from sweeper.answers.render import NOT_IN_JSON, json_keys
 from sweeper.errors import GONE_ERROR, ImageError
 from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.result import FAILED as TRIAL_FAILED
-from sweeper.model.shell_words import join_command
 from sweeper.regression.accept import describe_unusable, is_surely_same
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, describe_drift
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
@@ -34,7 +33,7 @@ from sweeper.regression.match_files import (
     propose_tolerance,
 )
 from sweeper.store.containment import display_path
-from sweeper.wording import count_things
+from sweeper.wording import count_things, join_command
 
 SAME: Final = "same"
 CHANGED: Final = "changed"

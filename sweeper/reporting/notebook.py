@@ -27,7 +27,6 @@ from sweeper.errors import SweeperError, UsageError
 from sweeper.images.html_thumbnail import make_thumbnail_url
 from sweeper.model.result import Run
 from sweeper.model.search_result import SearchResult
-from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan_outline import outline_plan
 from sweeper.reporting.dataset import transpose_files
@@ -39,7 +38,7 @@ from sweeper.running.search_answer import answer_search, describe_point
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_picture, find_results_folder
-from sweeper.wording import suggest
+from sweeper.wording import join_command, suggest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,10 @@ from typing import Any, Final
 from sweeper.answers.parts import Line
 from sweeper.errors import UsageError
 from sweeper.model.search_columns import VOTES_METRIC
-from sweeper.model.shell_words import join_command
 from sweeper.reporting.dataset import encode_values, to_json
 from sweeper.store import Store
 from sweeper.tables.export import replace_surrogates
+from sweeper.wording import join_command
 
 _MAX_ANSWERED: Final = 10_000  # trials; for more, the answer would take longer than the page
 

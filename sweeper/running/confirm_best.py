@@ -27,7 +27,6 @@ from sweeper.model.axis_values import Option
 from sweeper.model.experiment import Axis, Experiment, Search
 from sweeper.model.result import SUCCEEDED, Result, Run
 from sweeper.model.search_columns import VOTES_METRIC, adjust_means, get_number
-from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import Point, SearchSpace
@@ -41,7 +40,7 @@ from sweeper.store.remote_artifacts import is_url
 from sweeper.tables.effect_axes import find_kind
 from sweeper.tables.effect_words import describe_estimate
 from sweeper.tables.searched_points import describe_values
-from sweeper.wording import count_things
+from sweeper.wording import count_things, join_command
 
 CONFIRM: Final = "confirm"  # the results folder of a search, with this at the end of its name
 _FEWEST_TRIALS: Final = 8  # of a point

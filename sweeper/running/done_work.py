@@ -24,13 +24,12 @@ from sweeper.model.model_facts import (
     describe_change,
     format_time,
 )
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.planning.plan import Plan
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import ENDED_STATES, INTENT, SUBMITTED, SUCCEEDED, JobRecord
 from sweeper.tables.results_folder import default_results_folder, is_owner
-from sweeper.wording import count_things
+from sweeper.wording import count_things, join_command
 
 _RANKS = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
 _MAX_FILES = 3  # named in a message

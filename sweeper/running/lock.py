@@ -32,13 +32,12 @@ from sweeper.loading.read_scope import EVERYTHING, ReadScope, find_project
 from sweeper.model.experiment import Experiment
 from sweeper.model.model_facts import NO_MODELS, Change, ModelFacts, ModelKey, Models, to_local_time
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.shell_words import join_command
 from sweeper.planning.model_inputs import PlanModels, list_used_packs
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import get_classes
 from sweeper.running.stop_control import run_sync
 from sweeper.schemas import find_schema_problems
-from sweeper.wording import count_things, join_names, shorten, to_one_line
+from sweeper.wording import count_things, join_command, join_names, shorten, to_one_line
 
 LOCK_NAME: Final = "comfy-build.yaml"
 _DEFINITION: Final = "distribution-definition/0"

@@ -13,8 +13,8 @@ from sweeper.errors import SweeperError
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.money import CURRENCY, NOTHING, Amount, to_usd
 from sweeper.model.result import FAILED, MAX_COMPARED, Run
-from sweeper.model.shell_words import join_command
 from sweeper.store import Store
+from sweeper.wording import join_command
 
 if TYPE_CHECKING:
     from sweeper.tables.equal_pictures import EqualPictures

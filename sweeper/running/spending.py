@@ -29,7 +29,6 @@ from sweeper.model.money import (
     round_up,
 )
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.job_size import JobSize, JobSizes, scale_seconds
@@ -40,6 +39,7 @@ from sweeper.running.stop_control import cancel_when
 from sweeper.store import records
 from sweeper.store.job_charges import JobCharge
 from sweeper.store.records import SUCCEEDED, JobRecord
+from sweeper.wording import join_command
 
 _ROUNDING: Final = math.ceil(0.05 * MICROS / COMFY_CREDITS_PER_USD)  # nodes show their price in tenths of a credit
 _MAX_TIMES: Final = 100  # of the latest jobs on a target, from which the time of the next one is estimated

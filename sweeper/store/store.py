@@ -26,7 +26,6 @@ from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.result import PIXEL_HASH, SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
-from sweeper.model.shell_words import join_command
 from sweeper.store import row_queries
 from sweeper.store.containment import check_artifact, from_relative, make_artifact_check, to_relative
 from sweeper.store.database import Database, is_blank
@@ -56,7 +55,7 @@ from sweeper.store.row_queries import OF_FOLDER, OF_RUN, OF_TRIALS, Batch
 from sweeper.store.server_facts import JobModels, ServerFacts
 from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import Votes
-from sweeper.wording import suggest
+from sweeper.wording import join_command, suggest
 
 FILE_NAME: Final = "sweeper.sqlite"
 

@@ -13,7 +13,6 @@ from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.model_facts import encode_models
 from sweeper.model.search_columns import ROUND, SearchedPoint
 from sweeper.model.selection import EVERYTHING, Selection
-from sweeper.model.shell_words import join_command
 from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.containment import display_path
@@ -25,7 +24,7 @@ from sweeper.tables.export import column_names, read_columns
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match, sort_rows
-from sweeper.wording import count_things, join_names
+from sweeper.wording import count_things, join_command, join_names
 
 _MAX_MISSING: Final = 3  # missing files that a message names
 

@@ -11,10 +11,9 @@ from sweeper.errors import ResultsError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.loading.load import read_name
 from sweeper.loading.trust import check_default_folder
-from sweeper.model.shell_words import join_command
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.remote_artifacts import is_url
-from sweeper.wording import find_nearest, join_names
+from sweeper.wording import find_nearest, join_command, join_names
 
 REHEARSAL: Final = "rehearsal"  # in a results folder: the results folder of `sweeper run --rehearse`
 

@@ -32,11 +32,11 @@ from sweeper.errors import InputError, Problem, SweeperError
 from sweeper.loading.read_scope import ReadScope, limit_process
 from sweeper.loading.trust import find_trust_needs, find_url_path
 from sweeper.model.experiment import Experiment
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import NamedTargets
 from sweeper.running.cost_question import load_spent
 from sweeper.running.prepare import Prepared
 from sweeper.tables.results_folder import default_results_folder
+from sweeper.wording import join_command
 
 if TYPE_CHECKING:
     from sweeper.running.session import Session

@@ -12,7 +12,7 @@ from sweeper.cli.options import format_examples
 from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.editing.starter_folder import EXPERIMENT, make_starter_files, write_starter_folder
 from sweeper.errors import UsageError
-from sweeper.model.shell_words import join_command
+from sweeper.wording import join_command
 
 
 @click.command(

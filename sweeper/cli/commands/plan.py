@@ -20,7 +20,6 @@ from sweeper.cli.rehearsal import build_run_command
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
-from sweeper.model.shell_words import join_command
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import compute_digest, encode_workflow, make_file_marker
 from sweeper.planning.plan import Plan
@@ -28,6 +27,7 @@ from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resol
 from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
 from sweeper.running.settings import RunOptions
 from sweeper.tables.export import CSV_DIALECTS, encode_text, format_delimited
+from sweeper.wording import join_command
 
 _CHUNK: Final = 4096  # trials
 _FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")  # of a workflow in a folder

@@ -30,7 +30,6 @@ from sweeper.model.model_facts import ModelFacts
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.model.selection import Selection
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import expand_groups, parse_target
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import answer_run
@@ -38,6 +37,7 @@ from sweeper.running.settings import RunOptions
 from sweeper.running.stop_control import run_sync
 from sweeper.store.containment import display_path
 from sweeper.tables.results_folder import default_results_folder
+from sweeper.wording import join_command
 
 _FIRST_ROUND: Final = ("fresh", "remake", "remake_stale", "retry_failed")  # options that mean earlier results
 _LOOK_SECONDS: Final = 3.0  # between two looks for new files
