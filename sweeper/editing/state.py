@@ -27,6 +27,7 @@ from sweeper.loading.suggest_slots import Suggestion
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust, get_trust_path, load_grants
 from sweeper.model.node_classes import InputSpec, NodeInfo
+from sweeper.model.node_classes.spec import ANY
 from sweeper.model.target_spec import CLOUD, EMBEDDED
 from sweeper.model.template import MISSING, Template
 from sweeper.running.count_plan import PlanCounter
@@ -74,42 +75,33 @@ def list_page_inputs(template: Template, info: NodeInfo, own_slots: Collection[s
     is_chosen = any(is_useful(suggestion) and not is_slot for suggestion, is_slot in found)
     rows, choices = [], {}
     for suggestion, is_slot in found:
-        group = "app" if is_slot and is_chosen else "often" if is_useful(suggestion) else "other"
         node_id, _, name = suggestion.address.partition(".")
-        declared = info.find_input(template.graph, node_id, name)
-        row = _describe(template, suggestion, declared, group=group, is_slot=is_slot)
-        rows.append(row)
-        if declared is not None and declared.choices and row["type"] != "file":
-            choices[suggestion.address] = declared.choices
+        declared = info.find_input(template.graph, node_id, name) or InputSpec(name, "widget", ANY, False)
+        slot = template.slots[suggestion.name] if is_slot else None
+        is_file = suggestion.type == "file" if slot is None else slot.is_file
+        offered = None if is_file else declared.choices
+        if offered:
+            choices[suggestion.address] = offered
+        rows.append({
+            "address": suggestion.address,
+            "slot": suggestion.name if is_slot else None,
+            "node": node_id,
+            # A stranger's title may be megabytes, each of them in every input of its node, or turn the text around it.
+            "title": to_one_line((suggestion.title or suggestion.class_type)[:_MAX_TITLE]),
+            "class": suggestion.class_type[:_MAX_TITLE],
+            "role": suggestion.role or suggestion.name,
+            "group": "app" if is_slot and is_chosen else "often" if is_useful(suggestion) else "other",
+            "type": "file" if is_file else suggestion.type,
+            "schema": None if suggestion.schema is None else dict(suggestion.schema),
+            "step": declared.options.get("step"),
+            "value": suggestion.value if slot is None or slot.default is MISSING else slot.default,
+            "multiline": declared.options.get("multiline") is True,
+            "choices": None if offered is None else len(offered),
+            "model": declared.names_model,
+        })  # fmt: skip
     rows.sort(key=lambda row: _GROUPS.index(row["group"]))
     suggestions = tuple(suggestion for suggestion, is_slot in found if not is_slot)
     return PageInputs(tuple(rows), choices, suggestions, tuple(template.slots))
-
-
-def _describe(
-    template: Template, suggestion: Suggestion, declared: InputSpec | None, *, group: str, is_slot: bool
-) -> dict[str, Any]:
-    slot = template.slots.get(suggestion.name) if is_slot else None
-    options = {} if declared is None else declared.options
-    is_file = suggestion.type == "file" if slot is None else slot.kind != "value"
-    has_list = declared is not None and declared.choices is not None and not is_file
-    return {
-        "address": suggestion.address,
-        "slot": suggestion.name if is_slot else None,
-        "node": suggestion.address.partition(".")[0],
-        # A stranger's title may be megabytes, each of them in every input of its node, or turn the text around it.
-        "title": to_one_line((suggestion.title or suggestion.class_type)[:_MAX_TITLE]),
-        "class": suggestion.class_type[:_MAX_TITLE],
-        "role": suggestion.role or suggestion.name,
-        "group": group,
-        "type": "file" if is_file else suggestion.type,
-        "schema": None if suggestion.schema is None else dict(suggestion.schema),
-        "step": options.get("step"),
-        "value": suggestion.value if slot is None or slot.default is MISSING else slot.default,
-        "multiline": options.get("multiline") is True,
-        "choices": len(declared.choices or ()) if has_list and declared is not None else None,
-        "model": declared is not None and declared.names_model,
-    }
 
 
 @dataclass(frozen=True, slots=True)
