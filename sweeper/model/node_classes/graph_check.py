@@ -95,12 +95,6 @@ def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -
     return None
 
 
-def _is_unlisted(spec: InputSpec, value: Any) -> bool:
-    """Whether a text is not among the names that the server takes here."""
-    takes_names_only = bool(spec.names) and not spec.is_upload and spec.schema is not None and "enum" in spec.schema
-    return takes_names_only and isinstance(value, str) and value not in spec.names
-
-
 def _convert_losslessly(kind: str, value: Any) -> Any:
     """Return what the server makes of a literal of another type if nothing of it is lost, else the literal."""
     try:
@@ -258,7 +252,9 @@ class GraphCheck:
             message = self._explain_link_problem(spec, value)
         else:
             address = Address(node_id, name)
-            if self._refused[address] > MAX_OF_A_KIND and address not in self.uploaded and _is_unlisted(spec, value):
+            is_choice = bool(spec.names) and "enum" in (spec.schema or {}) and address not in self.uploaded
+            is_unlisted = is_choice and isinstance(value, str) and value not in spec.names
+            if is_unlisted and self._refused[address] > MAX_OF_A_KIND:
                 message = f"found {format_value(value)}"  # to find the nearest of thousands of names takes 0.2 s
             else:
                 message = find_value_problem(spec, value, uploaded=address in self.uploaded)

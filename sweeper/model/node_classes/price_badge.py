@@ -15,7 +15,6 @@ of them says it. If a badge cannot be understood, the price is unknown and the r
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -403,4 +402,4 @@ def _mark_nulls(value: Any) -> Any:
         from jsonata.utils import Utils
 
         return Utils.NULL_VALUE
-    return value if not isinstance(value, float) or not value.is_integer() or math.isinf(value) else int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

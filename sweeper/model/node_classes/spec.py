@@ -306,7 +306,8 @@ def _parse_node(class_type: str, declared: Any, context: _Context) -> NodeSpec:
         schemas = {name: spec.schema and {key: spec.schema[key] for key in spec.schema if key == "type"}
                    for name, spec in inputs.items()}  # fmt: skip
         inputs = {name: replace(spec, schema=schemas[name]) for name, spec in inputs.items()}
-    hidden = groups.get("hidden")
+    hidden, module = groups.get("hidden"), _get(declared, "python_module")
+    pack = module.removeprefix(_PACKS) if isinstance(module, str) and module.startswith(_PACKS) else ""
     return NodeSpec(
         class_type=class_type,
         inputs=inputs,
@@ -323,13 +324,8 @@ def _parse_node(class_type: str, declared: Any, context: _Context) -> NodeSpec:
         output_templates=tuple(str(name or "") for name in _as_sequence(_get(declared, "output_matchtypes"))),
         price_badge=parse_price_badge(_get(declared, "price_badge")),
         is_stand_in=_get(declared, STAND_IN_KEY) is True,
-        pack=_parse_pack(_get(declared, "python_module")),
+        pack="" if pack == _SHIPPED_EXAMPLE else pack,
     )
-
-
-def _parse_pack(module: Any) -> str:
-    pack = module.removeprefix(_PACKS) if isinstance(module, str) and module.startswith(_PACKS) else ""
-    return "" if pack == _SHIPPED_EXAMPLE else pack
 
 
 def _parse_groups(
