@@ -32,7 +32,7 @@ from sweeper.tables.effect_axes import (
     make_replicates,
 )
 from sweeper.tables.effect_words import ReplicateScope
-from sweeper.tables.judge_agreement import JudgeAgreement, find_agreements
+from sweeper.tables.vote_tally import JudgeAgreement, find_agreements
 from sweeper.wording import join_names, suggest
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones

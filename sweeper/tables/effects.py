@@ -49,10 +49,10 @@ from sweeper.tables.effect_axes import (
 )
 from sweeper.tables.effect_words import EffectsAnswer
 from sweeper.tables.equal_pictures import find_equal_pictures
-from sweeper.tables.judge_agreement import find_agreements
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
+from sweeper.tables.vote_tally import find_agreements
 from sweeper.wording import join_names
 
 _ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`

@@ -6,8 +6,15 @@ from dataclasses import replace
 from math import nan
 
 from sweeper.statistics.ranking import Agreement
-from sweeper.tables.judge_agreement import JudgeAgreement
-from sweeper.tables.vote_tally import AnswerCounts, BetterValue, DirectResult, RankedValue, ValueRanking, VoteRankings
+from sweeper.tables.vote_tally import (
+    AnswerCounts,
+    BetterValue,
+    DirectResult,
+    JudgeAgreement,
+    RankedValue,
+    ValueRanking,
+    VoteRankings,
+)
 from sweeper.voting.ballot import JudgeVotes
 from sweeper.voting.vote_files import ImportedVotes, MergeCounts
 from tests.answers.approved import check_approved

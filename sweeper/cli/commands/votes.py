@@ -69,8 +69,7 @@ def list_votes(results: Path, *, axes: list[str], by_picture: bool, judge: str |
     a win. The interval holds the true share in 95 of 100 such rankings. A picture is ranked among those of the same
     prompt and seed. With --judge, only say how far a metric agrees with people: which picture of a pair is better?
     """
-    from sweeper.tables.judge_agreement import compare_judge
-    from sweeper.tables.vote_tally import rank_votes
+    from sweeper.tables.vote_tally import compare_judge, rank_votes
 
     if judge is not None:
         if axes or by_picture:
