@@ -481,8 +481,7 @@ import asyncio, sys, time
 from pathlib import Path
 from sweeper.cli.assistant import mcp_tools, workspace
 
-mcp_tools.read_graph = lambda *_: time.sleep(100)
-question = mcp_tools.Reader(workspace.Workspace(Path(sys.argv[1]))).list_slots("tiny.json")
+question = mcp_tools.Reader(workspace.Workspace(Path(sys.argv[1]))).ask(lambda: time.sleep(100))
 try:
     asyncio.run(asyncio.wait_for(question, 0.5))
 except TimeoutError:

@@ -140,7 +140,8 @@ def _add_building_tools(server: MCPServer, workspace: Workspace, reader: Reader)
 
         `contains`: only the slots with this text in their name, address, class or title.
         """
-        slots = await reader.list_slots(workflow)
+        file = get_workflow_path(workspace.resolve(workflow))
+        slots = await reader.ask(lambda: _list_slots(file))
         fields = ("name", "address", "class_type", "title")
         found = [slot for slot in slots if any(contains.lower() in str(slot[field]).lower() for field in fields)]
         return to_text(found, "ask for some of them by `contains`, a part of a name, address, class or title")
@@ -170,7 +171,8 @@ def _add_building_tools(server: MCPServer, workspace: Workspace, reader: Reader)
     @_tool(server, _READS)
     async def validate(path: str) -> str:
         """Report every mistake in an experiment or template, with its line and what to write instead."""
-        return to_text(await reader.validate(path))
+        file = workspace.resolve(path)
+        return to_text(await reader.ask(lambda: [check_file(file, None, None, trust=False)]))
 
     @_tool(server, _READS)
     async def plan_run(
@@ -182,7 +184,9 @@ def _add_building_tools(server: MCPServer, workspace: Workspace, reader: Reader)
         "steps > 4"; `limit` is the most trials to submit (-1: all).
         """
         options = RunOptions(where=where or None, limit=None if limit < 0 else limit)
-        return to_text(await reader.plan_run(experiment, split_names([target]) or None, values or {}, options))
+        file, targets = workspace.resolve(experiment), split_names([target]) or None
+        load = functools.partial(load_prepared, file, targets, trust=False, overrides=values or {})
+        return to_text(await reader.ask(lambda: answer_plan(load(), None, options)))
 
 
 def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> None:
@@ -255,12 +259,19 @@ def _add_result_tools(server: MCPServer, workspace: Workspace, reader: Reader) -
             split_names([columns]) or None,
             split_names([by]) or None,
         )
-        return to_text(await reader.query_results(results, query), _FEWER_CELLS)
+        answer = await reader.ask(lambda: query_results(workspace.find_results(results), query))
+        return to_text(answer, _FEWER_CELLS)
 
     @_tool(server, _READS)
     async def get_effects(results: str, metric: str = "") -> str:
         """Say what each axis changes in a metric (default: all), by how much, for which prompts, how surely."""
-        return to_text(await reader.analyse_effects(results, metric))
+
+        def analyse() -> Any:
+            from sweeper.tables.effects import EffectQuery, analyse_effects  # noqa: PLC0415 - NumPy and SciPy
+
+            return analyse_effects(workspace.find_results(results), EffectQuery([metric] if metric else []))
+
+        return to_text(await reader.ask(analyse))
 
     @_tool(server, _READS)
     async def get_contact_sheet(results: str, x: str = "", y: str = "", where: str = "", cell: int = 192) -> Image:
@@ -283,6 +294,14 @@ def _add_result_tools(server: MCPServer, workspace: Workspace, reader: Reader) -
         """Make the page of the results for the person; `open_in_browser` opens it on their machine."""
         words = ["report", str(workspace.resolve(results)), *(["--open"] if open_in_browser else [])]
         return to_text(await run_command([*words, "--json"], workspace))
+
+
+def _list_slots(file: Path) -> Any:
+    """The inputs of a workflow that can be slots."""
+    classes = NodeClassSource()
+    found = read_graph(file, classes)
+    own = load_named_template(file).slots if found.is_unchanged else {}
+    return list_slots(found.graph, classes.classes, own)
 
 
 def _read_first_page(folder: Path) -> bytes:
@@ -379,48 +398,7 @@ class Reader:
         self.workspace = workspace
         self._turn = threading.Lock()  # one question at a time
 
-    async def list_slots(self, workflow: str) -> Any:
-        """The inputs of a workflow that can be slots."""
-        file = get_workflow_path(self.workspace.resolve(workflow))
-
-        def find() -> Any:
-            classes = NodeClassSource()
-            found = read_graph(file, classes)
-            own = load_named_template(file).slots if found.is_unchanged else {}
-            return list_slots(found.graph, classes.classes, own)
-
-        return await self._ask(find)
-
-    async def validate(self, file: str) -> Any:
-        """What is wrong with an experiment or a template."""
-        path = self.workspace.resolve(file)
-        return await self._ask(lambda: [check_file(path, None, None, trust=False)])
-
-    async def plan_run(
-        self, experiment: str, targets: list[str] | None, values: Mapping[str, Any], options: RunOptions
-    ) -> Any:
-        """What a run would do."""
-        file = self.workspace.resolve(experiment)
-        return await self._ask(
-            lambda: answer_plan(load_prepared(file, targets, trust=False, overrides=values), None, options)
-        )
-
-    async def query_results(self, results: str, query: ResultsQuery) -> Any:
-        """Rows or groups of the table of a run."""
-        return await self._ask(lambda: query_results(self.workspace.find_results(results), query))
-
-    async def analyse_effects(self, results: str, metric: str) -> Any:
-        """What each axis changes."""
-
-        def analyse() -> Any:
-            from sweeper.tables.effects import EffectQuery, analyse_effects  # noqa: PLC0415 - NumPy and SciPy
-
-            query = EffectQuery([metric] if metric else [])
-            return analyse_effects(self.workspace.find_results(results), query)
-
-        return await self._ask(analyse)
-
-    async def _ask(self, question: Callable[[], Any]) -> Any:
+    async def ask(self, question: Callable[[], Any]) -> Any:
         """Run a question in the thread, and return its answer as JSON. Raises UsageError if that takes too long."""
         future: Future[Any] = Future()
 
