@@ -129,7 +129,8 @@ class SearchBuilder(BlockBuilder):
         for section in ("space", "over"):
             for name, form in self.raw.get(section, {}).items():
                 path: KeyPath = (*PATH, section, name)
-                is_continuous = section == "space" and _is_continuous(form)
+                is_range = section == "space" and isinstance(form, dict) and {"from", "to"} <= form.keys()
+                is_continuous = is_range and not {"step", "count"} & form.keys()
                 axis = self._build_range(name, form, path) if is_continuous else self._build_axis(name, form, path)
                 if axis is not None:
                     self._check_different(axis)
@@ -190,10 +191,6 @@ class SearchBuilder(BlockBuilder):
                 message = f"the slot does not take every number of the range: {error}; write a `step`"
                 self.owner.add_problem(path, message)
                 return
-
-
-def _is_continuous(form: Any) -> bool:
-    return isinstance(form, dict) and "from" in form and "to" in form and not {"step", "count"} & form.keys()
 
 
 def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:

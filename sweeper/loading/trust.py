@@ -160,7 +160,8 @@ def _iter_used_entries(
 
     A group of the user's (`named`) may have a name that the experiment defines.
     """
-    names, has_list = experiment.named_targets, _has_target_list(experiment)
+    names, source = experiment.named_targets, experiment.source
+    has_list = source is not None and isinstance(source.value.get("target"), list)
     pending: list[tuple[KeyPath, Any, bool]] = [
         (("target", index) if has_list else ("target",), spec, targets is None)
         for index, spec in enumerate(experiment.targets if targets is None else targets)
@@ -181,10 +182,6 @@ def _iter_used_entries(
         if not isinstance(entry, InvalidEntry) and not isinstance(entry, list | tuple):
             settings = {"url": entry} if isinstance(entry, str) else entry
             yield ("targets", name), {**({"url": CLOUD_URL} if name == CLOUD else {}), **settings}
-
-
-def _has_target_list(experiment: Experiment) -> bool:
-    return experiment.source is not None and isinstance(experiment.source.value.get("target"), list)
 
 
 def _find_code(experiment: Experiment) -> _Needs:

@@ -60,7 +60,8 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
     that name. A notebook shows thumbnails there. Raises ResultsError if there is nothing to read.
     """
     path = find_results_folder(folder).resolve()
-    frame = ResultsFrame(read_table(path, run))
+    with Store.open(path, readonly=True) as store:
+        frame = ResultsFrame(build_frame(store.batches(run), store.layout(run)))
     frame.results_folder, frame.results_run = path, run
     for name in LIST_COLUMNS:
         frame[name] = pd.Series([json.loads(cell) for cell in frame[name]], dtype="object")
@@ -68,12 +69,6 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
         pictures = [find_picture(path, paths) for paths in frame["outputs"]]
         frame[_PICTURE] = pd.Series(pictures, dtype="str" if int(pd.__version__.partition(".")[0]) >= 3 else "object")
     return frame
-
-
-def read_table(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
-    """The table of a results folder as a DataFrame with exactly the columns of `results.csv`. Raises ResultsError."""
-    with Store.open(find_results_folder(folder), readonly=True) as store:
-        return build_frame(store.batches(run), store.layout(run))
 
 
 def build_frame(batches: Iterable[Batch], layout: TableLayout) -> pd.DataFrame:

@@ -50,6 +50,7 @@ _RESERVED: Final = frozenset((
     "from_dict", "get_field",
 ))  # fmt: skip
 _FILE_COLUMN: Final = re.compile(r"(.*_)?file_names?")  # Hugging Face opens the files that such columns name
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 _FILE_SUFFIX: Final = re.compile(r"\.[A-Za-z]\w*")
 # Of the suffixes that sweeper knows, those that the folder builders of `datasets` 5.2 open. A dataset holds one kind.
 _MEDIA: Final = {
@@ -230,16 +231,13 @@ def _to_plain_value(cell: Any) -> Any:
     if isinstance(cell, float):
         return cell if math.isfinite(cell) else None
     if isinstance(cell, str):
-        return _strip_folder(strip_secrets(replace_surrogates(cell)) if _is_url(cell) else replace_surrogates(cell))
+        text = replace_surrogates(cell)
+        return _strip_folder(strip_secrets(text) if _URL.fullmatch(text) else text)
     if isinstance(cell, Mapping):
         return {key: _to_plain_value(value) for key, value in cell.items()}
     if isinstance(cell, Collection):
         return [_to_plain_value(value) for value in cell]
     return cell
-
-
-def _is_url(text: str) -> bool:
-    return re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", text) is not None
 
 
 def _strip_folder(text: str) -> str:
@@ -285,16 +283,13 @@ def _read_list(out: Path) -> list[str]:
         return []
     try:
         names = json.loads((out / LIST_NAME).read_bytes())["files"]
-        valid = all(isinstance(name, str) and _is_in_export(name) for name in names)
+        are_plain = all(isinstance(name, str) and is_plain_path(name) for name in names)
+        valid = are_plain and {name.rpartition("/")[0] for name in names} <= {"", _FOLDER}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{out}: contains files that are not of an earlier export; {other}") from None
     if not valid:
         raise UsageError(f"{out / LIST_NAME}: names files outside of the folder, so it is not of sweeper; {other}")
     return list(names)
-
-
-def _is_in_export(name: str) -> bool:
-    return is_plain_path(name) and name.rpartition("/")[0] in ("", _FOLDER)
 
 
 def _write_list(out: Path, names: Iterable[str]) -> None:

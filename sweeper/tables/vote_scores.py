@@ -22,11 +22,6 @@ VOTES_PER_POINT: Final = 2.5  # before a search goes on; tests/benchmarks/search
 _POINTS: Final = {LEFT: 1.0, TIE: 0.5, BAD: 0.5, RIGHT: 0.0}  # of the left picture, by answer
 
 
-def compare_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ItemComparisons:
-    """The votes about an axis as comparisons of its values. A group is what is equal on both sides."""
-    return to_comparisons(axis, list_answers(pictures, axis, votes))
-
-
 class GivenAnswer(NamedTuple):
     """A vote about an axis: both values, what is equal on both sides, and who answered what."""
 
@@ -39,6 +34,7 @@ class GivenAnswer(NamedTuple):
 
 
 def to_comparisons(axis: VoteAxis, answers: Sequence[GivenAnswer]) -> ItemComparisons:
+    """The votes about an axis as comparisons of its values. A group is what is equal on both sides."""
     left, right, groups, prompts, voters, given = zip(*answers, strict=True) if answers else ((),) * 6
     points = [_POINTS[answer] for answer in given]
     return ItemComparisons(len(axis.values), left, right, points, groups, prompts, voters)
@@ -118,7 +114,7 @@ def _score_points(pictures: VotePictures, points: VoteAxis, votes: Sequence[Vote
     The share is fitted over all points, so it stays comparable when a search adds some. A file that several points
     have gets the mean of theirs.
     """
-    shares = compute_shares(compare_values(pictures, points, votes))
+    shares = compute_shares(to_comparisons(points, list_answers(pictures, points, votes)))
     scored = review_points(pictures, points, votes).scored
     found: dict[str, set[int]] = {}
     for picture, value in zip(pictures.all, points.value_of, strict=True):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sweeper.statistics.ranking import Floats, compute_win_chances, fit_strengths
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VoteAxis, VotePictures
-from sweeper.tables.vote_scores import compare_values, review_points
+from sweeper.tables.vote_scores import list_answers, review_points, to_comparisons
 
 _MAX_PAIRS: Final = 200_000  # with more, a sample is taken, so that a choice takes milliseconds
 _SHARED_EVERY: Final = 4
@@ -69,7 +69,8 @@ class PairChoice:
         """What is known about the values of each axis: the strengths, and the variance of each difference of two."""
         fits = []
         for axis in self._axes:
-            strengths, covariance = fit_strengths(compare_values(self._pictures, axis, votes))
+            comparisons = to_comparisons(axis, list_answers(self._pictures, axis, votes))
+            strengths, covariance = fit_strengths(comparisons)
             own = np.diag(covariance)
             fits.append((strengths, np.maximum(own[:, None] + own[None, :] - 2.0 * covariance, 0.0)))
         return fits

@@ -23,7 +23,7 @@ from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.statistics.ranking import compute_shares
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VoteAxis
-from sweeper.tables.vote_scores import compare_values
+from sweeper.tables.vote_scores import list_answers, to_comparisons
 from sweeper.voting.pair_choice import PairChoice
 from tests.experiment_files import write
 
@@ -87,7 +87,9 @@ def search(experiment, seed, per_round, *, choose):
             wins = random.random() < 1 / (1 + np.exp(better[other] - better[one]))
             names = [pictures.all[index].sha256 for index in (one, other) for _ in range(2)]
             votes.append(Vote(str(len(votes)), "ana", "point", *names, 1.0, 2.0, "left" if wins else "right"))
-        values = compute_shares(compare_values(pictures, pictures.points, votes)).tolist()
+        values = compute_shares(
+            to_comparisons(pictures.points, list_answers(pictures, pictures.points, votes))
+        ).tolist()
     return quality[int(np.argmax(values))] / BEST
 
 

@@ -417,7 +417,7 @@ def test_groups_filters_and_frames_equal_a_plain_loop_over_results(tmp_path_fact
     by = query_results(folder, ResultsQuery(by=["a", "b"])).found.rows
     where = Selection(where="glow > 0")
     selected = query_results(folder, ResultsQuery(where, columns=["trial", "a"])).found.rows
-    frame = dataframe.read_table(folder)
+    frame = dataframe.results(folder)
 
     assert [(key_of(row["a"]), key_of(row["b"])) for row in by] == [(kind_of(a), kind_of(b)) for a, b in groups]
     for row, members in zip(by, groups.values(), strict=True):

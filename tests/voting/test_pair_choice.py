@@ -8,7 +8,7 @@ import pytest
 from sweeper.errors import UsageError
 from sweeper.store import Store
 from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import compare_values
+from sweeper.tables.vote_scores import list_answers
 from sweeper.voting.pair_choice import PairChoice
 from tests.reporting.made_up_sweeps import Sweep
 from tests.tables.written_results import write_results
@@ -132,7 +132,7 @@ def test_equal_pixels_are_not_offered_and_no_question_is_asked_twice(tmp_path):
     assert (choice.count, choice.equal_count) == (6, 6)  # for each prompt and seed, ddim against the other picture
     (axis, *_) = pictures.axes
     older = vote(pictures, 0, 6, "left")  # of a sweeper that compared files
-    assert not len(compare_values(pictures, axis, [older]).first)
+    assert not list_answers(pictures, axis, [older])
     assert not choice.has_pair(older)
     seen = ask(pictures, choice, 6, prefer(["euler", "heun", "ddim"]))
     assert choose(choice, seen) is None

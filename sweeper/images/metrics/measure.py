@@ -36,19 +36,15 @@ def measure(
     for name, metric in metrics.items():
         try:
             result = metric.function(picture, params or {}) if metric.reads_params else metric.function(picture)
-            value = _to_value(result)
+            if result is None:
+                raise TypeError("it returned None; return a number or a text")  # noqa: TRY301
+            value = result if isinstance(result, str) else float(result)
         except Exception as error:  # the user's function may raise anything
             raise ImageError(f"metric '{name}' failed: {type(error).__name__}: {error}") from error
         if isinstance(value, float) and value - value != 0:  # NaN and both infinities
             raise ImageError(f"metric '{name}' gave {value}, which is not a finite number")
         values[name] = value
     return values
-
-
-def _to_value(result: Any) -> Value:
-    if result is None:
-        raise TypeError("it returned None; return a number or a text")
-    return result if isinstance(result, str) else float(result)
 
 
 def measure_missing(

@@ -121,9 +121,9 @@ def load_metrics(
         except SweeperError as error:
             messages.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
-            messages.append(
-                f"metric '{name}' cannot be imported: {_describe_error(error)}{_describe_search(error, folder)}"
-            )
+            is_clear = isinstance(error, (ImportError, AttributeError, TypeError))
+            text = str(error) if is_clear else f"{type(error).__name__}: {error}"
+            messages.append(f"metric '{name}' cannot be imported: {text}{_describe_search(error, folder)}")
     if messages:
         raise ExperimentError([Problem("", 0, "", message) for message in messages])
     return metrics
@@ -135,11 +135,6 @@ def _describe_search(error: Exception, folder: Path | None) -> str:
         return ""
     beside = "" if folder is None else "beside the experiment, "
     return f"; looked {beside}in the current folder and among installed packages"
-
-
-def _describe_error(error: Exception) -> str:
-    is_clear = isinstance(error, (ImportError, AttributeError, TypeError))
-    return str(error) if is_clear else f"{type(error).__name__}: {error}"
 
 
 def _load_metric(name: str, folder: Path | None) -> Metric:
