@@ -9,19 +9,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, geometric_mean
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from sweeper.errors import ExperimentError, ImageError, Problem, SweeperError, UnreachableError, UsageError
+from sweeper.comfy.client import ComfyClient  # noqa: TID253 - a run has it anyway
+from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, is_redirect, read_error_message
+from sweeper.comfy.retry import JUDGE_POLICY
+from sweeper.comfy.target import Target, read_key_from_variable, validate_key
+from sweeper.errors import (
+    ExperimentError,
+    ImageError,
+    Problem,
+    SweeperError,
+    TransientError,
+    UnreachableError,
+    UsageError,
+)
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.model.charges import PRICED, Charge
-from sweeper.model.experiment import JUDGE_FACTS, PROBABILITY, SCALE, Experiment, HashedFile, Judge
+from sweeper.model.experiment import CHAT_PATH, JUDGE_FACTS, PROBABILITY, SCALE, Experiment, HashedFile, Judge
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.workflow import encode_canonical
@@ -29,20 +42,22 @@ from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
 from sweeper.running.stop_control import INTERRUPT, StopControl, cancel_when
 from sweeper.store import Store
-from sweeper.wording import count_things, join_names
+from sweeper.wording import count_things, join_names, shorten
 
 if TYPE_CHECKING:
     from sweeper.images.metrics.judge_messages import Inquiry
 
 _AT_ONCE: Final = 4  # pictures that a judge is asked about
+_REFUSED_PICTURE: Final = (400, 413, 422)  # too large, or against the rules of the server
+_MAX_REFUSED: Final = 3  # pictures without any answer; then the judge refuses the model or the question
+_MAX_REASON: Final = 300  # characters of what the server says
+# Tokens whose log-probabilities are asked for: the most that OpenAI and vLLM give by default, then what others give.
+_TOPS: Final = (20, 5, 0)
+_REFUSED_OPTION: Final = (400, 403, 422, 501)  # OpenAI's reasoning models and some servers refuse log-probabilities
 
 
 def check_judges(judges: Mapping[str, Judge], budget: int | None) -> None:
     """Raise ExperimentError for each judge whose key is missing, or its price although there is a budget."""
-    if not judges:
-        return
-    from sweeper.running.judge_client import read_judge_key
-
     problems = []
     for judge in judges.values():
         try:
@@ -119,8 +134,6 @@ class _JudgeRun:
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # so that two trials with one picture ask once
 
     async def ask_about(self, files: list[tuple[MetricInput, str]]) -> None:
-        from sweeper.running.judge_client import JudgeClient
-
         waiting, cancelled = iter(files), asyncio.Event()
         async with JudgeClient(self.judge) as self.client:
             with self.control.subscribe(lambda: cancelled.set() if self.control.cancelling else None):
@@ -247,3 +260,108 @@ class _JudgeRun:
             self._is_announced = True
             times = questions * (1 if self.judge.score == PROBABILITY else self.judge.repeats)
             self.report(JudgeAsked(self.judge.name, self.judge.model, urlsplit(self.judge.url).netloc, count, times))
+
+
+# --- one judge: an OpenAI-compatible API (https://platform.openai.com/docs/api-reference/chat)
+
+
+class JudgeClient(ComfyClient):
+    """The client of one judge; use it as a context manager within one event loop.
+
+    The requests go through the client of targets, so the same rules hold: bounded answers, retries after 429 and 5xx,
+    no redirect, and no key in a message or log.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        """Raises UsageError if the key is missing. The message continues after the metric's name."""
+        super().__init__(Target(judge.name, judge.url, key=read_judge_key(judge)), retry_policy=JUDGE_POLICY)
+        self.judge = judge
+        self._tops: tuple[int, ...] = _TOPS  # the first is what the server is known to give, or is asked for first
+        self._has_answered = False
+        self._refused_pictures = 0
+
+    def _build_headers(self) -> dict[str, str]:
+        return {} if self.target.key is None else {"Authorization": f"Bearer {self.target.key}"}
+
+    async def ask(self, inquiry: Inquiry, pictures: Sequence[str], *, sources: int = 0) -> str | float:
+        """What `Inquiry.read` makes of the answer about pictures, which are data URLs.
+
+        Raises ImageError if the judge refuses these, and UnreachableError if asking about others is in vain too.
+        """
+        tops = self._tops if inquiry.score == PROBABILITY else (0,)
+        for position, top in enumerate(tops):
+            body = inquiry.build(self.judge.model, pictures, sources=sources, top=top)
+            choice = await self._complete(body, _REFUSED_OPTION if top else ())
+            if choice:
+                self._tops = tops[position:] if inquiry.score == PROBABILITY else self._tops
+                return inquiry.read(choice)
+        raise AssertionError  # the last request has no option to refuse
+
+    async def judge_pair(self, question: str, left: str, right: str) -> str:
+        """`LEFT`, `RIGHT` or `TIE` for two data URLs; `UNCLEAR` without an answer. Raises the errors of `ask`.
+
+        A model may prefer a side. So it sees the pair in both orders, and if the answers differ, it is a tie.
+        """
+        from sweeper.images.metrics.judge_messages import LEFT, RIGHT, TIE, UNCLEAR, build_comparison, read_answer
+
+        words = (LEFT, RIGHT, TIE)
+        bodies = (build_comparison(self.judge.model, question, *pair) for pair in ((left, right), (right, left)))
+        choices = [await self._complete(body) for body in bodies]
+        answer, other = (read_answer(choice["message"].get("content"), words) for choice in choices)
+        if UNCLEAR in (answer, other):
+            return UNCLEAR
+        return answer if {answer, other} == {LEFT, RIGHT} else TIE
+
+    async def _complete(self, body: dict[str, Any], allowed: Collection[int] = ()) -> dict[str, Any]:
+        """The first choice of the answer; empty if the server refuses the request with one of the `allowed` states."""
+        try:
+            response = await self.run_flow(_request_completion(body))
+            if response.status in allowed:
+                return {}
+            choice = _read_choice(response)
+        except TransientError as error:
+            raise UnreachableError(str(error)) from None
+        except ImageError as error:
+            self._refused_pictures += 1
+            if self._has_answered or self._refused_pictures < _MAX_REFUSED:
+                raise
+            raise UnreachableError(str(error)) from None
+        self._has_answered = True
+        return choice
+
+
+def read_judge_key(judge: Judge) -> str | None:
+    """The key of a judge; None if it needs none. Raises UsageError as the client does."""
+    if judge.key_env is None:
+        return None
+    key = read_key_from_variable(judge.key_env, os.environ)
+    if key is None:
+        raise UsageError(
+            f"needs its key in the environment variable {judge.key_env}, which is not set; set it, or remove the judge"
+        )
+    return validate_key(key, f"the environment variable {judge.key_env}")
+
+
+def _request_completion(body: dict[str, Any]) -> Flow[ServerResponse]:
+    # Idempotent, because a repeated question costs at most one more answer.
+    return (yield ServerRequest("POST", CHAT_PATH, body=body))
+
+
+def _read_choice(response: ServerResponse) -> dict[str, Any]:
+    """The first choice, with a message. Raises ImageError for a refused picture, and UnreachableError otherwise."""
+    if is_redirect(response):
+        raise UnreachableError(
+            f"answers with a redirect (HTTP {response.status}) to {response.headers['location']}, which sweeper does "
+            "not follow; write that address as `url` if you trust it"
+        )
+    if response.status != 200:
+        reason = shorten(read_error_message(response), _MAX_REASON)
+        kind = ImageError if response.status in _REFUSED_PICTURE else UnreachableError
+        raise kind(f"the judge refuses the question (HTTP {response.status}): {reason}")
+    try:
+        choice = response.json_object()["choices"][0]
+        if isinstance(choice, dict) and isinstance(choice["message"], dict):
+            return choice
+    except (KeyError, IndexError, TypeError):
+        pass
+    raise UnreachableError(f"this is no chat completion: {response.excerpt()!r}; check `url`")

@@ -24,7 +24,7 @@ from sweeper.answers.parts import Line, Part, Warn
 from sweeper.errors import ImageError, ResultsError, SweeperError, UsageError
 from sweeper.images.metrics.judge_messages import TIE, make_data_url
 from sweeper.model.experiment import Judge
-from sweeper.running.judge_client import JudgeClient
+from sweeper.running.ask_judges import JudgeClient
 from sweeper.running.stop_control import run_sync
 from sweeper.statistics.ranking import Floats
 from sweeper.store import Store

@@ -29,8 +29,8 @@ from sweeper.loading.trust import find_trust_needs
 from sweeper.model.experiment import Judge, JudgeQuestion
 from sweeper.model.money import to_usd
 from sweeper.reporting.contents import describe_rerun
-from sweeper.running import ask_judges, judge_client
-from sweeper.running.judge_client import JudgeClient
+from sweeper.running import ask_judges
+from sweeper.running.ask_judges import JudgeClient
 from sweeper.running.run_events import JudgeAsked, Notice
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
@@ -44,7 +44,7 @@ KEY = "sk-judge-0123456789abcdef"
 @pytest.fixture
 def judge(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr(judge_client, "JUDGE_POLICY", RetryPolicy(attempts=3, base_wait=0.01, max_wait=0.02))
+    monkeypatch.setattr(ask_judges, "JUDGE_POLICY", RetryPolicy(attempts=3, base_wait=0.01, max_wait=0.02))
     with serve_judge() as server:
         yield server
 
@@ -626,7 +626,7 @@ def get_text(body):
 
 def test_slow_judge_is_given_up(ask, judge, monkeypatch):
     is_over = threading.Event()
-    monkeypatch.setattr(judge_client, "JUDGE_POLICY", RetryPolicy(attempts=1, stall_seconds=0.2))
+    monkeypatch.setattr(ask_judges, "JUDGE_POLICY", RetryPolicy(attempts=1, stall_seconds=0.2))
     judge.reply = lambda body: is_over.wait(60) and "yes"
     column, (message,), _ = ask(repeats=1)
     is_over.set()

@@ -15,7 +15,7 @@ import yaml
 import sweeper
 from sweeper.cli import main
 from sweeper.comfy.retry import RetryPolicy
-from sweeper.running import judge_client
+from sweeper.running import ask_judges
 from sweeper.store import Store
 from sweeper.store.votes import Vote
 from tests import ROOT
@@ -40,7 +40,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def judge(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr(judge_client, "JUDGE_POLICY", RetryPolicy(attempts=2, base_wait=0.01, max_wait=0.02))
+    monkeypatch.setattr(ask_judges, "JUDGE_POLICY", RetryPolicy(attempts=2, base_wait=0.01, max_wait=0.02))
     with serve_judge() as server:
         yield server
 

@@ -1,6 +1,6 @@
 """What a judge is sent and what it answers: pictures as data URLs, a request to an OpenAI-compatible API, its words.
 
-`sweeper.running.judge_client` sends the requests. No text of an answer is kept, because it may repeat a key.
+`sweeper.running.ask_judges` sends the requests. No text of an answer is kept, because it may repeat a key.
 
 Log-probabilities are those of https://platform.openai.com/docs/api-reference/chat/object: `logprobs.content` has the
 tokens of the answer, each with its `top_logprobs`. vLLM answers so (vllm-project/vllm, protocol.py; -9999 means never),
