@@ -234,6 +234,8 @@ def _ports_of_stopped_servers() -> Iterator[None]:
 def _no_server_of_an_earlier_test() -> None:
     """Forget what servers told: the port of one, and so its entry in the cache, may be another's in a later test."""
     shutil.rmtree(user_cache_path("sweeper", appauthor=False), ignore_errors=True)
+    if "sweeper.running.target_models" in sys.modules:
+        sys.modules["sweeper.running.target_models"]._listed.clear()
 
 
 @pytest.fixture(autouse=True)
