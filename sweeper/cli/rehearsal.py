@@ -94,13 +94,7 @@ class Rehearsal:
         return local, real / REHEARSAL, {**given, **checked}
 
     def prepare_search(
-        self,
-        prepared: Prepared,
-        search: Search,
-        out: Path | str | None,
-        options: Mapping[str, Any],
-        *,
-        quiet: bool,
+        self, prepared: Prepared, search: Search, out: Path | str | None, options: Mapping[str, Any], *, quiet: bool
     ) -> tuple[Experiment, Path, dict[str, Any]]:
         """Do for a search what `prepare` does for a run. No budget ends the rehearsal, because its jobs cost nothing.
 

@@ -116,12 +116,7 @@ def load_named_template(file: Path) -> Template:
         raise TemplateError(Problem(str(file), 0, "", f"{error}; copy that file into the project")) from None
 
 
-def require_trust(
-    experiment: Experiment,
-    *,
-    trust: bool,
-    targets: Sequence[Any] | None = None,
-) -> None:
+def require_trust(experiment: Experiment, *, trust: bool, targets: Sequence[Any] | None = None) -> None:
     """Return if a loaded experiment needs no trust, or has it. Raises ExperimentError with what is missing.
 
     The arguments are those of `load_trusted`.

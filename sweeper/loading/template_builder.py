@@ -39,8 +39,6 @@ def build_template(workflow: Source, sidecar: Source | None = None) -> Template:
 
 
 class _TemplateBuilder:
-    """Builds one Template and collects its problems."""
-
     def __init__(self, workflow: Source, sidecar: Source | None) -> None:
         self.workflow = workflow
         self.sidecar = sidecar

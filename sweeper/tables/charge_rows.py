@@ -180,7 +180,6 @@ def load_charge_rows(folders: Iterable[Path]) -> list[ChargeRow]:
 
 
 def add_up(rows: Sequence[ChargeRow]) -> ChargeSum:
-    """The sum of some charges."""
     unended = [row for row in rows if row.job.is_open]
     by_kind = {kind: [row for row in rows if row.job.charge.kind == kind] for kind in KINDS}
     kinds = {kind: _sum_amounts(of_kind) for kind, of_kind in by_kind.items() if of_kind}

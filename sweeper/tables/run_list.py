@@ -39,7 +39,6 @@ class RunList:
     runs: tuple[ListedRun, ...] = field(metadata=AS_JSON)
 
     def parts(self) -> Iterator[Part]:
-        """One table."""
         counts = ("trials", "succeeded", "failed", "cancelled", "pending")
         kind = ("search",) if any(run.search for run in self.runs) else ()
         names = ("run", "started", "ended", "targets", *counts, "stopped_by", *kind)

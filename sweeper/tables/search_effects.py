@@ -91,7 +91,6 @@ class SearchAnalysis:
         self.points = len(self._first)
 
     def analyse(self, name: str) -> MetricEffects:
-        """Analyse a column of numbers."""
         numbers = [get_number(row, name) for row in self._rows]
         known = [number for number in numbers if number is not None]
         metric = MetricEffects(name, len(known), maximize=self._find_direction(name))

@@ -62,7 +62,6 @@ class VoteAxis:
         return POINT if self.is_point else self.columns[0]
 
     def group_contexts(self) -> dict[int, list[int]]:
-        """The pictures of each context."""
         groups: dict[int, list[int]] = {}
         for picture, context in enumerate(self.context_of):
             groups.setdefault(context, []).append(picture)

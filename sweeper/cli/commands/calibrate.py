@@ -27,13 +27,7 @@ from sweeper.cli.progress import ProgressDisplay
 @options.as_json
 @options.quiet
 def command(
-    experiment: Path,
-    *,
-    targets: list[str] | None,
-    trust: bool,
-    as_json: bool,
-    quiet: bool,
-    **calibrate_options: Any,
+    experiment: Path, *, targets: list[str] | None, trust: bool, as_json: bool, quiet: bool, **calibrate_options: Any
 ) -> int:
     """Run every trial K times, measure how much its pictures vary, and propose `checks`.
 
@@ -45,11 +39,7 @@ def command(
     prepared = load_for_run(experiment, targets, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         calibration = calibrate(
-            prepared.experiment,
-            target=targets,
-            named=prepared.users,
-            progress=display,
-            **calibrate_options,
+            prepared.experiment, target=targets, named=prepared.users, progress=display, **calibrate_options
         )
     console.print_answer(calibration, as_json=as_json)
     return get_run_exit_code(calibration.stopped_by, ok=calibration.ok)

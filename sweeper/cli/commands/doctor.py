@@ -38,13 +38,7 @@ DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 @trust_check.option
 @options.as_json
 def command(
-    experiment: Path | None,
-    targets: list[str] | None,
-    *,
-    dask: str | None,
-    verbose: bool,
-    trust: bool,
-    as_json: bool,
+    experiment: Path | None, targets: list[str] | None, *, dask: str | None, verbose: bool, trust: bool, as_json: bool
 ) -> int:
     """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit,
     balance of the account.
