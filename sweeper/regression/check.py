@@ -115,12 +115,13 @@ def _find_results(experiment: Experiment) -> Path:
 
 def check_experiment(
     experiment: Experiment,
-    baseline: str | os.PathLike[str] | None = None,
+    baseline: str | os.PathLike[str] | Baseline | None = None,
     *,
     runner: Callable[..., Run] = run,
     out: str | os.PathLike[str] | None = None,
     where: str | None = None,
     limit: int | None = None,
+    trials: Collection[int] | None = None,
     allow_new: bool = False,
     **run_arguments: Any,
 ) -> Comparisons:
@@ -128,7 +129,8 @@ def check_experiment(
 
     - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file.
     - `out`: the results folder, by default `results/<name>-check/` beside the experiment file.
-    - `where`, `limit`: run and compare only the trials for which this expression is true, and at most this many.
+    - `where`, `limit`, `trials`: run and compare only the trials for which this expression is true, at most this many,
+      and only those of these indexes.
     - `allow_new`: cases without an accepted picture do not fail the check.
     - `run_arguments`: further arguments of `runner`, such as the fields of RunOptions.
 
@@ -136,24 +138,25 @@ def check_experiment(
     submitted, and everything that `sweeper.run` raises.
     """
     checks = parse_checks(experiment)
-    accepted = _read_baseline(baseline, experiment.file, experiment.name)
+    accepted = read_accepted(baseline, experiment.file, experiment.name)
     folder = Path(out) if out is not None else _find_results(experiment)
     plan = Plan(experiment)
-    is_selected = TrialFilter(where, plan)
-    trials = None if where is None else {trial.index for trial in plan.written() if is_selected(trial)}
+    is_selected = TrialFilter(where, plan, trials)
+    is_partial = where is not None or trials is not None
+    selected = {trial.index for trial in plan.written() if is_selected(trial)} if is_partial else None
     known = {entry.case.point for entry in accepted.entries.values()}
     written = list(plan.written()) if known else []
     may_be_gone = {
         trial.index for trial, (_, point) in zip(written, identify_points(written), strict=True) if point in known
     }
     options = {"plan": plan, "fresh": True, "alone": True, "where": where, "limit": limit, "may_be_gone": may_be_gone}
-    ended = runner(experiment, out=folder, **options, **run_arguments)
-    run_cases = read_run(folder, ended.run_id, trials)
+    ended = runner(experiment, out=folder, **options, trials=trials, **run_arguments)
+    run_cases = read_run(folder, ended.run_id, selected)
     if limit is not None:  # which trials these are is known only after the run
         run_cases = replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == ended.run_id))
     found = compare_with_baseline(
         run_cases, accepted, checks, fresh=True, allow_new=allow_new,
-        is_partial=where is not None or limit is not None or bool(select_settings(experiment.overrides)),
+        is_partial=is_partial or limit is not None or bool(select_settings(experiment.overrides)),
     )  # fmt: skip
     return replace(found, stopped_by=ended.stopped_by, custom_baseline=baseline is not None)
 
@@ -178,7 +181,7 @@ def check_results(
     record = load_run_record(folder, run)
     file = Path(record.file)
     # Read the baseline before the rows, because parsing its manifest takes much memory for a moment.
-    accepted = _read_baseline(baseline, file, record.experiment)
+    accepted = read_accepted(baseline, file, record.experiment)
     run_cases = read_run(folder, run, trials)
     checks = parse_checks(load_recorded(file, record.overrides, results=folder)) if file.is_file() else NO_CHECKS
     found = compare_with_baseline(
@@ -210,7 +213,10 @@ def _load_recorded_experiment(folder: Path, run: str | int | None) -> Experiment
     return load_recorded(file, record.overrides, results=folder)
 
 
-def _read_baseline(folder: str | os.PathLike[str] | None, experiment_file: Path, name: str) -> Baseline:
+def read_accepted(folder: str | os.PathLike[str] | Baseline | None, experiment_file: Path, name: str) -> Baseline:
+    """The baseline in a folder, by default that of the experiment. Raises ResultsError."""
+    if isinstance(folder, Baseline):
+        return folder
     return read_baseline(Path(folder) if folder is not None else default_folder(experiment_file, name), name)
 
 

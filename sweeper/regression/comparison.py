@@ -44,7 +44,7 @@ GONE: Final = "gone"  # the server no longer offers what its trial needs, so tha
 NOT_COMPARED: Final = "not compared"  # the trial did not run, or a file cannot be read; the check does not pass
 STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, GONE, SAME)  # the most important first
 FilePair: TypeAlias = tuple[OutputFile, TrialRow, BaselineEntry]
-_MAX_ROWS: Final = 50  # cases in a table: GitHub cuts a step summary at a megabyte; the page and JUnit XML have all
+MAX_ROWS: Final = 50  # cases in a table: GitHub cuts a step summary at a megabyte; the page and JUnit XML have all
 
 
 def _display(file: str | None) -> str | None:
@@ -148,6 +148,16 @@ class Comparisons:
         return comparison.state not in (SAME, GONE) and not (comparison.state == NEW and self.allow_new)
 
     @property
+    def has_differences(self) -> bool:
+        """Whether there is more to show than that all is the same."""
+        return self.counts[SAME] < len(self)
+
+    @property
+    def suites(self) -> Mapping[str, Comparisons]:
+        """The suites of its JUnit XML."""
+        return {self.experiment: self}
+
+    @property
     def accept_command(self) -> str:
         """The shell command that accepts these results as this baseline."""
         options = ("--baseline", str(self.baseline)) if self.custom_baseline else ()
@@ -155,16 +165,16 @@ class Comparisons:
 
     def parts(self) -> Iterator[Part]:
         """The cases that are not the same, and then the counts, where a terminal ends."""
-        yield from _tabulate([comparison for comparison in self.cases if comparison.state != SAME])
-        yield Line(f"{self.experiment}: {self._describe_counts()}")
+        yield from tabulate_cases([comparison for comparison in self.cases if comparison.state != SAME])
+        yield Line(f"{self.experiment}: {self.describe_counts()}")
         yield from map(Line, [*self._describe_servers(), *self._propose_tolerance(), *self._advise_on_gone()])
 
     def summary_parts(self) -> Iterator[Part]:
         """A summary for a pull request: the result, the counts, and the cases that keep the check from passing."""
         yield Heading(f"{'✅' if self.ok else '❌'} sweeper check: {self.experiment}")
-        yield Line(f"{self._describe_counts()}.")
+        yield Line(f"{self.describe_counts()}.")
         yield from map(Line, self.list_notes())
-        yield from _tabulate([case for case in self.cases if self.is_blocking(case) or case.state == GONE])
+        yield from tabulate_cases([case for case in self.cases if self.is_blocking(case) or case.state == GONE])
 
     def list_notes(self) -> list[str]:
         """Sentences about the whole check, beside its counts."""
@@ -197,7 +207,8 @@ class Comparisons:
                 f"`{self.accept_command}` removes the cases from the baseline too"
             )
 
-    def _describe_counts(self) -> str:
+    def describe_counts(self) -> str:
+        """`1 changed, 3 same`: the number of cases in each state."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count) or "no cases"
         return f"{counts}; {self.left_out} accepted cases not selected" if self.left_out else counts
 
@@ -206,14 +217,14 @@ class Comparisons:
         return [f"{server} ({count} cases)" if len(servers) > 1 else server for server, count in servers.items()]
 
 
-def _tabulate(cases: Sequence[Comparison]) -> Iterator[Part]:
+def tabulate_cases(cases: Sequence[Comparison]) -> Iterator[Part]:
     """The first cases as a table, with what `--attribute` found."""
-    rows = [(item.case.name, item.state, item.reason, item.verdict) for item in cases[:_MAX_ROWS]]
+    rows = [(item.case.name, item.state, item.reason, item.verdict) for item in cases[:MAX_ROWS]]
     if rows:
         width = 4 if any(verdict for *_, verdict in rows) else 3
         yield Table(("case", "state", "why", "whose change")[:width], [row[:width] for row in rows])
-    if len(cases) > _MAX_ROWS:
-        yield Line(f"... and {len(cases) - _MAX_ROWS} more")
+    if len(cases) > MAX_ROWS:
+        yield Line(f"... and {len(cases) - MAX_ROWS} more")
 
 
 def compare_with_baseline(
@@ -327,7 +338,7 @@ class _CaseComparer:
     def _build_result(self, pair: FilePair, task: CompareTask, result: CompareResult) -> Comparison:
         output, row, entry = pair
         path = task.accepted[0 if isinstance(result, ImageError) else result[0]]
-        accepted = next(file for file in entry.accepted if file.file == path.name)
+        accepted = next(file for file in entry.accepted if Path(self._get_accepted_path(file)) == path)
         servers = self._describe_drift(accepted, row)
         if isinstance(result, ImageError):
             missing = self._run_cases.describe_missing(output) if task.url is None else ""
@@ -398,45 +409,46 @@ def _build_missing(baseline: Baseline, entry: BaselineEntry, planned: set[str]) 
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_junit_xml(comparisons: Comparisons) -> bytes:
-    """The check as UTF-8 XML.
+def to_junit_xml(suites: Mapping[str, Comparisons | str]) -> bytes:
+    """Checks as UTF-8 XML, a suite for each title. A text is the error by which there is no check.
 
     A changed, new or missing case is a failure. A case that failed or was not compared is an error. A new case that is
     allowed is skipped, not passed. A check without any case is an error too.
     """
-    items = list(comparisons)
-    errors = sum(comparisons.is_blocking(comparison) and _is_error(comparison) for comparison in items) + (not items)
-    failures = sum(comparisons.is_blocking(comparison) and not _is_error(comparison) for comparison in items)
-    skipped = sum(comparison.state != SAME and not comparisons.is_blocking(comparison) for comparison in items)
+    root = ET.Element("testsuites")
+    for title, comparisons in suites.items():
+        root.append(_build_suite(_clean(title), comparisons))
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
+
+
+def _build_suite(title: str, comparisons: Comparisons | str) -> ET.Element:
+    if isinstance(comparisons, str) or not comparisons.cases:
+        suite = ET.Element("testsuite", name=f"sweeper {title}", tests="1", failures="0", errors="1", skipped="0")
+        element = ET.SubElement(suite, "testcase", classname=title, name="all cases")
+        message = _clean(comparisons) if isinstance(comparisons, str) else "nothing was compared"
+        ET.SubElement(element, "error", message=message, type=NOT_COMPARED)
+        return suite
+    items = comparisons.cases
+    errors = sum(comparisons.is_blocking(item) and _is_error(item) for item in items)
+    failures = sum(comparisons.is_blocking(item) and not _is_error(item) for item in items)
+    skipped = sum(item.state != SAME and not comparisons.is_blocking(item) for item in items)
     suite = ET.Element(
-        "testsuite", name=f"sweeper {comparisons.experiment}", tests=str(max(len(items), 1)), failures=str(failures),
-        errors=str(errors), skipped=str(skipped), time=f"{sum(comparison.seconds or 0.0 for comparison in items):.3f}",
+        "testsuite", name=f"sweeper {title}", tests=str(len(items)), failures=str(failures), errors=str(errors),
+        skipped=str(skipped), time=f"{sum(item.seconds or 0.0 for item in items):.3f}",
     )  # fmt: skip
-    for comparison in items:
-        element = ET.SubElement(
-            suite,
-            "testcase",
-            classname=comparisons.experiment,
-            name=_clean(comparison.case.name),
-            time=f"{comparison.seconds or 0.0:.3f}",
-        )
-        if comparison.state == SAME:
+    for item in items:
+        name, seconds = _clean(item.case.name), f"{item.seconds or 0.0:.3f}"
+        element = ET.SubElement(suite, "testcase", classname=title, name=name, time=seconds)
+        if item.state == SAME:
             continue
-        message = _clean(f"{comparison.state}: {comparison.reason}")
-        if not comparisons.is_blocking(comparison):
+        message = _clean(f"{item.state}: {item.reason}")
+        if not comparisons.is_blocking(item):
             ET.SubElement(element, "skipped", message=message)
             continue
-        problem = ET.SubElement(
-            element, "error" if _is_error(comparison) else "failure", message=message, type=comparison.state
-        )
-        problem.text = _clean(describe_case(comparison))
-    if not items:
-        element = ET.SubElement(suite, "testcase", classname=comparisons.experiment, name="all cases")
-        ET.SubElement(element, "error", message="nothing was compared", type=NOT_COMPARED)
-    suites = ET.Element("testsuites")
-    suites.append(suite)
-    text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
-    return text
+        problem = ET.SubElement(element, "error" if _is_error(item) else "failure", message=message, type=item.state)
+        problem.text = _clean(describe_case(item))
+    return suite
 
 
 def describe_case(comparison: Comparison) -> str:

@@ -68,7 +68,7 @@ class PlanCounter:
         plan = prepared.plan
         self.notes, self._has_classes = prepared.notes, prepared.classes is not None
         self._run_options = run_options
-        self._is_selected = TrialFilter(run_options.where, plan)
+        self._is_selected = TrialFilter(run_options.where, plan, run_options.trials)
         experiment = plan.experiment
         self.out = out or default_results_folder(experiment.file, experiment.name)
         resolved = prepared.resolve_targets()

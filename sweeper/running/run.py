@@ -105,7 +105,7 @@ async def run_async(
         experiment=experiment,
         plan=plan,
         settings=resolve_settings(options, experiment.run, len(plan)),
-        is_selected=TrialFilter(options.where, plan),
+        is_selected=TrialFilter(options.where, plan, options.trials),
         targets=resolve_run_targets(session_class, experiment, target, named, environ),
         output=output,
         report=report,

@@ -37,6 +37,7 @@ class _PlainOptions:
     remake_stale: bool = False
     allow_different_models: bool = False
     may_be_gone: Collection[int] = ()
+    trials: Collection[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,8 @@ class RunOptions(_PlainOptions):
     `concurrency`: jobs in flight per target. `retries`: submissions after the first. `timeout`: seconds of execution.
     `max_failures`: a count (int) or a share of the plan (float, 0 to 1). `fail_fast`: stop after the first failure.
     `retry_failed`: resubmit trials that failed before; `fresh`: also those that succeeded. `where` (a Jinja2
-    expression over slots and axes) and `limit` (a count) select the trials to submit; the others keep their rows.
+    expression over slots and axes), `trials` (indexes) and `limit` (a count) select the trials to submit; the others
+    keep their rows.
     `patience`: seconds to retry unreachable targets of a running run if no reachable target can continue; while one
     can, they are retried without end. `keep_temp`: fetch previews (ComfyUI's type `temp`) too.
     `remake`: resubmit trials that succeeded but whose files are missing from the results folder, and with `keep_temp`
@@ -166,11 +168,14 @@ def _count_allowed_failures(max_failures: float | None, trial_count: int) -> flo
 class TrialFilter:
     """`--where`: whether this run may submit a trial, judged by its slots and its columns of the table."""
 
-    def __init__(self, text: str | None, plan: Plan) -> None:
+    def __init__(self, text: str | None, plan: Plan, trials: Collection[int] | None = None) -> None:
         """Compile the expression `text`, which may use the plan's axes and slots; None selects every trial.
+
+        `trials`: only those of these indexes, if given.
 
         Raises UsageError if it does not parse or uses another name.
         """
+        self._trials = None if trials is None else frozenset(trials)
         names = tuple(dict.fromkeys((*plan.axis_sizes, *plan.axis_columns, *plan.slot_names)))
         try:
             self._expression = None if text is None else compile_column_expression(text, names)
@@ -178,6 +183,8 @@ class TrialFilter:
             raise UsageError(f"--where: {error}") from None
 
     def __call__(self, trial: Trial) -> bool:
+        if self._trials is not None and trial.index not in self._trials:
+            return False
         if self._expression is None:
             return True
         values: Mapping[str, Any] = {**trial.axes, **trial.columns, **trial.params}

@@ -72,7 +72,7 @@ def test_a_case_whose_partner_model_was_removed_is_gone_with_the_reason(gone):
 def test_every_report_shows_a_gone_case_apart_from_a_failed_one(gone, capsys):
     from sweeper.regression.comparison import to_junit_xml
 
-    suite = ET.fromstring(to_junit_xml(gone))[0]
+    suite = ET.fromstring(to_junit_xml({"shop": gone}))[0]
     assert (suite.get("errors"), suite.get("failures"), suite.get("skipped")) == ("0", "0", "1")
     assert "gone: studio no longer offers model 'c'" in suite.find(".//skipped").get("message")
     from sweeper.cli import main

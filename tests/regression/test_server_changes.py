@@ -64,7 +64,7 @@ def test_manifest_records_the_server_and_a_check_reports_its_changes(shop, comma
     (sentence,) = comparisons.servers
     assert sentence.endswith("(ComfyUI 0.33.0 -> 9.9.9)")
     assert comparisons.servers[sentence] == 2
-    assert "ComfyUI 0.33.0 -&gt; 9.9.9" in to_junit_xml(comparisons).decode()
+    assert "ComfyUI 0.33.0 -&gt; 9.9.9" in to_junit_xml({"shop": comparisons}).decode()
     assert "9.9.9" in render_markdown(comparisons.summary_parts())
     assert "9.9.9" in command("check", "results/shop-check", "--html", "page").out
     assert "9.9.9" in (shop.folder / "page" / "data.json").read_text("utf-8")

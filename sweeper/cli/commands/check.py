@@ -116,7 +116,7 @@ def _write_reports(
 
     if junit_file is not None:
         with atomic_write(junit_file) as file:
-            file.write(to_junit_xml(comparisons))
+            file.write(to_junit_xml(comparisons.suites))
     if html_folder is not None:
         write_review(comparisons, html_folder)
     if summary_file is not None:
