@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +106,16 @@ def _parse_target(text: str) -> TargetSpec:
     return spec
 
 
+def _parse_launch(text: str) -> Mapping[str, Any]:
+    """Settings that a target has beside `launch`. Raises UsageError."""
+    settings = _parse_target(text)
+    if isinstance(settings, str) or settings.keys() & {"launch", "url", "name", "keep"}:
+        raise UsageError(
+            f"--launch {text}: write a mapping such as '{{gpus: cpu}}', without launch, url, name and keep"
+        )
+    return settings
+
+
 ARGUMENTS: Final = "sweeper.arguments"  # in `meta` of a context: the command line, for messages that repeat it
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -145,6 +155,16 @@ object_info = click.option(
 _class_target = click.option(
     "-t", "--target", metavar="TARGET",
     help="Take node classes from this server: cloud, a URL or a name from the targets file. [default: embedded]",
+)  # fmt: skip
+pythons = click.option(
+    "--python", "pythons", multiple=True, metavar="[VERSION=]PYTHON",
+    callback=lambda _context, _parameter, texts: dict(text.rpartition("=")[::2] for text in texts),
+    help="The Python with the packages of a version, or of all others. [default: that in the folder of the ComfyUI]",
+)  # fmt: skip
+launch = click.option(
+    "--launch", "settings", metavar="MAPPING", default="{}",
+    callback=lambda _context, _parameter, text: _parse_launch(text),
+    help="How to start the ComfyUIs, such as '{gpus: cpu, args: [--lowvram]}'.",
 )  # fmt: skip
 run_id = click.option(
     "--run", "run_id", metavar="ID", shell_complete=complete_from("runs"),

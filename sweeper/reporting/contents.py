@@ -79,6 +79,13 @@ class LocatedFile(NamedTuple):
             return str(local_path(Path(self.home), self.name, self.sha256))
         return f"{self.home}{os.sep}{self.name}"
 
+    @property
+    def page_name(self) -> str:
+        """Its name beside the page. Of several results folders in one, each may have files of the same names."""
+        folder, _, name = self.name.rpartition("/artifacts/")
+        is_below = folder and not is_url(self.name)
+        return f"{folder}-{name}" if is_below else os.path.basename(self.path)  # noqa: PTH119
+
 
 def collect_artifacts(recorded: Mapping[str, str], results: Path) -> dict[str, LocatedFile]:
     """Locate outputs, given as recorded path -> SHA-256.
@@ -122,7 +129,7 @@ def iter_file_entries(
         kind = MEDIA_TYPES.get(suffix, "other").partition("/")[0]
         entry: dict[str, Any] = {"kind": kind if size is not None else "missing", "sha256": sha, "was": was}
         if size is not None:
-            entry |= {"path": f"{FILES_FOLDER}/{os.path.basename(artifact.path)}", "bytes": size}  # noqa: PTH119
+            entry |= {"path": f"{FILES_FOLDER}/{artifact.page_name}", "bytes": size}
         thumb = thumbs.get(sha)
         if thumb is not None and size is not None:  # of a file that is gone, an earlier report may have made one
             entry |= {"thumb": f"{THUMBS_FOLDER}/{sha}.webp", **thumb._asdict(), "look": thumb.look or None}

@@ -15,8 +15,8 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write, describe_write_error
 from sweeper.regression.cases import find_run_record
+from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.reporting.check_findings import (
     ACCEPTED_FOLDER,
     build_accepted_entries,
@@ -48,13 +49,14 @@ from sweeper.serving.page_files import read_page
 from sweeper.store import Store
 from sweeper.store.artifacts import link_files
 from sweeper.store.containment import refuse_links
-from sweeper.store.remote_artifacts import local_path
+from sweeper.store.records import RunRecord
+from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.row_queries import batch_outcomes
 from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.select_rows import select_results
 
 if TYPE_CHECKING:
-    from sweeper.regression.comparison import Comparisons
+    from sweeper.regression.versions import VersionChecks
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 # The path in the entry of a file in data.json, as a JSON text. Inside of a text, its quotes would be escaped.
@@ -93,16 +95,31 @@ def write_report(
         out = results / "report"
         refuse_links(out)
     with Store.open(results, readonly=True) as store:
-        table = _read_table(store, run, trials)
-        recorded = dict(chain.from_iterable(map(zip, table.facts["outputs"], table.facts["sha256"])))
-        data = build_dataset(table)
-        data |= {
-            "outputs": number_outputs(table.facts["outputs"], recorded),
-            "answers": encode_answers(answers or {}, data["columns"]),
-            "marks": encode_marks([] if marks is None else merge_marks(store.marks.load(), marks)),
-            **describe_run(find_run_record(store, run), results, table, store),
-        }
-    del table  # what the page does not need of it takes 50 MB for a hundred thousand trials
+        recorded, data = _build_data(_read_table(store, run, trials), store, find_run_record(store, run), results)
+        data["answers"] = encode_answers(answers or {}, data["columns"])
+        data["marks"] = encode_marks([] if marks is None else merge_marks(store.marks.load(), marks))
+    return _write_page(data, recorded, results, out, checked, is_review=is_review)
+
+
+def _build_data(
+    table: TrialTable, store: Store, record: RunRecord, results: Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The hash of each output, and the page's data. What it does not need of a table may take 50 MB."""
+    recorded = dict(chain.from_iterable(map(zip, table.facts["outputs"], table.facts["sha256"])))
+    data = build_dataset(table)
+    data |= {"outputs": number_outputs(table.facts["outputs"], recorded), "answers": {}, "marks": {}}
+    return recorded, data | describe_run(record, results, table, store)
+
+
+def _write_page(
+    data: dict[str, Any],
+    recorded: Mapping[str, str],
+    results: Path,
+    out: Path,
+    checked: Comparisons | None,
+    *,
+    is_review: bool = False,
+) -> Report:
     refuse_links(*(out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER)), inside=results)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -111,8 +128,8 @@ def write_report(
         sprites = thumbnails.make(lambda: list_pictures(artifacts.values()), len(artifacts))
         data["sprites"] = sprites.as_data()
         entries = iter_file_entries(artifacts, thumbnails.known, sprites.indices)
-        present = (artifact.path for artifact in artifacts.values() if artifact.size is not None)
-        link_files(((path, os.path.basename(path)) for path in present), out / FILES_FOLDER)  # noqa: PTH119
+        present = ((each.path, each.page_name) for each in artifacts.values() if each.size is not None)
+        link_files(present, out / FILES_FOLDER)
         if checked is not None:
             data["check"], accepted = _add_check(checked, data["trials"], len(artifacts), out, is_review=is_review)
             entries = chain(entries, accepted)
@@ -148,6 +165,54 @@ def write_review(comparisons: Comparisons, out: Path) -> None:
     run = None if comparisons.run is None else str(comparisons.run)
     trials = group_by_trial(comparisons).keys() or None
     write_report(comparisons.results, out, run=run, checked=comparisons, is_review=True, trials=trials, marks=None)
+
+
+def write_versions(checks: VersionChecks, out: Path) -> None:
+    """Write one page of all versions that ran, whose axis `comfyui` has their names and is the columns of the grid.
+
+    Pictures are compared with the accepted ones, or without a baseline with those of the version before. Raises
+    ResultsError as `write_report`.
+    """
+    tables: list[TrialTable] = []
+    cases: list[Comparison] = []
+    names: list[str] = []
+    first: Comparisons | None = None
+    start = 0
+    for version in checks.versions:
+        if (checked := version.checked) is None:
+            continue
+        with Store.open(checked.results, readonly=True) as store:
+            table = _read_table(store, str(checked.run), group_by_trial(checked).keys() or None)
+        first = checked if first is None else first
+        folder = f"{checked.results.name}/"
+        table.facts["trial"][:] = [start + trial for trial in table.facts["trial"]]
+        outputs = [[name if is_url(name) else folder + name for name in row] for row in table.facts["outputs"]]
+        table.facts["outputs"][:] = outputs
+        tables.append(table)
+        names += [version.version] * len(table)
+        shown = checked if checked.has_baseline else version.changes or checked
+        cases += [replace(item, trial=None if item.trial is None else start + item.trial) for item in shown]
+        start = 1 + max(table.facts["trial"], default=start)
+    if first is None:
+        return
+    axis = "comfyui" if "comfyui" not in tables[0].axes else "version of ComfyUI"
+    layout = replace(tables[0].layout, axis_columns=(axis, *tables[0].layout.axis_columns))
+    axes, slots, metrics, facts = (
+        _join([getattr(table, part) for table in tables]) for part in ("axes", "slots", "metrics", "facts")
+    )
+    origins = [origin for table in tables for origin in table.origins]
+    whole = TrialTable(layout, {axis: names, **axes}, slots, metrics, facts, origins)
+    with Store.open(first.results, readonly=True) as store:
+        recorded, data = _build_data(whole, store, find_run_record(store, str(first.run)), checks.results)
+    data |= {"equal": [], "spending": "", "first": {"axes": {"x": axis}, "view": "grid"}}
+    found = Comparisons(
+        checks.experiment, first.baseline, checks.results, tuple(cases), has_baseline=first.has_baseline
+    )
+    _write_page(data, recorded, checks.results, out, found)
+
+
+def _join(parts: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    return {name: [cell for part in parts for cell in part[name]] for name in parts[0]}
 
 
 def _add_check(
@@ -201,8 +266,11 @@ def _list_files(out: Path, folder: str) -> Iterator[str]:
 
 def _find_own_files(paths: Collection[str], out: Path, results: Path) -> set[str]:
     """Which of these paths are artifacts of the store, or files that the data of the report that is there names."""
-    with Store.open(results, readonly=True) as store:
-        own = {path for file in store.files() if (path := f"{FILES_FOLDER}/{local_path(results, *file).name}") in paths}
+    own: set[str] = set()
+    if Store.exists(results):
+        with Store.open(results, readonly=True) as store:
+            names = (f"{FILES_FOLDER}/{local_path(results, *file).name}" for file in store.files())
+            own |= {path for path in names if path in paths}
     # Its values would take several times the memory of its text, of which only a page is in memory at once.
     with (
         contextlib.suppress(OSError, ValueError),
