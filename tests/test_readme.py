@@ -178,7 +178,8 @@ def test_commands_and_their_flags_exist(block: Block):
 
 def test_every_flag_that_a_sentence_names_exists():
     known = {"--help", "--numprocesses", "--dist", "--editable", "--quiet", "--check", "--listen"}
-    known |= {f"--cache-{kind}" for kind in ("classic", "lru", "none", "ram")} | {"--high-ram"}  # of ComfyUI
+    known |= {f"--cache-{kind}" for kind in ("classic", "lru", "none", "ram")}  # of ComfyUI
+    known |= {"--high-ram", "--base-directory"}  # too
     for name in COMMANDS:
         command: Any = importlib.import_module(f"sweeper.cli.commands.{COMMANDS[name][0]}").command
         for one in (command, *getattr(command, "commands", {}).values()):

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "votes": ("votes", "Show the ranking that votes give, and merge votes of several people."),
     "accept": ("accept", "Accept the pictures of a run as the baseline; shows the changes first."),
     "check": ("check", "Run an experiment again and compare every picture with the accepted one."),
+    "bisect": ("bisect", "Find the commit of ComfyUI that changed a picture."),
     "lock": ("lock", "Write the models, node packs and versions that an experiment needs, or compare a server."),
     "calibrate": ("calibrate", "Measure how much pictures vary between runs, and propose checks."),
     "compare": ("compare", "Compare the pictures of two runs: new, gone, same or changed."),

@@ -33,7 +33,7 @@ AT_ONCE = (
     "export shop.yaml -o t.csv", "export shop.yaml --to hf-dataset -o data", "report shop.yaml",
     "accept shop.yaml --yes", "check shop.yaml", "calibrate shop.yaml --repeats 2",
     "compare results/shop results/shop-check", "search find.yaml", "doctor shop.yaml", "votes shop.yaml", "mcp",
-    "lock --help", "comfyui-extension install comfyui",
+    "lock --help", "bisect --help", "comfyui-extension install comfyui",
 )  # fmt: skip
 # Each of these has a process of its own: it starts workers of a cluster, or waits until it is stopped.
 ALONE = (

@@ -1,0 +1,147 @@
+"""`sweeper bisect`: the first commit of ComfyUI that changes a case."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sweeper
+from tests.regression.comfyui_repo import BROKEN, START, ComfyUIRepo
+from tests.waiting import wait_until
+
+CHANGED = "CFG = 2.0"
+
+
+@pytest.fixture
+def repo(tmp_path):
+    found = ComfyUIRepo(tmp_path / "ComfyUI")
+    found.commit("Begin", tag="v1")
+    return found
+
+
+@pytest.fixture
+def bisect(command, repo):
+    def run(*options, good="v1", bad="master"):
+        return command(
+            "bisect", "shop.yaml", "--comfyui-repo", repo.path, "--good", good, "--bad", bad, *START, *options
+        )
+
+    return run
+
+
+def test_it_finds_the_commit_and_the_clone_stays_as_it_was(shop, bisect, repo):
+    for number in range(3):
+        repo.commit(f"Write text {number}")
+    first = repo.commit("Change the sampler", CHANGED)
+    for number in range(3):
+        repo.commit(f"Write more text {number}", CHANGED)
+    repo.git("bisect", "start", "HEAD", "v1")
+    (repo.path / "version.py").write_text("# mine\n")
+    before = repo.read_all()
+    outcome = bisect()
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0].split() == ["case", "state", "why"]
+    assert lines[4:] == [
+        f"{first[:12]} (2026-01-02, Ada): Change the sampler is the first commit that changes a case",
+        "3 commits tested, compared with results/shop-bisect/good; to see the change:",
+        f"  git -C {repo.path} show {first[:12]}",
+        f"  sweeper compare results/shop-bisect/good results/shop-bisect/{first[:12]}",
+    ]
+    assert repo.read_all() == before
+    starts = len(repo.starts)
+    assert json.loads(bisect("--json", "-q").out)["commits"][0]["hash"] == first
+    assert len(repo.starts) == starts  # all of it was known
+
+
+def test_commits_that_cannot_tell_are_skipped(shop, bisect, repo):
+    broken = repo.commit("Need a new package", BROKEN)
+    failing = repo.commit("Fail in the sampler", "CFG = 'x'")
+    first = repo.commit("Change the sampler", CHANGED)
+    outcome = bisect("-q")
+    assert outcome.code == 0
+    assert f"those below the first cannot be tested\n  {first[:12]}" in outcome.out
+    assert all(commit[:12] in outcome.out for commit in (broken, failing))
+    assert "2 commits tested, 2 of them without a result" in outcome.out
+
+
+def test_pictures_are_compared_with_the_baseline_if_the_good_version_matches(shop, bisect, repo, command):
+    first = repo.commit("Change the sampler", CHANGED)
+    assert command("check", "shop.yaml", "--comfyui-repo", repo.path, "--versions", "v1", *START, "-q").code == 0
+    sweeper.accept("results/shop-versions/v1")
+    outcome = bisect("-q")
+    assert "0 commits tested, compared with baselines/shop" in outcome.out
+    assert outcome.out.splitlines()[-1] == "  sweeper check results/shop-bisect/bad"
+    assert first[:12] in outcome.out
+
+
+def test_one_case_can_have_another_commit(shop, bisect, repo):
+    repo.commit("Change few steps", f"{CHANGED}\nSTEPS = (3,)")
+    repo.commit("Write a text", f"{CHANGED}\nSTEPS = (3,)")
+    repo.commit("Change many steps", CHANGED)
+    assert "Change few steps is the first commit" in bisect("-q").out
+    assert "Change many steps is the first commit" in bisect("-q", "--case", "steps=5 seed=1 [9]").out
+    wrong = bisect("-q", "--case", "steps=6 seed=1 [9]")
+    assert wrong.code == 2
+    assert "did you mean 'steps=3 seed=1 [9]'" in wrong.err
+
+
+@pytest.mark.parametrize(("version", "words"), [
+    ("CFG = None", "master: gives the same pictures as v1, so there is nothing to find"),
+    (BROKEN, "bad: ComfyUI in "),
+])  # fmt: skip
+def test_a_bad_version_must_change_something(shop, bisect, repo, version, words):
+    repo.commit("Write a text", version)
+    outcome = bisect("-q")
+    assert outcome.code in (1, 3)
+    assert words in outcome.err
+
+
+def test_a_good_version_must_give_its_pictures_twice(shop, bisect, repo):
+    repo.commit("Draw by chance", "import random; CFG = random.uniform(2, 3)", tag="v2")
+    repo.commit("Change the sampler", CHANGED)
+    outcome = bisect("-q", good="v2")
+    assert outcome.code == 1
+    assert "v2: gives other pictures each time; `sweeper calibrate` proposes" in outcome.err
+
+
+def test_a_good_version_comes_before_the_bad_one(shop, bisect, repo):
+    repo.commit("Change the sampler", CHANGED)
+    outcome = bisect("-q", good="master", bad="v1")
+    assert outcome.code == 1
+    assert repo.starts == []
+    assert "git bisect: " in outcome.err
+
+
+def test_kill_in_the_middle_loses_only_the_commit_being_tested(shop, bisect, repo):
+    for number in range(3):
+        repo.commit(f"Write text {number}")
+    first = repo.commit("Change the sampler", CHANGED)
+    repo.commit("Write a text", CHANGED)
+    before = repo.read_all()
+    words = ["bisect", shop.file, "--comfyui-repo", repo.path, "--good", "v1", "--bad", "master", *START]
+    process = subprocess.Popen([sys.executable, "-m", "sweeper", *map(os.fspath, words)], stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(repo.starts) == 5, seconds=100)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert Path("results/shop-bisect/comfyui").is_dir()
+    outcome = bisect("-q")
+    assert f"{first[:12]} (2026-01-02, Ada): Change the sampler is the first commit" in outcome.out
+    assert repo.starts[3:].count(repo.starts[3]) == 1  # tested before the kill
+    assert repo.starts[4] == repo.starts[5]
+    assert repo.read_all() == before
+
+
+def test_a_changed_experiment_begins_anew(shop, bisect, repo):
+    repo.commit("Change the sampler", CHANGED)
+    assert bisect("-q").code == 0
+    starts = len(repo.starts)
+    shop.write(steps=(3,))
+    assert bisect("-q").code == 0
+    assert len(repo.starts) == 2 * starts
