@@ -36,7 +36,9 @@ from sweeper.store.containment import display_path
 from sweeper.wording import count_things, suggest
 
 GOOD, BAD, SKIP = "good", "bad", "skip"  # Git's words; the first two also name results folders
-_FOUND: Final = re.compile(r"# (?:possible )?first bad commit: \[([0-9a-f]{40,64})\]")
+_MARKS: Final = (GOOD, BAD, SKIP)
+_HASH: Final = re.compile(r"[0-9a-f]{40,64}")
+_FOUND: Final = re.compile(r"# (?:possible )?first bad commit: \[(" + _HASH.pattern + r")\]")
 _MAX_COMMITS: Final = 20  # shown
 
 
@@ -80,9 +82,10 @@ class Bisection:
             yield Line("one of these commits is the first that changes a case; those below the first cannot be tested")
             yield from map(Item, map(str, self.commits[:_MAX_COMMITS]))
         yield Line(f"{tested}, compared with {display_path(self.reference)}; to see the change:")
-        compare = ["compare", str(self.reference)] if not self.has_baseline else ["check"]
+        reference, results = str(self.reference), str(self.results)
+        compare = ["check", results, "--baseline", reference] if self.has_baseline else ["compare", reference, results]
         yield Item(join_command(["git", "-C", str(self.clone), "show", self.commits[0].hash[:12]]))
-        yield Item(join_command(["sweeper", *compare, str(self.results)]))
+        yield Item(join_command(["sweeper", *compare]))
 
 
 @dataclass(slots=True)
@@ -166,7 +169,8 @@ class Bisector:
         key = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
         with suppress(OSError, ValueError, TypeError):
             state = _State(**json.loads(self._state_file.read_text("utf-8")))
-            if state.key == key:
+            # Somebody else may have written it, and `git bisect run` would start a program.
+            if state.key == key and all(mark in _MARKS and _HASH.fullmatch(commit) for commit, mark in state.marks):
                 return state
         return _State(key)
 
@@ -192,7 +196,7 @@ class Bisector:
         found = self._test(bad, BAD, self._read_reference(state))
         changed = [item for item in found if found.is_blocking(item) and item.case.key in keys]
         if not changed:
-            raise SweeperError(f"{bad.name}: gives the same pictures as {good.name}, so there is nothing to find")
+            raise SweeperError(f"{bad.name}: changes no case against {good.name}, so there is nothing to find")
         state.wanted = {item.case.key: item.state for item in changed}
         points, trials = {item.case.point for item in changed}, list(make_plan(self.experiment).written())
         digests = {

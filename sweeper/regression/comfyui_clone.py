@@ -86,7 +86,7 @@ class ComfyuiClone:
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=False, env=environ
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise SweeperError(f"git {words[0]}: {getattr(error, 'strerror', None) or error}") from None
+            raise SweeperError(f"git cannot run: {getattr(error, 'strerror', None) or error}") from None
         if done.returncode:
             lines = (done.stderr or done.stdout).decode("utf-8", "replace").split("\n")
             raise SweeperError(f"git {words[0]}: {' '.join(list(filter(None, lines))[-_LINES:])}")

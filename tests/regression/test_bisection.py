@@ -77,7 +77,7 @@ def test_pictures_are_compared_with_the_baseline_if_the_good_version_matches(sho
     sweeper.accept("results/shop-versions/v1")
     outcome = bisect("-q")
     assert "0 commits tested, compared with baselines/shop" in outcome.out
-    assert outcome.out.splitlines()[-1] == "  sweeper check results/shop-bisect/bad"
+    assert outcome.out.splitlines()[-1] == "  sweeper check results/shop-bisect/bad --baseline baselines/shop"
     assert first[:12] in outcome.out
 
 
@@ -93,7 +93,7 @@ def test_one_case_can_have_another_commit(shop, bisect, repo):
 
 
 @pytest.mark.parametrize(("version", "words"), [
-    ("CFG = None", "master: gives the same pictures as v1, so there is nothing to find"),
+    ("CFG = None", "master: changes no case against v1, so there is nothing to find"),
     (BROKEN, "bad: ComfyUI in "),
 ])  # fmt: skip
 def test_a_bad_version_must_change_something(shop, bisect, repo, version, words):
@@ -119,18 +119,25 @@ def test_a_good_version_comes_before_the_bad_one(shop, bisect, repo):
     assert "git bisect: " in outcome.err
 
 
-def test_kill_in_the_middle_loses_only_the_commit_being_tested(shop, bisect, repo):
-    for number in range(3):
-        repo.commit(f"Write text {number}")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_same_command_goes_on_after_an_interruption(shop, bisect, repo, number):
+    for text in range(3):
+        repo.commit(f"Write text {text}")
     first = repo.commit("Change the sampler", CHANGED)
     repo.commit("Write a text", CHANGED)
     before = repo.read_all()
     words = ["bisect", shop.file, "--comfyui-repo", repo.path, "--good", "v1", "--bad", "master", *START]
-    process = subprocess.Popen([sys.executable, "-m", "sweeper", *map(os.fspath, words)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", *map(os.fspath, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
     wait_until(lambda: len(repo.starts) == 5, seconds=100)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert Path("results/shop-bisect/comfyui").is_dir()
+    process.send_signal(number)
+    text, _ = process.communicate()
+    if number == signal.SIGINT:
+        assert (process.returncode, repo.read_all()) == (130, before)
+        assert text == "shop: interrupted, 1 commit tested; the same command goes on\n"
+    assert Path("results/shop-bisect/comfyui").is_dir() is (number == signal.SIGKILL)
     outcome = bisect("-q")
     assert f"{first[:12]} (2026-01-02, Ada): Change the sampler is the first commit" in outcome.out
     assert repo.starts[3:].count(repo.starts[3]) == 1  # tested before the kill
@@ -145,3 +152,14 @@ def test_a_changed_experiment_begins_anew(shop, bisect, repo):
     shop.write(steps=(3,))
     assert bisect("-q").code == 0
     assert len(repo.starts) == 2 * starts
+
+
+def test_marks_that_somebody_else_wrote_run_nothing(shop, bisect, repo, tmp_path):
+    repo.commit("Change the sampler", CHANGED)
+    assert bisect("-q").code == 0
+    file = Path("results/shop-bisect/bisect.json")
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps(state | {"marks": [[f"touch {tmp_path / 'ran'}", "run"]]}))
+    assert "Change the sampler is the first commit" in bisect("-q").out
+    assert not (tmp_path / "ran").exists()
+    assert json.loads(file.read_text())["marks"] == []
