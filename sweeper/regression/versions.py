@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from typing import Any, Final
 from sweeper.answers.parts import Fail, Heading, Line, Note, Part, Table
 from sweeper.answers.render import IF_GIVEN
 from sweeper.comfy.target import check_targets
-from sweeper.errors import ExperimentError, Problem, TargetError, TransientError, UsageError
+from sweeper.errors import ExperimentError, Problem, SweeperError, TargetError, TransientError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.portable_names import make_portable
+from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import plan as make_plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import RunCases, read_run
@@ -169,10 +171,10 @@ def make_versions(
 
 
 def describe_change(item: Comparison | None) -> str:
-    """The state of a case, and by how much it changed: the mean difference, 0 to 255, or what cannot be compared."""
+    """The state of a case, and by how much it changed on average, or what keeps it from being compared."""
     if item is None or not item.tier or item.state == SAME:
         return "" if item is None else item.state
-    return f"{item.state} by {item.severity:.3g}" if item.tier == "beyond" else f"{item.state} ({item.tier})"
+    return f"{item.state} by {item.severity:.3g} of 255" if item.tier == "beyond" else f"{item.state} ({item.tier})"
 
 
 def make_folder_name(version: str) -> str:
@@ -206,7 +208,7 @@ def check_versions(
                 with _open_target(version, clone, out) as target:
                     checked = check_experiment(experiment, baseline, out=folder, target=target, where=where, **options)
             except VERSION_ERRORS as error:
-                found.append(VersionCheck(version.name, str(error)))
+                found.append(VersionCheck(version.name, _describe_problem(error, version, clone, out)))
                 continue
             own = select_run(read_run(checked.results, checked.run))
             changes = None if before[1] is None else compare_with_baseline(own, before[1], checks, is_partial=True)
@@ -224,6 +226,15 @@ def _open_target(version: Version, clone: ComfyuiClone | None, out: Path) -> Ite
         return
     with clone.open_worktree(out / WORKTREE, version.commit) as tree:
         yield clone.complete_launch(version.target, tree, version.commit)
+
+
+def _describe_problem(error: SweeperError, version: Version, clone: ComfyuiClone | None, out: Path) -> str:
+    """The message; its advice names a file of the worktree, which is gone by now."""
+    if clone is None:
+        return str(error)
+    file = shlex.quote(str(out.resolve() / WORKTREE / "requirements.txt"))
+    show = join_command(["git", "-C", str(clone.folder), "show", f"{version.name}:requirements.txt"])
+    return str(error).replace(file, f"<({show})")
 
 
 def select_run(run_cases: RunCases) -> RunCases:

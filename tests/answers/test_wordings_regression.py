@@ -11,13 +11,16 @@ from sweeper.answers.render import render_html, render_markdown
 from sweeper.model.result import Result
 from sweeper.regression.accept import AcceptPlan, CaseChange
 from sweeper.regression.baseline import Baseline
+from sweeper.regression.bisection import Bisection
 from sweeper.regression.calibrate import Calibration, CaseNoise, MeasureNoise
 from sweeper.regression.cases import Case, RunCases, TrialRow
+from sweeper.regression.comfyui_clone import Commit
 from sweeper.regression.compare_runs import AxisValue, CaseDifference, RunDifferences
 from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.regression.match_files import parse_threshold
 from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials
+from sweeper.regression.versions import VersionCheck, VersionChecks
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_words import ReplicateScope
 from tests.answers.approved import check_approved
@@ -70,6 +73,28 @@ def test_compare():
     check_approved("compare", RunDifferences(counts, axes, tuple(cases)))
     same = RunDifferences({**counts, "changed": 0, "gone": 0}, (), (CaseDifference(Case({}, "9", 0), "same"),))
     check_approved("compare_same", same)
+
+
+def test_versions():
+    ran = VersionCheck("v1", "", make_check(SAME, left_out=3))
+    left_out = VersionCheck("v2", "ComfyUI did not start: exit code 1\n  No module named 'x'")
+    changed = VersionCheck("v3", "", make_check(CHANGED, NEW, stopped_by="unreachable"), "v1", make_check(CHANGED))
+    check_approved("versions", VersionChecks("foxes", Path("out"), (ran, left_out, changed)))
+    check_approved("versions_same", VersionChecks("foxes", Path("out"), (ran, ran)))
+    alone = VersionCheck("v1", "", make_check(NEW, has_baseline=False))
+    check_approved("versions_without_baseline", VersionChecks("foxes", Path("out"), (alone,)))
+
+
+def test_bisect():
+    commits = [Commit(f"{number:040x}", "2026-01-02T03:04:05Z", "Ada", f"Say {number}") for number in range(3)]
+
+    def make(*found, **marks):
+        folders = Path("/comfy"), Path("out/000000000000"), Path("base")
+        return Bisection("foxes", found, (CHANGED,) if found else (), marks, *folders, has_baseline=not marks)
+
+    check_approved("bisect", make(commits[0]))
+    check_approved("bisect_skipped", make(*commits, good=1, skip=2))
+    check_approved("bisect_interrupted", make(good=1))
 
 
 METRICS = (
