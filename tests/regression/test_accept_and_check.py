@@ -472,9 +472,16 @@ def test_options_of_a_results_folder_are_rejected_for_an_experiment(shop):
     run_and_accept(shop)
     with pytest.raises(TypeError, match="run"):
         sweeper.check(shop.file, run=1)
-    with pytest.raises(TypeError, match="trials"):
-        sweeper.check(sweeper.load(shop.file), trials=[0])
+    with pytest.raises(TypeError, match="fresh"):
+        sweeper.check(sweeper.load(shop.file), fresh=True)
     assert not Path("results/shop-check").exists()
+
+
+def test_a_check_can_run_and_compare_only_some_trials(shop):
+    run_and_accept(shop)
+    found = sweeper.check(shop.file, trials=[1])
+    assert to_states(found) == {"steps=5 seed=1 [9]": "same"}
+    assert (found.left_out, len(list(Path("results/shop-check/artifacts").iterdir()))) == (1, 1)
 
 
 def test_attribution_needs_the_experiment_file(shop):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sweeper
+from sweeper.embedded import EmbeddedServer
 from tests.reporting.page_actions import press_in_menu
 
 
@@ -109,3 +110,20 @@ def test_answers_become_a_command_and_causes_group_the_cases(shop, command, open
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     answers.get_by_role("button", name="Copy the command that accepts 1").click()
     assert page.evaluate("window.copied") == "sweeper accept results/shop-check --where 'steps == 3'"
+
+
+def test_versions_are_the_columns_of_the_grid(shop, command, open_page):
+    assert command("run", "shop.yaml", "-q").code == 0
+    assert command("accept", "results/shop").code == 0
+    shop.rewire(cfg=2.0)
+    with EmbeddedServer("comfyui") as first, EmbeddedServer("comfyui") as second:
+        places = ("--comfyui", f"0.33={first.url}", "--comfyui", f"master={second.url}")
+        assert command("check", "shop.yaml", *places, "--html", "page", "-q").code == 1
+    page = open_page(Path("page/index.html"))
+    assert sorted(list_trials(page)) == [0, 1, 2, 3]
+    words = page.locator("#view").inner_text().split()
+    assert [words[words.index(version) - 1] for version in ("0.33", "master")] == ["comfyui", "comfyui"]
+    assert page.locator("#view .cell").first.inner_text().strip().endswith("changed")
+    page.locator("#view .cell").first.click()
+    page.get_by_role("button", name="Beside the accepted").click()
+    assert page.locator("#zoom figcaption").all_inner_texts()[0] == "Accepted"

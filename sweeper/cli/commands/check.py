@@ -201,10 +201,11 @@ def _write_reports(
     if junit_file is not None:
         with atomic_write(junit_file) as file:
             file.write(to_junit_xml(found.suites))
-    if html_folder is not None and isinstance(found, Comparisons):
-        write_review(found, html_folder)
-    elif html_folder is not None:
-        write_versions(found, html_folder)
+    if html_folder is not None:
+        if isinstance(found, Comparisons):
+            write_review(found, html_folder)
+        else:
+            write_versions(found, html_folder)
     if summary_file is not None:
         summary_file.parent.mkdir(parents=True, exist_ok=True)
         shared = os.environ.get("GITHUB_STEP_SUMMARY")  # all steps of a job append to that file
