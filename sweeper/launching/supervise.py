@@ -39,7 +39,7 @@ _INTERVAL: Final = 0.2  # seconds between two looks at the process
 _PROBE_AFTER: Final = 5.0  # seconds without an answer after which sweeper asks
 _MEASURE_EVERY: Final = 1.0  # seconds between two looks at the memory
 _MUCH_MEMORY: Final = 1.5  # times `max_memory`, above which a ComfyUI is not left to its job
-_MAX_STARTS: Final = 3  # that fail in a row, after one that answered or found its port taken
+_MAX_STARTS: Final = 3  # that fail in a row; only one if nothing tells that another could succeed
 _REPORT_EVERY: Final = 10.0  # seconds, while it starts
 
 
@@ -153,7 +153,8 @@ class Supervisor:
                 message = explain_failed_start(self.launch, how, process)
             is_taken = any(PORT_TAKEN.search(line) for line in process.read_tail())
             process.close_pipe()
-            if failures >= (_MAX_STARTS if has_answered or is_taken else 1):
+            may_pass = has_answered or is_taken or how.startswith("killed")
+            if failures >= (_MAX_STARTS if may_pass else 1):
                 return self._give_up(message)
             await asyncio.sleep(failures)
             port = choose_port() if is_taken and not has_answered else process.port

@@ -32,7 +32,6 @@ class ConcurrencyLimit:
         self._paused_until = 0.0
         self._queue_full_count = 0
         self._accepted_count = 0
-        self._is_held = False
         self._changed = asyncio.Event()
         self.full_since: float | None = None
         self.mean_duration: float | None = None  # seconds, of about the last ten jobs
@@ -46,7 +45,7 @@ class ConcurrencyLimit:
         loop = asyncio.get_running_loop()
         while True:
             wait = self._paused_until - loop.time()
-            if wait <= 0 and not self._is_held and self.in_use < self.current:
+            if wait <= 0 and self.in_use < self.current:
                 return
             await wait_at_most(wait if wait > 0 else None, self._changed.wait())
 
@@ -85,18 +84,13 @@ class ConcurrencyLimit:
         self._paused_until = max(self._paused_until, now + wait)
         return wait
 
-    def hold(self, *, is_held: bool) -> None:
-        """Give no more permits until further notice."""
-        self._is_held = is_held
-        self._wake()
-
     def record_death(self) -> None:
         """Note that the server died, so that the next jobs run one at a time, and show which of them kills it."""
         self.current, self._accepted_count = 1, 0
 
     def wake_all(self) -> None:
         """End the pause and let all waiters check again, for example because the run stops."""
-        self._paused_until, self._is_held = 0.0, False
+        self._paused_until = 0.0
         self._wake()
 
     def _wake(self) -> None:

@@ -129,7 +129,10 @@ class TargetWorker:
         return not self._executing
 
     def hold(self, is_held: bool, /) -> None:
-        self.limit.hold(is_held=is_held)
+        if is_held:
+            self.context.work_queue.suspend(self.name)
+        else:
+            self.context.work_queue.resume(self.name)
 
     def handle_death(self, how: str, blames_job: bool, /) -> None:
         """Blame the trial that a launched ComfyUI executed when it died, and let its jobs run again."""

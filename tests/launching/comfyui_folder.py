@@ -2,8 +2,8 @@
 
 The behaviour has `fail` (an exception's text, at the start), `late` (seconds before it answers), `signals` (by the
 colour of an EmptyImage, the number of the signal that its process sends itself when it executes that node), `seconds`
-(that each EmptyImage takes), and `megabytes` (that each EmptyImage takes and keeps). Each start and each executed
-colour is a line in `log.txt`, with the number of the process.
+(that each EmptyImage takes), `megabytes` (that each EmptyImage takes and keeps), `faults` (of the server). Each start
+and each executed colour is a line in `log.txt`, with the number of the process.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def serve() -> None:
 
     nodes["EmptyImage"] = replace(empty, run=run)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-    with EmbeddedServer("comfyui", port=int(arguments.port), data=arguments.output_directory, nodes=nodes):
+    with EmbeddedServer("comfyui", port=int(arguments.port), data=arguments.output_directory, nodes=nodes) as server:
+        for name, value in behaviour.get("faults", {}).items():
+            setattr(server.faults, name, value)
         print("To see the GUI go to: http://127.0.0.1", flush=True)  # noqa: T201 (as ComfyUI)
         threading.Event().wait()
 
