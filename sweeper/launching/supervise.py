@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -53,8 +54,11 @@ class ServerUser(Protocol):
     def hold(self, is_held: bool, /) -> None:
         """Send no more jobs until further notice."""
 
-    def handle_death(self, how: str, blames_job: bool, /) -> None:
-        """The process has ended, and its jobs are lost. `how`: in words. Not `blames_job`: `restart` was called."""
+    def handle_death(self, how: str, since: float | None, /) -> None:
+        """The process has ended, and its jobs are lost. `how`: in words.
+
+        `since`: when it was started, in seconds since 1970; None if none of its jobs is to blame.
+        """
 
 
 class _NoUser:
@@ -62,7 +66,7 @@ class _NoUser:
 
     def hold(self, is_held: bool, /) -> None: ...
 
-    def handle_death(self, how: str, blames_job: bool, /) -> None: ...
+    def handle_death(self, how: str, since: float | None, /) -> None: ...
 
 
 @dataclass(slots=True)
@@ -84,16 +88,16 @@ class Supervisor:
     `patience`: seconds without an answer, or at the start without a new line, after which it is started again.
     `report(seconds, line)`: it has been starting for so long, and its log ends so.
 
-    `starts`: the number of the process that runs now; 0 if an earlier run left it. `first_alive`: that of the first
-    whose jobs are not lost. `last_death`: how the process before ended, in words.
+    `alive_since`: when its process was started, in seconds since 1970; jobs that are older are lost. It is 0 if an
+    earlier run left it, infinite while none runs. `last_death`: how the process before ended, in words.
     """
 
     def __init__(
         self, name: str, launch: LaunchSpec, log: Path, patience: float, report: Callable[[float, str], None]
     ) -> None:
         self.name, self.launch, self.log, self.patience, self.report = name, launch, log, patience, report
-        self.user: ServerUser = _NoUser()
-        self.starts = self.first_alive = 0
+        self.detach()
+        self.alive_since = 0.0
         self.last_death = ""
         self._process: ComfyProcess | None = None
         self._failure: str | None = None  # why it is given up
@@ -113,39 +117,42 @@ class Supervisor:
                 raise UnreachableError(f"{self.name}: {self._failure}", trouble=Trouble.REFUSED)
             await self._changed.wait()
 
+    def detach(self) -> None:
+        """Nothing uses it from now on, until the next run of a search."""
+        self.user: ServerUser = _NoUser()
+        self.access: ServerAccess | None = None
+
     def restart(self, reason: str) -> None:
         """Let it be started again, because it does not do what it should."""
         self._restart_reason = reason
 
-    def start(self) -> str:
-        """Start it, or find the one that an earlier run left. Returns its URL. Raises UsageError."""
+    def start(self) -> None:
+        """Start it, or find the one that an earlier run left. Raises UsageError."""
         find_python(self.launch)
         self.log.unlink(missing_ok=True)
         self._process = self._find_kept() if self.launch.keep else None
         if self._process is None:
             self._start(choose_port(), make_own_folder())
-        return self.url
 
     def _start(self, port: int, own_folder: Path) -> None:
         self._process = start_comfyui(self.launch, port, own_folder, self.log)
-        self.starts += 1
-        self.first_alive = self.starts
+        self.alive_since = time.time()
         if self.launch.keep:
             self._remember_kept(self._process)
 
-    async def run(self, server: ServerAccess) -> None:
+    async def run(self) -> None:
         """Watch it, and start it again, until it is given up or this is cancelled."""
         failures, has_answered = 0, False
         while True:
             process = self._process
             assert process is not None
-            how = await self._wait_for_answer(process, server)
+            how = await self._wait_for_answer(process)
             if how is None:
                 failures, has_answered = 0, True
                 self._is_up = True
                 self._notify()
                 self.user.hold(False)
-                how = await self._wait_for_death(process, server)
+                how = await self._wait_for_death(process)
                 self._handle_death(how)
                 message = f"ComfyUI in {self.launch.folder} ended: {how}; its log: {self.log}"
             else:
@@ -162,27 +169,28 @@ class Supervisor:
                 self._start(port, process.own_folder)
             except (UsageError, OSError) as error:
                 return self._give_up(str(error))
-            if port != process.port:
-                server.move(self.url)
+            if port != process.port and self.access is not None:
+                self.access.move(self.url)
 
     def _handle_death(self, how: str) -> None:
-        self._is_up, self.last_death, self.first_alive = False, how, self.starts + 1
+        since, self.alive_since = self.alive_since, math.inf
+        self._is_up, self.last_death = False, how
         self.user.hold(True)
-        self.user.handle_death(how, self._restart_reason is None)
+        self.user.handle_death(how, since if self._restart_reason is None else None)
 
     def _give_up(self, message: str) -> None:
         self._failure = message
         self._notify()
         self.user.hold(False)
 
-    async def _wait_for_answer(self, process: ComfyProcess, server: ServerAccess) -> str | None:
+    async def _wait_for_answer(self, process: ComfyProcess) -> str | None:
         """Wait until it answers; None then, else how it ended before."""
         began = moved_at = time.monotonic()
         reported_at, size, self._restart_reason = float("-inf"), -1, None
         while True:
             if (code := process.poll()) is not None:
                 return describe_exit(code, process.read_tail())
-            arguments = await server.ask()
+            arguments = await self.access.ask() if self.access is not None else None
             if arguments is not None and str(process.own_folder) in arguments:
                 return None
             now = time.monotonic()
@@ -196,14 +204,15 @@ class Supervisor:
                 self.report(now - began, next(iter(process.read_tail()[-1:]), ""))
             await asyncio.sleep(_INTERVAL)
 
-    async def _wait_for_death(self, process: ComfyProcess, server: ServerAccess) -> str:
+    async def _wait_for_death(self, process: ComfyProcess) -> str:
         """Wait until it ends, or end it because it hangs or fills the memory. Returns how it ended."""
         loop = asyncio.get_running_loop()
         up_at, measured_at, held_at = loop.time(), 0.0, 0.0
         while True:
             if (code := process.poll()) is not None:
                 return describe_exit(code, process.read_tail())
-            now, answered_at = loop.time(), max(server.answered_at(), up_at)
+            now = loop.time()
+            answered_at = now if self.access is None else max(self.access.answered_at(), up_at)
             reason = self._restart_reason
             if now - answered_at > self.patience:
                 reason = f"no answer for {self.patience:g} s"
@@ -219,8 +228,8 @@ class Supervisor:
             if reason is not None:
                 await asyncio.to_thread(process.kill)
                 return reason
-            if now - answered_at > _PROBE_AFTER:
-                await server.ask()
+            if now - answered_at > _PROBE_AFTER and self.access is not None:
+                await self.access.ask()
             await asyncio.sleep(_INTERVAL)
 
     def _notify(self) -> None:

@@ -152,7 +152,7 @@ class JobExecutor:
         sent_at = self.context.now()
         try:
             await self.context.free_outdated(self.client, item.trial)
-            self.context.mark_sent(item, job)
+            self.context.sent[job.id] = item
             with self.events.listen(job.id, listener):  # ComfyUI uses our id, and may be done before it responds
                 answer = await self.client.submit(submission)
         except (RejectedError, TargetError) as error:

@@ -32,10 +32,14 @@ def make_embedded_server(settings: EffectiveSettings, workers: int) -> EmbeddedS
 
 
 class LaunchedServers(dict[str, Supervisor]):
-    """By target, what keeps its ComfyUI alive. `patience`: of the run, for targets without their own."""
+    """By target, what keeps its ComfyUI alive. `patience`: of the run, for targets without their own.
+
+    `is_shared`: they stay at the end of a run, because the next round of a search needs them.
+    """
 
     def __init__(self, out: Path, patience: float, report: Callable[[Event], None]) -> None:
         super().__init__()
+        self.is_shared = False
         self._logs, self._patience, self._report = out / "logs", patience, report
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -43,6 +47,8 @@ class LaunchedServers(dict[str, Supervisor]):
         """Start the ComfyUI of a target, and watch it. Returns its client. Raises UsageError and ResultsError."""
         launch, name = target.launch, target.name
         assert launch is not None
+        if name in self:
+            return self._connect(self[name], target)
         words = re.sub(r"[^\w.-]+", "-", name).strip("-")
         log = self._logs / f"{make_portable(words, 'target')}.log"
         refuse_links(self._logs, log)
@@ -51,9 +57,14 @@ class LaunchedServers(dict[str, Supervisor]):
             lambda seconds, line: self._report(TargetStarting(name, seconds, line)),
         )  # fmt: skip
         try:
-            client = ComfyClient(replace(target, url=supervisor.start()), patience=self._patience)
+            supervisor.start()
         except UsageError as error:
             raise UsageError(f"target {name}: {error}") from None
+        self._tasks.append(asyncio.create_task(supervisor.run()))
+        return self._connect(supervisor, target)
+
+    def _connect(self, supervisor: Supervisor, target: Target) -> ComfyClient:
+        client = ComfyClient(replace(target, url=supervisor.url), patience=self._patience)
 
         async def ask() -> tuple[str, ...] | None:
             with suppress(TargetError, TransientError, TimeoutError):
@@ -61,12 +72,15 @@ class LaunchedServers(dict[str, Supervisor]):
                     return (await client.connect()).arguments
             return None
 
-        watched = supervisor.run(ServerAccess(ask, lambda: client.last_response_at, client.move))
-        self._tasks.append(asyncio.create_task(watched))
+        supervisor.access = ServerAccess(ask, lambda: client.last_response_at, client.move)
         return client
 
     async def end(self) -> None:
         """End all of them, except those that are kept, and wait until they have ended."""
+        for supervisor in self.values():
+            supervisor.detach()
+        if self.is_shared:
+            return
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -24,6 +24,7 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import Plan
 from sweeper.running import run_events as events
 from sweeper.running.notify import EndNotice
+from sweeper.running.own_servers import LaunchedServers
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run_events import Event, RunCounts
 from sweeper.running.session import Session
@@ -70,6 +71,7 @@ async def run_async(
     environ: Mapping[str, str] | None = None,
     handle_signals: bool = False,
     session: type[Session] | None = None,
+    launched: LaunchedServers | None = None,
     **changes: Any,
 ) -> Run:
     """Run an experiment, or the file of one: execute what its targets have not done yet, and give every trial a row.
@@ -84,7 +86,7 @@ async def run_async(
     `plan`: the experiment's plan, if the caller has it already. `progress` gets the events of the run; without it, a
     notebook shows a bar; False hides the bar. `changes`: fields of RunOptions by name.
     `control.stop()` stops the run from any thread; `handle_signals` lets Ctrl-C do so, in the main thread. `session`:
-    the class that executes the run (default: in this process).
+    the class that executes the run (default: in this process). `launched`: the ComfyUIs that the caller ends.
 
     Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError if no
     target can be used at the start, and ResultsError if another run has locked the folder or it cannot be written. The
@@ -111,6 +113,8 @@ async def run_async(
         report=report,
         control=control,
     )
+    if launched is not None:
+        opened.launched = launched
     notice = EndNotice(read_notify(options.notify, experiment.run), "run", experiment.name, output[0], report, control)
     async with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
         ended = await notice.watch(opened.run(), notice.post_run)

@@ -278,12 +278,6 @@ class RunContext:
         if end.state == records.UNSENT:
             item.submissions -= 1
 
-    def mark_sent(self, item: WorkItem, job: JobRecord) -> None:
-        """Note that the server may have the job from now on, and which of its processes."""
-        self.sent.setdefault(job.id, item)
-        if job.target in self.launched:
-            item.sent_to = self.launched[job.target].starts
-
     def mark_ended(self, job: JobRecord | None) -> None:
         """Note that the server executes the job no more, so that it is not to blame if the server dies now."""
         if job is not None:
@@ -296,7 +290,7 @@ class RunContext:
         """
         job = item.open_job
         server = None if job is None else self.launched.get(job.target)
-        if job is None or server is None or item.sent_to >= server.first_alive:
+        if job is None or server is None or job.intended >= server.alive_since:
             return False
         if len(item.deaths) < MAX_DEATHS:
             self.finish_job(
@@ -363,8 +357,6 @@ class RunContext:
         self.store.record_intent(job, server_time=server_time, charges=charges, models=models)
         item.job = job
         item.submissions += 1
-        if target in self.launched:
-            item.sent_to = self.launched[target].starts
         return job
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:

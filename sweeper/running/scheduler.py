@@ -134,13 +134,13 @@ class TargetWorker:
         else:
             self.context.work_queue.resume(self.name)
 
-    def handle_death(self, how: str, blames_job: bool, /) -> None:
+    def handle_death(self, how: str, since: float | None, /) -> None:
         """Blame the trial that a launched ComfyUI executed when it died, and let its jobs run again."""
-        number = self.context.launched[self.name].starts
-        had = (item for item in self.context.sent.values() if (item.pinned_to, item.sent_to) == (self.name, number))
-        executed = next(had, None)  # it executes them in the order in which they were sent
-        if executed is not None and blames_job:
-            executed.deaths.append(how)
+        for item in self.context.sent.values():  # it executes them in this order
+            job = item.open_job
+            if since is not None and job is not None and job.target == self.name and job.intended >= since:
+                item.deaths.append(how)
+                break
         self.limit.record_death()
         self.client.uploads.mark_unverified()
         for item in self.context.work_queue.find_pinned(self.name):

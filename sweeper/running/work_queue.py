@@ -45,7 +45,6 @@ class WorkItem:
     ended_job: str | None = None  # the id of the last job that the target was seen to have ended
     finished: bool = False  # its result rows are final for this run
     never_submitted: bool = False
-    sent_to: int = 0  # the number of the process of a launched ComfyUI that got its last job
     deaths: list[str] = field(default_factory=list)  # how launched ComfyUIs ended that executed it
     known_losses: int = 0  # `Uploads.losses` of the target when the item's files were last uploaded
 

@@ -97,3 +97,13 @@ def test_its_own_python_is_found_in_its_folder(comfyui, plan):
     )
     assert sweeper.run(plan(1), comfyui.target(python=None)).succeeded == 1
     wait_until(lambda: not is_alive(comfyui.pids[0]))
+
+
+def test_search_starts_a_comfyui_once_for_all_rounds(comfyui, tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps(TEMPLATE))
+    search = {"maximize": "brightness", "trials": 4, "batch": 2, "space": {"color": {"from": 0, "to": 0xFFFFFF}}}
+    (tmp_path / "e.yaml").write_text(json.dumps({"template": "t.json", "search": search}))
+    found = sweeper.search(tmp_path / "e.yaml", comfyui.target())
+    assert found.ended_by == "trials"
+    assert (len(comfyui.pids), len(comfyui.colours)) == (1, 4)
+    assert not is_alive(comfyui.pids[0])

@@ -51,6 +51,8 @@ def command(
     found = resolve_targets(targets or list(loaded.targets), named=named, environ=os.environ)
     if any(target.embedded for target in found):
         raise UsageError("the embedded server has no models and packs of its own; name a real server with --target")
+    if any(target.launch for target in found):
+        raise UsageError("a lock asks a server that runs: start the ComfyUI yourself, and give its URL by --target")
     path = out or experiment.with_name(LOCK_NAME)
     if checks:
         if not os.path.lexists(path):
