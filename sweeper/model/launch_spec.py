@@ -45,11 +45,9 @@ class LaunchSpec:
         return "launch " + json.dumps([self.folder, self.python, self.args, self.env])
 
     def __str__(self) -> str:
-        """The program, for the question whether an experiment may start it."""
-        python = self.python or "the Python in it"
-        facts = [("by", python), ("with the arguments", " ".join(self.args)),
-                 ("and the variables", " ".join(f"{name}={value}" for name, value in self.env))]  # fmt: skip
-        return " ".join([f"the ComfyUI in {self.folder}", *(f"{word} {text}" for word, text in facts if text)])
+        """The program and all that decides what it does, for the question whether an experiment may start it."""
+        facts = {"launch": self.folder, "python": self.python, "args": self.args, "env": dict(self.env)}
+        return "the ComfyUI of " + json.dumps({key: value for key, value in facts.items() if value})
 
 
 def make_launch_spec(settings: Mapping[str, Any]) -> LaunchSpec:

@@ -80,9 +80,13 @@ class Workspace:
 
     def _check_server(self, target: Target, allowed: Sequence[Target]) -> None:
         """Check a server that the command uses. Under another name it would have no price, and so cost nothing."""
-        same = [server for server in allowed if identify_server(server.url) == identify_server(target.url)]
+        same = [
+            server
+            for server in allowed
+            if (identify_server(server.url), server.launch) == (identify_server(target.url), target.launch)
+        ]
         if not same:
-            raise UsageError(f"{target.url} is not a server that this server may use; {_ALLOW}")
+            raise UsageError(f"{target.url or target.name} is not a server that this server may use; {_ALLOW}")
         if not any(
             server.price == target.price and server.partner_key_env == target.partner_key_env for server in same
         ):

@@ -24,7 +24,7 @@ sweeper reads and runs a stranger's experiment without trust, but an experiment 
 - send the value of an environment variable as a key (api_key_env, partner_key_env), unless your own
   targets file names that variable for that server
 - post how its runs end (run.notify)
-- import Python code (a metric `module:function`)
+- import Python code (a metric `module:function`), or start a ComfyUI (`launch`)
 - read files outside of its project or hidden in it (template, lines, csv, files, slots of kind file)
 - write anywhere but in its project (run.out; results or baselines that are links)
 
@@ -32,7 +32,7 @@ sweeper shows what it allows, and remembers exactly that for each folder. If an 
 in another folder, sweeper asks again and says what is new.
 
 With trust or without, the key of Comfy Cloud goes to Comfy Cloud only, unless your own targets file names its
-variable for another server; an experiment starts no program; sweeper reads nothing in /proc, /sys and /dev; and
+variable for another server; an experiment starts no other program; sweeper reads nothing in /proc, /sys and /dev; and
 paths in a results folder or a baseline stay inside it. A target that the experiment names receives its workflows
 and input files.
 
