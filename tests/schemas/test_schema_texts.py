@@ -15,6 +15,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 import sweeper
 from sweeper.images.metrics.registry import METRIC_NAMES
 from sweeper.model.experiment import RunSettings
+from sweeper.model.launch_spec import LAUNCH_CHECKS
 from sweeper.model.money import COMFY_CREDITS_PER_USD
 from sweeper.schemas import find_schema_problems, load_schema
 from tests import ROOT
@@ -81,11 +82,17 @@ EXPERIMENTS = {
     ("$defs", "block", "properties", "sample"): lambda key, example: {
         "sweep": {"grid": {"steps": [4, 8]}, "sample": {"n": 1, key: example}}
     },
-    ("$defs", "settings"): lambda key, example: {"target": {**({} if key == "worker" else {"url": URL}), key: example}},
+    ("$defs", "settings"): lambda key, example: {"target": {**choose_server(key), key: example}},
     ("$defs", "settings", "properties", "price"): lambda key, example: {
         "target": {"url": URL, "price": {"per_job": "0.01 USD", key: example}}
     },
 }
+
+
+def choose_server(key):
+    if key in ("worker", "launch"):
+        return {}
+    return {"launch": "ComfyUI"} if key in LAUNCH_CHECKS else {"url": URL}
 
 
 def make_judge(key, example):
