@@ -36,7 +36,8 @@ target:
 targets:
   cloud: {concurrency: 5}
   dask: {worker: "http://127.0.0.1:8188"}
-  local: {launch: ../ComfyUI, python: python3, gpus: all, args: [], env: {A: b}, keep: true, patience: 9, max_memory: 9 GB}
+  local: {launch: ../ComfyUI, python: python3, gpus: all, args: [], env: {A: b}, keep: true, patience: 9,
+    max_memory: 9 GB}
 params: {negative: blurry}
 derive: {prompt: "a {{ animal }}"}
 sweep:
