@@ -121,6 +121,8 @@ class ComfyProcess:
 
     def kill(self) -> None:
         """End it at once, with the processes that it started."""
+        if self.popen is None and read_start_time(self.pid) is None:  # it may be another process by now
+            return
         if sys.platform != "win32":
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -241,9 +243,13 @@ def is_alive(pid: int) -> bool:
 
 
 def read_start_time(pid: int) -> str | None:
-    """What tells a process from a later one with its number; None where the system has no /proc."""
-    fields = _read_stat(pid)
-    return fields[19] if fields else None
+    """What tells a process from a later one with its number; None if nothing does, as on Windows."""
+    if fields := _read_stat(pid):
+        return fields[19]
+    with suppress(OSError, subprocess.TimeoutExpired):  # macOS has no /proc
+        command = ["/bin/ps", "-o", "lstart=", "-p", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip() or None  # noqa: S603
+    return None
 
 
 def measure_memory(pid: int) -> int | None:

@@ -129,9 +129,9 @@ class Supervisor:
     def start(self) -> None:
         """Start it, or find the one that an earlier run left. Raises UsageError."""
         find_python(self.launch)
-        self.log.unlink(missing_ok=True)
         self._process = self._find_kept() if self.launch.keep else None
         if self._process is None:
+            self.log.unlink(missing_ok=True)
             self._start(choose_port(), make_own_folder())
 
     def _start(self, port: int, own_folder: Path) -> None:

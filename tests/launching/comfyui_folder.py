@@ -1,9 +1,10 @@
 """A folder that looks like a ComfyUI: its main.py serves our embedded server, and does what `behaviour.json` says.
 
-The behaviour has `fail` (an exception's text, at the start), `late` (seconds before it answers), `signals` (by the
-colour of an EmptyImage, the number of the signal that its process sends itself when it executes that node), `seconds`
-(that each EmptyImage takes), `megabytes` (that each EmptyImage takes and keeps), `faults` (of the server). Each start
-and each executed colour is a line in `log.txt`, with the number of the process.
+- `fail`: an exception's text, at the start; `late`: seconds before it answers; `faults`: of the server
+- `signals`: by the colour of an EmptyImage, the number of the signal that its process sends itself when it executes it
+- `seconds`: that each EmptyImage takes, or some by their colours; `megabytes`: that each takes and keeps
+
+Each start and each executed colour is a line in `log.txt`, with the number of the process.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def serve() -> None:
 
     def run(context: Any, **inputs: Any) -> Any:
         _write(inputs["color"])
-        time.sleep(behaviour.get("seconds", 0))
+        seconds = behaviour.get("seconds", 0)
+        time.sleep(seconds.get(str(inputs["color"]), 0) if isinstance(seconds, dict) else seconds)
         held.append(b"x" * behaviour.get("megabytes", 0) * 2**20)
         number = behaviour.get("signals", {}).get(str(inputs["color"]))
         if number is not None:

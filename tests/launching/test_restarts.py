@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 
 import pytest
 
 import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.launching import supervise
 from sweeper.running.run_events import JobProgress, JobSubmitted, Notice, TrialDone
 from sweeper.store import Store
 from tests.launching.comfyui_folder import ComfyUIFolder
@@ -169,3 +172,35 @@ def test_another_folder_does_not_use_a_kept_comfyui(comfyui, plan, tmp_path):
     finally:
         for pid in comfyui.pids + other.pids:
             os.kill(pid, signal.SIGKILL)
+
+
+def test_node_that_cannot_be_cancelled_ends_its_comfyui_and_not_the_run(comfyui, plan):
+    comfyui.behave(seconds={str(colour(1)): 60})
+    run = sweeper.run(plan(4, run={"timeout": 1.0}), comfyui.target(), patience=2.0)
+    assert (run.succeeded, run.failed, run.error) == (3, 1, None)
+    with Store.open(run.out, readonly=True) as store:
+        assert [row.error_type for row in store.results() if row.status == "failed"] == ["TimedOutError"]
+    assert len(comfyui.pids) == 2
+
+
+def test_another_program_at_its_port_makes_it_choose_another(comfyui, plan, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = iter([taken.getsockname()[1], supervise.choose_port(), supervise.choose_port()])
+        monkeypatch.setattr(supervise, "choose_port", lambda: next(ports))
+        assert sweeper.run(plan(2), comfyui.target()).succeeded == 2
+    assert len(comfyui.pids) == 2
+
+
+def test_other_comfyui_at_its_port_is_not_used(comfyui, plan, monkeypatch):
+    with EmbeddedServer("comfyui") as other:
+        ports = iter([int(other.url.rpartition(":")[2]), supervise.choose_port(), supervise.choose_port()])
+        monkeypatch.setattr(supervise, "choose_port", lambda: next(ports))
+        comfyui.behave(late=1)
+        assert sweeper.run(plan(2), comfyui.target()).succeeded == 2
+        assert other.seen.accepted == 0
+
+
+def test_gpu_that_does_not_start_leaves_its_work_to_the_others(comfyui, plan):
+    other = ComfyUIFolder(comfyui.path.parent / "other", fail="no luck")
+    run = sweeper.run(plan(4), [comfyui.target(), other.target(name="other")])
+    assert (run.succeeded, run.stopped_by, len(other.pids)) == (4, None, 1)
