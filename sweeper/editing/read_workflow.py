@@ -105,6 +105,14 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     )
 
 
+def holds_workflow(path: Path) -> bool:
+    """Whether a JSON file looks like a workflow, or a request with one. Raises TemplateError for what is no JSON."""
+    value = read_workflow(path).value
+    return isinstance(value, dict) and (
+        is_ui_format(value) or bool(_find_wrapper(value)) or any(map(_is_node, value.values()))
+    )
+
+
 def suggest_workflow_slots(workflow: LoadedWorkflow, info: NodeInfo) -> tuple[Suggestion, ...]:
     """Suggest the slots that the author of a workflow chose for its App mode, or all that are possible."""
     chosen = choose_app_slots(workflow.graph, info, workflow.app_inputs)

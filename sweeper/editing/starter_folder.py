@@ -6,20 +6,22 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.editing.node_class_source import NodeClassSource
-from sweeper.editing.read_workflow import LoadedWorkflow, read_graph, suggest_workflow_slots
-from sweeper.errors import ImageError, UsageError
+from sweeper.editing.read_workflow import LoadedWorkflow, holds_workflow, read_graph, suggest_workflow_slots
+from sweeper.errors import ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.files import write_new
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
 from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment, render_slots_file
 from sweeper.loading.suggest_slots import Suggestion, find_output_nodes
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.node_classes.graph_check import GraphCheck
+from sweeper.model.node_classes.graph_check import GraphCheck, find_graph_problems
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.model.portable_names import make_portable
+from sweeper.model.template import Address
 from sweeper.model.workflow import find_upstream
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
@@ -78,12 +80,87 @@ def _has_content(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
+@dataclass(frozen=True, slots=True)
+class StarterFolders:
+    """What `init --each` writes: the files of each folder by their paths in it, and messages.
+
+    `left_out`: for each workflow that gets no folder the reason.
+    """
+
+    folders: Mapping[Path, Mapping[str, bytes]]
+    left_out: Mapping[Path, str]
+    notes: tuple[str, ...]
+
+
+def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> StarterFolders:
+    """The files of an experiment for each workflow (*.json) below a folder, with the values that it was saved with.
+
+    A workflow whose model files the server does not list is left out, and so is JSON that is no workflow. Raises
+    TemplateError with the mistakes of all files, and UsageError if there is no workflow.
+    """
+    if not workflows.is_dir():
+        raise UsageError(f"{workflows}: is not a folder; --each takes a folder of workflows")
+    found = sorted(path for path in workflows.rglob("*.json") if not _is_hidden(path.relative_to(workflows)))
+    folders: dict[Path, dict[str, bytes]] = {}
+    left_out: dict[Path, str] = {}
+    notes: list[str] = []
+    problems: list[Problem] = []
+    for path in found:
+        try:
+            reason = _find_reason_to_leave_out(path, workflows, classes)
+            if reason is not None:
+                left_out[path] = reason
+                continue
+            home = folder / to_file_name("-".join(path.relative_to(workflows).with_suffix("").parts))
+            home = next(home for home in _iter_names(home) if home not in folders)
+            folders[home], more = make_starter_files(home, path, classes, is_saved=True)
+            notes += [f"{home}: {note}" for note in more]
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise TemplateError(problems)
+    if not folders and not left_out:
+        raise UsageError(f"{workflows}: has no workflow; save one as JSON (*.json) there")
+    return StarterFolders(folders, left_out, tuple(notes))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _iter_names(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+
+
+def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSource) -> str | None:
+    """Why a file gets no experiment; None if it gets one, also if the server will refuse it for another reason."""
+    if not path.resolve().is_relative_to(workflows.resolve()):
+        return "is a link that leads out of the folder"
+    if not holds_workflow(path):
+        return "is no workflow"
+    if classes.is_default:
+        return None
+    workflow = read_graph(path, classes)
+    uploaded = [
+        Address(*address.split(".", 1))
+        for slot in suggest_workflow_slots(workflow, classes.classes) if slot.type == "file"
+        for address in slot.addresses
+    ]  # fmt: skip
+    info = NodeInfo.from_object_info(classes.object_info)
+    problems = find_graph_problems(workflow.graph, info, uploaded=uploaded)
+    if not problems or find_graph_problems(workflow.graph, classes.classes, uploaded=uploaded):
+        return None
+    return "; ".join(message for _, message in problems)
+
+
 def make_starter_files(
-    folder: Path, source: Path | None, classes: NodeClassSource
+    folder: Path, source: Path | None, classes: NodeClassSource, *, is_saved: bool = False
 ) -> tuple[dict[str, bytes], list[str]]:
     """The files of a new folder for the workflow of a file, by their path in it, and what the user should know of them.
 
-    `source` None: text to image. Raises UsageError if nothing in the workflow can be swept, and as `read_graph` does.
+    `source` None: text to image. `is_saved`: one trial, with the values that the workflow was saved with. Raises
+    UsageError if nothing in the workflow can be swept, and as `read_graph` does.
     """
     source = source or _STARTER
     workflow = read_graph(source, classes)
@@ -91,12 +168,12 @@ def make_starter_files(
     outputs = find_output_nodes(workflow.graph, classes.classes)
     if not workflow.app_inputs:
         slots = order_slots(slots, find_upstream(workflow.graph, outputs)) or slots
-    if not slots:
+    if not slots and not is_saved:
         raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
     notes = list(workflow.notes)
     files, contents = _collect_inputs(source, workflow, slots, notes)
     choices = _list_choices(workflow, slots, classes)
-    if not has_axis(slots, choices):
+    if not is_saved and not has_axis(slots, choices):
         _add_mirrored_picture(files, contents)
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
@@ -106,7 +183,7 @@ def make_starter_files(
         _choose_name(folder), title=title, template=f"{stem}.json",
         target=_choose_target(workflow, classes.target, notes), slots=slots, files=files, choices=choices,
         has_pictures=any("Audio" not in workflow.graph[key]["class_type"] for key in outputs),
-        keep_temp=bool(GraphCheck(workflow.graph, classes.classes).find_unsaved_outputs()),
+        keep_temp=bool(GraphCheck(workflow.graph, classes.classes).find_unsaved_outputs()), is_saved=is_saved,
     )  # fmt: skip
     slots_file = render_slots_file(
         f"{stem}.json", workflow.graph, classes.classes, slots, models=workflow.models, unchecked=workflow.unchecked

@@ -179,16 +179,19 @@ def render_experiment(
     choices: Mapping[str, Sequence[Any]],
     has_pictures: bool = True,
     keep_temp: bool = False,
+    is_saved: bool = False,
 ) -> str:
     """The text of an experiment.
 
     `target`: its name, and a remark. `files`: for each slot of a file the paths of local ones, relative to the
     experiment, and a remark. `choices`: what the server offers for a slot, if it is a list. `has_pictures`: it makes
-    more than sounds. `keep_temp`: no node of the workflow saves its pictures.
+    more than sounds. `keep_temp`: no node of the workflow saves its pictures. `is_saved`: one trial, with the values of
+    the workflow, and no more to try.
     """
     values_of = {slot.name: list(_propose_values(slot, choices.get(slot.name, ()))) for slot in slots}
     axes = {name: f"[{', '.join(map(_quote_text, values))}]" for name, values in values_of.items() if values}
-    active = _choose_active(slots, values_of, has_files=any(len(paths) > 1 for paths, _ in files.values()))
+    has_files = any(len(paths) > 1 for paths, _ in files.values())
+    active = () if is_saved else _choose_active(slots, values_of, has_files=has_files)
     lines = [
         f"# {title} See what it does, then run it:",
         "#     sweeper plan experiment.yaml",
@@ -198,7 +201,7 @@ def render_experiment(
         f"template: {write_flow(template)}  # a slot that is not set here keeps the value in it",
         f"target: {write_flow(target[0])}  # {target[1]}",
     ]
-    lines += ["", "sweep:", "  grid:  # every combination"]
+    lines += ["", "sweep:", "  grid:  # every combination"] if files or not is_saved else []
     lines += [
         f"    {slot}: [{', '.join(map(quote_yaml, paths))}]  # {remark}" for slot, (paths, remark) in files.items()
     ]
@@ -208,7 +211,8 @@ def render_experiment(
             seeds = "{seeds: 2}" if SlotSchema(slot.schema).allows(_MAX_SEED) else "[1, 2]"
             values = f"{seeds}  # two seeds, the same in every run"
         lines.append(f"    {slot.name}: {values}")
-    others = [slot for slot in slots if slot not in active and slot.name in axes and not slot.is_default]
+    tried = () if is_saved else slots
+    others = [slot for slot in tried if slot not in active and slot.name in axes and not slot.is_default]
     useful = list(filter(is_useful, others))
     heads = ("More to try: remove the `#` in front of a line, and change its values.", "All other inputs:")
     for head, group in zip(heads, (useful, [slot for slot in others if slot not in useful]), strict=True):

@@ -310,3 +310,78 @@ def test_experiment_file_with_a_name_of_a_device_needs_another_name(sweeper):
     outcome = sweeper("validate", "mine/con.yaml")
     assert outcome.code == 2
     assert ": name: 'con' is a device on Windows" in outcome.err
+
+
+def save_workflows(folder, **graphs):
+    for name, graph in graphs.items():
+        path = Path(folder, name.replace("__", "/") + ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(graph), "utf-8")
+
+
+def change(node, **inputs):
+    return {**IMG2IMG, node: {**IMG2IMG[node], "inputs": {**IMG2IMG[node]["inputs"], **inputs}}}
+
+
+def save_classes(checkpoints, loras):
+    classes = node_classes()
+    classes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [checkpoints]
+    classes["LoraLoader"]["input"]["required"]["lora_name"] = [loras]
+    return save_json(classes, "info.json")
+
+
+def test_each_workflow_of_a_folder_becomes_an_experiment_as_it_was_saved(sweeper):
+    save_workflows("flows", a=IMG2IMG, more__b=change("7", steps=9), list=["no workflow"], **{".hidden__c": IMG2IMG})
+    outcome = sweeper("init", "tests", "--each", "flows", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["experiments"] == [str(Path("tests", name, "experiment.yaml"))
+                                                      for name in ("a", "more-b")]  # fmt: skip
+    assert json.loads(outcome.out)["left_out"] == [
+        {"workflow": str(Path("flows/list.json")), "reason": "is no workflow"}
+    ]
+    (trial,) = plan(load("tests/more-b/experiment.yaml")).written()
+    assert (trial.params["steps"], trial.params["seed"], trial.params["denoise"]) == (9, 5, 0.6)
+    assert sweeper("run", "tests/a/experiment.yaml").code == 0
+    assert sweeper("init", "tests", "--each", "flows").code == 0  # nothing has changed
+
+
+def test_a_workflow_whose_models_are_not_there_is_left_out(sweeper):
+    save_workflows("flows", a=IMG2IMG, b=change("1", ckpt_name="gone.safetensors"), c=change("7", sampler_name="wrong"))
+    info = save_classes(["sd15.safetensors"], ["ink.safetensors"])
+    outcome = sweeper("init", "tests", "--each", "flows", "--object-info", info)
+    assert outcome.code == 0, outcome.err
+    assert f"{Path('flows/b.json')}: left out: node 1 (CheckpointLoaderSimple) ckpt_name: found" in outcome.err
+    # A wrong value that is no model file is not hidden: whoever runs it is told.
+    assert {path.name for path in Path("tests").iterdir()} == {"a", "c"}
+
+
+def test_every_broken_workflow_is_named_and_nothing_is_written(sweeper):
+    save_workflows("flows", a=IMG2IMG, b={**IMG2IMG, "3": {"class_type": "X", "inputs": {"text": ["77", 0]}}})
+    Path("flows/c.json").write_text("{", "utf-8")
+    outcome = sweeper("init", "tests", "--each", "flows")
+    assert outcome.code == 2
+    assert "b.json" in outcome.err
+    assert "c.json" in outcome.err
+    assert not Path("tests").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--each", "nowhere"], "is not a folder"),
+        (["--each", "."], "has no workflow"),
+        (["--each", ".", "--from", "x.json"], "--from and --each both say which workflows"),
+    ],
+)
+def test_each_needs_a_folder_with_a_workflow(sweeper, words, message):
+    outcome = sweeper("init", "tests", *words)
+    assert (outcome.code, message in outcome.err) == (2, True)
+
+
+def test_a_link_out_of_the_folder_is_no_workflow_of_it(sweeper):
+    save_workflows("flows", a=IMG2IMG)
+    save_json(name="outside.json")
+    Path("flows/b.json").symlink_to(Path("outside.json").resolve())
+    outcome = sweeper("init", "tests", "--each", "flows")
+    assert outcome.code == 0
+    assert "b.json: left out: is a link that leads out of the folder" in outcome.err
