@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 
@@ -19,11 +21,22 @@ def print_command(command: str, text: str) -> None:
     print(f"::{command}::{text}", flush=True)
 
 
-def run_program(words: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> int:
-    """Run a program, and let GitHub obey nothing that it prints. Returns its exit code."""
+def run_program(
+    words: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    output: Path | None = None,
+) -> int:
+    """Run a program, and let GitHub obey nothing that it prints. Returns its exit code.
+
+    `output`: the file that gets its standard output, which then does not stand in the log.
+    """
     token = secrets.token_hex(16)
     print(f"::stop-commands::{token}", flush=True)
     # GitHub reads stdout and stderr separately, so a line of stderr could come after the token that ends this.
-    code = subprocess.run(words, check=False, stderr=subprocess.STDOUT, cwd=cwd, env=env).returncode
+    sys.stdout.flush()
+    with output.open("wb") if output else nullcontext(sys.stdout.buffer) as stream:
+        code = subprocess.run(words, check=False, stdout=stream, stderr=sys.stdout.buffer, cwd=cwd, env=env).returncode
     print(f"\n::{token}::", flush=True)  # in a line of its own, however the program ended its last one
     return code

@@ -85,4 +85,7 @@ def restore(folder: Path) -> int:
 
 if __name__ == "__main__":
     folders = [folder for folder in map(find_baseline, list_experiments()) if folder is not None]
+    if os.environ.get("PACK"):
+        baselines = Path(os.environ.get("BASELINE") or "baselines")
+        folders = [baselines] if baselines.is_dir() and not find_outside(baselines) else []
     sys.exit(max(map(restore, folders), default=0))
