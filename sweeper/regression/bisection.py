@@ -22,8 +22,7 @@ from sweeper.answers.render import NOT_IN_JSON
 from sweeper.errors import SweeperError, UsageError
 from sweeper.files import atomic_write
 from sweeper.model.experiment import Experiment
-from sweeper.model.shell_words import join_command
-from sweeper.planning.plan import plan as make_plan
+from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import Baseline
 from sweeper.regression.cases import identify_points, read_run
 from sweeper.regression.check import check_experiment
@@ -33,7 +32,7 @@ from sweeper.regression.match_files import parse_checks
 from sweeper.regression.versions import VERSION_ERRORS, WORKTREE, Version, make_reference, select_run
 from sweeper.running.folder_lock import lock_folder
 from sweeper.store.containment import display_path
-from sweeper.wording import count_things, suggest
+from sweeper.wording import count_things, join_command, suggest
 
 GOOD, BAD, SKIP = "good", "bad", "skip"  # Git's words; the first two also name results folders
 _MARKS: Final = (GOOD, BAD, SKIP)
@@ -162,7 +161,7 @@ class Bisector:
 
     def _load_state(self) -> _State:
         """The state that an earlier command left, if it was for the same commits, cases, workflows and checks."""
-        digests = [trial.digest for trial in make_plan(self.experiment).written()]
+        digests = [trial.digest for trial in Plan(self.experiment).written()]
         selection = [self.cases, self.options.get("where"), self.options.get("limit")]
         commits = [version.commit for version in self.ends]
         facts = [commits, selection, digests, self.experiment.checks, self.accepted.stamp]
@@ -198,7 +197,7 @@ class Bisector:
         if not changed:
             raise SweeperError(f"{bad.name}: changes no case against {good.name}, so there is nothing to find")
         state.wanted = {item.case.key: item.state for item in changed}
-        points, trials = {item.case.point for item in changed}, list(make_plan(self.experiment).written())
+        points, trials = {item.case.point for item in changed}, list(Plan(self.experiment).written())
         digests = {
             row.digest for row, (_, point) in zip(trials, identify_points(trials), strict=True) if point in points
         }

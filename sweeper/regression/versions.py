@@ -19,8 +19,7 @@ from sweeper.comfy.target import check_targets
 from sweeper.errors import ExperimentError, Problem, SweeperError, TargetError, TransientError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.portable_names import make_portable
-from sweeper.model.shell_words import join_command
-from sweeper.planning.plan import plan as make_plan
+from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import RunCases, read_run
 from sweeper.regression.check import check_experiment
@@ -29,7 +28,7 @@ from sweeper.regression.comparison import MAX_ROWS, SAME, Comparison, Comparison
 from sweeper.regression.match_files import parse_checks
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.settings import TrialFilter
-from sweeper.wording import suggest
+from sweeper.wording import join_command, suggest
 
 # What may be wrong with one version only, so that the others still run.
 VERSION_ERRORS: Final = (TargetError, TransientError, ExperimentError, UsageError)
@@ -199,7 +198,7 @@ def check_versions(
     another process uses `out`, and what `check_experiment` raises before it submits anything.
     """
     checks, found = parse_checks(experiment), list[VersionCheck]()
-    TrialFilter(where, make_plan(experiment))  # a mistake in it is not one of the versions
+    TrialFilter(where, Plan(experiment))  # a mistake in it is not one of the versions
     before: tuple[str | None, Baseline | None] = (None, None)
     with lock_folder(out, now=time.time()):
         for version in versions:

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from sweeper.cli import main
 from tests import ROOT
 from tests.github.github_api import TOKEN, GitHub, serve_github
 from tests.github.workflow_steps import Steps, run_action
+from tests.launching.comfyui_folder import ComfyUIFolder
 from tests.regression.conftest import TEMPLATE
 
 ACTION = ROOT / ".github/actions/check"
@@ -291,3 +293,107 @@ def test_every_input_of_the_action_is_used_and_documented():
         assert f"inputs.{name} " in text, name
         assert f"`{name}`" in page, name
         assert one["description"].endswith("."), name
+
+
+# --- a node pack
+
+
+LARGE = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "gone.safetensors"}},
+    "2": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}},
+    "3": {"class_type": "VAEEncode", "inputs": {"pixels": ["2", 0], "vae": ["1", 2]}},
+    "4": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["1", 2]}},
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}},
+}
+
+
+@pytest.fixture
+def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working copy of a node pack with two workflows, and a ComfyUI beside it."""
+    folder = tmp_path / "my-pack"
+    (folder / "example_workflows").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    colour = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
+    save_workflow("plain", {"1": colour, "2": save})
+    save_workflow("other", {"1": {**colour, "inputs": {**colour["inputs"], "color": 9}}, "2": save})
+    ComfyUIFolder(tmp_path / "comfyui")
+    (tmp_path / "comfyui/venv/bin").mkdir(parents=True)
+    (tmp_path / "comfyui/venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "comfyui/venv/bin/python").chmod(0o755)
+    return folder
+
+
+def save_workflow(name: str, graph: dict[str, Any]) -> None:
+    Path("example_workflows", f"{name}.json").write_text(json.dumps(graph), "utf-8")
+
+
+def check_the_pack(pack: Path, **inputs: str) -> Steps:
+    given = {"pack": ".", "comfyui": "v1=../comfyui", "api-key": "", "experiments": "", "target": ""} | inputs
+    return run_check(pack, **given)
+
+
+def test_each_workflow_of_a_pack_is_compared_with_its_accepted_picture(pack: Path):
+    first = check_the_pack(pack)
+    assert (first.code, first.summary.count("1 new")) == (1, 2), first.log
+    for name in ("plain", "other"):
+        results = Path(first.outputs["folder"]) / "v1" / name
+        assert main(["accept", str(results), "--baseline", f"baselines/{name}", "--yes"]) == 0
+    assert (pack.parent / "runner/comfyui/v1/custom_nodes/my-pack/example_workflows/plain.json").exists()
+
+    graph = json.loads(Path("example_workflows/plain.json").read_text())
+    graph["1"]["inputs"]["color"] = 8
+    save_workflow("plain", graph)
+    save_workflow("large", LARGE)
+    shutil.rmtree(pack.parent / "runner")  # the next job
+    second = check_the_pack(pack, comfyui="v1=../comfyui\nv2=../comfyui")
+    assert (second.code, second.outputs["exit-code"]) == (1, "1"), second.log
+    assert second.summary.count("left out") == 2
+    assert second.summary.index("## ComfyUI v1") < second.summary.index("## ComfyUI v2")
+    assert second.summary.count("1 changed") == second.summary.count("1 same") == 2
+    assert len(ComfyUIFolder(pack.parent / "comfyui").pids) == 3  # one start for all workflows
+
+
+def test_a_pack_of_which_no_workflow_can_run_fails(pack: Path):
+    for file in Path("example_workflows").iterdir():
+        file.unlink()
+    save_workflow("large", LARGE)
+    done = check_the_pack(pack)
+    assert done.code == 2
+    assert "large.json: left out: node 1 (CheckpointLoaderSimple) ckpt_name: found" in done.summary
+    assert "all are left out" in done.log
+
+
+def test_a_comfyui_that_does_not_start_is_named_and_the_others_are_checked(pack: Path):
+    ComfyUIFolder(pack.parent / "broken", fail="no package")
+    shutil.copytree(pack.parent / "comfyui/venv", pack.parent / "broken/venv")
+    done = check_the_pack(pack, comfyui="bad=../broken\nv1=../comfyui\nnone=../missing")
+    assert done.code == 2
+    assert "no package" in done.log
+    assert "## ComfyUI bad\n\nIt did not start" in done.summary
+    assert "## ComfyUI none\n\nIt did not start" in done.summary
+    assert done.summary.count("1 new") == 2
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"api-key": KEY}, "it takes neither `api-key` nor `target`"),
+        ({"target": "cloud"}, "it takes neither `api-key` nor `target`"),
+        ({"experiments": "sweeps/*.yaml"}, "use a step each"),
+        ({"comfyui": "v1"}, "needs a line NAME=DIR"),
+        ({"comfyui": "../x=../comfyui"}, "needs a line NAME=DIR"),
+        ({"comfyui": ""}, "needs a line NAME=DIR"),
+        ({"options": "'"}, "cannot be split"),
+        ({"workflows": "outside"}, "is a link that leads out of the checkout"),
+    ],
+)
+def test_the_code_of_a_pack_gets_no_key_and_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: dict[str, str], message: str
+):
+    folder = make_folder(tmp_path)
+    monkeypatch.chdir(folder)
+    (folder / "outside").symlink_to(tmp_path)
+    (folder / "example_workflows").mkdir()
+    done = check_the_pack(folder, **inputs)
+    assert (done.code, message in done.log) == (2, True), done.log

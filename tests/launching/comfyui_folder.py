@@ -57,7 +57,8 @@ class ComfyUIFolder:
 
 def serve() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--listen", "--port", "--output-directory", "--temp-directory", "--database-url", "--cuda-device"):
+    directories = ("--output-directory", "--temp-directory", "--base-directory")
+    for name in ("--listen", "--port", *directories, "--database-url", "--cuda-device"):
         parser.add_argument(name)
     for name in ("--cpu", "--disable-auto-launch"):
         parser.add_argument(name, action="store_true")
@@ -87,7 +88,8 @@ def serve() -> None:
 
     nodes["EmptyImage"] = replace(empty, run=run)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-    with EmbeddedServer("comfyui", port=int(arguments.port), data=arguments.output_directory, nodes=nodes) as server:
+    options = {"data": arguments.output_directory, "nodes": nodes, "strict_models": True}
+    with EmbeddedServer("comfyui", port=int(arguments.port), **options) as server:
         for name, value in behaviour.get("faults", {}).items():
             setattr(server.faults, name, value)
         print("To see the GUI go to: http://127.0.0.1", flush=True)  # noqa: T201 (as ComfyUI)

@@ -5,12 +5,11 @@ The exit code is the highest of the checks, so that a wrong experiment (2) is no
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from action_inputs import find_outside, list_experiments, read_lines
@@ -19,15 +18,9 @@ from job_log import print_command, run_program
 from sweeper.answers.render import escape_markdown
 from sweeper.model.portable_names import make_portable
 
-NAME = re.compile(r"\w[\w.-]*")  # of a ComfyUI, and of its folder
-
 
 def main() -> int:
     experiments, baseline = list_experiments(), os.environ.get("BASELINE")
-    if os.environ.get("PACK"):
-        return (
-            report_mistake("`experiments` and `pack` are two checks; use a step each") if experiments else check_pack()
-        )
     if not experiments:
         return report_mistake("`experiments` is empty; write one path or pattern a line")
     if baseline and len(experiments) > 1:
@@ -46,63 +39,6 @@ def main() -> int:
         return report_mistake(f"`options` cannot be split into words: {error}")
     folder = make_folder()
     return report(folder, [check(experiment, folder, options) for experiment in experiments])
-
-
-def check_pack() -> int:
-    """Check the workflows of a node pack on each ComfyUI, with a link to the pack in a base directory of its own."""
-    pack, baselines = Path(os.environ["PACK"]), Path(os.environ.get("BASELINE") or "baselines")
-    workflows = Path(os.environ.get("WORKFLOWS") or pack / "example_workflows")
-    versions = [line.partition("=") for line in read_lines("COMFYUI")]
-    if not versions or not all(NAME.fullmatch(name) and place for name, _, place in versions):
-        return report_mistake(
-            "`comfyui` needs a line NAME=DIR for each ComfyUI; a name has letters, digits, `.`, `-`, `_`"
-        )
-    if os.environ.get("API_KEY") or read_lines("TARGETS"):
-        return report_mistake("`pack` runs the code of the checkout, so it takes neither `api-key` nor `target`")
-    if outside := find_outside(pack, workflows, baselines):
-        return report_mistake(f"{outside}: is a link that leads out of the checkout; replace it by the folder")
-    folder = make_folder()
-    checked: list[tuple[int, str]] = []
-    for name, _, place in versions:
-        base = make_base(Path(os.environ["RUNNER_TEMP"]) / "comfyui" / name, pack, Path(place))
-        settings = {"launch": str(Path(place).resolve()), "name": name, "gpus": "cpu", "keep": True,
-                    "args": ["--base-directory", str(base)]}  # fmt: skip
-        checked += check_version(name, json.dumps(settings), workflows, baselines, folder)
-    return report(folder, checked)
-
-
-def make_base(base: Path, pack: Path, comfyui: Path) -> Path:
-    """A base directory for ComfyUI, whose only custom nodes are a link to the pack, and whose models are its own."""
-    (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
-    for link, place in ((base / "custom_nodes" / pack.resolve().name, pack), (base / "models", comfyui / "models")):
-        if not link.is_symlink():
-            link.symlink_to(place.resolve(), target_is_directory=True)
-    return base
-
-
-def check_version(name: str, target: str, workflows: Path, baselines: Path, folder: Path) -> Iterator[tuple[int, str]]:
-    """Check each workflow on one ComfyUI. Yields exit codes and summaries in Markdown."""
-    made = folder / name / "experiments"
-    written = folder / name / "init.json"
-    print_command("group", f"the workflows in {workflows} on ComfyUI {name}")
-    command = [sys.executable, "-P", "-m", "sweeper", "init", str(made), "--each", str(workflows), "--target", target]
-    code = run_program([*command, "--json"], output=written)
-    print_command("endgroup", "")
-    title = f"## ComfyUI {escape_markdown(name)}\n"
-    if code:
-        print_command("error", f"the workflows in {workflows} cannot be checked on ComfyUI {name}; the log says why")
-        yield code, f"{title}\nNo workflow was run (exit code {code}); the log says why.\n"
-        return
-    told = json.loads(written.read_text("utf-8"))
-    left_out = [f"- {escape_markdown(item['workflow'])}: left out: {escape_markdown(item['reason'])}"
-                for item in told["left_out"]]  # fmt: skip
-    if not told["experiments"]:
-        print_command("error", f"every workflow in {workflows} is left out on ComfyUI {name}")
-    yield 0 if told["experiments"] else 2, "\n".join([title, *left_out, ""])
-    options = ["--target", target, *shlex.split(os.environ.get("OPTIONS", ""))]
-    for experiment in told["experiments"]:
-        workflow = Path(experiment).parent.name
-        yield check(experiment, folder / name, [*options, "--baseline", str(baselines / workflow)], workflow)
 
 
 def make_folder() -> Path:
