@@ -360,7 +360,7 @@ def test_a_pack_of_which_no_workflow_can_run_fails(pack: Path):
     save_workflow("large", LARGE)
     done = check_the_pack(pack)
     assert done.code == 2
-    assert "large.json: left out: node 1 (CheckpointLoaderSimple) ckpt_name: found" in done.summary
+    assert "large.json: left out: node 1 (CheckpointLoaderSimple) ckpt\\_name: found" in done.summary
     assert "all are left out" in done.log
 
 
