@@ -339,7 +339,7 @@ def test_each_workflow_of_a_folder_becomes_an_experiment_as_it_was_saved(sweeper
     assert json.loads(outcome.out)["left_out"] == [
         {"workflow": str(Path("flows/list.json")), "reason": "is no workflow"}
     ]
-    (trial,) = plan(load("tests/more-b/experiment.yaml")).written()
+    (trial,) = Plan(load("tests/more-b/experiment.yaml")).written()
     assert (trial.params["steps"], trial.params["seed"], trial.params["denoise"]) == (9, 5, 0.6)
     assert sweeper("run", "tests/a/experiment.yaml").code == 0
     assert sweeper("init", "tests", "--each", "flows").code == 0  # nothing has changed
