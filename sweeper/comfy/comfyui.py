@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from sweeper.comfy import jobs_api, model_files, queue_api
 from sweeper.comfy.protocol import (
-    KEY_HEADER,
     Flow,
     JobOutput,
     JobSearch,
@@ -25,6 +24,7 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     ServerResponse,
+    ServerTraits,
     UploadForm,
     is_account_refusal,
     is_count,
@@ -46,32 +46,27 @@ LONGEST_RUNS: Final = {1: 1800.0, 3: 1800.0, 5: 3600.0}
 _NO_SUCH_CALL: Final = (404, 405, 501)  # the statuses by which servers say that they do not have a call
 
 
-class ComfyUIDialect:
+class ComfyUIDialect(ServerTraits):
     """A server that runs one job at a time, accepts our prompt ids, and forgets its jobs when it restarts."""
 
-    name: Final = "comfyui"
+    name = "comfyui"
     # One job runs while the next is queued, so the GPU never waits for a round trip.
-    concurrency: Final = 2
-    poll_intervals: Final = (0.05, 2.0)
+    concurrency = 2
+    poll_intervals = (0.05, 2.0)
     # The server missed no job of ours in 400; the second check is for a proxy in between.
-    lost_after_checks: Final = 2
-    key_seconds: Final = 0.0
-    runs_one_job: Final = True
-    jobs_survive_restart: Final = False  # the process keeps queue and history in memory only
-    has_event_stream: Final = True
-    needs_key_in_events: Final = False
-    sends_status_events: Final = True
-    mask_path: Final = "/upload/mask"
-    models_path: Final = "/experiment/models"
-    frees_memory: Final = True
+    lost_after_checks = 2
+    runs_one_job = True
+    jobs_survive_restart = False  # the process keeps queue and history in memory only
+    has_event_stream = True
+    sends_status_events = True
+    mask_path: str | None = "/upload/mask"
+    models_path: str | None = "/experiment/models"
+    frees_memory = True
     get_model_facts = staticmethod(model_files.read_header)
 
     def __init__(self) -> None:
         self._is_current = True  # whether it has the calls below /api/jobs; the handshake asks
         self._keeps_ids = True  # whether its jobs have our ids, which only a gateway in front of it prevents
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        return {KEY_HEADER: key}
 
     def handshake(self) -> Flow[Server]:
         response = raise_for_status((yield ServerRequest("GET", "/system_stats")))
@@ -121,9 +116,6 @@ class ComfyUIDialect:
         response = yield replace(make_view_request("/view", to_input_file(value)), method="HEAD", idempotent=False)
         return response.status == 200 and (size is None or response.headers.get("content-length") == str(size))
 
-    def make_events_request(self, prompt_id: str) -> None:
-        return None
-
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/view", output)
 
@@ -135,34 +127,23 @@ class ComfyUIDialect:
         return request_optional("/features")
 
 
-class CloudDialect:
+class CloudDialect(ServerTraits):
     """Comfy Cloud, and the embedded server by default: it assigns the job ids, and jobs survive its restart.
 
     Downloads are redirects to a storage host.
     """
 
-    name: Final = "cloud"
+    name = "cloud"
     # Subscriptions run 1, 3 or 5 jobs at a time and queue the rest. Users can set more.
-    concurrency: Final = 2
-    poll_intervals: Final = (1.0, 5.0)
-    # A listing may lag behind a submission.
-    lost_after_checks: Final = 3
-    key_seconds: Final = 0.0
-    runs_one_job: Final = False
-    jobs_survive_restart: Final = True
-    has_event_stream: Final = True
-    needs_key_in_events: Final = True
-    sends_status_events: Final = False
-    mask_path: Final = "/api/upload/mask"
-    models_path: Final = "/api/experiment/models"
-    frees_memory: Final = False
+    concurrency = 2
+    has_event_stream = True
+    needs_key_in_events = True
+    mask_path: str | None = "/api/upload/mask"
+    models_path: str | None = "/api/experiment/models"
     get_model_facts = staticmethod(model_files.find_asset)
     get_job = staticmethod(jobs_api.get_job)
     list_running = staticmethod(jobs_api.list_running)
     cancel = staticmethod(jobs_api.cancel)
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        return {KEY_HEADER: key}
 
     def handshake(self) -> Flow[Server]:
         response = yield ServerRequest("GET", "/api/user")
@@ -187,9 +168,6 @@ class CloudDialect:
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         response = yield replace(self.view_request(to_input_file(value)), idempotent=False)
         return response.status == 302  # a redirect to the file, which is not followed; 404 if there is none
-
-    def make_events_request(self, prompt_id: str) -> None:
-        return None
 
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/api/view", output)

@@ -33,52 +33,6 @@ from sweeper.errors import UnreachableError
 class Dialect(ModelCalls, Protocol):
     """One server API. Flows raise the errors of `protocol.raise_for_status`, and those named here."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def concurrency(self) -> int:
-        """How many jobs to have in flight by default."""
-
-    @property
-    def poll_intervals(self) -> tuple[float, float]:
-        """Seconds between two polls of a job: the first interval, and the longest."""
-
-    @property
-    def lost_after_checks(self) -> int:
-        """After how many consecutive polls without a trace a job counts as lost."""
-
-    @property
-    def key_seconds(self) -> float:
-        """For how many seconds the server surely refuses to accept a job id again; 0 if it runs the job twice."""
-
-    @property
-    def runs_one_job(self) -> bool:
-        """Whether the server runs one job at a time, so that a job which ignores its cancellation blocks all others."""
-
-    @property
-    def jobs_survive_restart(self) -> bool:
-        """Whether jobs outlive the server's process."""
-
-    @property
-    def needs_key_in_events(self) -> bool:
-        """Whether the URL of the event stream must contain the key."""
-
-    @property
-    def has_event_stream(self) -> bool:
-        """Whether the server has the WebSocket that `event_stream` reads. Without it, polling suffices."""
-
-    @property
-    def sends_status_events(self) -> bool:
-        """Whether a `status` event follows every submission, so that silence means a dead stream."""
-
-    @property
-    def mask_path(self) -> str | None:
-        """The path of the call that combines a picture and its mask; None if we upload the combined picture instead."""
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        """The headers that contain the key, for every request to the target itself."""
-
     def handshake(self) -> Flow[Server]:
         """Identify the server and check the key. Raises UnreachableError, RefusedError."""
 
@@ -113,9 +67,6 @@ class Dialect(ModelCalls, Protocol):
         Compares its size in bytes too, if both are known. Makes one request without retries, because uploading the
         file again is a cheap answer to a failure.
         """
-
-    def make_events_request(self, prompt_id: str) -> ServerRequest | None:
-        """The request for the Server-Sent Events of one job; None if there are no such streams."""
 
     def view_request(self, output: JobOutput) -> ServerRequest: ...
 

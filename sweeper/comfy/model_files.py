@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, parse_json, raise_for_status
+from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, ServerTraits, parse_json, raise_for_status
 from sweeper.comfy.responses import read_messages, to_seconds
 from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError
 from sweeper.model.model_facts import ModelFacts, ModelKey, Models, read_metadata
@@ -29,19 +29,11 @@ _FREE_SECONDS: Final = 0.5
 _WITH_HEADER: Final = ".safetensors"  # of other files, ComfyUI reads no metadata
 
 
-class ModelCalls(Protocol):
+class ModelCalls(ServerTraits, Protocol):
     """The part of a dialect about node classes and models."""
 
     def request_classes(self, class_type: str = "") -> ServerRequest | None:
         """The request for all node classes, or for one, as ComfyUI describes them; None if there is no such call."""
-
-    @property
-    def models_path(self) -> str | None:
-        """The path of the call that lists the folders of models; None if the server tells nothing about them."""
-
-    @property
-    def frees_memory(self) -> bool:
-        """Whether the server forgets its results and models when a client asks, because it may have read old files."""
 
     def get_model_facts(self, key: ModelKey, facts: ModelFacts) -> Flow[ModelFacts]:
         """Add to the facts in the listing of a folder what the server tells about one file."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from fractions import Fraction
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, Protocol, TypeGuard, TypeVar
 
 from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, TransientError, Trouble, UnreachableError
 from sweeper.model import bounded_json
@@ -198,6 +198,32 @@ class QueueFull:
     reason: str
     retry_after: float | None = None
     may_be_accepted: bool = False
+
+
+class ServerTraits(Protocol):
+    """What a dialect knows of its servers. By default, one of many workers whom clients only poll."""
+
+    name: str
+    concurrency: int  # how many jobs to have in flight by default
+    poll_intervals: tuple[float, float] = (1.0, 5.0)  # seconds between two polls of a job: the first, and the longest
+    lost_after_checks: int = 3  # polls in a row without a trace, after which a job is lost: a listing may lag behind
+    key_seconds: float = 0.0  # for how many the server surely refuses to accept an id again; 0 if it runs the job twice
+    runs_one_job: bool = False  # at a time, so that a job which ignores its cancellation blocks all others
+    jobs_survive_restart: bool = True  # of the server's process
+    has_event_stream: bool = False  # the WebSocket that `event_stream` reads. Without it, polling suffices
+    needs_key_in_events: bool = False  # the URL of the event stream must contain the key
+    sends_status_events: bool = False  # after every submission, so that silence means a dead stream
+    mask_path: str | None = None  # of the call that combines a picture and its mask; None: we upload the combined one
+    models_path: str | None = None  # of the call that lists the folders of models; None: it tells nothing about them
+    frees_memory: bool = False  # results and models, when a client asks, because the server may have read old files
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        """The headers that contain the key, for every request to the target itself."""
+        return {KEY_HEADER: key}
+
+    def make_events_request(self, prompt_id: str) -> ServerRequest | None:
+        """The request for the Server-Sent Events of one job; None if there are no such streams."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     ServerResponse,
+    ServerTraits,
     UploadForm,
     is_count,
     is_id,
@@ -274,23 +275,12 @@ def _read_time(value: Any) -> float | None:
         return None
 
 
-class V2Dialect:
-    name: Final = "v2"
+class V2Dialect(ServerTraits):
+    name = "v2"
     # Deployments scale with their queue, and a local ComfyUI behind the proxy runs one job while the next one waits.
-    concurrency: Final = 2
-    poll_intervals: Final = (1.0, 5.0)
-    # A listing may lag behind a submission. The proxy reads the history before the queue, so it misses a job that ends
-    # in between.
-    lost_after_checks: Final = 3
-    key_seconds: Final = 23 * 3600.0  # the server forgets an Idempotency-Key after 24 hours
-    runs_one_job: Final = False
-    jobs_survive_restart: Final = True
-    has_event_stream: Final = False  # each job has a stream of its own
-    needs_key_in_events: Final = False
-    sends_status_events: Final = False
-    mask_path: Final = None
-    models_path: Final = None
-    frees_memory: Final = False
+    concurrency = 2
+    lost_after_checks = 3  # also, the proxy reads the history before the queue, so it misses a job that ends in between
+    key_seconds = 23 * 3600.0  # the server forgets an Idempotency-Key after 24 hours
     get_model_facts = staticmethod(model_files.find_asset)
     get_job = staticmethod(get_job)
 
@@ -351,7 +341,7 @@ class V2Dialect:
         for prompt_id in sorted(prompt_ids):
             raise_for_status((yield ServerRequest("POST", f"{make_path(prompt_id)}/cancel")), 404)
 
-    def make_events_request(self, prompt_id: str) -> ServerRequest:
+    def make_events_request(self, prompt_id: str) -> ServerRequest:  # each job has a stream of its own
         return ServerRequest("GET", f"{make_path(prompt_id)}/events")
 
     # --- files
