@@ -84,6 +84,9 @@ async def download(client: ComfyClient, output: JobOutput, file: Receiver) -> Do
     Every try asks for a new signed URL, so an expired one (403) does no harm. Raises LostError if the server no longer
     has the file, TransientError after the last try, and OSError if `file` cannot be written.
     """
+    if output.content is not None:
+        file.write(output.content)
+        return DownloadResult(hashlib.sha256(output.content).hexdigest(), len(output.content), "")
     try:
         async with asyncio.timeout(FILE_SECONDS) as deadline:
             return await _download_with_retries(client, output, _PartialFile(file))
@@ -127,12 +130,16 @@ async def _download_once(client: ComfyClient, output: JobOutput, partial: _Parti
 
 async def _open_through_redirects(client: ComfyClient, output: JobOutput, partial: _PartialFile) -> httpx.Response:
     """Request an output and follow its redirects. Only the first request carries the key."""
-    response = await client.open_output(output, partial.range_headers())
+    if output.url:
+        location = _check_location(client, output, output.url)
+        response = await client.open_without_key(location, partial.range_headers())
+    else:
+        response = await client.open_output(output, partial.range_headers())
     for _ in range(_MAX_REDIRECTS):
         if response.status_code not in _REDIRECT_STATUSES:
             break
         await response.aclose()
-        location = _read_location(client, output, response)
+        location = _check_location(client, output, response.headers.get("location", ""), str(response.url))
         response = await client.open_without_key(location, partial.range_headers())
         if response.status_code == 403:
             await response.aclose()
@@ -143,16 +150,21 @@ async def _open_through_redirects(client: ComfyClient, output: JobOutput, partia
     return response
 
 
-def _read_location(client: ComfyClient, output: JobOutput, response: httpx.Response) -> str:
-    """The URL of a redirect. Raises LostError if it contains our key, TransientError if it is not an http(s) URL."""
+def _check_location(client: ComfyClient, output: JobOutput, location: str, base: str = "") -> str:
+    """The URL of a file elsewhere. Raises LostError if it contains our key, TransientError if it is not an http(s) URL.
+
+    Of an output with a URL, it must be https, unless the target itself is not.
+    """
     try:
-        location: str = urljoin(str(response.url), response.headers.get("location", ""))
+        location = urljoin(base, location)
         parts = urlsplit(location)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
         raise TransientError("the server redirects to a URL that is not http(s)")
+    if output.url and parts.scheme != "https" and client.target.url.startswith("https:"):
+        raise LostError(f"the server names a URL that is not https, so {output.filename!r} is not downloaded")
     if client.redact_text(location) != location:
         raise LostError(f"the server redirects to a URL that contains our key; {output.filename!r} is not downloaded")
     return location

@@ -116,8 +116,11 @@ class Listener:
         """Note that execution began. `now`: seconds since 1970."""
         self.started_at, self.running_since = now, time.monotonic()
 
-    def get_times(self, state: JobState) -> tuple[float | None, float | None]:
+    def get_times(self, state: JobState, submitted: float | None) -> tuple[float | None, float | None]:
         """Start and end of the execution, seconds since 1970: by the server's clock, or else by ours."""
+        if state.seconds is not None and submitted is not None:
+            started = submitted + state.seconds[0]
+            return started, started + state.seconds[1]
         if state.started is not None and state.ended is not None:
             return state.started, state.ended
         if self.started_at is None or self.running_since is None:

@@ -116,7 +116,8 @@ Flow = Generator[ServerRequest, ServerResponse, T]
 class JobOutput:
     """A file on the server: the parameters to download it, and its position in the job's outputs.
 
-    `subfolder`: its id, on a server that finds files by ids.
+    `subfolder`: its id, on a server that finds files by ids. `content` or `url`: the file itself, or where it is, if
+    the answer about the job tells that.
     """
 
     node: str
@@ -125,6 +126,8 @@ class JobOutput:
     filename: str
     subfolder: str
     type: str
+    url: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,8 @@ class JobState:
     `state`: queued, running, underway (one of these two; the server does not say which), succeeded, failed, cancelled,
     or lost. Times are seconds since 1970 by the server's clock, or None if unknown. `charged`, `cached` (the ids of the
     nodes whose results came from the server's cache) and `executed` (those that ran, of a job that did not succeed) are
-    None if the server does not say; `job_listener` combines them with what the event stream showed.
+    None if the server does not say; `job_listener` combines them with what the event stream showed. `seconds`: those
+    from the submission to the start, and from there to the end, of a server that tells these in place of times.
     """
 
     state: str
@@ -162,6 +166,7 @@ class JobState:
     cached: frozenset[str] | None = None
     executed: frozenset[str] | None = None
     failed_node: str | None = None  # the id of the node that made it fail, if the server says it
+    seconds: tuple[float, float] | None = None
 
     @property
     def account_advice(self) -> str | None:

@@ -491,4 +491,4 @@ class JobExecutor:
             executed = find_executed(nodes, state, listener)
             charged = find_charged(state, listener)
             usage = replace(usage, executed=executed, failed_node=state.failed_node, charged=charged)
-        self.context.finish_job(item, job, JobEnd(end, *listener.get_times(state), **facts), usage)
+        self.context.finish_job(item, job, JobEnd(end, *listener.get_times(state, job.submitted), **facts), usage)

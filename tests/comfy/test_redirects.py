@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import socket
+from dataclasses import replace
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -16,7 +19,7 @@ from sweeper.comfy.protocol import JobOutput
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.comfy.target import Target
 from sweeper.comfy.transport import check_redirect, classify_address
-from sweeper.errors import TransientError
+from sweeper.errors import LostError, TransientError
 
 OUTPUT = JobOutput("9", "images", 0, "a.png", "", "output")
 KINDS = {
@@ -80,6 +83,73 @@ def test_public_target_may_not_redirect_to_a_private_address(location):
 
     asyncio.run(go())
     assert len(requests) == 1
+
+
+def fetch(output, serve, url="https://gpu.example"):
+    """Download an output of a target with a key, from what `serve` answers; returns the file and the requests."""
+    requests, received = [], Received()
+
+    def answer(request):
+        requests.append(request)
+        return serve(request)
+
+    async def go():
+        async with ComfyClient(
+            Target("t", url, "cloud", key="sk-secret"),
+            httpx.MockTransport(answer),
+            retry_policy=RetryPolicy(attempts=1),
+        ) as client:
+            return await download(client, output, received)
+
+    try:
+        result = asyncio.run(go())
+        assert (result.bytes, result.sha256) == (len(received.getvalue()), sha256(received.getvalue()).hexdigest())
+    except (LostError, TransientError) as error:
+        return error, requests
+    return received.getvalue(), requests
+
+
+def test_a_file_in_the_answer_about_its_job_needs_no_request():
+    assert fetch(replace(OUTPUT, content=b"picture"), None) == (b"picture", [])
+
+
+def test_a_url_in_the_answer_about_a_job_is_opened_without_the_key():
+    found, (request,) = fetch(
+        replace(OUTPUT, url="https://bucket.example/a?s=1"), lambda _: httpx.Response(200, text="x")
+    )
+    assert (found, str(request.url)) == (b"x", "https://bucket.example/a?s=1")
+    assert set(request.headers) == {"host", "accept", "accept-encoding", "connection", "user-agent"}
+    refused, requests = fetch(replace(OUTPUT, url="https://bucket.example/a"), lambda _: httpx.Response(403))
+    assert isinstance(refused, LostError)  # the answer would name the same URL again
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://bucket.example/a.png", "a URL that is not https"),
+        ("https://bucket.example/a.png?k=sk-secret", "contains our key"),
+        ("https://169.254.169.254/latest", "a metadata address"),
+        ("https://127.0.0.1/a.png", "a loopback address"),
+        ("file:///etc/passwd", r"not http\(s\)"),
+    ],
+)
+def test_an_unsafe_url_in_the_answer_about_a_job_is_not_opened(url, message):
+    error, requests = fetch(replace(OUTPUT, url=url), None)
+    assert re.search(message, str(error))
+    assert requests == []
+    error, requests = fetch(
+        replace(OUTPUT, url="https://bucket.example/a"), lambda _: httpx.Response(302, headers={"Location": url})
+    )
+    assert re.search(message, str(error))
+    assert len(requests) == 1
+
+
+def test_a_target_without_tls_may_name_a_url_without_tls():
+    found, _ = fetch(
+        replace(OUTPUT, url="http://bucket.example/a"), lambda _: httpx.Response(200, text="x"), "http://gpu"
+    )
+    assert found == b"x"
 
 
 class Storage:
