@@ -251,6 +251,8 @@ _SHARED: Final = (
                  help="The most that the results folder may cost over all its runs, such as '20 USD'."),
     click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial."),
     click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run."),
+    click.option("--retry-unknown", is_flag=True, help="Resubmit trials that an earlier run sent to a server without a "
+                 "list of jobs (RunPod), and whose outcome is unknown; what ran is paid for twice."),
     click.option("--per-target/--any-target", default=None,
                  help="Count only results of these targets as done. [default: those of any real target]"),
     click.option("--keep-stale", is_flag=True,

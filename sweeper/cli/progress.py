@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES: Final = 5.0
 _SERVER_NAMES: Final = {
     EMBEDDED: "sweeper's own server", "cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2",
+    "runpod": "RunPod",
 }  # fmt: skip
 _HOW_TO_STOP_WAITING: Final = (
     "the run now waits only for {}, which does not respond; to go on without it, press Ctrl-C and run the command "

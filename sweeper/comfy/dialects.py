@@ -26,6 +26,7 @@ from sweeper.comfy.protocol import (
     raise_for_status,
     read_error_code,
 )
+from sweeper.comfy.runpod import RunPodDialect
 from sweeper.comfy.v2 import V2Dialect
 from sweeper.errors import UnreachableError
 
@@ -78,6 +79,7 @@ _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
     "cloud": CloudDialect,
     "comfyui": ComfyUIDialect,
     "v2": V2Dialect,
+    "runpod": RunPodDialect,
 }
 
 

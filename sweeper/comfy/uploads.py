@@ -74,6 +74,8 @@ class Uploads:
         With `mask`, the server's copy gets that mask; see `paint_mask`. Raises RejectedError if a file is missing or
         has changed since it was planned, if the mask does not fit, or if the server rejects the file.
         """
+        if not self._dialect().keeps_files:  # nor is one kept here, because a sweep may have gigabytes of pictures
+            return await self._upload_masked(path, sha256, mask) if mask else (await self._upload(path, sha256))[0]
         content = make_content_key(sha256, mask and mask[1])
         task = self._tasks.get(content)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):

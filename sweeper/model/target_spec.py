@@ -26,7 +26,7 @@ from sweeper.wording import shorten, suggest
 
 EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
-DIALECTS: Final = ("cloud", "comfyui", "v2")
+DIALECTS: Final = ("cloud", "comfyui", "v2", "runpod")
 
 # The public host of Comfy Cloud, and the environment variables for its key: the one that its documentation uses, and
 # the one of Comfy's own SDK and command line, which is read if the first is not set.
@@ -35,6 +35,7 @@ CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
 CLOUD_KEYS: Final = (CLOUD_KEY, "COMFY_API_KEY")
 # A deployment of Comfy's developer platform, which takes the same keys. No port and no path: it is Comfy's own gateway.
 _DEPLOYMENT_URL: Final = re.compile(r"https://[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.run\.comfy\.app")
+_RUNPOD_URL: Final = "https://api.runpod.ai/"  # of every serverless endpoint
 
 KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -205,6 +206,8 @@ def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget
             return ParsedTarget(settings, problems=entry.problems)
         entry = {} if isinstance(entry, list | tuple) else entry
         settings = _merge_cloud_settings(settings, entry, only_key=url != CLOUD_URL)
+    if url.startswith(_RUNPOD_URL):
+        settings.setdefault("dialect", "runpod")
     place = f"launch {settings['launch']}" if "launch" in settings else f"worker {settings.get('worker')}"
     settings.setdefault("name", settings.get("url") or place)
     return ParsedTarget(settings)

@@ -78,7 +78,7 @@ class JobExecutor:
                 if not await self._follow(item, job, job.prompt_id, listener=listener, permit=permit):
                     return None
             elif job is None or self._is_prepared(job) or not await self._resolve_unknown(item, job):
-                if self.context.control.stopping:
+                if self.context.control.stopping or item.is_unknown:
                     self.discard_prepared(item)
                     return None
                 queue_full = await self._submit_with_permit(item, listener, permit)
@@ -286,15 +286,24 @@ class JobExecutor:
     async def _resolve_unknown(self, item: WorkItem, job: JobRecord) -> bool:
         """Search the server for a submission whose outcome is unknown, before anything is sent again.
 
-        False if the server does not list it: send it again with the same id, which the server accepts only once.
-        Elsewhere the job counts as lost then, and the next submission has another id.
+        False if it stays unknown; and if the server does not list it: send it again with the same id, which the server
+        accepts only once. Elsewhere the job counts as lost then, and the next submission has another id.
         """
-        if self.context.drop_lost(item) or await self._was_accepted(item, job):
+        if self._leave_unknown(item, job):
+            return False
+        is_listed = self.client.dialect.lists_jobs
+        if self.context.drop_lost(item) or (is_listed and await self._was_accepted(item, job)):
             return True
         if not self._finder.sends_again:
             error = (LOST_ERROR, "the server has no trace of this submission")
             self.context.finish_job(item, job, JobEnd(records.LOST, error=error))
         return not self._finder.sends_again
+
+    def _leave_unknown(self, item: WorkItem, job: JobRecord) -> bool:
+        """Leave a job open if nobody can say whether it ran, which only the user may risk to pay for twice."""
+        may_repeat = self.context.settings.retry_unknown and job.run != self.context.run_id
+        item.is_unknown = not self.client.dialect.lists_jobs and not may_repeat
+        return item.is_unknown
 
     def _record_submitted(
         self, item: WorkItem, job: JobRecord, prompt_id: str, sent_at: float, *, found: bool = False
@@ -433,6 +442,8 @@ class JobExecutor:
         if state.state == "lost":
             if self.context.drop_lost(item):
                 return True
+            if self._leave_unknown(item, job):
+                return False
             self._finish_job(item, job, records.LOST, state, listener, error=(LOST_ERROR, "the server lost the job"))
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")

@@ -156,11 +156,11 @@ class JobPoller:
             if self.blocked_since is not None and running == self.blocking_jobs:
                 names = ", ".join(sorted(running)[:3])
                 cause = f"the server runs {names}, not ours," if running else "the server seems to run nothing"
+                advice = f" while {cause}; if that does not change, restart the server, and this run will go on"
+                if not self.client.dialect.lists_jobs:
+                    advice = "; look in the service's console whether it starts a worker, and how many it may start"
                 self.context.report(
-                    Notice(
-                        f"{self.job.target}: job {self.prompt_id} has waited for {limit:g} s while {cause}; "
-                        "if that does not change, restart the server, and this run will go on"
-                    )
+                    Notice(f"{self.job.target}: job {self.prompt_id} has waited for {limit:g} s{advice}")
                 )
             self.blocked_since, self.blocking_jobs = now, running
 
@@ -210,7 +210,7 @@ class JobPoller:
             if state.state == "lost":  # ComfyUI leaves no trace of a job that is removed from its queue
                 misses += 1
                 if misses >= self.client.dialect.lost_after_checks:
-                    return JobState("cancelled")
+                    return JobState("cancelled" if self.client.dialect.lists_jobs else "lost")
             elif state.is_over:
                 return state
             await self._wait_for_event(self.shortest * 2)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from sweeper.comfy.runpod import MAX_RUN_BYTES, describe_size
 from sweeper.comfy.target import Target
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.model.node_classes import NodeInfo
@@ -23,7 +24,7 @@ from sweeper.running.node_class_cache import ClassSource, get_classes, get_embed
 from sweeper.running.run_events import Event, Notice
 from sweeper.running.settings import EffectiveSettings
 from sweeper.schemas.values import KeyPath
-from sweeper.wording import join_names
+from sweeper.wording import count_things, join_names
 
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
@@ -65,6 +66,8 @@ async def check_target(
             problems = fit.problems or (() if settings.keep_temp else fit.unsaved)
         return refusal is None and not problems
 
+    if (note := describe_large_files(plan, client.target)) is not None:
+        report(Notice(f"{client.target.name}: {note}"))
     # A budget needs the prices of today.
     classes = await get_classes(client, list_nodes(plan), check, fresh=settings.budget is not None)
     if isinstance(classes, str):
@@ -84,6 +87,17 @@ async def check_target(
         replace(problem, message=f"{problem.message} (on {name}; --no-check submits it nevertheless)")
         for problem in problems
     )
+
+
+def describe_large_files(plan: Plan, target: Target) -> str | None:
+    """Say which trials have files that RunPod does not accept in one submission; None if all fit, or elsewhere."""
+    paths = [fact.path for fact in plan.experiment.files.values()] if target.dialect == "runpod" else []
+    sizes = {path: path.stat().st_size * 4 // 3 for path in paths if path.exists()}  # as Base64
+    if sum(sizes.values()) <= MAX_RUN_BYTES:
+        return None
+    sums = (sum(sizes.get(path, 0) for path in {file.path for file in plan.files(trial)}) for trial in plan.written())
+    large = [size for size in sums if size > MAX_RUN_BYTES]
+    return f"{count_things(len(large), 'trial')}: {describe_size(max(large))}" if large else None
 
 
 def find_gone(

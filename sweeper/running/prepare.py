@@ -39,6 +39,7 @@ from sweeper.running.node_class_cache import (
     get_cached_classes,
     use_cached_classes,
 )
+from sweeper.running.preflight import describe_large_files
 from sweeper.running.stop_control import run_for_all, run_sync
 from sweeper.running.target_models import TargetModels, describe_differences
 from sweeper.schemas.values import format_value
@@ -119,6 +120,8 @@ class Prepared:
                 notes += [] if keeps else [f"{note} (`run` refuses this)" for note in fit.unsaved]
         if problems:
             raise ExperimentError(dict.fromkeys(problems))
+        swept = [plan for plan in self.plans if not is_space(plan)]
+        notes += filter(None, (describe_large_files(plan, of) for plan in swept for _, of in self._iter_targets()))
         models = {name: of.facts for name, of in told.items()}
         notes += [note for name, of in told.items() for note in of.list_limits(name)]
         if self.specs is None and first is not None and any(may_name_models(plan, first) for plan in self.plans):

@@ -34,7 +34,7 @@ from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE, first_err
 from sweeper.running.work_queue import WorkItem
 from sweeper.store import records
 from sweeper.store.records import JobEnd
-from sweeper.wording import count_things
+from sweeper.wording import count_things, join_names
 
 _MAX_FAILURES_IN_A_ROW: Final = 5  # of one item, before it is postponed to the next run
 _MAX_POSTPONED_IN_A_ROW: Final = 3  # items, before the target is given up, because it completes nothing
@@ -201,7 +201,9 @@ class TargetWorker:
     def _prepares_ahead(self) -> bool:
         # With a budget, an intent that is not sent yet would keep others from being sent.
         has_budget = self.context.settings.budget is not None
-        return self.context.is_only_target and self.limit.has_short_jobs and not has_budget
+        # Without a list of jobs, a kill would leave such intents unknown for ever.
+        may_leave_intents = self.client.dialect.lists_jobs and not has_budget
+        return self.context.is_only_target and self.limit.has_short_jobs and may_leave_intents
 
     async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
         """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
@@ -239,7 +241,10 @@ class TargetWorker:
         self._suspicious_answers = 0
         if item.finished:
             self._postponed_in_a_row = 0
-        self._complete_or_postpone(item)
+        if item.is_unknown and item.submissions:
+            self._postpone(item, "the answer to the submission was lost, or the server no longer knows the job")
+        else:
+            self._complete_or_postpone(item)
         return None
 
     def _complete_or_postpone(self, item: WorkItem) -> None:
@@ -309,17 +314,21 @@ class TargetWorker:
             )
             if item.pinned_to is None:
                 context.error = f"{self.name}: trial {item.trial.index} was not sent: {failure}; run the command again"
-            self._complete_or_postpone(item)
-            self._postponed_in_a_row += 1
-            if self._postponed_in_a_row >= _MAX_POSTPONED_IN_A_ROW:
-                reason = f"{self.name}: responds, but completed none of the last {self._postponed_in_a_row} trials"
-                self._mark_dead(UNREACHABLE, f"{reason}: {failure}")
+            self._postpone(item, str(failure))
             return
         wait = SUBMIT_AGAIN.draw(item.consecutive_failures, context.random)
         attempt = item.job.attempt if item.job else 1
         context.report(Retrying(self.name, item.trial.index, attempt, wait, str(failure)))
         await context.sleep(wait)
         self._requeue(item)
+
+    def _postpone(self, item: WorkItem, failure: str) -> None:
+        """Leave an item to the next run, and give the target up if it completes none."""
+        self._complete_or_postpone(item)
+        self._postponed_in_a_row += 1
+        if self._postponed_in_a_row >= _MAX_POSTPONED_IN_A_ROW:
+            reason = f"{self.name}: responds, but completed none of the last {self._postponed_in_a_row} trials"
+            self._mark_dead(UNREACHABLE, f"{reason}: {failure}")
 
     def _give_up(self, error: SweeperError) -> None:
         """Give the target no more work in this run. If its process has exited, other targets execute its jobs."""
@@ -408,16 +417,20 @@ class Scheduler:
         If some are on a target that was given up, that is why the run ends.
         """
         context = self.context
+        postponed = context.work_queue.list_postponed()
+        unknown = describe_unknown([item for items in postponed.values() for item in items if item.is_unknown])
         counts = {
-            target: sum(1 + len(context.duplicates.get(item.trial.digest, ())) for item in items)
-            for target, items in context.work_queue.list_postponed().items()
+            target: sum(1 + len(context.duplicates.get(item.trial.digest, ())) for item in items if not item.is_unknown)
+            for target, items in postponed.items()
         }
+        counts = {target: count for target, count in counts.items() if count}
         if not counts:
-            return None
+            return unknown
         given_up = [worker.name for worker in self.workers if worker.dead and worker.name in counts]
         if given_up:
             context.control.drain(UNREACHABLE)
-        return describe_postponed(counts, given_up, has_other_targets=len(self.workers) > len(given_up))
+        rest = describe_postponed(counts, given_up, has_other_targets=len(self.workers) > len(given_up))
+        return "; ".join(filter(None, (unknown, rest)))
 
     def _on_stop_changed(self) -> None:
         context = self.context
@@ -459,6 +472,18 @@ async def _cancel_when_silent(worker: TargetWorker, task: asyncio.Task[None]) ->
             break
         await asyncio.sleep(remaining)
     task.cancel()
+
+
+def describe_unknown(items: Sequence[WorkItem]) -> str | None:
+    """Describe the trials of which no server can say whether they ran, and what the user can do; None without any."""
+    if not items:
+        return None
+    names = join_names(f"{job.id[:8]}+" for item in items if (job := item.open_job) is not None)
+    return (
+        f"{count_things(len(items), 'trial')} of unknown outcome: the answer to a submission was lost, or a result has "
+        f"expired, and the server lists no jobs. In its console, the files of these jobs begin with {names}. "
+        "`sweeper run --retry-unknown` submits such trials again, and pays twice for those that ran"
+    )
 
 
 def describe_postponed(counts: Mapping[str, int], given_up_targets: Sequence[str], *, has_other_targets: bool) -> str:

@@ -25,6 +25,7 @@ class _PlainOptions:
     """The options that an experiment file has no default for; see `RunOptions`."""
 
     retry_failed: bool = False
+    retry_unknown: bool = False
     fresh: bool = False
     limit: int | None = None
     remake: bool = False
@@ -46,7 +47,8 @@ class RunOptions(_PlainOptions):
 
     `concurrency`: jobs in flight per target. `retries`: submissions after the first. `timeout`: seconds of execution.
     `max_failures`: a count (int) or a share of the plan (float, 0 to 1). `fail_fast`: stop after the first failure.
-    `retry_failed`: resubmit trials that failed before; `fresh`: also those that succeeded. `where` (a Jinja2
+    `retry_failed`: resubmit trials that failed before; `fresh`: also those that succeeded. `retry_unknown`: also those
+    of which an earlier run could not learn whether they ran, on a server that lists no jobs. `where` (a Jinja2
     expression over slots and axes), `trials` (indexes) and `limit` (a count) select the trials to submit; the others
     keep their rows.
     `patience`: seconds to retry unreachable targets of a running run if no reachable target can continue; while one

@@ -46,6 +46,7 @@ class WorkItem:
     finished: bool = False  # its result rows are final for this run
     never_submitted: bool = False
     deaths: list[str] = field(default_factory=list)  # how launched ComfyUIs ended that executed it
+    is_unknown: bool = False  # its server cannot say what became of its open job, so the next run cannot either
     known_losses: int = 0  # `Uploads.losses` of the target when the item's files were last uploaded
 
     @property

@@ -34,7 +34,7 @@ def complete(sweeper, monkeypatch):
 
 def test_commands_and_options_are_completed(complete):
     assert complete("sweeper re") == ["results", "report"]
-    assert complete("sweeper run --ret") == ["--retries", "--retry-failed"]
+    assert complete("sweeper run --ret") == ["--retries", "--retry-failed", "--retry-unknown"]
     assert complete("sweeper template s") == ["show", "slots"]
 
 

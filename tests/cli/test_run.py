@@ -206,8 +206,8 @@ def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
 
 DEFAULTS = {
     "concurrency": None, "retries": None, "timeout": None, "patience": None, "max_trials": None, "max_failures": None,
-    "fail_fast": False, "retry_failed": False, "fresh": False, "where": None, "limit": None, "check": True,
-    "keep_temp": None, "remake": False, "budget": None, "session": None, "per_target": None, "keep_stale": False,
+    "fail_fast": False, "retry_failed": False, "retry_unknown": False, "fresh": False, "where": None, "limit": None,
+    "check": True, "keep_temp": None, "remake": False, "budget": None, "session": None, "per_target": None, "keep_stale": False,
     "remake_stale": False, "allow_different_models": False, "notify": None,
 }  # fmt: skip
 
@@ -229,6 +229,7 @@ DEFAULTS = {
         (["--max-failures", "25%"], (None, None, {"max_failures": 0.25})),
         (["--fail-fast", "--fresh"], (None, None, {"fail_fast": True, "fresh": True})),
         (["--retry-failed", "--no-check"], (None, None, {"retry_failed": True, "check": False})),
+        (["--retry-unknown"], (None, None, {"retry_unknown": True})),
         (["--per-target", "--keep-stale"], (None, None, {"per_target": True, "keep_stale": True})),
         (
             ["--remake-stale", "--allow-different-models"],

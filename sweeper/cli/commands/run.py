@@ -39,7 +39,7 @@ from sweeper.store.containment import display_path
 from sweeper.tables.results_folder import default_results_folder
 from sweeper.wording import join_command
 
-_FIRST_ROUND: Final = ("fresh", "remake", "remake_stale", "retry_failed")  # options that mean earlier results
+_FIRST_ROUND: Final = ("fresh", "remake", "remake_stale", "retry_failed", "retry_unknown")  # for earlier results
 _LOOK_SECONDS: Final = 3.0  # between two looks for new files
 _Models = dict[tuple[str, str], Any]  # by target and `folder/name`, the size and the time
 _Counts = Callable[[str, str, ModelFacts], bool]
