@@ -207,8 +207,8 @@ def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
 DEFAULTS = {
     "concurrency": None, "retries": None, "timeout": None, "patience": None, "max_trials": None, "max_failures": None,
     "fail_fast": False, "retry_failed": False, "retry_unknown": False, "fresh": False, "where": None, "limit": None,
-    "check": True, "keep_temp": None, "remake": False, "budget": None, "session": None, "per_target": None, "keep_stale": False,
-    "remake_stale": False, "allow_different_models": False, "notify": None,
+    "check": True, "keep_temp": None, "remake": False, "budget": None, "session": None, "per_target": None,
+    "keep_stale": False, "remake_stale": False, "allow_different_models": False, "notify": None,
 }  # fmt: skip
 
 
