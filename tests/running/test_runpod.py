@@ -401,7 +401,7 @@ def test_a_failed_job_fails_its_trial_once(endpoint, coloured, tmp_path, output,
 # --- sizes, keys, addresses
 
 
-def test_a_submission_that_is_too_large_is_foretold_and_its_refusal_says_why(endpoint, coloured, tmp_path):
+def test_a_too_large_submission_is_foretold_and_its_refusal_says_why(endpoint, coloured, tmp_path):
     plan, heard = coloured(2, upload=True), []
     (tmp_path / "coloured" / "photo.png").write_bytes(paint_png(1) + bytes(8_000_000))
     plan = sweeper.load(plan.file)
