@@ -184,8 +184,9 @@ def _name_files(submission: JobSubmission) -> dict[str, Any]:
 def _read_state(job: Mapping[str, Any]) -> JobState:
     state = _STATE_OF_STATUS.get(to_text(job.get("status")), "underway")
     waited, ran = job.get("delayTime", 0), job.get("executionTime")
-    is_known = all(is_number(value) and 0 <= value < 1e12 for value in (waited, ran))
-    seconds = (waited / 1000, ran / 1000) if is_known else None  # they are milliseconds
+    seconds = None
+    if is_number(waited) and is_number(ran) and 0 <= min(waited, ran) <= max(waited, ran) < 1e12:
+        seconds = (waited / 1000, ran / 1000)  # they are milliseconds
     if state not in ("succeeded", "failed"):
         return JobState(state, seconds=seconds)
     output = job.get("output")

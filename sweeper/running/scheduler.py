@@ -166,6 +166,9 @@ class TargetWorker:
                     executor.discard_prepared(item)
                     self._requeue(item)
                     continue
+                if self.context.drop_lost(item) and item.finished:
+                    self.context.work_queue.complete(self.name)
+                    continue
                 failure = await self._execute(item, executor, permit)
             finally:
                 permit.release()
@@ -205,15 +208,18 @@ class TargetWorker:
         may_leave_intents = self.client.dialect.lists_jobs and not has_budget
         return self.context.is_only_target and self.limit.has_short_jobs and may_leave_intents
 
-    async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
-        """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
-        if self.context.drop_lost(item) and item.finished:
-            self.context.work_queue.complete(self.name)
-            return None
+    async def _follow(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> QueueFull | None:
         self._executing += 1
         try:
             with self.context.follow(item):
-                answer = await executor.execute(item, permit)
+                return await executor.execute(item, permit)
+        finally:
+            self._executing -= 1
+
+    async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
+        """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
+        try:
+            answer = await self._follow(item, executor, permit)
         except asyncio.CancelledError:  # the run is being cancelled, and the server is silent
             self._complete_or_postpone(item)
             raise
@@ -232,8 +238,6 @@ class TargetWorker:
                 self._requeue(item)
             self._give_up(error)
             return None
-        finally:
-            self._executing -= 1
         if isinstance(answer, QueueFull):
             self._handle_queue_full(answer, executor)
             self.context.work_queue.requeue(item, self.name)
