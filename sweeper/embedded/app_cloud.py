@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.app_comfyui import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.folders import ServerFolders, hash_name
@@ -35,7 +34,7 @@ from sweeper.embedded.http_helpers import (
 )
 from sweeper.embedded.jobs import ERROR, LIMITED, LOST, STATUS_WORDS, ServerJob, select_jobs
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
-from sweeper.embedded.service import Service
+from sweeper.embedded.service import Service, make_credits_header
 from sweeper.embedded.validation import is_canonical_id
 from sweeper.model.bounded_json import parse_json
 

@@ -21,7 +21,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
-from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.app_comfyui import CommonRoutes
 from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA, Connection
 from sweeper.embedded.http_helpers import (
@@ -36,7 +35,7 @@ from sweeper.embedded.http_helpers import (
 )
 from sweeper.embedded.jobs import CANCEL_REQUESTED, LOST, ServerJob
 from sweeper.embedded.media_routes import AssetRoutes, UrlSigner
-from sweeper.embedded.service import Service
+from sweeper.embedded.service import Service, make_credits_header
 
 # What the status of `/api/jobs` is called here, unless the state has a name of its own.
 _STATUS_BY_WORD = {

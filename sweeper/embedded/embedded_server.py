@@ -11,7 +11,6 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
@@ -23,7 +22,7 @@ from sweeper.embedded.http_helpers import RequestGuard
 from sweeper.embedded.jobs import SQLiteJournal
 from sweeper.embedded.media_routes import StorageHost
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.service import ServerSettings, Service
+from sweeper.embedded.service import Account, ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError
 from sweeper.serving import hosting

@@ -81,7 +81,7 @@ class ServerJob:
     results: dict[str, Any] = field(default_factory=dict)  # node id -> ui
     meta: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)  # of API v2
-    charges: dict[str, float] = field(default_factory=dict)  # in USD, by node id; "" is the time (see `account`)
+    charges: dict[str, float] = field(default_factory=dict)  # in USD, by node id; "" is the time (see `Account`)
     idempotency_key: str | None = None  # with which it was submitted by API v2
     cancel_event: threading.Event = field(default_factory=threading.Event)
 
