@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, cast
 
 from sweeper.cluster.batch_follower import Batch, BatchFollower
-from sweeper.cluster.messages import BatchFinished, BatchTask, WorkerInfo
+from sweeper.cluster.messages import BatchFinished, WorkerInfo
 from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE, WorkPool
 from sweeper.cluster.worker_batch import WorkerBatch
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, SweeperWorkerPlugin, run_batch
@@ -156,12 +156,11 @@ class Dispatcher:
         registry = self.registry
         batch = Batch(self.context.new_id(), items, asyncio.get_running_loop().time(), server_id=server_id)
         server_url = None if workers is None else workers[0][1]
-        task = BatchTask(batch.id, registry.run_spec.driver_id, self.context.run_id, server_url)
         if workers is not None:
             batch.addresses = tuple(address for address, _ in workers)
         batch.future = registry.client.submit(
             cast("Any", run_batch),  # a coroutine function, which Dask awaits on the worker
-            task,
+            *(batch.id, registry.run_spec.driver_id, self.context.run_id, server_url),
             key=f"sweeper-{batch.id}",
             pure=False,
             resources={RESOURCE_NAME: 1, **registry.resources},

@@ -93,21 +93,6 @@ class BatchItem:
     server_time: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchTask:
-    """The only argument of a Dask task.
-
-    The trials follow as `pack` makes them, and workers find the `RunSpec` by `driver_id`, because Dask's logs keep the
-    tasks of the last thousand messages in the memory of driver and scheduler. `server_url`: the only server that knows
-    the batch's open jobs; None: the worker's own.
-    """
-
-    batch_id: str
-    driver_id: str
-    run_id: int
-    server_url: str | None = None
-
-
 def worker_file_name(file: InputFile) -> str:
     return f"{file.sha256}{file.path.suffix}"
 

@@ -29,7 +29,7 @@ from distributed import WorkerPlugin, get_worker
 
 from sweeper import embedded
 from sweeper.cluster.address import resolve_on_worker
-from sweeper.cluster.messages import BatchTask, RunSpec, WorkerInfo
+from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.worker_batch import LEASE_SECONDS, WorkerBatch
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.target import Target
@@ -191,31 +191,31 @@ class SweeperWorkerPlugin(WorkerPlugin):
 
     # --- batches
 
-    async def run_batch(self, task: BatchTask) -> str:
+    async def run_batch(self, batch_id: str, driver_id: str, run_id: int, server_url: str | None) -> str:
         """Run a batch from its start to its end. Returns a word for the dashboard; the driver pulls the messages."""
-        info, run_spec = self._registrations.get(task.driver_id, (None, None))
+        info, run_spec = self._registrations.get(driver_id, (None, None))
         if info is None or run_spec is None or info.problem:
             return "not registered"
-        if task.batch_id in self._seen_batches:
+        if batch_id in self._seen_batches:
             return "started before"
-        self._seen_batches.append(task.batch_id)
-        batch = self.batches[task.batch_id] = self._make_batch(task.run_id, run_spec, info)
+        self._seen_batches.append(batch_id)
+        batch = self.batches[batch_id] = self._make_batch(run_id, run_spec, info)
         # Tell the driver where the batch is, and wait until it starts the batch.
-        self.worker.log_event(run_spec.driver_id, {"batch_id": task.batch_id, "address": self.worker.address})
+        self.worker.log_event(run_spec.driver_id, {"batch_id": batch_id, "address": self.worker.address})
         try:
             async with asyncio.timeout(LEASE_SECONDS):
                 await batch.started.wait()
         except TimeoutError:
             batch.dropped = True
         if batch.dropped:
-            self.batches.pop(task.batch_id, None)
+            self.batches.pop(batch_id, None)
             return "not started"
         if not await self._wait_for_turn(batch):
             return "dropped"
         try:
             target = await self._resolve_target(run_spec)
-            if task.server_url is not None:
-                target = replace(target, url=task.server_url)
+            if server_url is not None:
+                target = replace(target, url=server_url)
             client = self._get_client(target, run_spec)
             await client.connect()
             await batch.run(client, self._get_limit(client, info.concurrency))
@@ -323,8 +323,13 @@ def plugin_of(worker: Worker) -> SweeperWorkerPlugin:
     return cast("SweeperWorkerPlugin", worker.plugins[PLUGIN_NAME])
 
 
-async def run_batch(task: BatchTask) -> str:
-    return await plugin_of(get_worker()).run_batch(task)
+async def run_batch(batch_id: str, driver_id: str, run_id: int, server_url: str | None) -> str:
+    """The Dask task of a batch. `server_url`: the only server that knows its open jobs; None: the worker's own.
+
+    Workers get the trials as `pack` makes them, and the `RunSpec` by the driver's id, because Dask's logs keep the
+    tasks of the last thousand messages in the memory of driver and scheduler.
+    """
+    return await plugin_of(get_worker()).run_batch(batch_id, driver_id, run_id, server_url)
 
 
 async def call_plugin(method: Callable[..., Any], *arguments: Any, dask_worker: Worker) -> Any:
