@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from sweeper.errors import ResultsError, SweeperError, UsageError
+from sweeper.errors import InputError, ResultsError, SweeperError, UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER, CheckFunction
@@ -307,8 +307,8 @@ async def _read(request: Request, parse: Callable[[bytes], T], too_long: str, li
 
 
 async def _explain(_request: Request, problem: Exception) -> Response:
-    """Say what went wrong: 422 for what the visitor did, 503 for the rest."""
-    return PlainTextResponse(str(problem), 422 if isinstance(problem, UsageError) else 503)
+    """Say what went wrong: 422 for what the visitor or the experiment says, 503 for what may go away by itself."""
+    return PlainTextResponse(str(problem), 422 if isinstance(problem, InputError) else 503)
 
 
 def _respond_with_file(path: Path | None) -> Response:
