@@ -261,8 +261,8 @@ class SearchPlan(Plan):
     @cached_property
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
         """The first trial of each value of an axis column: numbers of a range go up, options are as written."""
-        names = (*(axis.name for axis in self.space.axes), *(axis.name for axis in self.space.search.over))
-        first_of: dict[str, dict[float, int]] = {name: {} for name in names}
+        axes = [*(item.axis for item in self.space.axes), *self.space.search.over]
+        first_of: dict[str, dict[float, int]] = {axis.name: {} for axis in axes}
         for trial, (_, point, combination) in enumerate(self.iter_cells()):
             values = (*point, *self.space.combinations[combination])
             for firsts, value in zip(first_of.values(), values, strict=True):
