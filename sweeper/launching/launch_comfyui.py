@@ -6,6 +6,7 @@ outputs, temporary files and its database, which two processes cannot share.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +39,8 @@ _TAIL_BYTES: Final = 20_000
 _TAIL_LINES: Final = 12
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_LINE: Final = 300  # characters
+_ANSWER_SECONDS: Final = 5.0
+_MAX_ANSWER: Final = 2**20  # bytes
 _END_SECONDS: Final = 10.0  # more than the grace of `guard`
 
 PORT_TAKEN: Final = re.compile(
@@ -102,7 +106,8 @@ def build_command(launch: LaunchSpec, port: int, own_folder: Path) -> list[str]:
 class ComfyProcess:
     """One process of a ComfyUI. `pid` leads its session; `own_folder` has its outputs, and nobody guesses its name.
 
-    `popen` is None for a process that an earlier run left. `log_start`: where its lines begin in the log.
+    `popen` is None for a process that an earlier run left; then `start_time` tells it from a later one with its `pid`.
+    `log_start`: where its lines begin in the log.
     """
 
     pid: int
@@ -110,18 +115,19 @@ class ComfyProcess:
     own_folder: Path
     log: Path
     log_start: int = 0
+    start_time: str | None = None
     popen: subprocess.Popen[bytes] | None = None
 
     def poll(self) -> int | None:
         """Its exit code, 128 + N for the signal N; None while it runs."""
         if self.popen is None:
-            return None if is_alive(self.pid) else 1
+            return None if read_start_time(self.pid) == self.start_time else 1
         code = self.popen.poll()
         return code if code is None or code >= 0 else 128 - code
 
     def kill(self) -> None:
         """End it at once, with the processes that it started."""
-        if self.popen is None and read_start_time(self.pid) is None:  # it may be another process by now
+        if self.popen is None and self.start_time is None:  # nothing tells whether it is still this process
             return
         if sys.platform != "win32":
             with suppress(ProcessLookupError, PermissionError):
@@ -157,10 +163,13 @@ class ComfyProcess:
             return [line for line in lines if line.strip()][-_TAIL_LINES:]
         return []
 
-    def get_log_size(self) -> int:
-        with suppress(OSError):
-            return self.log.stat().st_size
-        return 0
+    def answers(self) -> bool:
+        """Whether it is this ComfyUI that answers at its port: it says with which arguments it was started."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
+        with closing(connection), suppress(OSError, HTTPException, ValueError):
+            connection.request("GET", "/system_stats")
+            return json.dumps(str(self.own_folder)) in connection.getresponse().read(_MAX_ANSWER).decode()
+        return False
 
 
 def start_comfyui(launch: LaunchSpec, port: int, own_folder: Path, log: Path) -> ComfyProcess:
@@ -182,7 +191,7 @@ def start_comfyui(launch: LaunchSpec, port: int, own_folder: Path, log: Path) ->
             )  # fmt: skip
     except (OSError, ValueError) as error:
         raise UsageError(f"`launch`: {command[0]} cannot be started: {error}") from None
-    return ComfyProcess(popen.pid, port, own_folder, log, start, popen)
+    return ComfyProcess(popen.pid, port, own_folder, log, start, popen=popen)
 
 
 def make_own_folder() -> Path:
@@ -229,23 +238,10 @@ def explain_failed_start(launch: LaunchSpec, how: str, process: ComfyProcess) ->
     return f"{text}\n{advice}" if advice else text
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs. On Windows nobody knows without its handle, so the server's silence decides there."""
-    if sys.platform == "win32":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _read_stat(pid)[:1] != ["Z"]  # it has ended, and its parent has not asked how
-
-
 def read_start_time(pid: int) -> str | None:
-    """What tells a process from a later one with its number; None if nothing does, as on Windows."""
+    """What tells a process from a later one with its number; None if none runs, and on Windows, where nothing does."""
     if fields := _read_stat(pid):
-        return fields[19]
+        return fields[19] if fields[0] != "Z" else None  # that has ended, but its parent has not asked how
     with suppress(OSError, subprocess.TimeoutExpired):  # macOS has no /proc
         command = ["/bin/ps", "-o", "lstart=", "-p", str(pid)]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip() or None  # noqa: S603

@@ -10,9 +10,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final, Protocol
@@ -28,7 +27,6 @@ from sweeper.launching.launch_comfyui import (
     describe_exit,
     explain_failed_start,
     find_python,
-    is_alive,
     make_own_folder,
     measure_memory,
     read_start_time,
@@ -37,7 +35,7 @@ from sweeper.launching.launch_comfyui import (
 from sweeper.model.launch_spec import LaunchSpec
 
 _INTERVAL: Final = 0.2  # seconds between two looks at the process
-_PROBE_AFTER: Final = 5.0  # seconds without an answer after which sweeper asks
+_ASK_EVERY: Final = 5.0  # seconds between two questions whether it answers
 _MEASURE_EVERY: Final = 1.0  # seconds between two looks at the memory
 _MUCH_MEMORY: Final = 1.5  # times `max_memory`, above which a ComfyUI is not left to its job
 _MAX_STARTS: Final = 3  # that fail in a row; only one if nothing tells that another could succeed
@@ -69,17 +67,7 @@ class _NoUser:
     def handle_death(self, how: str, since: float | None, /) -> None: ...
 
 
-@dataclass(slots=True)
-class ServerAccess:
-    """How `Supervisor` speaks with its ComfyUI.
-
-    `ask()`: the command line with which it says that it was started; None without an answer. `answered_at()`: when it
-    answered last, by the clock of the event loop. `move(url)`: it is at another address from now on.
-    """
-
-    ask: Callable[[], Awaitable[Sequence[str] | None]]
-    answered_at: Callable[[], float]
-    move: Callable[[str], None]
+NO_USER: Final = _NoUser()
 
 
 class Supervisor:
@@ -96,7 +84,7 @@ class Supervisor:
         self, name: str, launch: LaunchSpec, log: Path, patience: float, report: Callable[[float, str], None]
     ) -> None:
         self.name, self.launch, self.log, self.patience, self.report = name, launch, log, patience, report
-        self.detach()
+        self.user: ServerUser = NO_USER
         self.alive_since = 0.0
         self.last_death = ""
         self._process: ComfyProcess | None = None
@@ -116,11 +104,6 @@ class Supervisor:
             if self._failure is not None:
                 raise UnreachableError(f"{self.name}: {self._failure}", trouble=Trouble.REFUSED)
             await self._changed.wait()
-
-    def detach(self) -> None:
-        """Nothing uses it from now on, until the next run of a search."""
-        self.user: ServerUser = _NoUser()
-        self.access: ServerAccess | None = None
 
     def restart(self, reason: str) -> None:
         """Let it be started again, because it does not do what it should."""
@@ -164,13 +147,10 @@ class Supervisor:
             if failures >= (_MAX_STARTS if may_pass else 1):
                 return self._give_up(message)
             await asyncio.sleep(failures)
-            port = choose_port() if is_taken and not has_answered else process.port
             try:
-                self._start(port, process.own_folder)
+                self._start(choose_port() if is_taken and not has_answered else process.port, process.own_folder)
             except (UsageError, OSError) as error:
                 return self._give_up(str(error))
-            if port != process.port and self.access is not None:
-                self.access.move(self.url)
 
     def _handle_death(self, how: str) -> None:
         since, self.alive_since = self.alive_since, math.inf
@@ -186,33 +166,31 @@ class Supervisor:
     async def _wait_for_answer(self, process: ComfyProcess) -> str | None:
         """Wait until it answers; None then, else how it ended before."""
         began = moved_at = time.monotonic()
-        reported_at, size, self._restart_reason = float("-inf"), -1, None
+        reported_at, tail, self._restart_reason = -math.inf, [""], None
         while True:
             if (code := process.poll()) is not None:
                 return describe_exit(code, process.read_tail())
-            arguments = await self.access.ask() if self.access is not None else None
-            if arguments is not None and str(process.own_folder) in arguments:
+            if await asyncio.to_thread(process.answers):
                 return None
             now = time.monotonic()
-            if (new_size := process.get_log_size()) != size:
-                size, moved_at = new_size, now
+            if (new_tail := process.read_tail()) != tail:
+                tail, moved_at = new_tail, now
             if now - moved_at > self.patience:
                 await asyncio.to_thread(process.kill)
                 return f"no answer, and nothing new in its log, for {self.patience:g} s"
             if now - reported_at >= _REPORT_EVERY:
                 reported_at = now
-                self.report(now - began, next(iter(process.read_tail()[-1:]), ""))
+                self.report(now - began, tail[-1] if tail else "")
             await asyncio.sleep(_INTERVAL)
 
     async def _wait_for_death(self, process: ComfyProcess) -> str:
         """Wait until it ends, or end it because it hangs or fills the memory. Returns how it ended."""
-        loop = asyncio.get_running_loop()
-        up_at, measured_at, held_at = loop.time(), 0.0, 0.0
+        answered_at = asked_at = time.monotonic()
+        measured_at = held_at = 0.0
         while True:
             if (code := process.poll()) is not None:
                 return describe_exit(code, process.read_tail())
-            now = loop.time()
-            answered_at = now if self.access is None else max(self.access.answered_at(), up_at)
+            now = time.monotonic()
             reason = self._restart_reason
             if now - answered_at > self.patience:
                 reason = f"no answer for {self.patience:g} s"
@@ -228,8 +206,10 @@ class Supervisor:
             if reason is not None:
                 await asyncio.to_thread(process.kill)
                 return reason
-            if now - answered_at > _PROBE_AFTER and self.access is not None:
-                await self.access.ask()
+            if now - asked_at > min(_ASK_EVERY, self.patience / 4):
+                asked_at = now
+                if await asyncio.to_thread(process.answers):
+                    answered_at = time.monotonic()
             await asyncio.sleep(_INTERVAL)
 
     def _notify(self) -> None:
@@ -246,7 +226,7 @@ class Supervisor:
         process = self._process
         if process is None:
             return None
-        if not self.launch.keep:
+        if not self.launch.keep or process.poll() is not None:
             process.end()
             rmtree(process.own_folder, ignore_errors=True)
             return None
@@ -260,12 +240,9 @@ class Supervisor:
 
     @property
     def _record(self) -> Path:
-        return user_cache_path("sweeper", appauthor=False) / "launched" / f"{self._digest}.json"
-
-    @property
-    def _digest(self) -> str:
         text = repr((self.launch.identity, self.launch.device))
-        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
+        return user_cache_path("sweeper", appauthor=False) / "launched" / f"{digest}.json"
 
     def _remember_kept(self, process: ComfyProcess) -> None:
         facts = {"pid": process.pid, "start": read_start_time(process.pid), "port": process.port,
@@ -278,6 +255,7 @@ class Supervisor:
         with suppress(OSError, ValueError, KeyError, TypeError):
             facts: dict[str, Any] = json.loads(self._record.read_text("utf-8"))
             pid = int(facts["pid"])
-            if is_alive(pid) and read_start_time(pid) == facts["start"]:
-                return ComfyProcess(pid, int(facts["port"]), Path(facts["folder"]), Path(facts["log"]))
+            if read_start_time(pid) == facts["start"]:
+                folder, log = Path(facts["folder"]), Path(facts["log"])
+                return ComfyProcess(pid, int(facts["port"]), folder, log, start_time=facts["start"])
         return None

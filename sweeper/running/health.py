@@ -70,6 +70,7 @@ async def connect_started(client: ComfyClient, launched: Mapping[str, Supervisor
     supervisor = launched.get(client.target.name)
     while supervisor is not None:
         await supervisor.wait_until_up()
+        client.move(supervisor.url)  # it may have found its port taken
         with suppress(UnreachableError):  # it has died since
             return await client.connect()
         await asyncio.sleep(_RESTART_PAUSE)

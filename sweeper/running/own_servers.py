@@ -5,28 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-from sweeper.comfy.client import ComfyClient
+from sweeper import embedded
 from sweeper.comfy.target import Target
-from sweeper.embedded import EmbeddedServer, Faults, Scenario
-from sweeper.errors import TargetError, TransientError, UsageError
-from sweeper.launching.supervise import ServerAccess, Supervisor
+from sweeper.errors import UsageError
+from sweeper.launching.supervise import NO_USER, Supervisor
 from sweeper.model.portable_names import make_portable
 from sweeper.running.run_events import Event, Notice, TargetStarting
 from sweeper.running.settings import EffectiveSettings
 from sweeper.store.containment import refuse_links
 
-_ASK_SECONDS: Final = 5.0
 
-
-def make_embedded_server(settings: EffectiveSettings, workers: int) -> EmbeddedServer:
+def make_embedded_server(settings: EffectiveSettings, workers: int) -> embedded.EmbeddedServer:
     seconds = {name: (each, each) for name, each in settings.node_seconds.items()}
-    faults = Faults(scenario=Scenario(node_seconds=seconds))
-    return EmbeddedServer(
+    faults = embedded.Faults(scenario=embedded.Scenario(node_seconds=seconds))
+    return embedded.EmbeddedServer(
         dialect="cloud", workers=workers, faults=faults, object_info=settings.object_info, permissive=True
     )
 
@@ -43,12 +37,12 @@ class LaunchedServers(dict[str, Supervisor]):
         self._logs, self._patience, self._report = out / "logs", patience, report
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, target: Target) -> ComfyClient:
-        """Start the ComfyUI of a target, and watch it. Returns its client. Raises UsageError and ResultsError."""
+    def start(self, target: Target) -> str:
+        """Start the ComfyUI of a target, and watch it. Returns its URL. Raises UsageError and ResultsError."""
         launch, name = target.launch, target.name
         assert launch is not None
         if name in self:
-            return self._connect(self[name], target)
+            return self[name].url
         words = re.sub(r"[^\w.-]+", "-", name).strip("-")
         log = self._logs / f"{make_portable(words, 'target')}.log"
         refuse_links(self._logs, log)
@@ -58,27 +52,15 @@ class LaunchedServers(dict[str, Supervisor]):
         )  # fmt: skip
         try:
             supervisor.start()
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             raise UsageError(f"target {name}: {error}") from None
         self._tasks.append(asyncio.create_task(supervisor.run()))
-        return self._connect(supervisor, target)
-
-    def _connect(self, supervisor: Supervisor, target: Target) -> ComfyClient:
-        client = ComfyClient(replace(target, url=supervisor.url), patience=self._patience)
-
-        async def ask() -> tuple[str, ...] | None:
-            with suppress(TargetError, TransientError, TimeoutError):
-                async with asyncio.timeout(_ASK_SECONDS):
-                    return (await client.connect()).arguments
-            return None
-
-        supervisor.access = ServerAccess(ask, lambda: client.last_response_at, client.move)
-        return client
+        return supervisor.url
 
     async def end(self) -> None:
         """End all of them, except those that are kept, and wait until they have ended."""
         for supervisor in self.values():
-            supervisor.detach()
+            supervisor.user = NO_USER
         if self.is_shared:
             return
         for task in self._tasks:

@@ -231,11 +231,9 @@ class Session:
         clients: list[ComfyClient] = []
         stack.push_async_callback(self.launched.end)
         for target in self.targets:
-            if target.launch is not None:
-                client = self.launched.start(target)
-            else:
-                url = self._start_embedded(stack) if target.embedded else target.url
-                client = ComfyClient(replace(target, url=url), patience=self.settings.patience)
+            url = self._start_embedded(stack) if target.embedded else target.url
+            url = url if target.launch is None else self.launched.start(target)
+            client = ComfyClient(replace(target, url=url), patience=self.settings.patience)
             await stack.enter_async_context(client)
             client.retry_waiter.on_wait = lambda seconds, reason, name=target.name: self._warn(
                 f"{name}: the server asks us to wait {seconds:.0f} s: {reason}"

@@ -9,7 +9,7 @@ import pytest
 
 import sweeper
 from sweeper.errors import UnreachableError, UsageError
-from sweeper.launching.launch_comfyui import is_alive
+from sweeper.launching.launch_comfyui import read_start_time as is_alive
 from sweeper.running.run_events import TargetReady, TargetStarting
 from tests.launching.comfyui_folder import ComfyUIFolder
 from tests.running.servers import TEMPLATE, colour

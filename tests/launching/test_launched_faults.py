@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 import sweeper
-from sweeper.launching.launch_comfyui import is_alive
+from sweeper.launching.launch_comfyui import read_start_time as is_alive
 from tests.launching.test_launch import comfyui, plan
 from tests.running.invariants import broken_promises
 from tests.running.servers import colour
