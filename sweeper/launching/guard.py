@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 
 _GRACE = 5.0  # seconds for a ComfyUI to end by itself; it has nothing to lose but the job that it executes
 
@@ -24,12 +23,12 @@ def _end_with_sweeper(child: subprocess.Popen[bytes], ended: threading.Event) ->
     ended.set()
     if sys.platform == "win32":
         child.terminate()
-        return
-    os.killpg(0, signal.SIGTERM)  # with the processes that the ComfyUI started; this one ignores it
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(_GRACE)
-        return
-    child.kill()
+    else:
+        os.killpg(0, signal.SIGTERM)  # with the processes that the ComfyUI started; this one ignores it
+        try:
+            child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
 
 
 def _guard(folder: str, command: list[str]) -> int:

@@ -46,11 +46,16 @@ _END_SECONDS: Final = 10.0  # more than the grace of `guard`
 PORT_TAKEN: Final = re.compile(
     r"address already in use|\[Errno (48|98)\]|10048|error while attempting to bind", re.IGNORECASE
 )
-_MISSING_PACKAGE: Final = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
-_UNKNOWN_ARGUMENT: Final = re.compile(r"main\.py: error: (.*)")
-_NO_GPU: Final = re.compile(
-    r"not compiled with CUDA|no NVIDIA driver|No CUDA GPUs|invalid device ordinal|No HIP GPUs", re.IGNORECASE
-)
+# What the last lines may show, and what to do then; {0} is what was found.
+_CAUSES: Final = (
+    (re.compile(r"(?<=ModuleNotFoundError: No module named ')[\w.]+"),
+     "its Python lacks the package {0}: {python} -m pip install -r {requirements}, or give another `python:`"),
+    (re.compile(r"(?<=main\.py: error: ).*"), "mend `args`: {0}"),
+    (re.compile(r"not compiled with CUDA|no NVIDIA driver|No (CUDA|HIP) GPUs|invalid device ordinal", re.IGNORECASE),
+     "it finds no such GPU: write `gpus: cpu`, or the numbers that `nvidia-smi -L` lists"),
+    (OUT_OF_MEMORY, "the memory is full: close other programs, or give fewer `gpus`"),
+    (PORT_TAKEN, "another program has its port: run the command again"),
+)  # fmt: skip
 
 
 def find_python(launch: LaunchSpec) -> str:
@@ -218,24 +223,12 @@ def describe_exit(code: int, lines: Sequence[str]) -> str:
 def explain_failed_start(launch: LaunchSpec, how: str, process: ComfyProcess) -> str:
     """Say why a ComfyUI did not start: how it ended, its last lines, and what to do."""
     lines = process.read_tail()
-    text = "\n".join(lines)
-    python = shlex.quote(find_python(launch))
-    advice = ""
-    if found := list(_MISSING_PACKAGE.finditer(text)):
-        requirements = shlex.quote(str(Path(launch.folder) / "requirements.txt"))
-        install = f"{python} -m pip install -r {requirements}"
-        advice = f"its Python lacks the package {found[-1][1]}: {install}, or give another `python:`"
-    elif argument := _UNKNOWN_ARGUMENT.search(text):
-        advice = f"mend `args`: {argument[1]}"
-    elif _NO_GPU.search(text):
-        advice = "it finds no such GPU: write `gpus: cpu`, or the numbers that `nvidia-smi -L` lists"
-    elif OUT_OF_MEMORY.search(text):
-        advice = "the memory is full: close other programs, or give fewer `gpus`"
-    elif PORT_TAKEN.search(text):
-        advice = f"another program has port {process.port}: run the command again"
+    requirements = shlex.quote(str(Path(launch.folder) / "requirements.txt"))
+    facts = {"python": shlex.quote(find_python(launch)), "requirements": requirements}
+    found = ((advice, matches[-1]) for cause, advice in _CAUSES if (matches := [*cause.finditer("\n".join(lines))]))
+    advice = next((f"\n{text.format(match[0], **facts)}" for text, match in found), "")
     shown = "".join(f"\n  {line}" for line in lines) or " it wrote nothing"
-    text = f"ComfyUI in {launch.folder} did not start: {how}. Its last lines ({process.log}):{shown}"
-    return f"{text}\n{advice}" if advice else text
+    return f"ComfyUI in {launch.folder} did not start: {how}. Its last lines ({process.log}):{shown}{advice}"
 
 
 def read_start_time(pid: int) -> str | None:
@@ -248,15 +241,14 @@ def read_start_time(pid: int) -> str | None:
     return None
 
 
-def measure_memory(pid: int) -> int | None:
-    """The resident bytes of all processes of the session that a process leads; None where the system has no /proc."""
-    if sys.platform == "win32" or not Path("/proc/self/stat").exists():
-        return None
+def measure_memory(pid: int) -> int:
+    """The resident bytes of all processes of the session that a process leads; 0 where the system has no /proc."""
     total = 0
-    for entry in Path("/proc").iterdir():
-        fields = _read_stat(int(entry.name)) if entry.name.isdecimal() else []
-        if fields and fields[3] == str(pid):
-            total += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform != "win32":
+        for entry in Path("/proc").glob("[0-9]*"):
+            fields = _read_stat(int(entry.name))
+            if fields and fields[3] == str(pid):
+                total += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
     return total
 
 

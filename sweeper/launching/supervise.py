@@ -196,7 +196,7 @@ class Supervisor:
                 reason = f"no answer for {self.patience:g} s"
             if self.launch.max_memory is not None and now - measured_at >= _MEASURE_EVERY:
                 measured_at = now
-                used = measure_memory(process.pid) or 0
+                used = measure_memory(process.pid)
                 if used > self.launch.max_memory and not held_at:
                     held_at = now
                     self.user.hold(True)

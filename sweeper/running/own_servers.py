@@ -54,6 +54,8 @@ class LaunchedServers(dict[str, Supervisor]):
             supervisor.start()
         except (UsageError, OSError) as error:
             raise UsageError(f"target {name}: {error}") from None
+        if launch.max_memory is not None and not Path("/proc/self/stat").exists():
+            self._report(Notice(f"{name}: this system does not tell how much memory it takes; max_memory does nothing"))
         self._tasks.append(asyncio.create_task(supervisor.run()))
         return supervisor.url
 

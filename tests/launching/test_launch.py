@@ -56,7 +56,7 @@ def test_second_run_of_done_work_starts_nothing(comfyui, plan):
     ("behaviour", "words"),
     [
         ({"fail": "No module named 'torch'"}, "its Python lacks the package torch: "),
-        ({"fail": "[Errno 98] address already in use"}, "another program has port"),
+        ({"fail": "[Errno 98] address already in use"}, "another program has its port"),
         ({"fail": "Torch not compiled with CUDA enabled"}, "write `gpus: cpu`"),
         ({"fail": "DefaultCPUAllocator: can't allocate memory"}, "the memory is full"),
     ],
