@@ -14,6 +14,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.launching import supervise
 from sweeper.running.run_events import JobProgress, JobSubmitted, Notice, TrialDone
+from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests.launching.comfyui_folder import ComfyUIFolder
 from tests.launching.test_launch import comfyui, is_alive, plan
@@ -104,7 +105,7 @@ def test_comfyui_that_does_not_start_again_ends_the_run(comfyui, plan):
 
 def test_ctrl_c_while_it_starts_ends_it(comfyui, plan):
     comfyui.behave(late=30)
-    control = sweeper.running.stop_control.StopControl()
+    control = StopControl()
     threading.Thread(target=lambda: (wait_until(lambda: comfyui.pids), control.stop())).start()
     run = sweeper.run(plan(2), comfyui.target(), control=control)
     assert (run.stopped_by, run.pending) == ("interrupt", 2)
