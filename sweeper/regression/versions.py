@@ -85,7 +85,7 @@ class VersionChecks:
 
     def __post_init__(self) -> None:
         ran = [version.checked for version in self.versions if version.checked is not None]
-        found = [checked for checked in ran if checked.has_baseline]
+        found = [each if each.has_baseline else replace(each, has_baseline=True, allow_new=True) for each in ran]
         found += [version.changes for version in self.versions if version.changes is not None]
         ok = bool(ran) and all(checked.ok for checked in found)
         failed = len(ran) < len(self.versions) and (ok or not ran)

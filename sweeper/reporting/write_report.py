@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write, describe_write_error
 from sweeper.regression.cases import find_run_record
-from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.reporting.check_findings import (
     ACCEPTED_FOLDER,
     build_accepted_entries,
@@ -56,6 +55,7 @@ from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.select_rows import select_results
 
 if TYPE_CHECKING:
+    from sweeper.regression.comparison import Comparison, Comparisons
     from sweeper.regression.versions import VersionChecks
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
@@ -205,10 +205,7 @@ def write_versions(checks: VersionChecks, out: Path) -> None:
     with Store.open(first.results, readonly=True) as store:
         recorded, data = _build_data(whole, store, find_run_record(store, str(first.run)), checks.results)
     data |= {"equal": [], "spending": "", "first": {"axes": {"x": axis}, "view": "grid"}}
-    found = Comparisons(
-        checks.experiment, first.baseline, checks.results, tuple(cases), has_baseline=first.has_baseline
-    )
-    _write_page(data, recorded, checks.results, out, found)
+    _write_page(data, recorded, checks.results, out, replace(first, results=checks.results, cases=tuple(cases)))
 
 
 def _join(parts: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:

@@ -83,6 +83,8 @@ def test_versions():
     check_approved("versions_same", VersionChecks("foxes", Path("out"), (ran, ran)))
     alone = VersionCheck("v1", "", make_check(NEW, has_baseline=False))
     check_approved("versions_without_baseline", VersionChecks("foxes", Path("out"), (alone,)))
+    failed = replace(alone, checked=make_check(replace(NEW, state="failed"), has_baseline=False))
+    assert [VersionChecks("foxes", Path("out"), (version,)).ok for version in (alone, failed)] == [True, False]
 
 
 def test_bisect():
