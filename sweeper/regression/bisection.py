@@ -151,7 +151,8 @@ class Bisector:
         except _InterruptedError:
             pass
         results = self.out / (BAD if bad.commit in found[:1] else found[0][:12]) if found else self.out
-        cases = self._compare(results, reference) if found else ()
+        own = select_run(read_run(results)) if found else None
+        cases = () if own is None else compare_with_baseline(own, reference, parse_checks(self.experiment))
         return Bisection(
             self.experiment.name, tuple(map(self.clone.find_commit, found)),
             tuple(item for item in cases if state.wanted.get(item.case.key) == item.state),
@@ -189,8 +190,9 @@ class Bisector:
             if name not in names:
                 raise UsageError(f"--case {name}: the good version makes no such case{suggest(name, names, 'cases')}")
         if not names:
-            advice = "`sweeper calibrate` proposes `checks` that allow its noise"
-            raise SweeperError(f"{good.name}: gives other pictures each time; {advice}")
+            why = next((f" ({item.state}: {item.reason})" for item in found), "")
+            advice = "`sweeper calibrate` proposes `checks` that allow noise"
+            raise SweeperError(f"{good.name}: no case is the same in two runs{why}; {advice}")
         keys = {names[name] for name in self.cases or names}
         found = self._test(bad, BAD, self._read_reference(state))
         changed = [item for item in found if found.is_blocking(item) and item.case.key in keys]
@@ -206,9 +208,6 @@ class Bisector:
 
     def _read_reference(self, state: _State) -> Baseline:
         return make_reference(select_run(read_run(self.out / GOOD))) if state.reference else self.accepted
-
-    def _compare(self, results: Path, reference: Baseline) -> Comparisons:
-        return compare_with_baseline(select_run(read_run(results)), reference, parse_checks(self.experiment))
 
     def _judge(self, commit: str, reference: Baseline, state: _State) -> str:
         """Bad if a case is as in the bad version, good if all are as in the good one, else to be skipped."""

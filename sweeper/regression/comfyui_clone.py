@@ -133,7 +133,11 @@ class ComfyuiClone:
         args += ["--extra-model-paths-config", str(paths)] if paths.is_file() else []
         # sweeper remembers node classes by all that starts a ComfyUI, so the commit is a part of that.
         env = {"PYTHONDONTWRITEBYTECODE": "1", "SWEEPER_COMFYUI_COMMIT": commit}
-        python = target.get("python") or find_python(LaunchSpec(str(self.folder)))
+        try:
+            python = target.get("python") or find_python(LaunchSpec(str(self.folder)))
+        except UsageError:
+            message = f"{self.folder}: has no venv or .venv; name the Python with ComfyUI's packages by --python"
+            raise UsageError(message) from None
         added = {"launch": str(tree), "python": python, "args": [*args, *target.get("args", ())]}
         return {**target, **added, "env": {**env, **target.get("env", {})}}
 

@@ -105,6 +105,12 @@ def test_mistakes_are_told_before_anything_starts(shop, command, repo, options, 
     assert words in outcome.err
 
 
+def test_a_clone_without_a_python_asks_for_one(shop, command, repo):
+    outcome = command("check", shop.file, "--comfyui-repo", repo.path, "--versions", "v1")
+    assert (outcome.code, repo.starts) == (3, [])
+    assert "has no venv or .venv; name the Python with ComfyUI's packages by --python" in outcome.err
+
+
 def test_the_target_of_the_experiment_is_not_used(shop, command, repo, tmp_path):
     shop.write(target={"launch": str(tmp_path / "theirs"), "env": {"TOKEN": "x"}})
     outcome = command("check", shop.file, "--comfyui-repo", repo.path, "--versions", "v1", *START, "-q")
