@@ -71,7 +71,9 @@ class JobExecutor:
         listener = self._make_listener(item, permit)
         job = item.open_job
         if job is not None and job.prompt_id is not None:
-            self._report_submitted(item, job, job.prompt_id, found=True)
+            self.context.report(
+                JobSubmitted(self.target_name, item.trial.index, job.prompt_id, job.attempt, found=True)
+            )
         while True:
             job = item.open_job
             if job is not None and job.prompt_id is not None:
@@ -289,10 +291,9 @@ class JobExecutor:
         False if it stays unknown; and if the server does not list it: send it again with the same id, which the server
         accepts only once. Elsewhere the job counts as lost then, and the next submission has another id.
         """
-        if self._leave_unknown(item, job):
-            return False
-        is_listed = self.client.dialect.lists_jobs
-        if self.context.drop_lost(item) or (is_listed and await self._was_accepted(item, job)):
+        if self._leave_unknown(item, job) or self.context.drop_lost(item):
+            return not item.is_unknown
+        if self.client.dialect.lists_jobs and await self._was_accepted(item, job):
             return True
         if not self._finder.sends_again:
             error = (LOST_ERROR, "the server has no trace of this submission")
@@ -310,9 +311,6 @@ class JobExecutor:
     ) -> None:
         self.context.store.record_submitted(job.id, prompt_id, sent_at)
         item.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent_at)
-        self._report_submitted(item, job, prompt_id, found=found)
-
-    def _report_submitted(self, item: WorkItem, job: JobRecord, prompt_id: str, *, found: bool) -> None:
         self.context.report(JobSubmitted(self.target_name, item.trial.index, prompt_id, job.attempt, found=found))
 
     # --- from the prompt_id to the result
@@ -440,12 +438,10 @@ class JobExecutor:
             self.context.finish_trial(item, result.CANCELLED, self.target_name, error=error)
             return False
         if state.state == "lost":
-            if self.context.drop_lost(item):
-                return True
-            if self._leave_unknown(item, job):
-                return False
-            self._finish_job(item, job, records.LOST, state, listener, error=(LOST_ERROR, "the server lost the job"))
-            return True
+            if not (self.context.drop_lost(item) or self._leave_unknown(item, job)):
+                error = (LOST_ERROR, "the server lost the job")
+                self._finish_job(item, job, records.LOST, state, listener, error=error)
+            return not item.is_unknown
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
         if state.account_advice is not None:
             # Recorded as lost, so that the next run submits it again once the account is in order.
@@ -458,8 +454,7 @@ class JobExecutor:
             return True
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
         if state.is_stuck:
-            server = self.context.launched.get(self.target_name)
-            if server is not None:
+            if (server := self.context.launched.get(self.target_name)) is not None:
                 server.restart(f"it did not cancel job {job.prompt_id}")
                 return False
             item.finished = self.in_flight.given_up = True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sweeper import embedded
@@ -23,6 +24,18 @@ def make_embedded_server(settings: EffectiveSettings, workers: int) -> embedded.
     return embedded.EmbeddedServer(
         dialect="cloud", workers=workers, faults=faults, object_info=settings.object_info, permissive=True
     )
+
+
+@asynccontextmanager
+async def share_servers(out: Path, patience: float, report: Callable[[Event], None]) -> AsyncIterator[LaunchedServers]:
+    """The ComfyUIs of several runs, which end with the block."""
+    servers = LaunchedServers(out, patience, report)
+    servers.is_shared = True
+    try:
+        yield servers
+    finally:
+        servers.is_shared = False
+        await servers.end()
 
 
 class LaunchedServers(dict[str, Supervisor]):

@@ -82,9 +82,8 @@ async def run_async(
     `target` overrides the experiment's targets. `named`: the targets of the user's targets file; names in the
     experiment override them. `environ`: where API keys are looked up (default: `os.environ`). `out`: the results
     folder (default: `results/<name>/` beside the experiment file), or a URL for the pictures, which overrides the
-    experiment's `run.out`.
-    `plan`: the experiment's plan, if the caller has it already. `progress` gets the events of the run; without it, a
-    notebook shows a bar; False hides the bar. `changes`: fields of RunOptions by name.
+    experiment's `run.out`. `plan`: the experiment's plan, if the caller has it. `progress` gets the events of the run;
+    without it, a notebook shows a bar; False hides the bar. `changes`: fields of RunOptions by name.
     `control.stop()` stops the run from any thread; `handle_signals` lets Ctrl-C do so, in the main thread. `session`:
     the class that executes the run (default: in this process). `launched`: the ComfyUIs that the caller ends.
 
@@ -113,8 +112,7 @@ async def run_async(
         report=report,
         control=control,
     )
-    if launched is not None:
-        opened.launched = launched
+    opened.launched = opened.launched if launched is None else launched
     notice = EndNotice(read_notify(options.notify, experiment.run), "run", experiment.name, output[0], report, control)
     async with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
         ended = await notice.watch(opened.run(), notice.post_run)

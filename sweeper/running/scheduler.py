@@ -129,10 +129,7 @@ class TargetWorker:
         return not self._executing
 
     def hold(self, is_held: bool, /) -> None:
-        if is_held:
-            self.context.work_queue.suspend(self.name)
-        else:
-            self.context.work_queue.resume(self.name)
+        (self.context.work_queue.suspend if is_held else self.context.work_queue.resume)(self.name)
 
     def handle_death(self, how: str, since: float | None, /) -> None:
         """Blame the trial that a launched ComfyUI executed when it died, and let its jobs run again."""
@@ -202,10 +199,9 @@ class TargetWorker:
 
     @property
     def _prepares_ahead(self) -> bool:
-        # With a budget, an intent that is not sent yet would keep others from being sent.
-        has_budget = self.context.settings.budget is not None
-        # Without a list of jobs, a kill would leave such intents unknown for ever.
-        may_leave_intents = self.client.dialect.lists_jobs and not has_budget
+        # With a budget, an intent that is not sent yet would keep others from being sent. Without a list of jobs, a
+        # kill would leave such intents unknown for ever.
+        may_leave_intents = self.client.dialect.lists_jobs and self.context.settings.budget is None
         return self.context.is_only_target and self.limit.has_short_jobs and may_leave_intents
 
     async def _follow(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> QueueFull | None:

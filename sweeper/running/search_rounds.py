@@ -31,7 +31,7 @@ from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
 from sweeper.running.done_work import DoneRule
 from sweeper.running.notify import EndNotice
-from sweeper.running.own_servers import LaunchedServers
+from sweeper.running.own_servers import share_servers
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
@@ -122,16 +122,11 @@ async def search_async(
                 report(Notice(f"{error}; sweeper retries it for {deadline - time.monotonic():.0f} s"))
                 await control.run_unless_stopped(asyncio.sleep(_RETRY_SECONDS))
 
-    launched = LaunchedServers(rounds.out, patience, report)
-    launched.is_shared = True
     notice = EndNotice(address, "search", loaded.name, rounds.out, report, control)
-    async with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
+    signals = stop_on_signals(control) if handle_signals else contextlib.nullcontext()
+    async with signals, share_servers(rounds.out, patience, report) as launched:
         searched = rounds.run(run_round, control, report, given.max_trials or loaded.run.max_trials)
-        try:
-            return await notice.watch(searched, notice.post_search)
-        finally:
-            launched.is_shared = False
-            await launched.end()
+        return await notice.watch(searched, notice.post_search)
 
 
 def require_search(experiment: Experiment) -> Search:
