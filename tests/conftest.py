@@ -142,6 +142,10 @@ def import_tests() -> None:
             name = ".".join(("tests", *path.relative_to(root).with_suffix("").parts))
             with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest imports it again and reports the error
                 importlib.import_module(name)
+    with contextlib.suppress(
+        ImportError, AttributeError
+    ):  # each process would read all modules of sweeper for their constants
+        importlib.import_module("hypothesis.internal.conjecture.providers")._get_local_constants()
     gc.enable()
     gc.freeze()
 
