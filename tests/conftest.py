@@ -142,9 +142,8 @@ def import_tests() -> None:
             name = ".".join(("tests", *path.relative_to(root).with_suffix("").parts))
             with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest imports it again and reports the error
                 importlib.import_module(name)
-    with contextlib.suppress(
-        ImportError, AttributeError
-    ):  # each process would read all modules of sweeper for their constants
+    # Hypothesis collects the constants of all modules before the first test, which it need not do in each process.
+    with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("hypothesis.internal.conjecture.providers")._get_local_constants()
     gc.enable()
     gc.freeze()
