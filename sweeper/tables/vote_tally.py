@@ -460,10 +460,10 @@ def _measure(store: Store, metric: str) -> JudgeAgreement:
     pairs, prompts, voters = zip(*clusters, strict=True) if clusters else ((),) * 3
     counts = [len(set(codes)) for codes in (prompts, voters)]
     many = [codes for codes, count in zip((prompts, voters), counts, strict=True) if count >= MIN_SAMPLE]
-    estimate = estimate_share(points, [pairs, *many]) if points else (math.nan, 0.0, 1.0, 0.0)
+    share, low, high, effective = estimate_share(points, [pairs, *many]) if points else (math.nan, 0.0, 1.0, 0.0)
     few = [count if count < MIN_SAMPLE else None for count in counts]
     alpha, scored = measure_agreement(answers).alpha, len(answers["people"])
     return JudgeAgreement(
-        metric, len(points), scored - len(points), len(votes) - scored, points.count(0.5), *estimate[:3],
-        alpha, compare_voters(votes), estimate[3], *few,
+        metric, len(points), scored - len(points), len(votes) - scored, points.count(0.5), share, low, high, alpha,
+        compare_voters(votes), effective, *few,
     )  # fmt: skip
