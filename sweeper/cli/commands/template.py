@@ -60,15 +60,10 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     else:
         rows = [{**row, "address": " ".join([row["address"], *row["others"]])} for row in rows]
         lines = [[*(row[name] for name in SLOT_COLUMNS), _describe_schema(row["schema"])] for row in rows]
-        slot_count = sum(row["is_slot"] for row in rows)
-        if slot_count:
-            heads = Line("slots of this template:"), Line("not slots yet:")
-            groups = (lines[:slot_count], lines[slot_count:])
-            parts = [part for head, group in zip(heads, groups, strict=True) if group
-                     for part in (head, Table((*SLOT_COLUMNS, "takes"), group))]  # fmt: skip
-            console.print_parts(parts)
-        else:
-            console.print_parts([Table((*SLOT_COLUMNS, "takes"), lines)])
+        count, columns = sum(row["is_slot"] for row in rows), (*SLOT_COLUMNS, "takes")
+        groups = [("slots of this template:", lines[:count]), ("not slots yet:", lines[count:])] if count else []
+        parts = [part for head, group in groups if group for part in (Line(head), Table(columns, group))]
+        console.print_parts(parts or [Table(columns, lines)])
 
 
 @command.command(

@@ -173,16 +173,14 @@ class _References:
     def _load_references(self) -> Vector:
         """Embed the references once. Raises ImageError, also the next time, and then reads none again."""
         with self._lock:
-            vectors = self._vectors
-            if isinstance(vectors, ImageError):
-                raise vectors
-            if vectors is None:
+            if self._vectors is None:
                 try:
-                    vectors = self._vectors = self._embed_references()
+                    self._vectors = self._embed_references()
                 except ImageError as error:
                     self._vectors = error
-                    raise
-            return vectors
+        if isinstance(self._vectors, ImageError):
+            raise self._vectors
+        return self._vectors
 
     def _embed_references(self) -> Vector:
         """The embeddings as rows. A model runs on one core, so several run at once."""
