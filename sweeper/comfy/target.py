@@ -8,6 +8,7 @@ messages may quote the key.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -194,18 +195,16 @@ def _expand_gpus(target: Target) -> list[Target]:
 @cache
 def _list_gpus() -> list[int]:
     """The numbers of NVIDIA's GPUs of this machine, which does not change them; none without its program."""
+    program = "nvidia-smi"
+    if sys.platform == "win32":  # which would look in the current folder first
+        program = str(Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvidia-smi.exe"))
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"],  # noqa: S607 (of the driver, wherever that is)
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=30,
-            check=False,
-            cwd=_find_own_folder(),
-        )
+        listed = subprocess.run(  # noqa: S603 (the driver's own program)
+            [program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [int(number) for number in re.findall(rb"^GPU (\d+):", listed.stdout, re.MULTILINE)]
+    return [int(number) for number in re.findall(rb"^GPU (\d+):", listed, re.MULTILINE)]
 
 
 def check_targets(specs: TargetSpec | Iterable[TargetSpec], named: NamedTargets) -> None:

@@ -255,7 +255,7 @@ class Supervisor:
         with suppress(OSError, ValueError, KeyError, TypeError):
             facts: dict[str, Any] = json.loads(self._record.read_text("utf-8"))
             pid = int(facts["pid"])
-            if read_start_time(pid) == facts["start"]:
-                folder, log = Path(facts["folder"]), Path(facts["log"])
+            folder, log = Path(facts["folder"]), Path(facts["log"])
+            if read_start_time(pid) == facts["start"] and folder.parent == self._record.parent:
                 return ComfyProcess(pid, int(facts["port"]), folder, log, start_time=facts["start"])
         return None

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from sweeper.comfy import target
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
 from sweeper.model.urls import normalise_url
@@ -239,3 +240,16 @@ def test_deployment_speaks_v2_and_has_the_key_of_comfy_cloud(url):
 def test_other_hosts_get_no_key_of_comfy_cloud(url):
     target = resolve_one(url, environ={"COMFY_CLOUD_API_KEY": "k"})
     assert (target.key, target.dialect) == (None, None)
+
+
+def test_launch_on_all_gpus_is_a_target_for_each(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA A (UUID: x)'; echo 'GPU 3: NVIDIA B (UUID: y)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    target._list_gpus.cache_clear()
+    found = resolve_targets({"launch": "ComfyUI", "gpus": "all", "name": "n"}, environ={})
+    target._list_gpus.cache_clear()
+    assert [(each.name, each.group, each.launch.device) for each in found] == [("n gpu 0", "n", 0), ("n gpu 3", "n", 3)]
+    assert found[0].identity == found[1].identity
+    assert not found[0].embedded
