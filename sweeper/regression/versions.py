@@ -32,7 +32,7 @@ from sweeper.wording import join_command, suggest
 
 # What may be wrong with one version only, so that the others still run.
 VERSION_ERRORS: Final = (TargetError, TransientError, ExperimentError, UsageError)
-WORKTREE: Final = "comfyui"  # in the results folder, while a version of a clone runs there
+WORKTREE: Final = "sweeper-worktree"  # in the results folder; it is deleted, so nobody else may use the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def describe_change(item: Comparison | None) -> str:
 
 def make_folder_name(version: str) -> str:
     """The name of the results folder of a version, such as `origin-master`."""
-    return make_portable(re.sub(r"[^\w.-]", "-", version), "version")
+    return make_portable(re.sub(r"[^\w.-]", "-", version), "version") or "version"
 
 
 def check_versions(

@@ -141,7 +141,7 @@ def test_the_same_command_goes_on_after_an_interruption(shop, bisect, repo, numb
     if number == signal.SIGINT:
         assert (process.returncode, repo.read_all()) == (130, before)
         assert text == "shop: interrupted, 1 commit tested; the same command goes on\n"
-    assert Path("results/shop-bisect/comfyui").is_dir() is (number == signal.SIGKILL)
+    assert Path("results/shop-bisect/sweeper-worktree").is_dir() is (number == signal.SIGKILL)
     outcome = bisect("-q")
     assert f"{first[:12]} (2026-01-02, Ada): Change the sampler is the first commit" in outcome.out
     assert repo.starts[3:].count(repo.starts[3]) == 1  # tested before the kill

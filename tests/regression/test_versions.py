@@ -59,7 +59,7 @@ def test_versions_are_compared_with_the_baseline_and_the_one_before(shop, comman
     assert "| steps=5 seed=1 \\[9\\] | same | not run | changed by 10.8 of 255 |" in Path("s.md").read_text("utf-8")
     assert_page_has("v1", "v3", "master")
     assert repo.read_all() == before
-    assert not Path("results/shop-versions/comfyui").exists()
+    assert not Path("results/shop-versions/sweeper-worktree").exists()
 
 
 def assert_page_has(*versions):
@@ -126,4 +126,4 @@ def test_ctrl_c_ends_the_check_and_removes_the_worktree(shop, repo):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert repo.read_all() == before
-    assert not Path("results/shop-versions/comfyui").exists()
+    assert not Path("results/shop-versions/sweeper-worktree").exists()
