@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 590, "cli": 5_980, "cluster": 2_470, "comfy": 4_880, "editing": 2_860, "embedded": 9_010,
-    "images": 2_160, "launching": 610, "loading": 5_470, "model": 6_060, "planning": 3_260, "pytest_plugin": 310,
-    "regression": 4_310, "reporting": 3_680, "running": 9_990, "schemas": 510, "serving": 690, "statistics": 1_100,
-    "store": 3_230, "tables": 4_680, "voting": 960,
+    "answers": 580, "cli": 5_980, "cluster": 2_360, "comfy": 5_090, "editing": 2_860, "embedded": 8_870,
+    "images": 2_150, "launching": 580, "loading": 5_460, "model": 5_830, "planning": 3_120, "pytest_plugin": 320,
+    "regression": 4_320, "reporting": 3_650, "running": 10_020, "schemas": 500, "serving": 690, "statistics": 1_090,
+    "store": 3_210, "tables": 4_640, "voting": 960,
 }  # fmt: skip
 
 
