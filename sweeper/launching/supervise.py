@@ -256,6 +256,9 @@ class Supervisor:
             facts: dict[str, Any] = json.loads(self._record.read_text("utf-8"))
             pid = int(facts["pid"])
             folder, log = Path(facts["folder"]), Path(facts["log"])
-            if read_start_time(pid) == facts["start"] and folder.parent == self._record.parent:
+            if folder.parent != self._record.parent:  # not ours
+                return None
+            if read_start_time(pid) == facts["start"]:
                 return ComfyProcess(pid, int(facts["port"]), folder, log, start_time=facts["start"])
+            rmtree(folder, ignore_errors=True)
         return None

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 
 import pytest
+from platformdirs import user_cache_path
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
@@ -158,6 +159,8 @@ def test_kept_comfyui_serves_the_next_run(comfyui, plan, tmp_path):
         wait_until(lambda: not is_alive(pid))
         assert sweeper.run(plan(4), comfyui.target(keep=True)).succeeded == 4
         assert len(comfyui.pids) == 2
+        launched = user_cache_path("sweeper", appauthor=False) / "launched"
+        assert len([path for path in launched.iterdir() if path.is_dir()]) == 1  # that of the first is deleted
     finally:
         for pid in comfyui.pids:
             if is_alive(pid):
