@@ -59,14 +59,6 @@ class Bisection:
     reference: Path
     has_baseline: bool = field(metadata=NOT_IN_JSON)
 
-    @property
-    def ok(self) -> bool:
-        return bool(self.commits)
-
-    @property
-    def stopped_by(self) -> str | None:
-        return None if self.commits else "interrupt"
-
     def parts(self) -> Iterator[Part]:
         """The cases, the commit, and the commands that show both."""
         skipped = f", {self.marks[SKIP]} of them without a result" if self.marks.get(SKIP) else ""

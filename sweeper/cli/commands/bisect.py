@@ -54,4 +54,4 @@ def command(
 
     found = run_on_versions(experiment, "bisect", ends[0].target, execute, **run_options)
     console.print_answer(found, as_json=as_json)
-    return get_run_exit_code(found.stopped_by, ok=found.ok)
+    return get_run_exit_code(None if found.commits else "interrupt", ok=True)
