@@ -13,7 +13,6 @@ import socket
 import sys
 import threading
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from platformdirs import user_cache_path
 
-from tests.cli.forked_commands import fork_workers, python, share_forks
+from tests.cli.forked_commands import python, share_forks
 
 __all__ = ["python"]  # a fixture
 
@@ -41,7 +40,6 @@ _CHANGEABLE = {"color_scheme": "light", "reduced_motion": "no-preference"}
 Lend = Callable[[dict[str, Callable[[Any], Any]]], AbstractContextManager[Callable[..., Any]]]
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
-_WORKERS: list[str] = []  # what to start for a process of pytest
 _NO_PRIVILEGE = 1314  # the error of Windows
 ISSUERS = os.environ.get("SSL_CERT_FILE")  # of this machine
 # PYTEST_ADDOPTS has options for this suite, which a pytest that a test starts inside itself must not take.
@@ -121,50 +119,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Iterator[object]:
-    """Start the processes that fork: one commands for all processes of pytest, and for the whole suite one these."""
-    with contextlib.ExitStack() as stack:
-        is_parallel = getattr(config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
-        if is_parallel and hasattr(os, "pidfd_open"):
-            stack.enter_context(share_forks())
-            if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-                import_tests()
-                _WORKERS.append(stack.enter_context(fork_workers()))
+    """Start one process that forks commands for all processes of pytest, because it takes a second."""
+    is_parallel = getattr(config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
+    with share_forks() if is_parallel and hasattr(os, "pidfd_open") else contextlib.nullcontext():
         return (yield)
 
 
-def import_tests() -> None:
-    """Import all tests, which takes half of what else each process of pytest would take to collect them."""
-    root = Path(__file__).parent
-    gc.disable()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for path in sorted(root.rglob("test_*.py")):
-            name = ".".join(("tests", *path.relative_to(root).with_suffix("").parts))
-            with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest imports it again and reports the error
-                importlib.import_module(name)
-    # Hypothesis collects the constants of all modules before the first test, which it need not do in each process.
-    with contextlib.suppress(ImportError, AttributeError):
-        importlib.import_module("hypothesis.internal.conjecture.providers")._get_local_constants()
-    gc.enable()
-    gc.freeze()
-
-
-def pytest_xdist_setupnodes(specs: list[Any]) -> None:
-    """Start what forks in place of Python."""
-    from execnet import XSpec
-
-    specs[:] = [XSpec(f"popen//python={program}//id={spec.id}") for spec in specs for program in _WORKERS] or specs
-
-
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[object]:
+def pytest_collection(session: pytest.Session) -> Iterator[object]:
     """Collect without the garbage collector, and spare it what was collected: each look at that takes half a second."""
     gc.disable()
     try:
+        import_tests(session)
         return (yield)
     finally:
         gc.enable()
         gc.freeze()
+
+
+def import_tests(session: pytest.Session) -> None:
+    """Import the tests in another order in each process, so that each file is compiled once and not once a process."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1, ...
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    root = Path(__file__).parent
+    names = [
+        ".".join(("tests", *path.relative_to(root).with_suffix("").parts)) for path in sorted(root.rglob("test_*.py"))
+    ]
+    start = len(names) * int(worker[2:]) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for name in names[start:] + names[:start]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest imports it again and reports the error
+            importlib.import_module(name)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,5 @@
 """Commands that are forked from a process that has imported sweeper, because each import takes a second.
 
-The processes of pytest are forked too, from one that has imported all tests: see `fork_workers`.
-
 `python` is a small program that stands for Python where a test runs `python -m sweeper`, and `forked_commands` puts it
 in the place of Python where `sweeper mcp` starts a command. The program hands its streams, folder, environment and
 arguments to this script, which forks. So a command is still a process of its own: it gets the signals of the program,
@@ -66,14 +64,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("forks")
     with ExitStack() as stack:
         address = os.environ.get(_SHARED) or str(stack.enter_context(serve_forks(folder)))
-        yield _write_program(folder / "program", address)
-
-
-def _write_program(file: Path, address: str) -> str:
-    file.write_text(_PROGRAM.format(python=sys.executable, address=address))
-    file.chmod(0o755)
-    wait_until(Path(address).exists)
-    return str(file)
+        program = folder / "program"
+        program.write_text(_PROGRAM.format(python=sys.executable, address=address))
+        program.chmod(0o755)
+        wait_until(Path(address).exists)
+        yield str(program)
 
 
 @contextmanager
@@ -96,22 +91,6 @@ def share_forks() -> Iterator[None]:
         del os.environ[_SHARED]
 
 
-@contextmanager
-def fork_workers() -> Iterator[str]:
-    """What to start in place of Python for a process of pytest: it is forked from this one, as it is now."""
-    with tempfile.TemporaryDirectory() as folder:
-        address = Path(folder, "address")
-        end, ours = os.pipe()
-        if not os.fork():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: this process decides when it ends
-            os.close(ours)
-            _fork_until(end, str(address))
-            os._exit(0)
-        os.close(end)
-        yield _write_program(Path(folder, "program"), str(address))
-        os.close(ours)
-
-
 @pytest.fixture
 def forked_commands(python: str) -> Iterator[None]:
     """Fork the commands of a server in this process."""
@@ -125,16 +104,11 @@ def main() -> None:
         importlib.import_module(name)
     with suppress(ImportError):
         importlib.import_module("uvloop")
-    _fork_until(sys.stdin.fileno(), sys.argv[1])
-
-
-def _fork_until(end: int, address: str) -> None:
-    """Fork for each connection to an address, until a file ends."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-        listening.bind(f"{address}.new")
+        listening.bind(f"{sys.argv[1]}.new")
         listening.listen()
-        Path(f"{address}.new").rename(address)
-        while end not in select.select([end, listening], [], [])[0]:
+        Path(f"{sys.argv[1]}.new").rename(sys.argv[1])
+        while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
             with listening.accept()[0] as connection:
                 pid = os.fork()
                 if not pid:
@@ -173,9 +147,6 @@ def _carry_out(folder: str, environment: dict[str, str], arguments: list[str], s
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
-    if arguments[:2] == ["-u", "-c"]:  # of xdist
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(exec(arguments[2], {"__name__": "__main__"}))
     _, module, *sys.argv[1:] = arguments[arguments.index("-m") :]
     sys.exit(importlib.import_module("sweeper.cli" if module == "sweeper" else module).main())
 
