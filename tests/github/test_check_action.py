@@ -295,6 +295,20 @@ def test_every_input_of_the_action_is_used_and_documented():
         assert one["description"].endswith("."), name
 
 
+def test_experiments_run_on_each_comfyui_that_earlier_steps_have_put_there(clone: Path):
+    make_comfyui(clone.parent / "comfyui")
+    text = Path("sweeps/shop.json").read_text("utf-8")
+    Path("sweeps/shop.json").write_text(text.replace("x.safetensors", "procedural-photo.safetensors"), "utf-8")
+    done = run_check(clone, **{"target": "", "api-key": "", "comfyui": "v1=../comfyui\nv2=../comfyui"})
+    assert done.code == 1, done.log
+    (report,) = Path(done.outputs["folder"]).glob("*/check.xml")
+    assert len(ET.parse(report).getroot()) == 2  # a suite for each
+    assert "v1" in done.summary
+    assert "v2" in done.summary
+    assert [words[2:] for words in ComfyUIFolder(clone.parent / "comfyui").lines if words[1] == "starts"] == [
+        ["cpu"], ["cpu"]]  # fmt: skip
+
+
 # --- a node pack
 
 
@@ -317,11 +331,15 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
     save_workflow("plain", {"1": colour, "2": save})
     save_workflow("other", {"1": {**colour, "inputs": {**colour["inputs"], "color": 9}}, "2": save})
-    ComfyUIFolder(tmp_path / "comfyui")
-    (tmp_path / "comfyui/venv/bin").mkdir(parents=True)
-    (tmp_path / "comfyui/venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (tmp_path / "comfyui/venv/bin/python").chmod(0o755)
+    make_comfyui(tmp_path / "comfyui")
     return folder
+
+
+def make_comfyui(folder: Path) -> None:
+    ComfyUIFolder(folder)
+    (folder / "venv/bin").mkdir(parents=True)
+    (folder / "venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "venv/bin/python").chmod(0o755)
 
 
 def save_workflow(name: str, graph: dict[str, Any]) -> None:

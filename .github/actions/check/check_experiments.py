@@ -31,7 +31,8 @@ def main() -> int:
     if outside := find_outside(*experiments, *([baseline] if baseline else [])):
         return report_mistake(f"{outside}: is a link that leads out of the checkout; replace it by the file")
     options = [word for target in read_lines("TARGETS") for word in ("--target", target)]
-    options += [word for version in read_lines("COMFYUI") for word in ("--comfyui", version)]
+    versions = [word for version in read_lines("COMFYUI") for word in ("--comfyui", version)]
+    options += [*versions, "--launch", "{gpus: cpu}"] if versions else []
     options += ["--baseline", baseline] if baseline else []
     try:
         options += shlex.split(os.environ.get("OPTIONS", ""))
