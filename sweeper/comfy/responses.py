@@ -266,6 +266,10 @@ _MAX_LENGTH: Final = 200  # characters of one fact
 _MAX_FACTS: Final = 2000  # of one kind, such as node packs
 _SECRET: Final = re.compile("key|token|secret|pass|auth|cred|cert", re.IGNORECASE)
 _HARMLESS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?|[a-z][a-z0-9_]{0,15}")  # a number or a word, not a path or host
+# Where a server listens and writes, which no picture depends on, and which differs with each start by sweeper.
+_PLACES: Final = (
+    "--listen", "--port", "--output-directory", "--temp-directory", "--database-url", "--disable-auto-launch",
+)  # fmt: skip
 _REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -342,14 +346,17 @@ def _read_system(system: Mapping[str, Any]) -> dict[str, Any]:
 def redact_arguments(arguments: Iterable[str]) -> list[str]:
     """The options of a command line, safe to publish.
 
-    Of their values only numbers and plain words remain, and none of an option that sounds like a secret.
+    Of their values only numbers and plain words remain, and none of an option that sounds like a secret. Options that
+    say where the server listens or writes are left out.
     """
     safe: list[str] = []
     is_secret = True  # arguments before the first option are the program's path
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name.startswith("-"):
-            is_secret = bool(_SECRET.search(name))
+            is_secret = bool(_SECRET.search(name)) or name in _PLACES
+            if name in _PLACES:
+                continue
             is_shown = not is_secret and bool(_HARMLESS.fullmatch(value))
             safe.append(_to_line(f"{name}={value if is_shown else '...'}" if equals else name))
         elif not is_secret and _HARMLESS.fullmatch(argument):

@@ -53,7 +53,7 @@ def test_comfyui_reports_versions_device_and_node_packs():
         "comfyui": "0.3.64",
         "python": "3.12.3",
         "pytorch": "2.8.0+cu129",
-        "argv": ["--listen", "--cache-lru", "20", "--api-key"],
+        "argv": ["--cache-lru", "20", "--api-key"],
         "devices": ["cuda:0 NVIDIA L4 : native"],
         "nodes": {"by-git": "0badcafe", "rgthree-comfy": "1.0.2"},
     }
@@ -89,7 +89,8 @@ def test_malformed_facts_are_left_out(odd):
         (["main.py", "--cpu"], ["--cpu"]),
         (["--reserve-vram", "0.5", "--preview-method=auto"], ["--reserve-vram", "0.5", "--preview-method=auto"]),
         (["--token", "abc", "--password=hunter2"], ["--token", "--password=..."]),
-        (["--output-directory", "/out", "--database-url=sqlite:///x"], ["--output-directory", "--database-url=..."]),
+        (["--base-directory", "/out", "--front-end-root=sqlite:///x"], ["--base-directory", "--front-end-root=..."]),
+        (["--port", "8188", "--listen", "--output-directory=out", "--lowvram", "--database-url", "x"], ["--lowvram"]),
         (["-x", "http://host:1"], ["-x"]),
     ],
 )  # fmt: skip

@@ -103,7 +103,10 @@ def check_workflows(pack: Pack, url: str, name: str, folder: Path) -> list[tuple
     code = run_program([*command, "--each", str(pack.workflows), "--target", url], output=written)
     print_command("endgroup", "")
     if code:
-        print_command("error", f"the workflows in {pack.workflows} cannot be read; the log says why")
+        print_command(
+            "error",
+            f"the workflows in {pack.workflows} cannot be read; this log and {name}/logs in the artifact say why",
+        )
         return [(code, f"No workflow was run (exit code {code}); the log says why.\n")]
     told = json.loads(written.read_text("utf-8"))
     left_out = [f"- {escape_markdown(item['workflow'])}: left out: {escape_markdown(item['reason'])}\n"
