@@ -1,4 +1,4 @@
-"""Look at, find and cancel jobs on a ComfyUI that does not have the calls below `/api/jobs` yet. Sans-IO.
+"""Look at, find and cancel jobs on a ComfyUI before 0.12, which lacks the calls below `/api/jobs`. Sans-IO.
 
 It lists whole graphs in /queue and /history. Statements about its behaviour were measured on 0.3.64.
 """
