@@ -48,7 +48,7 @@ from sweeper.serving.page_files import read_page
 from sweeper.store import Store
 from sweeper.store.artifacts import link_files
 from sweeper.store.containment import refuse_links
-from sweeper.store.records import RunRecord
+from sweeper.store.records import RunRecord, TableLayout, TrialOutcome
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.row_queries import batch_outcomes
 from sweeper.store.trial_marks import Mark, merge_marks
@@ -149,12 +149,16 @@ def _write_page(
 
 def _read_table(store: Store, run: str | None, trials: Collection[int] | None) -> TrialTable:
     """Read all trials of a run, or these."""
-    layout = store.layout(run)
     if trials is None:
-        return tabulate(store.batches(run), layout)
+        return tabulate(store.batches(run), store.layout(run))
+    layout, rows = _read_rows(store, run, trials)
+    return tabulate(batch_outcomes(rows), layout)
+
+
+def _read_rows(store: Store, run: str | None, trials: Collection[int] | None) -> tuple[TableLayout, list[TrialOutcome]]:
     rows = list(store.outcomes(run))
-    layout, _ = select_results(layout, [row.result for row in rows], trials)
-    return tabulate(batch_outcomes(row for row in rows if row.result.trial in trials), layout)
+    layout, _ = select_results(store.layout(run), [row.result for row in rows], trials)
+    return layout, [row for row in rows if trials is None or row.result.trial in trials]
 
 
 def write_review(comparisons: Comparisons, out: Path) -> None:
@@ -173,43 +177,31 @@ def write_versions(checks: VersionChecks, out: Path) -> None:
     Pictures are compared with the accepted ones, or without a baseline with those of the version before. Raises
     ResultsError as `write_report`.
     """
-    tables: list[TrialTable] = []
+    ran = [(version, checked) for version in checks.versions if (checked := version.checked) is not None]
+    layouts: list[TableLayout] = []
+    rows: list[TrialOutcome] = []
     cases: list[Comparison] = []
-    names: list[str] = []
-    first: Comparisons | None = None
-    start = 0
-    for version in checks.versions:
-        if (checked := version.checked) is None:
-            continue
+    for version, checked in ran:
+        start = 1 + max((row.result.trial for row in rows), default=-1)
         with Store.open(checked.results, readonly=True) as store:
-            table = _read_table(store, str(checked.run), group_by_trial(checked).keys() or None)
-        first = checked if first is None else first
-        folder = f"{checked.results.name}/"
-        table.facts["trial"][:] = [start + trial for trial in table.facts["trial"]]
-        outputs = [[name if is_url(name) else folder + name for name in row] for row in table.facts["outputs"]]
-        table.facts["outputs"][:] = outputs
-        tables.append(table)
-        names += [version.version] * len(table)
+            layout, found = _read_rows(store, str(checked.run), group_by_trial(checked).keys() or None)
+        layouts.append(layout)
+        axis = "comfyui" if "comfyui" not in layouts[0].axis_columns else "version of ComfyUI"
+        for row in found:
+            result, folder = row.result, checked.results.name
+            outputs = tuple(name if is_url(name) else f"{folder}/{name}" for name in result.outputs)
+            columns, trial = {axis: version.version, **result.columns}, start + result.trial
+            rows.append(replace(row, result=replace(result, trial=trial, columns=columns, outputs=outputs)))
         shown = checked if checked.has_baseline else version.changes or checked
         cases += [replace(item, trial=None if item.trial is None else start + item.trial) for item in shown]
-        start = 1 + max(table.facts["trial"], default=start)
-    if first is None:
+    if not ran:
         return
-    axis = "comfyui" if "comfyui" not in tables[0].axes else "version of ComfyUI"
-    layout = replace(tables[0].layout, axis_columns=(axis, *tables[0].layout.axis_columns))
-    axes, slots, metrics, facts = (
-        _join([getattr(table, part) for table in tables]) for part in ("axes", "slots", "metrics", "facts")
-    )
-    origins = [origin for table in tables for origin in table.origins]
-    whole = TrialTable(layout, {axis: names, **axes}, slots, metrics, facts, origins)
+    first, layout = ran[0][1], replace(layouts[0], axis_columns=(axis, *layouts[0].axis_columns))
     with Store.open(first.results, readonly=True) as store:
-        recorded, data = _build_data(whole, store, find_run_record(store, str(first.run)), checks.results)
+        record = find_run_record(store, str(first.run))
+        recorded, data = _build_data(tabulate(batch_outcomes(rows), layout), store, record, checks.results)
     data |= {"equal": [], "spending": "", "first": {"axes": {"x": axis}, "view": "grid"}}
     _write_page(data, recorded, checks.results, out, replace(first, results=checks.results, cases=tuple(cases)))
-
-
-def _join(parts: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
-    return {name: [cell for part in parts for cell in part[name]] for name in parts[0]}
 
 
 def _add_check(
