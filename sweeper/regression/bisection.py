@@ -24,7 +24,7 @@ from sweeper.files import atomic_write
 from sweeper.model.experiment import Experiment
 from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import Baseline
-from sweeper.regression.cases import identify_points, read_run
+from sweeper.regression.cases import read_run
 from sweeper.regression.check import check_experiment
 from sweeper.regression.comfyui_clone import ComfyuiClone, Commit
 from sweeper.regression.comparison import SAME, Comparison, Comparisons, compare_with_baseline, tabulate_cases
@@ -191,11 +191,8 @@ class Bisector:
         if not changed:
             raise SweeperError(f"{bad.name}: changes no case against {good.name}, so there is nothing to find")
         state.wanted = {item.case.key: item.state for item in changed}
-        points, trials = {item.case.point for item in changed}, list(Plan(self.experiment).written())
-        digests = {
-            row.digest for row, (_, point) in zip(trials, identify_points(trials), strict=True) if point in points
-        }
-        state.trials = [trial.index for trial in trials if trial.digest in digests]
+        points = {item.case.point for item in changed}
+        state.trials = [row.result.trial for row in read_run(self.out / BAD).rows if row.point in points]
         self._save_state(state)
 
     def _read_reference(self, state: _State) -> Baseline:
