@@ -192,8 +192,6 @@ def _read_state(job: Mapping[str, Any]) -> JobState:
     output = job.get("output")
     output = output if isinstance(output, Mapping) else {}
     images = output.get("images")
-    if "message" in output and images is None:  # worker-comfyui before 5: one picture
-        images = [{"filename": "", "data": output["message"]}]
     outputs = sort_outputs(_iter_outputs(images if isinstance(images, list) else []))
     if state == "succeeded" and isinstance(images, list) and not output.get("errors"):
         return make_succeeded_state(outputs, seconds=seconds)

@@ -144,16 +144,10 @@ def test_an_answer_has_the_files_and_the_seconds_of_a_job():
     assert state_of(output={"images": []}, executionTime=500).seconds == (0.0, 0.5)
 
 
-def test_an_older_workers_message_is_a_picture():
-    older = state_of(output={"status": "success", "message": PICTURE}).outputs
-    assert [(output.node, output.content) for output in older] == [("", b"picture")]
-    assert state_of(output={"message": "https://b.example/x.png"}).outputs[0].url == "https://b.example/x.png"
-
-
 def test_a_completed_job_without_all_its_pictures_has_failed():
     nothing = completed()
     assert (nothing.state, nothing.outputs) == ("succeeded", ())  # the workflow saves nothing
-    for output in (None, {}, "text", {"error": ""}):
+    for output in (None, {}, "text", {"error": ""}, {"message": PICTURE}):
         failed = state_of(output=output)
         assert failed.state == "failed"
         assert "without its pictures" in failed.error
