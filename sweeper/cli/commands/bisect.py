@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from sweeper.cli import confirm_cost, console, options, trust_check
-from sweeper.cli.commands.check import comfyui_repo, run_on_versions
+from sweeper.cli.commands.check import comfyui_repo, prepare_versions
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
-from sweeper.model.experiment import Experiment
 
 
 @click.command(epilog=format_examples("sweeper bisect mine.yaml --comfyui-repo ComfyUI --good v0.33.0 --bad master"))
@@ -40,18 +39,15 @@ def command(
     Starts ComfyUI at one commit after the other in a worktree of REPO, and skips those that cannot start. REPO itself
     stays as it is. After an interruption the same command goes on.
     """
-    from sweeper.regression.bisection import Bisection, Bisector
+    from sweeper.regression.bisection import Bisector
     from sweeper.regression.check import read_accepted
     from sweeper.regression.comfyui_clone import ComfyuiClone
     from sweeper.regression.versions import make_versions
 
     clone = ComfyuiClone(repo)
     ends = make_versions([], [good, bad], clone, pythons, settings)
-
-    def execute(loaded: Experiment, out: Path, **options: Any) -> Bisection:
+    with prepare_versions(experiment, "bisect", ends[0].target, **run_options) as (loaded, out, options):
         accepted = read_accepted(baseline, loaded.file, loaded.name)
-        return Bisector(loaded, clone, ends, accepted, out, cases, options).run()
-
-    found = run_on_versions(experiment, "bisect", ends[0].target, execute, **run_options)
+        found = Bisector(loaded, clone, ends, accepted, out, cases, options).run()
     console.print_answer(found, as_json=as_json)
     return get_run_exit_code(None if found.commits else "interrupt", ok=True)

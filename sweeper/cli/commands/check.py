@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons
     from sweeper.regression.versions import VersionChecks
 
-T = TypeVar("T")
 _ONLY_FOR_VERSIONS = {"--comfyui-repo": "repo", "--python": "pythons", "--launch": "settings"}
 
 comfyui_repo = partial(
@@ -165,18 +165,16 @@ def _check_versions(
     clone = None if given["repo"] is None else ComfyuiClone(given["repo"])
     places = [text.partition("=")[::2] for text in given["places"]]
     versions = make_versions(places, given["names"], clone, given["pythons"], given["settings"])
-
-    def execute(loaded: Experiment, out: Path, **options: Any) -> VersionChecks:
-        return check_versions(loaded, versions, baseline, out=out, clone=clone, allow_new=allow_new, **options)
-
-    return run_on_versions(experiment, "versions", versions[0].target, execute, **run_options)
+    with prepare_versions(experiment, "versions", versions[0].target, **run_options) as (loaded, folder, options):
+        return check_versions(loaded, versions, baseline, out=folder, clone=clone, allow_new=allow_new, **options)
 
 
-def run_on_versions(
-    file: Path, kind: str, target: TargetSpec, execute: Callable[..., T], *, out: Path | None,
+@contextmanager
+def prepare_versions(
+    file: Path, kind: str, target: TargetSpec, *, out: Path | None,
     selection: Selection, trust: bool, yes: bool, quiet: bool, notify: str | None = "",
-) -> T:  # fmt: skip
-    """Load an experiment for this target, and call `execute` with it, its results folder and the options of its runs.
+) -> Iterator[tuple[Experiment, Path, dict[str, Any]]]:  # fmt: skip
+    """Load an experiment for this target; with its results folder, and the options of its runs.
 
     `kind`: the end of the name of the default results folder.
     """
@@ -186,10 +184,8 @@ def run_on_versions(
     runner = trust_check.require_trust_before(runner, trust=trust, targets=[target])
     folder = out or default_results_folder(loaded.file, loaded.name, kind)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
-        return execute(
-            loaded, folder, where=selection.where, limit=selection.limit,
-            runner=runner, named=prepared.users, progress=display, notify=notify,
-        )  # fmt: skip
+        selected = {"where": selection.where, "limit": selection.limit}
+        yield loaded, folder, dict(selected, runner=runner, named=prepared.users, progress=display, notify=notify)
 
 
 def _write_reports(
