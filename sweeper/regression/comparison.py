@@ -153,11 +153,6 @@ class Comparisons:
         return self.counts[SAME] < len(self)
 
     @property
-    def suites(self) -> Mapping[str, Comparisons]:
-        """The suites of its JUnit XML."""
-        return {self.experiment: self}
-
-    @property
     def accept_command(self) -> str:
         """The shell command that accepts these results as this baseline."""
         options = ("--baseline", str(self.baseline)) if self.custom_baseline else ()

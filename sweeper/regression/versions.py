@@ -122,10 +122,10 @@ class VersionChecks:
 
     def _tabulate(self, title: str, select: Callable[[VersionCheck], Comparisons | None]) -> Iterator[Part]:
         """The cases that are not the same in some version; the versions are the columns."""
-        found = [select(version) for version in self.versions]
-        columns = [{item.case.key: item for item in each or ()} for each in found]
+        found = map(select, self.versions)
+        columns = [{item.case.key: item for item in each} if each and each.has_baseline else {} for each in found]
         names = {key: item.case.name for column in columns for key, item in column.items() if item.state != SAME}
-        if not names or not any(each is not None and each.has_baseline for each in found):
+        if not names:
             return
         cells = [
             {key: "not run" if version.checked is None else describe_change(column.get(key)) for key in names}

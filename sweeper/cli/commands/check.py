@@ -195,8 +195,9 @@ def _write_reports(
     from sweeper.reporting.write_report import write_review, write_versions
 
     if junit_file is not None:
+        suites = {found.experiment: found} if isinstance(found, Comparisons) else found.suites
         with atomic_write(junit_file) as file:
-            file.write(to_junit_xml(found.suites))
+            file.write(to_junit_xml(suites))
     if html_folder is not None:
         if isinstance(found, Comparisons):
             write_review(found, html_folder)
