@@ -81,10 +81,8 @@ def find_python(launch: LaunchSpec) -> str:
 
 def choose_port() -> int:
     """A port of this machine at which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def build_command(launch: LaunchSpec, port: int, own_folder: Path) -> list[str]:
@@ -152,8 +150,9 @@ class ComfyProcess:
                 self.popen.stdin.close()
 
     def end(self) -> None:
-        """End it, and wait until it has ended; call `close_pipe` before."""
+        """Let it end, and wait until it has."""
         if self.popen is not None:
+            self.close_pipe()
             with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(_END_SECONDS)
             self.kill()

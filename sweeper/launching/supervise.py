@@ -45,7 +45,6 @@ _REPORT_EVERY: Final = 10.0  # seconds, while it starts
 class ServerUser(Protocol):
     """What uses the ComfyUI: the target worker of a run."""
 
-    @property
     def is_idle(self) -> bool:
         """Whether none of its jobs is on the server, and no file is being downloaded."""
 
@@ -57,17 +56,6 @@ class ServerUser(Protocol):
 
         `since`: when it was started, in seconds since 1970; None if none of its jobs is to blame.
         """
-
-
-class _NoUser:
-    is_idle = True
-
-    def hold(self, is_held: bool, /) -> None: ...
-
-    def handle_death(self, how: str, since: float | None, /) -> None: ...
-
-
-NO_USER: Final = _NoUser()
 
 
 class Supervisor:
@@ -84,14 +72,14 @@ class Supervisor:
         self, name: str, launch: LaunchSpec, log: Path, patience: float, report: Callable[[float, str], None]
     ) -> None:
         self.name, self.launch, self.log, self.patience, self.report = name, launch, log, patience, report
-        self.user: ServerUser = NO_USER
+        self.user: ServerUser | None = None
         self.alive_since = 0.0
         self.last_death = ""
         self._process: ComfyProcess | None = None
         self._failure: str | None = None  # why it is given up
         self._restart_reason: str | None = None
-        self._is_up = False
-        self._changed = asyncio.Event()
+        self._held_at = 0.0  # since when it gets no more jobs, because its memory is full
+        self._is_settled = asyncio.Event()  # it answers, or is given up
 
     @property
     def url(self) -> str:
@@ -100,10 +88,9 @@ class Supervisor:
 
     async def wait_until_up(self) -> None:
         """Wait until it answers. Raises UnreachableError when it was given up."""
-        while not self._is_up:
-            if self._failure is not None:
-                raise UnreachableError(f"{self.name}: {self._failure}", trouble=Trouble.REFUSED)
-            await self._changed.wait()
+        await self._is_settled.wait()
+        if self._failure is not None:
+            raise UnreachableError(f"{self.name}: {self._failure}", trouble=Trouble.REFUSED)
 
     def restart(self, reason: str) -> None:
         """Let it be started again, because it does not do what it should."""
@@ -126,100 +113,81 @@ class Supervisor:
     async def run(self) -> None:
         """Watch it, and start it again, until it is given up or this is cancelled."""
         failures, has_answered = 0, False
-        while True:
+        while self._failure is None:
             process = self._process
             assert process is not None
-            how = await self._wait_for_answer(process)
-            if how is None:
+            how = await self._wait_for_end(process)
+            if self._is_settled.is_set():
                 failures, has_answered = 0, True
-                self._is_up = True
-                self._notify()
-                self.user.hold(False)
-                how = await self._wait_for_death(process)
                 self._handle_death(how)
-                message = f"ComfyUI in {self.launch.folder} ended: {how}; its log: {self.log}"
             else:
                 failures += 1
-                message = explain_failed_start(self.launch, how, process)
             is_taken = any(PORT_TAKEN.search(line) for line in process.read_tail())
             process.close_pipe()
             may_pass = has_answered or is_taken or how.startswith("killed")
-            if failures >= (_MAX_STARTS if may_pass else 1):
-                return self._give_up(message)
-            await asyncio.sleep(failures)
             try:
-                self._start(choose_port() if is_taken and not has_answered else process.port, process.own_folder)
+                if failures >= (_MAX_STARTS if may_pass else 1):
+                    self._failure = explain_failed_start(self.launch, how, process)
+                else:
+                    await asyncio.sleep(failures)
+                    self._start(choose_port() if is_taken and not has_answered else process.port, process.own_folder)
             except (UsageError, OSError) as error:
-                return self._give_up(str(error))
+                self._failure = str(error)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._is_settled.set()
+        if self.user is not None:
+            self.user.hold(False)
 
     def _handle_death(self, how: str) -> None:
         since, self.alive_since = self.alive_since, math.inf
-        self._is_up, self.last_death = False, how
-        self.user.hold(True)
-        self.user.handle_death(how, since if self._restart_reason is None else None)
+        self._is_settled.clear()
+        self.last_death = how
+        if self.user is not None:
+            self.user.hold(True)
+            self.user.handle_death(how, since if self._restart_reason is None else None)
 
-    def _give_up(self, message: str) -> None:
-        self._failure = message
-        self._notify()
-        self.user.hold(False)
-
-    async def _wait_for_answer(self, process: ComfyProcess) -> str | None:
-        """Wait until it answers; None then, else how it ended before."""
-        began = moved_at = time.monotonic()
-        reported_at, tail, self._restart_reason = -math.inf, [""], None
-        while True:
-            if (code := process.poll()) is not None:
-                return describe_exit(code, process.read_tail())
-            if await asyncio.to_thread(process.answers):
-                return None
-            now = time.monotonic()
-            if (new_tail := process.read_tail()) != tail:
-                tail, moved_at = new_tail, now
-            if now - moved_at > self.patience:
-                await asyncio.to_thread(process.kill)
-                return f"no answer, and nothing new in its log, for {self.patience:g} s"
-            if now - reported_at >= _REPORT_EVERY:
+    async def _wait_for_end(self, process: ComfyProcess) -> str:
+        """Wait until it ends, or end it because it hangs or fills the memory. Returns how it ended."""
+        began = alive_at = asked_at = time.monotonic()
+        reported_at, tail, is_up = -math.inf, [""], False
+        measured_at = 0.0
+        while (code := process.poll()) is None:
+            if not is_up or time.monotonic() - asked_at > min(_ASK_EVERY, self.patience / 4):
+                asked_at = time.monotonic()
+                if await asyncio.to_thread(process.answers):
+                    alive_at = time.monotonic()
+                    if not is_up:
+                        is_up, self._restart_reason, self._held_at = True, None, 0.0
+                        self._settle()
+            now, reason = time.monotonic(), self._restart_reason if is_up else None
+            if not is_up and (new_tail := process.read_tail()) != tail:
+                tail, alive_at = new_tail, now
+            if not is_up and now - reported_at >= _REPORT_EVERY:
                 reported_at = now
                 self.report(now - began, tail[-1] if tail else "")
-            await asyncio.sleep(_INTERVAL)
-
-    async def _wait_for_death(self, process: ComfyProcess) -> str:
-        """Wait until it ends, or end it because it hangs or fills the memory. Returns how it ended."""
-        answered_at = asked_at = time.monotonic()
-        measured_at = held_at = 0.0
-        while True:
-            if (code := process.poll()) is not None:
-                return describe_exit(code, process.read_tail())
-            now = time.monotonic()
-            reason = self._restart_reason
-            if now - answered_at > self.patience:
-                reason = f"no answer for {self.patience:g} s"
-            if self.launch.max_memory is not None and now - measured_at >= _MEASURE_EVERY:
-                measured_at = now
-                used = measure_memory(process.pid)
-                if used > self.launch.max_memory and not held_at:
-                    held_at = now
-                    self.user.hold(True)
-                is_urgent = used > _MUCH_MEMORY * self.launch.max_memory or now - held_at > self.patience
-                if held_at and (self.user.is_idle or is_urgent):
-                    reason = f"{used / 2**30:.1f} GB, more than its max_memory"
+            if now - alive_at > self.patience:
+                reason = f"no answer{'' if is_up else ', and nothing new in its log,'} for {self.patience:g} s"
+            if is_up and now - measured_at >= _MEASURE_EVERY:
+                measured_at, reason = now, reason or self._check_memory(process.pid, now)
             if reason is not None:
                 await asyncio.to_thread(process.kill)
                 return reason
-            if now - asked_at > min(_ASK_EVERY, self.patience / 4):
-                asked_at = now
-                if await asyncio.to_thread(process.answers):
-                    answered_at = time.monotonic()
             await asyncio.sleep(_INTERVAL)
+        return describe_exit(code, process.read_tail())
 
-    def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def close_pipe(self) -> None:
-        """Let it begin to end, unless it is kept."""
-        if self._process is not None and not self.launch.keep:
-            self._process.close_pipe()
+    def _check_memory(self, pid: int, now: float) -> str | None:
+        """Why it is to be ended now; before, it gets no more jobs."""
+        if self.launch.max_memory is None or self.user is None:
+            return None
+        used = measure_memory(pid)
+        if used > self.launch.max_memory and not self._held_at:
+            self._held_at = now
+            self.user.hold(True)
+        is_urgent = used > _MUCH_MEMORY * self.launch.max_memory or now - self._held_at > self.patience
+        is_due = self._held_at and (is_urgent or self.user.is_idle())
+        return f"{used / 2**30:.1f} GB, more than its max_memory" if is_due else None
 
     def end(self) -> str | None:
         """Wait until it has ended; of one that is kept, return how to end it."""

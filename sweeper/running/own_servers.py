@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from sweeper import embedded
 from sweeper.comfy.target import Target
 from sweeper.errors import UsageError
-from sweeper.launching.supervise import NO_USER, Supervisor
+from sweeper.launching.supervise import Supervisor
 from sweeper.model.portable_names import make_portable
 from sweeper.running.run_events import Event, Notice, TargetStarting
 from sweeper.running.settings import EffectiveSettings
@@ -26,27 +25,15 @@ def make_embedded_server(settings: EffectiveSettings, workers: int) -> embedded.
     )
 
 
-@asynccontextmanager
-async def share_servers(out: Path, patience: float, report: Callable[[Event], None]) -> AsyncIterator[LaunchedServers]:
-    """The ComfyUIs of several runs, which end with the block."""
-    servers = LaunchedServers(out, patience, report)
-    servers.is_shared = True
-    try:
-        yield servers
-    finally:
-        servers.is_shared = False
-        await servers.end()
-
-
 class LaunchedServers(dict[str, Supervisor]):
     """By target, what keeps its ComfyUI alive. `patience`: of the run, for targets without their own.
 
     `is_shared`: they stay at the end of a run, because the next round of a search needs them.
     """
 
-    def __init__(self, out: Path, patience: float, report: Callable[[Event], None]) -> None:
+    def __init__(self, out: Path, patience: float, report: Callable[[Event], None], *, is_shared: bool = False) -> None:
         super().__init__()
-        self.is_shared = False
+        self.is_shared = is_shared
         self._logs, self._patience, self._report = out / "logs", patience, report
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -72,17 +59,11 @@ class LaunchedServers(dict[str, Supervisor]):
         self._tasks.append(asyncio.create_task(supervisor.run()))
         return supervisor.url
 
-    async def end(self) -> None:
+    async def aclose(self) -> None:
         """End all of them, except those that are kept, and wait until they have ended."""
-        for supervisor in self.values():
-            supervisor.user = NO_USER
-        if self.is_shared:
-            return
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for supervisor in self.values():
-            supervisor.close_pipe()
-        for supervisor in self.values():
-            if (message := await asyncio.to_thread(supervisor.end)) is not None:
-                self._report(Notice(message))
+        ended = await asyncio.gather(*(asyncio.to_thread(supervisor.end) for supervisor in self.values()))
+        for message in filter(None, ended):
+            self._report(Notice(message))

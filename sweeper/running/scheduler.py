@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,7 +81,6 @@ class TargetWorker:
         self.limit = limit if isinstance(limit, ConcurrencyLimit) else ConcurrencyLimit(1, context.random)
         self._health = health
         self._executor: JobExecutor | None = None
-        self._executing = 0  # items, until their files are downloaded
         self._on_death = on_death
         self._take_lock = asyncio.Lock()
         self._last_has_permit = asyncio.Event()  # set when the item taken last has its permit
@@ -91,10 +91,11 @@ class TargetWorker:
         if self._pending is not None and not await self._wait_until_usable(self._pending):
             return
         self._prepare_semaphore = asyncio.Semaphore(self.limit.maximum)
-        if self.name in self.context.launched:
-            self.context.launched[self.name].user = self
-        async with EventStream(self.client) as events:
+        async with EventStream(self.client) as events, AsyncExitStack() as stack:
             executor = self._executor = JobExecutor(self.context, self.client, events)
+            if (supervisor := self.context.launched.get(self.name)) is not None:
+                supervisor.user = self
+                stack.callback(setattr, supervisor, "user", None)
             async with asyncio.TaskGroup() as group:
                 # Twice as many as jobs in flight, because half of them may be downloading the files of ended jobs.
                 for _ in range(2 * max(self.limit.maximum, 2)):
@@ -123,10 +124,8 @@ class TargetWorker:
         jobs = self._executor and self._executor.in_flight
         return len(jobs.ids) + jobs.sending if jobs else 0
 
-    @property
     def is_idle(self) -> bool:
-        """Whether a launched ComfyUI can be started again without the loss of a job or a file."""
-        return not self._executing
+        return self.context.work_queue.is_idle(self.name)
 
     def hold(self, is_held: bool, /) -> None:
         (self.context.work_queue.suspend if is_held else self.context.work_queue.resume)(self.name)
@@ -204,18 +203,11 @@ class TargetWorker:
         may_leave_intents = self.client.dialect.lists_jobs and self.context.settings.budget is None
         return self.context.is_only_target and self.limit.has_short_jobs and may_leave_intents
 
-    async def _follow(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> QueueFull | None:
-        self._executing += 1
-        try:
-            with self.context.follow(item):
-                return await executor.execute(item, permit)
-        finally:
-            self._executing -= 1
-
     async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
         """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
         try:
-            answer = await self._follow(item, executor, permit)
+            with self.context.follow(item):
+                answer = await executor.execute(item, permit)
         except asyncio.CancelledError:  # the run is being cancelled, and the server is silent
             self._complete_or_postpone(item)
             raise

@@ -31,7 +31,7 @@ from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
 from sweeper.running.done_work import DoneRule
 from sweeper.running.notify import EndNotice
-from sweeper.running.own_servers import share_servers
+from sweeper.running.own_servers import LaunchedServers
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
@@ -124,7 +124,8 @@ async def search_async(
 
     notice = EndNotice(address, "search", loaded.name, rounds.out, report, control)
     signals = stop_on_signals(control) if handle_signals else contextlib.nullcontext()
-    async with signals, share_servers(rounds.out, patience, report) as launched:
+    servers = LaunchedServers(rounds.out, patience, report, is_shared=True)
+    async with signals, contextlib.aclosing(servers) as launched:
         searched = rounds.run(run_round, control, report, given.max_trials or loaded.run.max_trials)
         return await notice.watch(searched, notice.post_search)
 

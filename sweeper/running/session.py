@@ -229,7 +229,8 @@ class Session:
         Those that respond go to `self.clients`, the others to `self.pending`. Raises RefusedError, UnreachableError.
         """
         clients: list[ComfyClient] = []
-        stack.push_async_callback(self.launched.end)
+        if not self.launched.is_shared:
+            stack.push_async_callback(self.launched.aclose)
         for target in self.targets:
             url = self._start_embedded(stack) if target.embedded else target.url
             url = url if target.launch is None else self.launched.start(target)

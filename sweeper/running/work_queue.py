@@ -288,9 +288,13 @@ class WorkQueue:
         while not self._is_exhausted:
             await self._changed.wait()
 
+    def is_idle(self, target: str) -> bool:
+        """Whether a target has no item that it took."""
+        return not self._in_progress[target]
+
     def is_stuck(self, reachable: Collection[str]) -> bool:
         """Whether none of the `reachable` targets has an item or can get one."""
-        if any(self._in_progress[target] for target in reachable):
+        if not all(map(self.is_idle, reachable)):
             return False
         if any(item.pinned_to in reachable for item in self._pending):
             return False

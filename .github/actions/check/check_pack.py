@@ -81,7 +81,7 @@ async def check_version(name: str, comfyui: Path, pack: Pack) -> list[tuple[int,
         await servers[name].wait_until_up()
         return await asyncio.to_thread(check_workflows, pack, servers[name].url, name, folder)
     finally:
-        await servers.end()
+        await servers.aclose()
 
 
 def make_base(base: Path, pack: Path, comfyui: Path) -> Path:
