@@ -162,7 +162,8 @@ class TargetWorker:
                     executor.discard_prepared(item)
                     self._requeue(item)
                     continue
-                if self.context.drop_lost(item) and item.finished:
+                self.context.drop_lost(item)
+                if item.finished:
                     self.context.work_queue.complete(self.name)
                     continue
                 failure = await self._execute(item, executor, permit)
