@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.editing.node_class_source import NodeClassSource
 from sweeper.errors import ImageError, Problem, TemplateError
-from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES
 from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import Suggestion, choose_app_slots, suggest_slots
 from sweeper.loading.ui_format.convert import AppInput, ConversionResult, UiFormatError, convert_to_api
@@ -29,7 +28,6 @@ from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixe
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, ModelFile, Slot
 from sweeper.model.workflow import Graph, encode_workflow, find_shape_problems, is_ui_format
-from sweeper.store.artifacts import guess_extension
 from sweeper.wording import join_command, join_names
 
 if TYPE_CHECKING:
@@ -43,6 +41,8 @@ _WRAPPERS: Final = (("prompt",), ("input", "workflow"), ("input", "prompt"), ("w
 # The names of the two texts (ComfyUI's nodes.py and nodes_images.py): the workflow in API format and in UI format.
 _PROMPT: Final = "prompt"
 _WORKFLOW: Final = "workflow"
+_PICTURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+_CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def _strip_is_changed(value: Any) -> Any:
 
 
 def _detect_format(path: Path) -> str | None:
-    """`PNG`, `MP4` and so on, by the first bytes. None for another kind of file, or if it cannot be opened."""
+    """The format of a picture, film or sound, by its first bytes. None for another file, or if it cannot be opened."""
     if not path.is_file():  # a pipe would wait
         return None
     try:
@@ -255,15 +255,19 @@ def _detect_format(path: Path) -> str | None:
             first = file.read(12)
     except OSError:
         return None
-    found = "mp3" if first.startswith(b"ID3") else guess_extension("", "", first)
-    return found.upper() if found in PICTURE_TYPES | FILM_TYPES | SOUND_TYPES else None
+    if first[4:8] == b"ftyp":
+        return "MP4"
+    if first.startswith(b"RIFF"):
+        return "WebP" if first[8:] == b"WEBP" else None
+    known = (*_PICTURES.items(), *_CONTAINERS.items())
+    return next((name for signature, name in known if first.startswith(signature)), None)
 
 
 def read_workflow_texts(path: Path, file_format: str) -> dict[str, str]:
     """The texts `prompt` and `workflow` in a file, if present. Raises TemplateError if it cannot be decoded."""
     texts: dict[str, str] = {}
-    read = _read_picture_texts if file_format.lower() in PICTURE_TYPES else _read_tags
-    for name, text in read(path, file_format):
+    is_picture = file_format in (*_PICTURES.values(), "WebP")
+    for name, text in _read_picture_texts(path, file_format) if is_picture else _read_tags(path, file_format):
         texts.setdefault(name.lower(), text)
     return {name: text for name, text in texts.items() if name in (_PROMPT, _WORKFLOW)}
 

@@ -408,6 +408,10 @@ class RequestLog:
             for name, amount in amounts.items():
                 setattr(self, name, getattr(self, name) + amount)
 
+    def paths(self, method: str) -> list[str]:
+        """The paths of the recorded requests with this method, oldest first."""
+        return [request.path for request in list(self.requests) if request.method == method]
+
     def record_node_run(self, node_id: str, class_type: str) -> None:
         with self._lock:
             self.nodes[class_type] += 1
