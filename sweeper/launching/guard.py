@@ -43,6 +43,8 @@ def _guard(folder: str, command: list[str]) -> int:
     code = child.wait()
     if ended.is_set():  # otherwise the next ComfyUI serves what this one made
         shutil.rmtree(folder, ignore_errors=True)
+        if sys.platform != "win32":
+            os.killpg(0, signal.SIGKILL)  # what the ComfyUI started may ignore SIGTERM
     return 128 - code if code < 0 else code
 
 
