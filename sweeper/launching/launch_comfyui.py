@@ -167,13 +167,17 @@ class ComfyProcess:
             return [line for line in lines if line.strip()][-_TAIL_LINES:]
         return []
 
-    def answers(self) -> bool:
-        """Whether it is this ComfyUI that answers at its port: it says with which arguments it was started."""
+    def read_answer(self) -> str | None:
+        """What answers at its port; None if nothing does."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
-        with closing(connection), suppress(OSError, HTTPException, ValueError):
+        with closing(connection), suppress(OSError, HTTPException):
             connection.request("GET", "/system_stats")
-            return json.dumps(str(self.own_folder)) in connection.getresponse().read(_MAX_ANSWER).decode()
-        return False
+            return connection.getresponse().read(_MAX_ANSWER).decode("utf-8", "replace")
+        return None
+
+    def is_own(self, answer: str | None) -> bool:
+        """Whether it is this ComfyUI that answered: it says with which arguments it was started."""
+        return answer is not None and json.dumps(str(self.own_folder)) in answer
 
 
 def start_comfyui(launch: LaunchSpec, port: int, own_folder: Path, log: Path) -> ComfyProcess:

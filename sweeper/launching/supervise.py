@@ -51,8 +51,8 @@ class ServerUser(Protocol):
     def hold(self, is_held: bool, /) -> None:
         """Send no more jobs until further notice."""
 
-    def handle_death(self, how: str, since: float | None, /) -> None:
-        """The process has ended, and its jobs are lost. `how`: in words.
+    def handle_death(self, how: str, since: float | None, /) -> bool:
+        """The process has ended, and its jobs are lost. Whether it executed one. `how`: in words.
 
         `since`: when it was started, in seconds since 1970; None if none of its jobs is to blame.
         """
@@ -78,6 +78,7 @@ class Supervisor:
         self._process: ComfyProcess | None = None
         self._failure: str | None = None  # why it is given up
         self._restart_reason: str | None = None
+        self._is_used = False  # whether its process got work
         self._held_at = 0.0  # since when it gets no more jobs, because its memory is full
         self._is_settled = asyncio.Event()  # it answers, or is given up
 
@@ -117,17 +118,17 @@ class Supervisor:
             process = self._process
             assert process is not None
             how = await self._wait_for_end(process)
-            if self._is_settled.is_set():
-                failures, has_answered = 0, True
+            if was_up := self._is_settled.is_set():
+                has_answered = True
                 self._handle_death(how)
-            else:
-                failures += 1
+            failures = 0 if self._is_used else failures + 1
             is_taken = any(PORT_TAKEN.search(line) for line in process.read_tail())
-            process.close_pipe()
+            await asyncio.to_thread(process.kill)  # with what it started, or what `guard` left that somebody killed
             may_pass = has_answered or is_taken or how.startswith("killed")
             try:
                 if failures >= (_MAX_STARTS if may_pass else 1):
-                    self._failure = explain_failed_start(self.launch, how, process)
+                    ended = f"ComfyUI in {self.launch.folder} ended: {how}; its log: {self.log}"
+                    self._failure = ended if was_up else explain_failed_start(self.launch, how, process)
                 else:
                     await asyncio.sleep(failures)
                     self._start(choose_port() if is_taken and not has_answered else process.port, process.own_folder)
@@ -135,10 +136,17 @@ class Supervisor:
                 self._failure = str(error)
         self._settle()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self.user is None or self.user.is_idle()
+
+    def _hold(self, is_held: bool) -> None:
+        if self.user is not None:
+            self.user.hold(is_held)
+
     def _settle(self) -> None:
         self._is_settled.set()
-        if self.user is not None:
-            self.user.hold(False)
+        self._hold(False)
 
     def _handle_death(self, how: str) -> None:
         since, self.alive_since = self.alive_since, math.inf
@@ -146,29 +154,33 @@ class Supervisor:
         self.last_death = how
         if self.user is not None:
             self.user.hold(True)
-            self.user.handle_death(how, since if self._restart_reason is None else None)
+            is_blamed = self.user.handle_death(how, since if self._restart_reason is None else None)
+            self._is_used |= is_blamed
 
     async def _wait_for_end(self, process: ComfyProcess) -> str:
         """Wait until it ends, or end it because it hangs or fills the memory. Returns how it ended."""
         began = alive_at = asked_at = time.monotonic()
-        reported_at, tail, is_up = -math.inf, [""], False
-        measured_at = 0.0
+        reported_at, measured_at, tail, is_up = -math.inf, 0.0, [""], False
+        answer, self._is_used = None, False
         while (code := process.poll()) is None:
             if not is_up or time.monotonic() - asked_at > min(_ASK_EVERY, self.patience / 4):
                 asked_at = time.monotonic()
-                if await asyncio.to_thread(process.answers):
+                if process.is_own(answer := await asyncio.to_thread(process.read_answer)):
                     alive_at = time.monotonic()
                     if not is_up:
                         is_up, self._restart_reason, self._held_at = True, None, 0.0
                         self._settle()
             now, reason = time.monotonic(), self._restart_reason if is_up else None
             if not is_up and (new_tail := process.read_tail()) != tail:
-                tail, alive_at = new_tail, now
+                tail = new_tail
+                alive_at = now if answer is None else alive_at  # it may write a line for each of our questions
             if not is_up and now - reported_at >= _REPORT_EVERY:
                 reported_at = now
                 self.report(now - began, tail[-1] if tail else "")
             if now - alive_at > self.patience:
-                reason = f"no answer{'' if is_up else ', and nothing new in its log,'} for {self.patience:g} s"
+                found = "no answer" if is_up else "no answer, and nothing new in its log,"
+                reason = f"{found if answer is None else 'only errors at /system_stats'} for {self.patience:g} s"
+            self._is_used |= is_up and not self._is_idle
             if is_up and now - measured_at >= _MEASURE_EVERY:
                 measured_at, reason = now, reason or self._check_memory(process.pid, now)
             if reason is not None:
@@ -179,14 +191,14 @@ class Supervisor:
 
     def _check_memory(self, pid: int, now: float) -> str | None:
         """Why it is to be ended now; before, it gets no more jobs."""
-        if self.launch.max_memory is None or self.user is None:
+        if self.launch.max_memory is None:
             return None
         used = measure_memory(pid)
         if used > self.launch.max_memory and not self._held_at:
             self._held_at = now
-            self.user.hold(True)
+            self._hold(True)
         is_urgent = used > _MUCH_MEMORY * self.launch.max_memory or now - self._held_at > self.patience
-        is_due = self._held_at and (is_urgent or self.user.is_idle())
+        is_due = self._held_at and (is_urgent or self._is_idle)
         return f"{used / 2**30:.1f} GB, more than its max_memory" if is_due else None
 
     def end(self) -> str | None:

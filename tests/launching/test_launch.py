@@ -89,6 +89,16 @@ def test_folder_that_is_no_comfyui_is_refused(comfyui, plan, settings, words, mo
     assert not comfyui.pids
 
 
+def test_comfyui_that_answers_only_errors_is_given_up(comfyui, plan):
+    comfyui.path.joinpath("main.py").write_text(  # it also writes a line for each question
+        "import sys\nfrom http.server import BaseHTTPRequestHandler, HTTPServer\n"
+        "port = int(sys.argv[sys.argv.index('--port') + 1])\n"
+        "HTTPServer(('127.0.0.1', port), BaseHTTPRequestHandler).serve_forever()\n"
+    )
+    with pytest.raises(UnreachableError, match="only errors at /system_stats for 1 s"):
+        sweeper.run(plan(1), comfyui.target(patience=1))
+
+
 def test_its_own_python_is_found_in_its_folder(comfyui, plan):
     (comfyui.path / "venv" / "bin").mkdir(parents=True)
     (comfyui.path / "venv" / "bin" / "python").symlink_to(os.path.realpath(os.sys.executable))

@@ -7,12 +7,14 @@ import signal
 import socket
 import threading
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from platformdirs import user_cache_path
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
+from sweeper.errors import UnreachableError
 from sweeper.launching import supervise
 from sweeper.running.run_events import JobProgress, JobSubmitted, Notice, TrialDone
 from sweeper.running.stop_control import StopControl
@@ -90,6 +92,12 @@ def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, pla
     assert sorted(comfyui.colours) == [colour(trial) for trial in range(8)]
 
 
+def test_max_memory_that_it_takes_at_the_start_ends_the_run(comfyui, plan):
+    with pytest.raises(UnreachableError, match="GB, more than its max_memory"):
+        sweeper.run(plan(2), comfyui.target(max_memory="10 MB"))
+    assert (len(comfyui.pids), comfyui.colours) == (3, [])
+
+
 def test_comfyui_that_does_not_start_again_ends_the_run(comfyui, plan):
     def break_and_kill(event):
         if isinstance(event, TrialDone) and event.trial == 0:
@@ -124,6 +132,33 @@ def test_kill_of_sweeper_ends_its_comfyui(comfyui, plan, runners):
     wait_until(lambda: not is_alive(comfyui.pids[0]))
     assert sweeper.run(experiment, comfyui.target(), out).succeeded == 4
     assert broken_promises(out, 4, []) == []
+
+
+def test_kill_of_sweeper_ends_what_its_comfyui_started(comfyui, plan, runners):
+    (comfyui.path / "child.py").write_text(
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open('log.txt', 'a').write(f'{os.getpid()} starts\\n')\ntime.sleep(100)\n"
+    )
+    main = comfyui.path / "main.py"
+    main.write_text(f"import subprocess, sys\nsubprocess.Popen([sys.executable, 'child.py'])\n{main.read_text()}")
+    runner = runners.start(plan(1), comfyui.target(), comfyui.path.parent / "out")
+    runner.until("TargetReady")
+    assert len(comfyui.pids) == 2
+    runner.send(signal.SIGKILL)
+    assert runner.wait().killed
+    wait_until(lambda: not any(map(is_alive, comfyui.pids)))
+
+
+def test_kill_of_the_guard_leaves_no_comfyui(comfyui, plan):
+    def kill_guard(event):
+        if isinstance(event, JobSubmitted) and len(comfyui.pids) == 1:
+            with suppress(ProcessLookupError):
+                os.kill(os.getpgid(comfyui.pids[0]), signal.SIGKILL)
+
+    comfyui.behave(seconds=0.3)
+    run = sweeper.run(plan(3), comfyui.target(), progress=kill_guard)
+    assert (run.succeeded, run.failed, len(comfyui.pids)) == (3, 0, 2)
+    assert not any(map(is_alive, comfyui.pids))
 
 
 def test_one_comfyui_for_each_gpu_shares_the_work(comfyui, plan):
