@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from sweeper.model.template import Address
 from sweeper.model.workflow import find_upstream
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
-from sweeper.wording import find_nearest, join_names, shorten
+from sweeper.wording import find_nearest, join_names, shorten, to_one_line
 
 _STARTER: Final = Path(__file__).parent / "starter" / "txt2img.json"
 EXPERIMENT: Final = "experiment.yaml"
@@ -100,19 +101,22 @@ def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> Starte
     """
     if not workflows.is_dir():
         raise UsageError(f"{workflows}: is not a folder; --each takes a folder of workflows")
-    found = sorted(path for path in workflows.rglob("*.json") if not _is_hidden(path.relative_to(workflows)))
+    found = (path for path in workflows.rglob("*.json") if not path.is_dir())
+    names = set[str]()  # some systems do not tell A from a
     folders: dict[Path, dict[str, bytes]] = {}
     left_out: dict[Path, str] = {}
     notes: list[str] = []
     problems: list[Problem] = []
-    for path in found:
+    for path in sorted(path for path in found if not _is_hidden(path.relative_to(workflows))):
         try:
             reason = _find_reason_to_leave_out(path, workflows, classes)
             if reason is not None:
                 left_out[path] = reason
                 continue
-            home = folder / to_file_name("-".join(path.relative_to(workflows).with_suffix("").parts))
-            home = next(home for home in _iter_names(home) if home not in folders)
+            stem = to_file_name("-".join(path.relative_to(workflows).with_suffix("").parts)) or "workflow"
+            name = next(name for name in _iter_names(stem) if name.casefold() not in names)
+            names.add(name.casefold())
+            home = folder / name
             folders[home], more = make_starter_files(home, path, classes, is_saved=True)
             notes += [f"{home}: {note}" for note in more]
         except InputError as error:
@@ -128,14 +132,15 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _iter_names(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+def _iter_names(stem: str) -> Iterator[str]:
+    yield stem
+    yield from (f"{stem}-{number}" for number in itertools.count(2))
 
 
 def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSource) -> str | None:
     """Why a file gets no experiment; None if it gets one, also if the server will refuse it for another reason."""
-    if not path.resolve().is_relative_to(workflows.resolve()):
+    # Not by `resolve`, which raises RuntimeError for a loop of links.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(workflows)):
         return "is a link that leads out of the folder"
     if not holds_workflow(path):
         return "is no workflow"
@@ -178,7 +183,7 @@ def make_starter_files(
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
     stem = to_file_name(source.stem) or "workflow"
-    title = f"Made by `sweeper init` from {' '.join(source.name.split())}."
+    title = f"Made by `sweeper init` from {to_one_line(source.name)}."
     experiment = render_experiment(
         _choose_name(folder), title=title, template=f"{stem}.json",
         target=_choose_target(workflow, classes.target, notes), slots=slots, files=files, choices=choices,

@@ -354,7 +354,7 @@ def _read_source(
 def _format_path(path: Path) -> str:
     """Return the path relative to the current folder if it is inside it, else unchanged."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        return str(Path(os.path.realpath(path)).relative_to(Path.cwd()))  # `resolve` fails for a loop of links
     except ValueError:
         return str(path)
 

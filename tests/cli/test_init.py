@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -343,6 +344,27 @@ def test_each_workflow_of_a_folder_becomes_an_experiment_as_it_was_saved(sweeper
     assert (trial.params["steps"], trial.params["seed"], trial.params["denoise"]) == (9, 5, 0.6)
     assert sweeper("run", "tests/a/experiment.yaml").code == 0
     assert sweeper("init", "tests", "--each", "flows").code == 0  # nothing has changed
+
+
+def test_each_workflow_gets_a_folder_of_its_own_whatever_its_name_is(sweeper):
+    names = ["!!!", "---", "A", "a", "new\n::error::line", "bell\a\x1b[0m", os.fsdecode(b"\xff"), "folder.json/b"]
+    save_workflows("flows", **{name.replace("/", "__"): IMG2IMG for name in names})
+    outcome = sweeper("init", "tests", "--each", "flows", "--json")
+    assert outcome.code == 0, outcome.err
+    made = [Path(name) for name in json.loads(outcome.out)["experiments"]]
+    assert {path.parent.parent for path in made} == {Path("tests")}
+    assert len({path.parent.name.casefold() for path in made}) == len(names)
+    assert sweeper("validate", *map(str, made)).code == 0
+    assert {path.name for path in Path().iterdir()} >= {"tests", "flows"}
+    assert not Path("tests-2").exists()
+
+
+def test_a_link_to_itself_is_named_and_not_a_bug(sweeper):
+    Path("flows").mkdir()
+    Path("flows/loop.json").symlink_to("loop.json")
+    for words in (["init", "tests", "--each", "flows"], ["validate", "flows/loop.json"]):
+        outcome = sweeper(*words)
+        assert (outcome.code, "loop.json: " in outcome.err) == (2, True), outcome.err
 
 
 def test_a_workflow_whose_models_are_not_there_is_left_out(sweeper):
