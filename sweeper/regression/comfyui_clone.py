@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -60,10 +60,13 @@ class ComfyuiClone:
         try:
             scopes = [line.partition("\t") for line in self.git("config", "--list", "--name-only", "--show-scope")]
             inner = "".join(self.git("rev-parse", "--show-prefix"))
+            hook = self.folder.joinpath(*self.git("rev-parse", "--git-common-dir"), "hooks", "reference-transaction")
         except SweeperError as error:
             raise UsageError(f"--comfyui-repo {folder}: is not a Git clone that can be used: {error}") from None
         if inner:
             raise UsageError(f"--comfyui-repo {folder}: is the folder {inner} of a Git clone; give the clone itself")
+        if hook.exists():  # `git bisect` of Git 2.47 starts it although core.hooksPath names another folder
+            raise UsageError(f"--comfyui-repo {folder}: Git would start {hook}; remove it, or give a new clone")
         names = [name for scope, _, name in scopes if scope in ("local", "worktree")]
         if found := sorted(filter(_STARTS_PROGRAM.match, names)):
             raise UsageError(
@@ -112,6 +115,8 @@ class ComfyuiClone:
         """
         path = path.parent.resolve() / path.name
         self._remove_worktree(path)
+        with suppress(OSError):
+            path.rmdir()  # git was killed before it wrote anything
         if path.exists():
             raise UsageError(f"{path}: is not a worktree of {self.folder}; move it away, or give another --out")
         path.parent.mkdir(parents=True, exist_ok=True)

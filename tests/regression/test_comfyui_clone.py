@@ -53,6 +53,12 @@ def test_no_hook_and_no_filter_of_the_clone_runs(repo, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_hook_that_git_bisect_would_start_is_refused(repo):
+    (repo.path / ".git" / "hooks" / "reference-transaction").write_text("#!/bin/sh\n")
+    with pytest.raises(UsageError, match=r"Git would start .*hooks/reference-transaction; remove it"):
+        ComfyuiClone(repo.path)
+
+
 @pytest.mark.parametrize(
     "name", ["core.sshcommand", "filter.a=b.smudge", "include.path", "diff.x.textconv", "gpg.program"]
 )
@@ -94,6 +100,8 @@ def test_what_a_killed_process_left_goes_and_nothing_else(repo, tmp_path):
     check_out(repo, tmp_path)
     assert str(other) in repo.git("worktree", "list")
     assert str(tree) not in repo.git("worktree", "list")
+    tree.mkdir()
+    check_out(repo, tmp_path)
     tree.mkdir()
     (tree / "mine.txt").touch()
     with pytest.raises(UsageError, match=r"is not a worktree of .*; move it away, or give another --out"):
