@@ -346,7 +346,7 @@ def save_workflow(name: str, graph: dict[str, Any]) -> None:
     Path("example_workflows", f"{name}.json").write_text(json.dumps(graph), "utf-8")
 
 
-def check_the_pack(pack: Path, **inputs: str) -> Steps:
+def check_the_pack(pack: Path, /, **inputs: str) -> Steps:
     given = {"pack": ".", "comfyui": "v1=../comfyui", "api-key": "", "experiments": "", "target": ""} | inputs
     return run_check(pack, **given)
 
@@ -357,7 +357,8 @@ def test_each_workflow_of_a_pack_is_compared_with_its_accepted_picture(pack: Pat
     for name in ("plain", "other"):
         results = Path(first.outputs["folder"]) / "v1" / name
         assert main(["accept", str(results), "--baseline", f"baselines/{name}", "--yes"]) == 0
-    assert (pack.parent / "runner/comfyui/v1/custom_nodes/my-pack/example_workflows/plain.json").exists()
+    (base,) = (pack.parent / "runner").glob("comfyui-*")
+    assert (base / "custom_nodes/my-pack/example_workflows/plain.json").exists()
 
     graph = json.loads(Path("example_workflows/plain.json").read_text())
     graph["1"]["inputs"]["color"] = 8
@@ -370,6 +371,21 @@ def test_each_workflow_of_a_pack_is_compared_with_its_accepted_picture(pack: Pat
     assert second.summary.index("## ComfyUI v1") < second.summary.index("## ComfyUI v2")
     assert second.summary.count("1 changed") == second.summary.count("1 same") == 2
     assert len(ComfyUIFolder(pack.parent / "comfyui").pids) == 3  # one start for all workflows
+
+
+def test_a_second_step_checks_another_pack_alone(pack: Path):
+    other = shutil.copytree(pack, pack / "other-pack")
+    assert check_the_pack(pack).summary.count("1 new") == 2
+    done = check_the_pack(pack, pack=str(other), name="second")
+    assert done.summary.count("1 new") == 2, done.log
+    found = {tuple(path.name for path in base.iterdir()) for base in pack.parent.glob("runner/comfyui-*/custom_nodes")}
+    assert found == {("my-pack",), ("other-pack",)}
+
+
+def test_workflows_with_long_names_have_results_of_their_own(pack: Path):
+    for file in Path("example_workflows").iterdir():
+        file.rename(file.with_name("x" * 110 + file.name))
+    assert check_the_pack(pack).summary.count("1 new") == 2
 
 
 def test_a_pack_of_which_no_workflow_can_run_fails(pack: Path):
@@ -402,6 +418,7 @@ def test_a_comfyui_that_does_not_start_is_named_and_the_others_are_checked(pack:
         ({"comfyui": "v1"}, "needs a line NAME=DIR"),
         ({"comfyui": "../x=../comfyui"}, "needs a line NAME=DIR"),
         ({"comfyui": ""}, "needs a line NAME=DIR"),
+        ({"comfyui": "v1=../a\nV1=../b"}, "have the same name"),
         ({"options": "'"}, "cannot be split"),
         ({"workflows": "outside"}, "is a link that leads out of the checkout"),
     ],

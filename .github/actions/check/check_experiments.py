@@ -61,8 +61,8 @@ def report(folder: Path, checked: Sequence[tuple[int, str]]) -> int:
 def check(experiment: str, folder: Path, options: list[str], name: str = "") -> tuple[int, str]:
     """Check one experiment; returns the exit code and the summary in Markdown. `name`: of its folder."""
     # The whole path, because `sweeper init` names every experiment experiment.yaml.
-    name = name or re.sub(r"[^\w.-]+", "-", re.sub(r"\.\w+$", "", experiment)).strip("-.")
-    results = folder / (make_portable(name[:100], "sweep") or "sweep")
+    name = name or re.sub(r"[^\w.-]+", "-", re.sub(r"\.\w+$", "", experiment)).strip("-.")[:100]
+    results = folder / (make_portable(name, "sweep") or "sweep")
     summary = results / "check.md"
     outputs = ["--out", results, "--html", results / "report", "--junit", results / "check.xml", "--summary", summary]
     environment = dict(os.environ)

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def main() -> int:
     versions = [(name, Path(place)) for name, _, place in (line.partition("=") for line in read_lines("COMFYUI"))]
     if not versions or not all(NAME.fullmatch(name) and place != Path() for name, place in versions):
         return report_mistake("`comfyui` needs a line NAME=DIR for each ComfyUI, such as v0.33.0=.comfyui")
+    if len({name.casefold() for name, _ in versions}) < len(versions):
+        return report_mistake("two lines of `comfyui` have the same name; give each ComfyUI its own")
     if list_experiments():
         return report_mistake("`experiments` and `pack` are two checks; use a step each")
     if os.environ.get("API_KEY") or read_lines("TARGETS"):
@@ -69,7 +72,7 @@ def main() -> int:
 async def check_version(name: str, comfyui: Path, pack: Pack) -> list[tuple[int, str]]:
     """Check each workflow on one ComfyUI, which is started for that. Raises SweeperError if it does not start."""
     folder = make_folder() / name
-    base = make_base(Path(os.environ["RUNNER_TEMP"]) / "comfyui" / name, pack.folder, comfyui)
+    base = make_base(Path(tempfile.mkdtemp(prefix="comfyui-", dir=os.environ["RUNNER_TEMP"])), pack.folder, comfyui)
     # What runs in it should not write into the files by which a step speaks with its job.
     hidden = {word: "" for word in os.environ if word.startswith(("GITHUB_", "ACTIONS_", "RUNNER_"))}
     arguments = ["--base-directory", str(base)]
@@ -85,12 +88,14 @@ async def check_version(name: str, comfyui: Path, pack: Pack) -> list[tuple[int,
 
 
 def make_base(base: Path, pack: Path, comfyui: Path) -> Path:
-    """A base directory for ComfyUI, whose only custom nodes are a link to the pack, and whose models are its own."""
+    """Make a base directory for ComfyUI in an empty folder, with the pack as its only custom nodes, and its own models.
+
+    An earlier step may have checked another pack, or another ComfyUI of the same name.
+    """
     for name in ("custom_nodes", "input"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    for link, place in ((base / "custom_nodes" / pack.name, pack), (base / "models", comfyui / "models")):
-        if not link.is_symlink():
-            link.symlink_to(place, target_is_directory=True)
+        (base / name).mkdir()
+    (base / "custom_nodes" / pack.name).symlink_to(pack, target_is_directory=True)
+    (base / "models").symlink_to(comfyui / "models", target_is_directory=True)
     return base
 
 
