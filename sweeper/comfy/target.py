@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path, PurePath
@@ -26,12 +26,14 @@ from sweeper.model.target_spec import (
     CLOUD_KEY,
     CLOUD_KEYS,
     CLOUD_URL,
+    KEY_VARIABLES,
     NamedTargets,
     ParsedTarget,
     TargetSpec,
     expand_groups,
     find_duplicate_targets,
     is_comfy_platform,
+    list_known_keys,
     parse_target,
 )
 from sweeper.wording import count_things
@@ -160,13 +162,16 @@ def resolve_targets(
     read_key = partial(_read_key, environ=environ, command=command) if with_keys else None
     used_targets = expand_groups(anchor_launches(as_target_list(specs), Path.cwd()), named or {})
     parsed_targets = [parse_target(used.spec, named or {}) for used in used_targets]
+    all_settings = [parsed.settings for parsed in parsed_targets]
+    key_variables = {variable for _, variable in list_known_keys(named or {})}
+    key_variables |= {str(settings.get(setting)) for settings in all_settings for setting in KEY_VARIABLES}
     targets: list[Target] = []
     problems = _collect_problems(parsed_targets)
     for used, parsed in zip(used_targets, parsed_targets, strict=True):
         if parsed.is_valid:
             try:
                 target = _build_target(parsed.settings, _location_of(parsed), environ, read_key)
-                targets += _expand_gpus(replace(target, group=used.group))
+                targets += _expand_gpus(replace(target, group=used.group), key_variables)
             except UsageError as error:
                 problems += error.problems
     if problems:
@@ -174,11 +179,13 @@ def resolve_targets(
     return tuple(targets)
 
 
-def _expand_gpus(target: Target) -> list[Target]:
+def _expand_gpus(target: Target, key_variables: Collection[str]) -> list[Target]:
     """The target itself, or one for each GPU on which sweeper starts it. Raises UsageError if nobody knows these."""
-    launch = target.launch
-    if launch is None or launch.gpus is None:
+    if target.launch is None:
         return [target]
+    launch = replace(target.launch, key_variables=frozenset(key_variables))
+    if launch.gpus is None:
+        return [replace(target, launch=launch)]
     if launch.gpus == CPU:
         return [replace(target, launch=replace(launch, device=CPU))]
     gpus = _list_gpus() if launch.gpus == ALL_GPUS else launch.gpus

@@ -183,7 +183,8 @@ class ComfyProcess:
 def start_comfyui(launch: LaunchSpec, port: int, own_folder: Path, log: Path) -> ComfyProcess:
     """Start a ComfyUI. Raises UsageError if it cannot be started."""
     command = build_command(launch, port, own_folder)
-    environ = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
+    removed = launch.key_variables.union(_REMOVED_VARIABLES)
+    environ = {name: value for name, value in os.environ.items() if name not in removed}
     environ |= {"PYTHONUNBUFFERED": "1", **dict(launch.env)}
     words = command if launch.keep else [sys.executable, "-I", "-S", guard.__file__, str(own_folder), *command]
     flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # on Windows, where Ctrl-C would end it too

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ class LaunchSpec:
 
     `gpus`: None for what ComfyUI chooses, else ALL_GPUS, CPU or numbers. `device` is the one of this process: a number,
     CPU, or None. `patience`: seconds without an answer, after which it is started again. `max_memory`: bytes.
+    `key_variables`: the environment variables with keys of any target, which it does not get.
     """
 
     folder: str
@@ -38,6 +39,7 @@ class LaunchSpec:
     patience: float | None = None
     max_memory: int | None = None
     device: int | str | None = None
+    key_variables: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def identity(self) -> str:

@@ -99,6 +99,19 @@ def test_comfyui_that_answers_only_errors_is_given_up(comfyui, plan):
         sweeper.run(plan(1), comfyui.target(patience=1))
 
 
+def test_comfyui_gets_no_key_of_any_target(comfyui, plan, monkeypatch, tmp_path):
+    for name in ("COMFY_API_KEY", "OTHER_KEY", "PARTNER_KEY", "GIVEN_KEY"):
+        monkeypatch.setenv(name, f"secret of {name}")
+    urls = {"OTHER_KEY": "https://api.runpod.ai/v2/x", "GIVEN_KEY": "https://example.org"}
+    named = {name: {"url": url, "api_key_env": name} for name, url in urls.items()}
+    comfyui.path.joinpath("main.py").write_text("import os\nprint(dict(os.environ))\nraise SystemExit(1)\n")
+    with pytest.raises(UnreachableError):
+        sweeper.run(plan(1), comfyui.target(partner_key_env="PARTNER_KEY", env={"GIVEN_KEY": "its own"}), named=named)
+    (log,) = tmp_path.rglob("mine.log")
+    assert "its own" in log.read_text()
+    assert "secret of" not in log.read_text()
+
+
 def test_its_own_python_is_found_in_its_folder(comfyui, plan):
     (comfyui.path / "venv" / "bin").mkdir(parents=True)
     (comfyui.path / "venv" / "bin" / "python").symlink_to(os.path.realpath(os.sys.executable))
