@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,8 +68,9 @@ def find_python(launch: LaunchSpec) -> str:
         what = "it has no main.py" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"`launch`: {folder} is not a ComfyUI: {what}; {advice}")
     if launch.python is not None:
-        if Path(launch.python).is_absolute() and not Path(launch.python).is_file():
-            raise UsageError(f"`python`: there is no {launch.python}; give the Python that has ComfyUI's packages")
+        if shutil.which(launch.python) is None:
+            advice = "give the Python that has ComfyUI's packages"
+            raise UsageError(f"`python`: there is no {launch.python} that can be started; {advice}")
         return launch.python
     for name in _PYTHONS:
         if (folder / name).is_file():
