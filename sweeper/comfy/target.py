@@ -121,7 +121,7 @@ class Target:
     @property
     def identity(self) -> str:
         """The name of what is known of the server from one run to the next: its URL, or how sweeper starts it."""
-        return self.url if self.launch is None else self.launch.identity
+        return self.url if self.launch is None else str(self.launch)
 
     @property
     def key_source(self) -> str | None:

@@ -96,9 +96,7 @@ def build_command(launch: LaunchSpec, port: int, own_folder: Path) -> list[str]:
         known = (folder / "comfy" / "cli_args.py").read_text("utf-8")
     options = {"--output-directory": str(own_folder), "--temp-directory": str(own_folder),
                "--database-url": f"sqlite:///{(own_folder / 'comfyui.db').as_posix()}"}  # fmt: skip
-    device = (
-        ["--cpu"] if launch.device == CPU else [] if launch.device is None else ["--cuda-device", str(launch.device)]
-    )
+    device = {None: [], CPU: ["--cpu"]}.get(launch.device, ["--cuda-device", str(launch.device)])
     return [
         python, *(["-s"] if "python_embeded" in python else []), "main.py",
         "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch", *device,

@@ -220,7 +220,7 @@ class Supervisor:
 
     @property
     def _record(self) -> Path:
-        text = repr((self.launch.identity, self.launch.device))
+        text = repr((str(self.launch), self.launch.device))
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
         return user_cache_path("sweeper", appauthor=False) / "launched" / f"{digest}.json"
 

@@ -41,13 +41,8 @@ class LaunchSpec:
     device: int | str | None = None
     key_variables: frozenset[str] = field(default=frozenset(), compare=False)
 
-    @property
-    def identity(self) -> str:
-        """What decides which node classes its processes have, whatever their ports and devices are."""
-        return "launch " + json.dumps([self.folder, self.python, self.args, self.env])
-
     def __str__(self) -> str:
-        """The program and all that decides what it does, for the question whether an experiment may start it."""
+        """The program and all that decides what it does and which node classes it has, but no port and no device."""
         facts = {"launch": self.folder, "python": self.python, "args": self.args, "env": dict(self.env)}
         return "the ComfyUI of " + json.dumps({key: value for key, value in facts.items() if value})
 
@@ -67,26 +62,16 @@ def anchor_launches(spec: Any, folder: Path) -> Any:
         return [anchor_launches(member, folder) for member in spec]
     if not isinstance(spec, Mapping) or not isinstance(spec.get("launch"), str):
         return spec
-    return {key: _anchor(key, value, folder) for key, value in spec.items()}
-
-
-def _anchor(key: str, value: Any, folder: Path) -> Any:
-    """An absolute path of a folder, and of a Python that is more than the name of a program."""
-    is_path = (
-        isinstance(value, str)
-        and value.strip()
-        and (key == "launch" or (key == "python" and Path(value).name != value))
-    )
-    return str(folder / Path(value.strip()).expanduser()) if is_path else value
+    python = spec.get("python")
+    is_path = isinstance(python, str) and Path(python).name != python  # else the name of a program
+    texts = {key: spec[key].strip() for key in ("launch", *(["python"] if is_path else []))}
+    return {**spec, **{key: str(folder / Path(text).expanduser()) for key, text in texts.items() if text}}
 
 
 def _are_gpus(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return (
-            bool(value)
-            and all(is_integer(number) and 0 <= number < 1_000 for number in value)
-            and len(set(value)) == len(value)
-        )
+        numbers = {number for number in value if is_integer(number) and 0 <= number < 1_000}
+        return 0 < len(numbers) == len(value)
     return value in (ALL_GPUS, CPU)
 
 
@@ -106,11 +91,10 @@ def _are_variables(value: Any) -> bool:
 
 def _parse_bytes(value: Any) -> int | None:
     """`24 GB`, or a number of gigabytes; None for anything else."""
-    found = _BYTES.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is not None:
-        size = float(found[1]) * 2 ** (10 * ("KMGT".index(found[2].upper()) + 1))
-    elif is_number(value):
+    if is_number(value):
         size = value * 2**30
+    elif isinstance(value, str) and (found := _BYTES.fullmatch(value.strip())):
+        size = float(found[1]) * 2 ** (10 * ("KMGT".index(found[2].upper()) + 1))
     else:
         return None
     return int(size) if 0 < size < 2**60 else None

@@ -293,9 +293,8 @@ class RunContext:
         if job is None or server is None or job.intended >= server.alive_since:
             return False
         if len(item.deaths) < MAX_DEATHS:
-            self.finish_job(
-                item, job, JobEnd(records.LOST, error=(LOST_ERROR, f"its ComfyUI ended: {server.last_death}"))
-            )
+            error = (LOST_ERROR, f"its ComfyUI ended: {server.last_death}")
+            self.finish_job(item, job, JobEnd(records.LOST, error=error))
             item.submissions = max(0, item.submissions - 1)
             return True
         causes = "; ".join(dict.fromkeys(item.deaths))
