@@ -106,10 +106,13 @@ class Supervisor:
             self._start(choose_port(), make_own_folder())
 
     def _start(self, port: int, own_folder: Path) -> None:
-        self._process = start_comfyui(self.launch, port, own_folder, self.log)
+        process = self._process = start_comfyui(self.launch, port, own_folder, self.log)
         self.alive_since = time.time()
         if self.launch.keep:
-            self._remember_kept(self._process)
+            facts = {"pid": process.pid, "start": read_start_time(process.pid), "port": port,
+                     "folder": str(own_folder), "log": str(self.log)}  # fmt: skip
+            with atomic_write(self._record) as file:
+                file.write(json.dumps(facts).encode())
 
     async def run(self) -> None:
         """Watch it, and start it again, until it is given up or this is cancelled."""
@@ -224,21 +227,14 @@ class Supervisor:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
         return user_cache_path("sweeper", appauthor=False) / "launched" / f"{digest}.json"
 
-    def _remember_kept(self, process: ComfyProcess) -> None:
-        facts = {"pid": process.pid, "start": read_start_time(process.pid), "port": process.port,
-                 "folder": str(process.own_folder), "log": str(process.log)}  # fmt: skip
-        with atomic_write(self._record) as file:
-            file.write(json.dumps(facts).encode())
-
     def _find_kept(self) -> ComfyProcess | None:
         """The process that an earlier run left, if it still runs. `run` also compares its command line."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             facts: dict[str, Any] = json.loads(self._record.read_text("utf-8"))
-            pid = int(facts["pid"])
-            folder, log = Path(facts["folder"]), Path(facts["log"])
-            if folder.parent != self._record.parent:  # not ours
-                return None
-            if read_start_time(pid) == facts["start"]:
-                return ComfyProcess(pid, int(facts["port"]), folder, log, start_time=facts["start"])
-            rmtree(folder, ignore_errors=True)
+            folder, start = Path(facts["folder"]), facts["start"]
+            process = ComfyProcess(int(facts["pid"]), int(facts["port"]), folder, Path(facts["log"]), start_time=start)
+            if folder.parent == self._record.parent:  # else not ours
+                if process.poll() is None:
+                    return process
+                rmtree(folder, ignore_errors=True)
         return None
