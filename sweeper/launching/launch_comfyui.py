@@ -138,24 +138,21 @@ class ComfyProcess:
         elif self.popen is None or self.popen.stdin is None:
             with suppress(OSError):
                 os.kill(self.pid, signal.SIGTERM)  # this terminates it on Windows
-        self.close_pipe()
-        if self.popen is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self.popen.wait(_END_SECONDS)
-
-    def close_pipe(self) -> None:
-        """Let the guard end the ComfyUI, as it does when sweeper ends."""
-        if self.popen is not None and self.popen.stdin is not None:
-            with suppress(OSError):
-                self.popen.stdin.close()
+        self._wait()
 
     def end(self) -> None:
         """Let it end, and wait until it has."""
         if self.popen is not None:
-            self.close_pipe()
-            with suppress(subprocess.TimeoutExpired):
-                self.popen.wait(_END_SECONDS)
+            self._wait()
             self.kill()
+
+    def _wait(self) -> None:
+        """Wait until it has ended. The guard ends it, as it does when sweeper ends."""
+        if self.popen is not None:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                if self.popen.stdin is not None:
+                    self.popen.stdin.close()
+                self.popen.wait(_END_SECONDS)
 
     def read_tail(self) -> list[str]:
         """The last lines of what it wrote."""
