@@ -96,10 +96,11 @@ def build_command(launch: LaunchSpec, port: int, own_folder: Path) -> list[str]:
         known = (folder / "comfy" / "cli_args.py").read_text("utf-8")
     options = {"--output-directory": str(own_folder), "--temp-directory": str(own_folder),
                "--database-url": f"sqlite:///{(own_folder / 'comfyui.db').as_posix()}"}  # fmt: skip
-    device = {None: [], CPU: ["--cpu"]}.get(launch.device, ["--cuda-device", str(launch.device)])
+    devices: dict[int | str | None, list[str]] = {None: [], CPU: ["--cpu"]}
     return [
         python, *(["-s"] if "python_embeded" in python else []), "main.py",
-        "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch", *device,
+        "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch",
+        *devices.get(launch.device, ["--cuda-device", str(launch.device)]),
         *(word for name, value in options.items() if name in known or not known for word in (name, value)),
         *launch.args,
     ]  # fmt: skip
