@@ -55,7 +55,7 @@ def test_comfyui_that_dies_is_started_again_and_nothing_is_lost(comfyui, plan, k
 
 
 def test_trial_that_kills_its_server_three_times_fails_with_the_reason(comfyui, plan):
-    comfyui.behave(signals={colour(1): signal.SIGSEGV})
+    comfyui.behave(signals={colour(1): signal.SIGSEGV}, seconds=0.3)  # in which the news of the job before arrives
     run = sweeper.run(plan(4), comfyui.target())
     assert (run.succeeded, run.failed) == (3, 1)
     with Store.open(run.out, readonly=True) as store:
