@@ -130,12 +130,14 @@ class TargetWorker:
     def hold(self, is_held: bool, /) -> None:
         (self.context.work_queue.suspend if is_held else self.context.work_queue.resume)(self.name)
 
-    def handle_death(self, how: str, since: float | None, /) -> None:
+    def handle_death(self, how: str, since: float | None, /) -> bool:
         """Blame the trial that a launched ComfyUI executed when it died, and let its jobs run again."""
+        is_blamed = False
         for item in self.context.sent.values():  # it executes them in this order
             job = item.open_job
             if since is not None and job is not None and job.target == self.name and job.intended >= since:
                 item.deaths.append(how)
+                is_blamed = True
                 break
         self.limit.record_death()
         self.client.uploads.mark_unverified()
