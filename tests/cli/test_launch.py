@@ -164,6 +164,14 @@ def test_lock_needs_a_running_server(sweeper, comfyui, shop):
     assert (outcome.code, "give its URL by --target" in outcome.err, comfyui.pids) == (2, True, [])
 
 
+def test_assistant_works_beside_a_target_that_cannot_start_here(shop, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    experiment, users = load_partial(Path(shop()), scope=EVERYTHING).experiment, {"big": {**OWN, "gpus": "all"}}
+    Workspace(Path.cwd()).check_servers(experiment, ["embedded"], users)
+    with pytest.raises(UsageError, match="nvidia-smi lists no GPU"):
+        Workspace(Path.cwd()).check_servers(experiment, ["big"], users)
+
+
 def test_assistant_starts_only_what_its_person_named(comfyui, shop):
     plain = load_partial(Path(shop()), scope=EVERYTHING).experiment
     own = load_partial(Path(shop(OWN)), scope=EVERYTHING).experiment
