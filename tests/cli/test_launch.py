@@ -166,10 +166,8 @@ def test_lock_needs_a_running_server(sweeper, comfyui, shop):
 
 def test_assistant_works_beside_a_target_that_cannot_start_here(shop, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    experiment, users = (
-        load_partial(Path(shop()), scope=EVERYTHING).experiment,
-        {"big": {**OWN, "name": None, "gpus": "all"}},
-    )
+    experiment = load_partial(Path(shop()), scope=EVERYTHING).experiment
+    users = {"big": {"launch": "ComfyUI", "gpus": "all"}}
     Workspace(Path.cwd()).check_servers(experiment, ["embedded"], users)
     with pytest.raises(UsageError, match="nvidia-smi lists no GPU"):
         Workspace(Path.cwd()).check_servers(experiment, ["big"], users)
