@@ -45,6 +45,8 @@ class LaunchedServers(dict[str, Supervisor]):
             return self[name].url
         words = re.sub(r"[^\w.-]+", "-", name).strip("-")
         log = self._logs / f"{make_portable(words, 'target')}.log"
+        if any(other.log.name.casefold() == log.name.casefold() for other in self.values()):
+            log = log.with_stem(f"{log.stem}-{len(self) + 1}")
         refuse_links(self._logs, log)
         supervisor = self[name] = Supervisor(
             name, launch, log, launch.patience or self._patience,

@@ -239,6 +239,12 @@ def test_other_comfyui_at_its_port_is_not_used(comfyui, plan, monkeypatch):
         assert other.seen.accepted == 0
 
 
+def test_targets_with_similar_names_have_logs_of_their_own(comfyui, plan):
+    other = ComfyUIFolder(comfyui.path.parent / "other")
+    run = sweeper.run(plan(2), [comfyui.target(name="my gpu"), other.target(name="My-GPU")])
+    assert sorted(log.name for log in (run.out / "logs").iterdir()) == ["My-GPU-2.log", "my-gpu.log"]
+
+
 def test_gpu_that_does_not_start_leaves_its_work_to_the_others(comfyui, plan):
     other = ComfyUIFolder(comfyui.path.parent / "other", fail="no luck")
     run = sweeper.run(plan(4), [comfyui.target(), other.target(name="other")])
