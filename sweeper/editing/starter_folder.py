@@ -114,7 +114,8 @@ def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> Starte
                 left_out[path] = reason
                 continue
             stem = to_file_name("-".join(path.relative_to(workflows).with_suffix("").parts)) or "workflow"
-            name = next(name for name in _iter_names(stem) if name.casefold() not in names)
+            numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+            name = next(name for name in numbered if name.casefold() not in names)
             names.add(name.casefold())
             home = folder / name
             folders[home], more = make_starter_files(home, path, classes, is_saved=True)
@@ -130,11 +131,6 @@ def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> Starte
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _iter_names(stem: str) -> Iterator[str]:
-    yield stem
-    yield from (f"{stem}-{number}" for number in itertools.count(2))
 
 
 def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSource) -> str | None:
