@@ -389,6 +389,17 @@ def test_workflows_with_long_names_have_results_of_their_own(pack: Path):
     assert len([*Path(done.outputs["folder"]).glob("v1/*/check.xml")]) == 2, done.log
 
 
+def test_what_runs_in_comfyui_learns_no_file_of_the_job(pack: Path):
+    main = pack.parent / "comfyui/main.py"
+    dump = "import json, os\nwith open('environ.json', 'w') as file:\n    json.dump(dict(os.environ), file)\n"
+    main.write_text(dump + main.read_text())
+    assert check_the_pack(pack).summary.count("1 new") == 2
+    environ = json.loads((pack.parent / "comfyui/environ.json").read_text())
+    prefixes = ("GITHUB_", "RUNNER_", "ACTIONS_")
+    assert {name: value for name, value in environ.items() if value and name.startswith(prefixes)} == {}
+    assert "GITHUB_OUTPUT" in environ
+
+
 def test_a_pack_of_which_no_workflow_can_run_fails(pack: Path):
     for file in Path("example_workflows").iterdir():
         file.unlink()
