@@ -144,6 +144,7 @@ class TargetWorker:
         for item in self.context.work_queue.find_pinned(self.name):
             self.context.drop_lost(item)
         self.context.report(Notice(f"{self.name}: its ComfyUI ended: {how}; sweeper starts it again"))
+        return is_blamed
 
     def wake(self) -> None:
         """Let everything that waits for a permit or a job check again, because the run is stopping."""
