@@ -158,12 +158,13 @@ async def _yield_to_loop() -> None:
 
 def _get_connection_limit() -> int:
     """`MAX_CONNECTIONS`, or less if they would need more than half of the files that this process may open."""
-    if sys.platform == "win32":
-        return MAX_CONNECTIONS
-    import resource  # noqa: PLC0415 - Windows has none
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - Windows has none
 
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files != resource.RLIM_INFINITY:
+            return min(MAX_CONNECTIONS, files // 2)
+    return MAX_CONNECTIONS
 
 
 def _ignore_disconnects(app: ASGIApp) -> ASGIApp:
