@@ -95,24 +95,22 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def _parse_target(text: str) -> TargetSpec:
-    """A target of the command line: a mapping in YAML, or else its name or URL. Raises UsageError."""
+def _parse_target(text: str, option: str = "--target") -> TargetSpec:
+    """A target of the command line: a mapping in YAML, or else its name or URL. Raises UsageError without the text."""
     if not text.lstrip().startswith("{"):
         return text
     try:
-        spec: TargetSpec = parse_yaml(text, "--target").value
+        spec: TargetSpec = parse_yaml(text, option).value
     except SourceError as error:
-        raise UsageError(f"--target {text}: {error.problem.message}") from error
+        raise UsageError(f"{option}: {error.problem.message}") from None  # it may contain a key
     return spec
 
 
 def _parse_launch(text: str) -> Mapping[str, Any]:
     """Settings that a target has beside `launch`. Raises UsageError."""
-    settings = _parse_target(text)
+    settings = _parse_target(text, "--launch")
     if isinstance(settings, str) or settings.keys() & {"launch", "url", "name", "keep"}:
-        raise UsageError(
-            f"--launch {text}: write a mapping such as '{{gpus: cpu}}', without launch, url, name and keep"
-        )
+        raise UsageError("--launch: write a mapping such as '{gpus: cpu}', without launch, url, name and keep")
     return settings
 
 

@@ -106,7 +106,7 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
 
 
 def holds_workflow(path: Path) -> bool:
-    """Whether a JSON file looks like a workflow, or a request with one. Raises TemplateError for what is no JSON."""
+    """Whether a JSON file looks like a workflow, or a request with one. Raises TemplateError if it is not JSON."""
     value = read_workflow(path).value
     return isinstance(value, dict) and (
         is_ui_format(value) or bool(_find_wrapper(value)) or any(map(_is_node, value.values()))

@@ -96,8 +96,8 @@ class StarterFolders:
 def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> StarterFolders:
     """The files of an experiment for each workflow (*.json) below a folder, with the values that it was saved with.
 
-    A workflow whose model files the server does not list is left out, and so is JSON that is no workflow. Raises
-    TemplateError with the mistakes of all files, and UsageError if there is no workflow.
+    A workflow whose model files the server does not list is left out, and so is other JSON. Raises TemplateError
+    with the mistakes of all files, and UsageError if the folder has no workflow.
     """
     if not workflows.is_dir():
         raise UsageError(f"{workflows}: is not a folder; --each takes a folder of workflows")
@@ -139,7 +139,7 @@ def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSou
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(workflows)):
         return "is a link that leads out of the folder"
     if not holds_workflow(path):
-        return "is no workflow"
+        return "is not a workflow"
     if classes.is_default:
         return None
     workflow = read_graph(path, classes)

@@ -209,7 +209,7 @@ def make_own_folder() -> Path:
 
 
 def describe_exit(code: int, lines: Sequence[str]) -> str:
-    """How a ComfyUI ended, in words: `segmentation fault (signal 11)`, `out of memory`, `code 1`."""
+    """How a ComfyUI ended, in words: `segmentation fault (signal 11)`, `out of memory`, `exit code 1`."""
     if any(OUT_OF_MEMORY.search(line) for line in lines):
         return "out of memory"
     number = code - 128

@@ -54,7 +54,7 @@ class ComfyuiClone:
     """A clone at `folder`, which may be bare. `git` runs Git in it, or in a worktree of it."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises UsageError if `folder` is no clone, or has settings by which Git starts programs."""
+        """Raises UsageError if `folder` is not a clone, or has settings by which Git starts programs."""
         self.folder = folder.resolve()
         self._settings: tuple[str, ...] = _SAFE
         try:

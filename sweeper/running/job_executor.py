@@ -71,9 +71,8 @@ class JobExecutor:
         listener = self._make_listener(item, permit)
         job = item.open_job
         if job is not None and job.prompt_id is not None:
-            self.context.report(
-                JobSubmitted(self.target_name, item.trial.index, job.prompt_id, job.attempt, found=True)
-            )
+            found = JobSubmitted(self.target_name, item.trial.index, job.prompt_id, job.attempt, found=True)
+            self.context.report(found)
         while True:
             job = item.open_job
             if job is not None and job.prompt_id is not None:

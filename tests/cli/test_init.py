@@ -338,7 +338,7 @@ def test_each_workflow_of_a_folder_becomes_an_experiment_as_it_was_saved(sweeper
     assert json.loads(outcome.out)["experiments"] == [str(Path("tests", name, "experiment.yaml"))
                                                       for name in ("a", "more-b")]  # fmt: skip
     assert json.loads(outcome.out)["left_out"] == [
-        {"workflow": str(Path("flows/list.json")), "reason": "is no workflow"}
+        {"workflow": str(Path("flows/list.json")), "reason": "is not a workflow"}
     ]
     (trial,) = Plan(load("tests/more-b/experiment.yaml")).written()
     assert (trial.params["steps"], trial.params["seed"], trial.params["denoise"]) == (9, 5, 0.6)

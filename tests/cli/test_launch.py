@@ -149,7 +149,9 @@ def test_wrong_settings_are_explained(sweeper, shop, settings, words):
 def test_settings_without_launch_are_explained(sweeper, shop):
     outcome = sweeper("run", shop(), "--target", "{url: 'http://x', gpus: cpu}")
     assert "target.gpus: is for a ComfyUI that sweeper starts: give its folder as `launch`" in outcome.err
-    assert "--target {launch: [: is not YAML" in sweeper("run", shop(), "--target", "{launch: [").err
+    outcome = sweeper("run", shop(), "--target", "{launch: [, api_key: a-key-in-the-wrong-place")
+    assert "--target: is not YAML" in outcome.err
+    assert "a-key-in-the-wrong-place" not in outcome.err
 
 
 def test_all_gpus_without_nvidia_smi_are_explained(sweeper, comfyui, shop, monkeypatch, tmp_path):

@@ -92,7 +92,7 @@ def test_without_a_baseline_versions_are_compared_with_each_other(shop, command)
     (("--versions", "v1"), "--versions: name your Git clone of ComfyUI with --comfyui-repo"),
     (("--comfyui-repo", "ComfyUI"), "--comfyui-repo: name the versions, with --versions or --comfyui"),
     (("--comfyui", "a=x", "--target", "cloud", "--attribute"), "--target, --attribute: do not go together with"),
-    (("--comfyui", "a=x", "--launch", "{url: y}"), "--launch {url: y}: write a mapping such as"),
+    (("--comfyui", "a=x", "--launch", "{url: y}"), "--launch: write a mapping such as"),
     (("--comfyui", "a=x", "--launch", "{gpu: cpu}"), "target.gpu: unknown key; did you mean 'gpus'"),
     (("--comfyui", "a/b=x", "--comfyui", "a-b=y", "--python", "c=z"), "two versions have the name a-b"),
     (("--comfyui", "a/b=x", "--comfyui", "a-b=y", "--python", "c=z"), "--python c: there is no such version"),
