@@ -222,7 +222,7 @@ def test_each_round_has_one_json_object(studio):
         run.wait_for('"submitted"')
         place(studio, "x-2")
         run.wait_for('"submitted"', 2)
-        assert run.interrupt() == 0
+        assert run.interrupt() in (0, 130)  # it may not yet wait for more
     objects, decoder, text = [], json.JSONDecoder(), run.said
     while "{" in text:
         value, end = decoder.raw_decode(text[text.index("{") :])

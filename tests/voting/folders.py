@@ -76,7 +76,7 @@ SEARCH = SearchSweep(
 
 def answer_all(url: str, folder: Path, prefer: Callable[[Result], float]) -> None:
     """Answer pairs over HTTP, the picture with the larger number being better, until the search has enough votes."""
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         shown = client.post("/next", json={}).json()
         while shown["pair"] and shown["needed"]:
             with Store.open(folder, readonly=True) as store:

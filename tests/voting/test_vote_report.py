@@ -118,7 +118,7 @@ def finish(page, url: str, voter: str) -> str:
     def end() -> str:
         page.get_by_role("button", name="Finish").click()
         link = page.get_by_role("link", name="The report")
-        page.get_by_text("has all pictures").wait_for()
+        page.get_by_text("has all pictures").wait_for(timeout=60_000)
         if link.count():
             return link.get_attribute("href")
         page.get_by_role("button", name="Go on").click()  # the report is still being made
@@ -184,7 +184,8 @@ def test_tokens_of_the_vote_page_and_of_its_report_do_not_cross(tmp_path, browse
 
 def test_hidden_ranking_serves_no_report(tmp_path, browser, python):
     folder = make_folder(tmp_path / "results")
-    with vote_command(python, folder, "--hide-ranking", "--as", "ana") as url, httpx.Client(base_url=url) as client:
+    options = ("--hide-ranking", "--as", "ana")
+    with vote_command(python, folder, *options) as url, httpx.Client(base_url=url, timeout=60) as client:
         client.post("/next", json={})
         assert client.post("/ranking", json={}).status_code == 404
         assert not (folder / "report").exists()
