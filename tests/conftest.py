@@ -77,7 +77,7 @@ _LONGEST = (
 
 
 # A busy machine is slow, and that says nothing about the code: hypothesis must not fail a test for its time.
-settings.register_profile("any machine", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
