@@ -6,7 +6,7 @@ client reads them, and asks for the files of 27 model folders.
 
 from __future__ import annotations
 
-from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes import NodeClass
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 _FEW = (

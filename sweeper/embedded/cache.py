@@ -22,7 +22,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes import NodeClass
 from sweeper.embedded.validation import is_link, list_sources
 
 

@@ -21,7 +21,7 @@ from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.http_helpers import RequestGuard
 from sweeper.embedded.jobs import SQLiteJournal
 from sweeper.embedded.media_routes import StorageHost
-from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes import NodeClass
 from sweeper.embedded.service import Account, ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError

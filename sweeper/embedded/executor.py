@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys, make_cache
 from sweeper.embedded.event_streams import JobMessages
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
-from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
+from sweeper.embedded.nodes import Context, Interrupted, NodeClass
 from sweeper.embedded.service import Service
 from sweeper.embedded.validation import is_link, iter_upstream, list_sources
 

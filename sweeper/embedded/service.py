@@ -16,7 +16,7 @@ from sweeper.embedded.event_streams import Hub
 from sweeper.embedded.faults import Faults, RequestLog, compute_price
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import JobQueue, JournalError, ServerJob, SQLiteJournal, pack_graph
-from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes import NodeClass
 from sweeper.embedded.stand_ins.class_descriptions import add_defaults, guess_classes
 from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
 from sweeper.model.money import COMFY_CREDITS_PER_USD, to_usd

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders, is_unsafe_name
-from sweeper.embedded.nodes.base import InputSpec, NodeClass, add_choices
+from sweeper.embedded.nodes import InputSpec, NodeClass, add_choices
 
 MAX_CHAIN = 800  # nodes in a row; ComfyUI fails a little below 1,000
 
@@ -265,19 +265,13 @@ def _find_fatal_error(
             message = "Cannot execute because a node is missing the inputs property."
             return make_error("invalid_prompt", message, f"Node ID '#{node_id}'")
     for node_id in iter_upstream(graph, outputs):
-        node = graph[node_id]
-        node_class = nodes[node["class_type"]]
-        for name, value in node["inputs"].items():
-            if not is_link(value):
-                continue
-            if value[0] not in graph:
-                message = f"Cannot execute because input {name} is linked to node {value[0]}, which does not exist."
-                return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
-            unknown = all(name not in group for group in node_class.find_inputs(node["inputs"]))
-            slots = len(nodes[graph[value[0]]["class_type"]].outputs)
-            if unknown and not (isinstance(value[1], int) and -slots <= value[1] < slots):
-                message = f"Cannot execute because input {name} is linked to slot {value[1]}, which does not exist."
-                return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
+        for name, value in graph[node_id]["inputs"].items():
+            if is_link(value):
+                source = graph.get(value[0])
+                slots = 0 if source is None else len(nodes[source["class_type"]].outputs)
+                if not (isinstance(value[1], int) and -slots <= value[1] < slots):
+                    message = f"Cannot execute because input {name} is linked to {value}, which does not exist."
+                    return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
     return None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeOutput, make_node_class
 from sweeper.model.result import Run
 from tests import ROOT
 from tests.platforms import needs_signals

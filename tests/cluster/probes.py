@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import LocalCluster
 
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeClass, NodeOutput, make_node_class
 
 WORKERS = 3
 TEMPLATE = {

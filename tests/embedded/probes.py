@@ -9,7 +9,7 @@ import itertools
 import threading
 from typing import Any
 
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeClass, NodeOutput, make_node_class
 
 MODELS = ["alpha", "beta", "gamma"]
 SAMPLERS = ["euler", "heun", "dpmpp_2m"]

@@ -21,7 +21,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.app_comfyui import CommonRoutes
 from sweeper.embedded.faults import Faults, Scenario
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeClass, NodeOutput, make_node_class
 from sweeper.errors import UsageError
 from sweeper.regression.check import BOTH, NOT_REPRODUCIBLE, SERVER_DRIFTED, WORKFLOW_CHANGED
 from sweeper.store import Store

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 import sweeper
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeClass, NodeOutput, make_node_class
 
 TEMPLATE = {
     "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}"}},

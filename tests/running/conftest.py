@@ -14,7 +14,7 @@ import pytest
 import sweeper
 from sweeper.comfy import jobs_api
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeClass, NodeOutput, make_node_class
 from tests.running.run_processes import Runners
 from tests.running.servers import DIALECTS, REAL, WITH_UPLOAD, colour
 from tests.running.servers import TEMPLATE as COLOURED

@@ -10,7 +10,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeOutput
+from sweeper.embedded.nodes import NodeOutput
 from sweeper.errors import ExperimentError
 from sweeper.running.run_events import Notice
 from tests.few_classes import pick_classes

@@ -12,7 +12,7 @@ from PIL import Image, features
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeOutput
+from sweeper.embedded.nodes import NodeOutput
 from tests.running.conftest import make_node
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8"/></svg>'

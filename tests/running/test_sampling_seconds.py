@@ -9,7 +9,7 @@ import yaml
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeOutput, make_node_class
+from sweeper.embedded.nodes import NodeOutput, make_node_class
 
 LOAD, STEP = 0.4, 0.02  # seconds
 

@@ -11,7 +11,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeOutput
+from sweeper.embedded.nodes import NodeOutput
 from sweeper.errors import ExperimentError, ResultsError
 from sweeper.model.money import Amount
 from sweeper.running.run_events import Notice, RoundPlanned, RunEnded, TrialDone

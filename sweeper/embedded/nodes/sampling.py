@@ -26,7 +26,7 @@ from sweeper.embedded.diffusion.painter import (
 )
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
-from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes import Context
 from sweeper.embedded.nodes.images import to_planes
 
 Latent = dict[str, Any]

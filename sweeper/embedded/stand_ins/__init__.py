@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.embedded.nodes.base import InputSpec
+from sweeper.embedded.nodes import InputSpec
 from sweeper.model.node_classes.spec import ANY, AUTOGROW, DYNAMIC_COMBO, NodeSpec
 from sweeper.model.node_classes.spec import InputSpec as DescribedInput
 

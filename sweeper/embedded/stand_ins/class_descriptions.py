@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.nodes import NODE_CLASSES, list_other_declarations
-from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput, hash_files
+from sweeper.embedded.nodes import NODE_CLASSES, Context, NodeClass, NodeOutput, hash_files, list_other_declarations
 from sweeper.embedded.stand_ins import ClassShape, describe_shape
 from sweeper.embedded.validation import is_link
 from sweeper.errors import InputError

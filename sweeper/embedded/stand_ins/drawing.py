@@ -20,7 +20,7 @@ from sweeper.embedded.diffusion.painter import draw_layouts
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes import Context
 from sweeper.embedded.nodes.images import match_channels, resize_image
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.stand_ins.histories import History, limit_style

@@ -22,7 +22,7 @@ from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, 
 from sweeper.embedded.diffusion.painter import Guider, Hand
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
 from sweeper.embedded.folders import drop_content
-from sweeper.embedded.nodes.base import InputSpec
+from sweeper.embedded.nodes import InputSpec
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import SeededNoise
 from sweeper.schemas.values import is_number

@@ -21,8 +21,7 @@ from sweeper.embedded.diffusion.arrays import Array, check_size
 from sweeper.embedded.diffusion.models import Clip
 from sweeper.embedded.diffusion.painter import Guider, find_hand, make_levels
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes import media_files
-from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes import Context, media_files
 from sweeper.embedded.nodes.images import match_channels, resize_image
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode

@@ -15,10 +15,8 @@ import numpy as np
 from PIL import Image
 
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.nodes import images, media_files, picture_files
-from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.media_files import Film
-from sweeper.embedded.nodes.picture_files import save_files, to_pil_images
+from sweeper.embedded.nodes import Context, NodeOutput, images, media_files
+from sweeper.embedded.nodes.media_files import Film, save_files, to_pil_images
 from sweeper.embedded.stand_ins import ClassShape
 from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
 from sweeper.embedded.stand_ins.histories import NodeReading, find_kind, read_inputs
@@ -155,7 +153,7 @@ def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: b
 
 
 def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
-    saved = picture_files.preview_image(context, images) if shows else picture_files.save_image(context, images, prefix)
+    saved = media_files.preview_image(context, images) if shows else media_files.save_image(context, images, prefix)
     return dict(saved.ui or {})
 
 
@@ -168,7 +166,7 @@ def _is_animation(reading: NodeReading) -> bool:
 def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
     first, *others = to_pil_images(images)
     exif = Image.Exif()
-    for number, (key, text) in enumerate(picture_files.make_metadata(context).items()):
+    for number, (key, text) in enumerate(media_files.make_metadata(context).items()):
         exif[_FIRST_TAG - number] = f"{key}:{text}"
     options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
 

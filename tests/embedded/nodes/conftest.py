@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.base import Interrupted
+from sweeper.embedded.nodes import NODE_CLASSES, Interrupted
 
 if TYPE_CHECKING:
     from pathlib import Path

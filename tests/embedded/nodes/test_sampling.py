@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.base import Interrupted
+from sweeper.embedded.nodes import NODE_CLASSES, Interrupted
 
 CHECKPOINT = "procedural-paint.safetensors"
 
