@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from blake3 import blake3
@@ -43,7 +43,6 @@ from sweeper.embedded.folders import (
     ServerFolders,
     hash_file,
     is_file,
-    open_image,
     replace_alpha,
     split_annotation,
     write_atomically,
@@ -65,10 +64,8 @@ from sweeper.embedded.jobs import Location, now_ms
 from sweeper.embedded.service import Service
 from sweeper.errors import ImageError
 
-# Cloud's published limits for an uploaded picture.
-CLOUD_MAX_BYTES = 50 * 1024 * 1024
-CLOUD_MAX_PIXELS = 67_108_864
-CLOUD_MAX_EDGE = 16_384
+_HASH = re.compile(r"blake3:([a-f0-9]{64})")
+_UPLOAD = re.compile(r"[a-f0-9]{64}(\.\w{1,20})?", re.ASCII)
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
 
@@ -142,7 +139,8 @@ class MediaRoutes:
         folders, subfolder = self.service.folders, form.texts.get("subfolder") or ""
         kind = form.texts.get("type") or "input"
         if self.sign_url is not None:
-            name, new = await asyncio.to_thread(_store_by_content, folders, data)
+            upload = folders, data, form.filename, form.content_type
+            name, new = await asyncio.to_thread(store_by_content, *upload)
         else:
             overwrite = form.texts.get("overwrite") in {"true", "1"}
             name, new = _store_by_name(
@@ -206,42 +204,26 @@ def _store_by_name(
     return name, True
 
 
-def _store_by_content(folders: ServerFolders, data: bytes) -> tuple[str, bool]:
-    """Store an upload under a hash of its content, as Cloud does. Returns (the name, whether a file was written).
+def store_by_content(folders: ServerFolders, data: bytes, name: str, content_type: str) -> tuple[str, bool]:
+    """Store an upload under a hash of its content, as Cloud does, with the suffix of its name or else of its type.
 
-    Raises RequestRefusedError if it is not a picture, film or sound, or exceeds the published limits.
+    Returns (the name, whether a file was written: content that is stored already keeps its name).
     """
-    name = f"{blake3(data).hexdigest()}{_detect_suffix(data)}"
-    path = folders.input_dir / name
-    new = not path.exists()
-    if new:
-        write_atomically(path, data)
-    return name, new
+    digest = blake3(data).hexdigest()
+    stored = find_upload(folders, f"blake3:{digest}")
+    if stored is not None:
+        return stored, False
+    suffix = Path(name).suffix.lower()
+    suffix = suffix if suffix and _UPLOAD.fullmatch(digest + suffix) else mimetypes.guess_extension(content_type) or ""
+    write_atomically(folders.input_dir / (digest + suffix), data)
+    return digest + suffix, True
 
 
-# How films and sounds begin, from which byte.
-_SIGNATURES: Final = (
-    (4, b"ftyp", ".mp4"), (0, b"\x1aE\xdf\xa3", ".webm"), (8, b"WAVE", ".wav"), (0, b"fLaC", ".flac"),
-    (0, b"OggS", ".ogg"), (0, b"ID3", ".mp3"), (0, b"\xff\xfb", ".mp3"),
-)  # fmt: skip
-
-
-def _detect_suffix(data: bytes) -> str:
-    """The suffix of a picture, film or sound by its content, such as `.png`. Raises RequestRefusedError."""
-    if len(data) > CLOUD_MAX_BYTES:
-        raise refuse(f"The file has {len(data)} bytes; at most {CLOUD_MAX_BYTES} are allowed.")
-    try:
-        with open_image(data) as picture:
-            kind, (width, height) = picture.format or "", picture.size
-    except ImageError as problem:
-        found = [suffix for start, signature, suffix in _SIGNATURES if data.startswith(signature, start)]
-        if found:
-            return found[0]
-        raise refuse("The file is not a picture, film or sound that can be read.") from problem
-    if max(width, height) > CLOUD_MAX_EDGE or width * height > CLOUD_MAX_PIXELS:
-        limits = f"{CLOUD_MAX_EDGE} an edge and {CLOUD_MAX_PIXELS} in all"
-        raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
-    return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
+def find_upload(folders: ServerFolders, text: Any) -> str | None:
+    """The name of the upload with this hash, such as `blake3:0f...`; None if there is none."""
+    match = _HASH.fullmatch(text) if isinstance(text, str) else None
+    paths = () if match is None else folders.input_dir.glob(f"{match[1]}*")
+    return next((path.name for path in paths if _is_upload(path)), None)
 
 
 URL_SECONDS = 300  # lifetime of a signed URL
@@ -297,9 +279,6 @@ class StorageHost:
 
 
 # --- the assets of API v2 ---------------------------------------------------------------------------------------------
-
-_HASH = re.compile(r"blake3:([a-f0-9]{64})")
-_UPLOAD = re.compile(r"[a-f0-9]{64}(\.\w+)?", re.ASCII)
 
 
 @lru_cache(maxsize=10_000)
@@ -364,34 +343,23 @@ class AssetRoutes:
         digest = blake3(form.data).hexdigest()
         if expected and expected != f"blake3:{digest}":
             raise refuse("The content has another hash.", 409, "hash_mismatch")
-        location = self._find_upload(f"blake3:{digest}")
-        new = location is None
-        if location is None:
-            suffix = Path(name).suffix.lower()
-            kind = form.texts.get("content_type") or form.content_type
-            suffix = suffix if _UPLOAD.fullmatch(digest + suffix) and suffix else mimetypes.guess_extension(kind) or ""
-            location = ("input", "", digest + suffix)
-            await asyncio.to_thread(write_atomically, self.folders.resolve(*location), form.data)
-        self.seen.uploads.append(location[2])
+        kind = form.texts.get("content_type") or form.content_type
+        stored, new = await asyncio.to_thread(store_by_content, self.folders, form.data, name, kind)
+        self.seen.uploads.append(stored)
         self.seen.count(written=int(new))
-        body = {**self.describe(location, None), "file_path": name, "created_new": new}
+        body = {**self.describe(("input", "", stored), None), "file_path": name, "created_new": new}
         return json_response(body, 201 if new else 200)
-
-    def _find_upload(self, text: Any) -> Location | None:
-        match = _HASH.fullmatch(text) if isinstance(text, str) else None
-        paths = () if match is None else self.folders.input_dir.glob(f"{match[1]}*")
-        return next((("input", "", path.name) for path in paths if _is_upload(path)), None)
 
     async def find_content(self, request: Request) -> Response:
         """POST /api/v2/assets/from-hash: the stored asset with this content."""
-        location = self._find_upload((await read_object(request)).get("hash"))
-        if location is None:
+        stored = find_upload(self.folders, (await read_object(request)).get("hash"))
+        if stored is None:
             raise refuse("No asset has this hash.", 404, "blob_not_found")
-        return json_response({**self.describe(location, None), "created_new": False})
+        return json_response({**self.describe(("input", "", stored), None), "created_new": False})
 
     async def check_hash(self, request: Request) -> Response:
         """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
-        return Response(status_code=404 if self._find_upload(request.path_params["hash"]) is None else 200)
+        return Response(status_code=404 if find_upload(self.folders, request.path_params["hash"]) is None else 200)
 
     async def get_asset(self, request: Request) -> Response:
         return json_response(await asyncio.to_thread(self.describe, *self._require(request)))

@@ -116,7 +116,7 @@ def send_refused_jobs(account: Cloud) -> None:
 def files(account: Cloud) -> None:
     http = account.http
     sent = http.post("/api/upload/image", files={"image": ("a.png", png())}).json()
-    assert http.post("/api/upload/image", files={"image": ("a.png", b"no picture")}).status_code == 400
+    assert http.post("/api/upload/image", files={"pic": ("a.png", png())}).status_code == 400
     reference = json.dumps({"filename": sent["name"], "type": "input"})
     mask = http.post(
         "/api/upload/mask", data={"original_ref": reference}, files={"image": ("m.png", png((0, 0, 0, 7)))}
