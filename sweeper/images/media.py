@@ -18,7 +18,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path, PurePath
@@ -61,54 +62,58 @@ def is_sound(path: PurePath) -> bool:
     return path.suffix[1:].lower() in SOUND_TYPES
 
 
+@contextmanager
+def _open(path: Path, kind: str) -> Iterator[Any]:
+    """The container of a film or sound. Raises ImageError, also for what fails in the block."""
+    av = load_av(path)
+    try:
+        with av.open(str(path), options=FILM_OPTIONS) as container:
+            yield container
+    except (av.FFmpegError, OSError, ValueError, ImageError) as error:
+        raise ImageError(f"{path}: cannot be read as a {kind}: {error}") from error
+
+
 def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
     """Decode the frames of a film one by one, as uint8 RGB.
 
     Raises ImageError if the film cannot be read or has no frame, because two films without frames would seem equal.
     """
-    av = load_av(path)
     count = 0
-    try:
-        with av.open(str(path), options=FILM_OPTIONS) as container:
-            for stream in container.streams.video[:1]:
-                stream.thread_count = 1  # the cores already run several comparisons
-                for frame in container.decode(stream):
-                    count += 1
-                    check_pixels((frame.width, frame.height), count)
-                    yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, ValueError, ImageError) as error:
-        raise ImageError(f"{path}: a frame cannot be decoded: {error}") from error
+    with _open(path, "film") as container:
+        for stream in container.streams.video[:1]:
+            stream.thread_count = 1  # the cores already run several comparisons
+            for frame in container.decode(stream):
+                count += 1
+                check_pixels((frame.width, frame.height), count)
+                yield frame.to_ndarray(format="rgb24")
     if not count:
         raise ImageError(f"{path}: the film has no frame")
 
 
 def read_film_rate(path: Path) -> float | None:
     """The average number of frames per second; None if the film does not say. Raises ImageError if it is unreadable."""
-    av = load_av(path)
-    try:
-        with av.open(str(path), options=FILM_OPTIONS) as container:
-            rate = container.streams.video[0].average_rate if container.streams.video else None
-            return None if rate is None else float(rate)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read as a film: {error}") from error
+    with _open(path, "film") as container:
+        rate = container.streams.video[0].average_rate if container.streams.video else None
+        return None if rate is None else float(rate)
+
+
+def _iter_samples(path: Path, stream: Any, form: str, layout: Any) -> Iterator[NDArray[Any]]:
+    """The samples of a sound as arrays of PyAV in this format and layout, by and by."""
+    stream.thread_count = 1
+    resampler = load_av(path).AudioResampler(format=form, layout=layout, rate=stream.rate)
+    for frame in chain(stream.container.decode(stream), [None]):  # None flushes the resampler
+        yield from (part.to_ndarray() for part in resampler.resample(frame))
 
 
 def read_sound(path: Path) -> Sound | None:
     """Read the waveform of a file; None for a film without sound. Raises ImageError if it cannot be read."""
-    av = load_av(path)
-    try:
-        with av.open(str(path), options=FILM_OPTIONS) as container:
-            if not container.streams.audio:
-                return None
-            stream = container.streams.audio[0]
-            stream.thread_count = 1
-            resampler = av.AudioResampler(format="dblp", layout=stream.layout, rate=stream.rate)
-            frames = (*container.decode(stream), None)  # None flushes the resampler
-            planes = [part.to_ndarray() for frame in frames for part in resampler.resample(frame)]
-            channels = len(stream.layout.channels)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read as sound: {error}") from error
-    return Sound(int(stream.rate), np.concatenate(planes, axis=1).T if planes else np.zeros((0, channels)))
+    with _open(path, "sound") as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        planes = [*_iter_samples(path, stream, "dblp", stream.layout)]
+        channels = len(stream.layout.channels)
+        return Sound(int(stream.rate), np.concatenate(planes, axis=1).T if planes else np.zeros((0, channels)))
 
 
 def read_peaks(path: Path, count: int) -> list[float]:
@@ -116,21 +121,13 @@ def read_peaks(path: Path, count: int) -> list[float]:
 
     The samples are not kept, because an hour of them takes gigabytes.
     """
-    av = load_av(path)
-    try:
-        with av.open(str(path), options=FILM_OPTIONS) as container:
-            if not container.streams.audio:
-                raise ImageError(f"{path}: has no sound")
-            stream = container.streams.audio[0]
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
-            peaks: list[float] = []
-            for frame in chain(container.decode(stream), [None]):
-                for samples in (np.abs(part.to_ndarray()[0]) for part in resampler.resample(frame) if part.samples):
-                    peaks += np.maximum.reduceat(samples, np.arange(0, len(samples), _PEAK_SAMPLES)).tolist()
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read as sound: {error}") from error
+    peaks: list[float] = []
+    with _open(path, "sound") as container:
+        for stream in container.streams.audio[:1]:
+            for samples in (np.abs(part[0]) for part in _iter_samples(path, stream, "flt", "mono") if part.size):
+                peaks += np.maximum.reduceat(samples, np.arange(0, len(samples), _PEAK_SAMPLES)).tolist()
     if not peaks:
-        raise ImageError(f"{path}: the sound has no sample")
+        raise ImageError(f"{path}: has no sound")
     edges = [len(peaks) * index // count for index in range(count + 1)]
     return [max(peaks[start : max(end, start + 1)]) for start, end in pairwise(edges)]
 

@@ -180,7 +180,7 @@ def test_changed_sound_has_its_own_thresholds(tmp_path):
     assert match_files(a, wav(tmp_path / "e.wav", TONE[:, :1]), {}).reason.startswith("channels: ")
     assert [match_files(a, tmp_path / f"{name}.wav", {}).tier for name in "cde"] == ["length", "rate", "channels"]
     (tmp_path / "f.wav").write_bytes(b"RIFFnothing")
-    with pytest.raises(ImageError, match=r"f\.wav: cannot be read as sound"):
+    with pytest.raises(ImageError, match=r"f\.wav: cannot be read as a sound"):
         match_files(a, tmp_path / "f.wav", {})
 
 

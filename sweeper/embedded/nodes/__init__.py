@@ -212,7 +212,7 @@ _NEWER_FACTS = {
 
 # By module: class=function.
 _BY_MODULE: Final = {
-    "model_nodes": """
+    "sampling": """
         CheckpointLoaderSimple=checkpoint UNETLoader=unet VAELoader=load_vae CLIPLoader=clip DualCLIPLoader=clip
         TripleCLIPLoader=clip LoraLoader=lora LoraLoaderModelOnly=lora ModelSamplingSD3=set_shift
         ModelSamplingAuraFlow=set_shift CLIPTextEncode=encode CLIPSetLastLayer=set_last_layer
@@ -220,8 +220,6 @@ _BY_MODULE: Final = {
         ConditioningZeroOut=zero_out
         PrimitiveString=hand_on PrimitiveStringMultiline=hand_on PrimitiveInt=hand_on PrimitiveFloat=hand_on
         PrimitiveBoolean=hand_on StringConcatenate=concatenate StringReplace=replace_text
-    """,
-    "sampling": """
         KSampler=ksampler KSamplerAdvanced=ksampler SamplerCustom=sampler_custom
         SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=make_noise DisableNoise=make_noise
         BasicGuider=basic_guider CFGGuider=Guider KSamplerSelect=find_hand BasicScheduler=schedule_named

@@ -1,6 +1,7 @@
-"""KSampler and the custom sampling nodes: which part of a schedule a sampler runs, on which latent, with which noise.
+"""What a workflow with a model is made of: loaders, LoRAs, conditioning, samplers, latents; and texts and primitives.
 
-SIGMAS are the levels of `painter`, float32 [n + 1].
+No model file is read; a name that climbs is refused. A conditioning is a list of [embedding [1, T, F], options], of
+which `diffusion.painter` reads `guidance`. SIGMAS are the levels of `painter`, float32 [n + 1].
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from sweeper.embedded.diffusion import models
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.arrays import Array, draw_normal, resize
-from sweeper.embedded.diffusion.models import Model, Vae
+from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed, load_vae
 from sweeper.embedded.diffusion.painter import (
     Canvas,
     Conditioning,
@@ -28,6 +30,78 @@ from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 from sweeper.embedded.nodes import Context
 from sweeper.embedded.nodes.images import to_planes
+
+# Decimals of its style that a model keeps with each weight type.
+_DECIMALS = {"fp8_e4m3fn": 2, "fp8_e4m3fn_fast": 2, "fp8_e5m2": 1}
+
+
+def checkpoint(ckpt_name: str) -> tuple[Model, Clip, Vae]:
+    return models.load_model(ckpt_name), models.load_clip(ckpt_name), load_vae(ckpt_name)
+
+
+def unet(unet_name: str, weight_dtype: str) -> Model:
+    model = models.load_model(unet_name)
+    decimals = _DECIMALS.get(weight_dtype)
+    return model if decimals is None else replace(model, style=tuple(round(value, decimals) for value in model.style))
+
+
+def clip(type: str = "", device: str = "default", **names: str) -> Clip:
+    """One text encoder of one to three files. `device` says where a real model would be computed."""
+    return models.load_clip("|".join(names[name] for name in sorted(names)), type)
+
+
+def lora(
+    model: Model, lora_name: str, strength_model: float, clip: Clip | None = None, strength_clip: float = 0.0
+) -> tuple[Any, ...]:
+    changed = models.with_lora(model, clip, lora_name, (strength_model, strength_clip))
+    return changed[:1] if clip is None else changed
+
+
+def set_shift(model: Model, shift: float) -> Model:
+    return replace(model, shift=shift)
+
+
+def encode(text: str, clip: Clip) -> Conditioning:
+    return [[embed(clip, text), {}]]
+
+
+def set_last_layer(clip: Clip, stop_at_clip_layer: int) -> Clip:
+    return replace(clip, skip=-1 - stop_at_clip_layer)
+
+
+def set_guidance(conditioning: Conditioning, guidance: float) -> Conditioning:
+    return [[embedding, {**old, "guidance": guidance}] for embedding, old in conditioning]
+
+
+def combine(conditioning_1: Conditioning, conditioning_2: Conditioning) -> Conditioning:
+    return conditioning_1 + conditioning_2
+
+
+def concat(conditioning_to: Conditioning, conditioning_from: Conditioning) -> Conditioning:
+    """Append the rows of the first `from` to every `to`, as ComfyUI does."""
+    added = conditioning_from[0][0]
+    return [[np.concatenate([rows, added], axis=1), dict(options)] for rows, options in conditioning_to]
+
+
+def average(
+    conditioning_to: Conditioning, conditioning_from: Conditioning, conditioning_to_strength: float
+) -> Conditioning:
+    """Mix to * strength + from * (1 - strength) row by row; `from` is cut or padded to the length of `to`."""
+    share = np.float32(conditioning_to_strength)
+    other = conditioning_from[0][0]
+    mixed = []
+    for rows, options in conditioning_to:
+        count = rows.shape[1]
+        fitted = np.pad(other[:, :count], ((0, 0), (0, max(count - other.shape[1], 0)), (0, 0)))
+        mixed.append([rows * share + fitted * (1 - share), dict(options)])
+    return mixed
+
+
+def zero_out(conditioning: Conditioning) -> Conditioning:
+    return [[np.zeros_like(rows), dict(options)] for rows, options in conditioning]
+
+
+# --- samplers ---------------------------------------------------------------------------------------------------------
 
 Latent = dict[str, Any]
 
@@ -234,13 +308,11 @@ def _decode_video(context: Context, array: Array, vae: Vae) -> Array:
         )
     frames = []
     for video in array:
-        for index in range(count):
+        for place in range(count):
             context.check()
-            low, part = divmod(index, _FRAME_STEP)
-            latent = video[:, low]
-            if part:
-                latent = latent + (video[:, low + 1] - latent) * np.float32(part / _FRAME_STEP)
-            frames.append(coder.decode(latent[None], vae)[0])
+            low, part = divmod(place, _FRAME_STEP)
+            step = video[:, min(low + 1, array.shape[2] - 1)] - video[:, low]
+            frames.append(coder.decode((video[:, low] + step * np.float32(part / _FRAME_STEP))[None], vae)[0])
     return np.stack(frames)
 
 
@@ -254,19 +326,45 @@ def set_mask(samples: Latent, mask: Array) -> Latent:
     return {**samples, "noise_mask": to_planes(mask)[:, None]}
 
 
-def encode_for_inpaint(pixels: Array, vae: Vae, mask: Array, grow_mask_by: int = 6) -> Latent:
+def encode_for_inpaint(context: Context, pixels: Array, vae: Vae, mask: Array, grow_mask_by: int = 6) -> Latent:
     """The picture, and a noise mask grown by about `grow_mask_by` pixels."""
-    samples, residue = coder.encode(pixels, vae)
     spread = ImageFilter.MaxFilter(grow_mask_by // 2 * 2 + 1)
     planes = [Image.fromarray(np.rint(plane * 255).astype(np.uint8)).filter(spread) for plane in to_planes(mask)]
     grown = np.stack([np.asarray(plane, np.float32) / np.float32(255) for plane in planes])
-    return {"samples": samples, "residue": residue, "noise_mask": grown[:, None]}
+    return set_mask(vae_encode(context, pixels, vae), grown)
 
 
 def inpaint_conditioning(
-    positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Array, mask: Array, *, noise_mask: bool = True
-) -> tuple[Conditioning, Conditioning, Latent]:
+    context: Context, positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Array, mask: Array,
+    *, noise_mask: bool = True,
+) -> tuple[Conditioning, Conditioning, Latent]:  # fmt: skip
     """Both conditionings as they are, and the latent of the whole picture."""
-    samples, residue = coder.encode(pixels, vae)
-    latent: Latent = {"samples": samples, "residue": residue}
+    latent = vae_encode(context, pixels, vae)
     return positive, negative, set_mask(latent, mask) if noise_mask else latent
+
+
+# --- texts and primitives --------------------------------------------------------------------------------------------
+
+# ComfyUI sets no limit, but a few nodes that each double their input would fill the memory.
+MAX_LENGTH = 10_000_000  # characters of a text that a node makes
+
+
+def hand_on(value: Any) -> Any:
+    return value
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_LENGTH:
+        raise ValueError(f"the result has {length} characters; at most {MAX_LENGTH} are allowed")
+
+
+def concatenate(string_a: str, string_b: str, delimiter: str) -> str:
+    _check_length(len(string_a) + len(delimiter) + len(string_b))
+    return delimiter.join((string_a, string_b))
+
+
+def replace_text(string: str, find: str, replace: str) -> str:
+    # The count walks the whole text, so a text that cannot grow is not counted.
+    if len(replace) > len(find):
+        _check_length(len(string) + string.count(find) * (len(replace) - len(find)))
+    return string.replace(find, replace)
