@@ -116,7 +116,8 @@ class V2Routes(CommonRoutes):
         status, body = self.submit_with_faults(data, **fields)
         if status != 200:
             code = "invalid_workflow" if status == 400 else "upstream_error"
-            error = {"code": code, "message": _summarise_errors(body), "details": body}
+            message = "{message} {details}".format_map(body["error"]).strip()
+            error = {"code": code, "message": message, "details": body}
             raise RequestRefusedError(json_response({"error": error}, 422 if status == 400 else status))
         job = self.queue.find(body["prompt_id"])
         return json_response(self._job_json(job) if job else {}, 201)
@@ -288,16 +289,6 @@ def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
         raise refuse("'workflow' must be an API-format graph.", 422, "invalid_workflow")
     if isinstance(workflow.get("nodes"), list):
         raise refuse("This workflow is in UI format; export it in API format.", 422, "workflow_format_ui")
-
-
-def _summarise_errors(body: dict[str, Any]) -> str:
-    """Join ComfyUI's `error` and `node_errors` to one message."""
-    lines = [
-        f"node {node_id}: {error['message']}: {error['details']}"
-        for node_id, node in body["node_errors"].items()
-        for error in node["errors"]
-    ]
-    return "; ".join(lines) or f"{body['error']['message']} {body['error']['details']}".strip()
 
 
 def _error_json(job: ServerJob) -> dict[str, Any]:

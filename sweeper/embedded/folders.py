@@ -12,21 +12,16 @@ import mimetypes
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from blake3 import blake3
 
 from sweeper.errors import ImageError
 from sweeper.files import atomic_write
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 KINDS = ("input", "output", "temp")
 
@@ -221,33 +216,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-@contextmanager
-def open_image(source: Path | bytes) -> Iterator[Image.Image]:
-    """Open an image file. Raises ImageError for any error of Pillow inside the block."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise ImageError(str(problem)) from problem
-
-
 def replace_alpha(original: Path, mask: bytes) -> bytes:
     """The original as PNG, with the alpha channel of the mask. Keeps the text chunks of the original.
 
     Raises ImageError if one of them cannot be read or is too large, or if the sizes differ.
     """
+    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    with open_image(original) as image, open_image(mask) as mask_image:
-        check_pixels(image.size)
-        check_pixels(mask_image.size)
-        texts = PngInfo()
-        for key, text in getattr(image, "text", {}).items():
-            texts.add_text(key, text)
-        result = image.convert("RGBA")
-        result.putalpha(mask_image.convert("RGBA").getchannel("A"))
-        buffer = io.BytesIO()
-        result.save(buffer, format="PNG", compress_level=4, pnginfo=texts)
+    buffer, texts = io.BytesIO(), PngInfo()
+    try:
+        sources = original, io.BytesIO(mask)
+        image, mask_image = (Image.open(source, formats=PICTURE_FORMATS) for source in sources)
+        with image, mask_image:
+            check_pixels(image.size)
+            check_pixels(mask_image.size)
+            for key, text in getattr(image, "text", {}).items():
+                texts.add_text(key, text)
+            result = image.convert("RGBA")
+            result.putalpha(mask_image.convert("RGBA").getchannel("A"))
+            result.save(buffer, format="PNG", compress_level=4, pnginfo=texts)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise ImageError(str(problem)) from problem
     return buffer.getvalue()

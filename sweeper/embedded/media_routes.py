@@ -23,7 +23,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -32,9 +32,8 @@ from urllib.parse import quote, urlencode
 
 from blake3 import blake3
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.faults import LoggedRequest
 from sweeper.embedded.folders import (
@@ -153,24 +152,17 @@ class MediaRoutes:
 
 def send_file(service: Service, path: Path) -> Response:
     """The file, or if `Faults` say so, a response that stops in the middle of its body."""
-    if service.faults.take("truncate_download_times"):
-        return HalfResponse(path)
-    return file_response(path)
+    if not service.faults.take("truncate_download_times"):
+        return file_response(path)
+    headers = {"content-length": str(path.stat().st_size)}
+    return StreamingResponse(_send_half(path), headers=headers, media_type="application/octet-stream")
 
 
-class HalfResponse(Response):
-    """Sends the headers of a file and half of its bytes; `RequestGuard` then closes the socket."""
-
-    def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        super().__init__(data, 200, media_type="application/octet-stream")
-        self.body = data[: len(data) // 2]
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send half of the body, then drop the connection."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        raise DropError
+async def _send_half(path: Path) -> AsyncGenerator[bytes, None]:
+    """Send half of a file; `RequestGuard` then closes the socket."""
+    data = await asyncio.to_thread(path.read_bytes)
+    yield data[: len(data) // 2]
+    raise DropError
 
 
 def _store_by_name(

@@ -248,7 +248,8 @@ def test_invalid_requests_are_refused(cloud):
     assert code(post("/api/v2/jobs", content=b"nope")) == (422, "invalid_request")
     answer = submit(cloud, chain(steps=0))
     assert code(answer) == (422, "invalid_workflow")
-    assert "node 3: Value 0 smaller than min of 1: steps" in answer.json()["error"]["message"]
+    (wrong,) = answer.json()["error"]["details"]["node_errors"]["3"]["errors"]
+    assert (wrong["message"], wrong["details"]) == ("Value 0 smaller than min of 1", "steps")
     assert code(cloud.http.get("/api/v2/jobs/none")) == (404, "not_found")
     extra = {"workflow": chain(), "extra_data": {"api_key_comfy_org": "k", "client_id": "x"}}
     assert code(post("/api/v2/jobs", json=extra)) == (422, "invalid_request")

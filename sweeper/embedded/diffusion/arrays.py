@@ -46,27 +46,24 @@ _FILTERS = {
     "nearest-exact": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "area": Image.Resampling.BOX,
-    "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
-    "bislerp": Image.Resampling.BICUBIC,  # ComfyUI turns latent vectors; ours are colours
 }
 
 
 def resize(images: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
     """float32 [B, C, h, w] to [B, C, height, width] by Pillow; `centre` first crops to the new aspect ratio.
 
-    Raises ValueError for an unknown method or a side below 1.
+    Methods of newer servers count as bicubic. Raises ValueError for a side below 1.
     """
     if width < 1 or height < 1:
         raise ValueError(f"cannot scale to {width} x {height}: each side must be at least 1")
-    if method not in _FILTERS:
-        raise ValueError(f"unsupported upscale method {method!r}; there are {', '.join(_FILTERS)}")
+    kernel = _FILTERS.get(method, Image.Resampling.BICUBIC)
     shape = *images.shape[:2], height, width
     check_size(*shape)
     if centre:
         images = _crop_to_aspect(images, width, height)
     planes = np.ascontiguousarray(images, np.float32).reshape(-1, *images.shape[2:])
-    resized = [np.asarray(Image.fromarray(plane).resize((width, height), _FILTERS[method])) for plane in planes]
+    resized = [np.asarray(Image.fromarray(plane).resize((width, height), kernel)) for plane in planes]
     return np.array(resized, np.float32).reshape(shape)
 
 

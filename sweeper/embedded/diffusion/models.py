@@ -28,7 +28,6 @@ from sweeper.embedded.diffusion.vocabulary import (
     WORDS,
     yuv,
 )
-from sweeper.embedded.folders import is_unsafe_name
 
 _TOKENS = 77
 Features = tuple[float, ...]  # one number per name in FEATURES
@@ -110,22 +109,13 @@ def _read_name(kind: str, name: str, share: float) -> Array:
     return features
 
 
-def _check_name(name: str) -> None:
-    if is_unsafe_name(name):
-        raise ValueError(f"invalid model name {name!r}: it must be a plain file name or a path below the model folder")
-
-
 def load_model(name: str) -> Model:
-    """Raises ValueError for a name that climbs."""
-    _check_name(name)
     shift = next((shift for family, shift in _SHIFTS.items() if family in name.lower()), 1.0)
     return Model(name, make_style(name), shift)
 
 
 def load_clip(name: str, kind: str = "") -> Clip:
-    """Raises ValueError for a name that climbs. `kind` is the loader's `type`: another one reads a little otherwise."""
-    for part in name.split("|"):
-        _check_name(part)
+    """`kind` is the loader's `type`: another one reads a little otherwise."""
     bias = np.zeros(len(FEATURES), np.float32)
     if kind:
         bias[-HASHED:] = 0.1 * digest_normals(f"clip/{name}/{kind}", HASHED)
@@ -133,10 +123,9 @@ def load_clip(name: str, kind: str = "") -> Clip:
 
 
 def load_vae(vae_name: str) -> Vae:
-    """Raises ValueError for a name that climbs. `pixel_space` decodes without any texture."""
+    """`pixel_space` decodes without any texture."""
     if vae_name == "pixel_space":
         return Vae(vae_name, (0.0, 0.0, 0.0, 0.0))
-    _check_name(vae_name)
     style_name = _find_style_name(vae_name)
     if style_name:
         return Vae(vae_name, _TEXTURES[style_name])
@@ -147,7 +136,6 @@ def load_vae(vae_name: str) -> Vae:
 
 def with_lora(model: Model, clip: Clip | None, name: str, strengths: tuple[float, float]) -> tuple[Model, Clip | None]:
     """Add a LoRA's features to the model and, where there is one, to the text encoder, each by its strength."""
-    _check_name(name)
     delta = _read_name("lora", name.replace("procedural", " "), 1.0)
     styled = replace(model, style=_add_features(model.style, delta * strengths[0]))
     if clip is None:

@@ -52,11 +52,7 @@ def blur_image(image: Array, radius: int, sigma: float) -> Array:
     ComfyUI's kernel is exp(-(x^2 + y^2) / 2 sigma^2) normalised to 1, which is the product of two of one dimension.
     """
     if radius >= min(image.shape[1:3]):
-        short = 3 if radius >= image.shape[2] else 2
-        raise RuntimeError(  # PyTorch's own words, as a client of ComfyUI reads them
-            "Argument #6: Padding size should be less than the corresponding input dimension, but got: padding "
-            f"({radius}, {radius}) at dimension {short} of input {[len(image), image.shape[3], *image.shape[1:3]]}"
-        )
+        raise RuntimeError(f"the padding ({radius}) must be less than each side of the picture")  # as in ComfyUI
     offsets = np.linspace(-1, 1, 2 * radius + 1)
     kernel = np.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).astype(np.float32)
@@ -101,10 +97,8 @@ def blend(image1: Array, image2: Array, blend_factor: float, blend_mode: str) ->
     image2 = match_channels(image2, image1.shape[-1])
     if image1.shape != image2.shape:
         image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
-    if blend_mode not in _BLENDS:
-        raise ValueError(f"Unsupported blend mode: {blend_mode}")
-    factor = np.float32(blend_factor)
-    mixed = image1 * (1 - factor) + _BLENDS[blend_mode](image1, image2) * factor
+    factor, mode = np.float32(blend_factor), _BLENDS.get(blend_mode, _BLENDS["normal"])
+    mixed = image1 * (1 - factor) + mode(image1, image2) * factor
     return np.asarray(np.clip(mixed, 0, 1).astype(np.float32))
 
 

@@ -1,6 +1,6 @@
 """What a workflow with a model is made of: loaders, LoRAs, conditioning, samplers, latents; and texts and primitives.
 
-No model file is read; a name that climbs is refused. A conditioning is a list of [embedding [1, T, F], options], of
+No model file is read. A conditioning is a list of [embedding [1, T, F], options], of
 which `diffusion.painter` reads `guidance`. SIGMAS are the levels of `painter`, float32 [n + 1].
 """
 

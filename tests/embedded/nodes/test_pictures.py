@@ -79,7 +79,7 @@ def test_blur_and_sharpen_are_the_two_dimensional_kernel(context: Any, radius: i
 
 
 def test_a_blur_wider_than_the_picture_is_an_error(context: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"got: padding \(5, 5\) at dimension 3 of input \[1, 3, 4, 4\]"):
+    with pytest.raises(RuntimeError, match=r"padding \(5\) must be less than each side"):
         context.run("ImageBlur", image=picture(1, 4, 4, 3), blur_radius=5, sigma=1.0)
 
 
@@ -107,10 +107,12 @@ def test_blend_modes_have_the_published_values(
     assert np.allclose(none, under)
 
 
-def test_an_unknown_blend_mode_fails_when_it_runs(context: Any) -> None:
-    image = picture(1, 2, 2, 3)
-    with pytest.raises(ValueError, match="Unsupported blend mode: nope"):
-        context.run("ImageBlend", image1=image, image2=image, blend_factor=1.0, blend_mode="nope")
+def test_unknown_modes_and_methods_of_a_newer_server_count_as_the_usual_ones(context: Any) -> None:
+    image, other = picture(1, 4, 4, 3), np.zeros((1, 4, 4, 3), np.float32)
+    blended = context.run("ImageBlend", image1=image, image2=other, blend_factor=1.0, blend_mode="nope")
+    assert np.array_equal(blended, other)
+    planes = np.moveaxis(image, -1, 1)
+    assert np.array_equal(resize(planes, 2, 2, "nope"), resize(planes, 2, 2, "bicubic"))
 
 
 def test_invert_batch_crop_and_empty_nodes(context: Any) -> None:
@@ -144,11 +146,9 @@ def test_blending_follows_the_first_pictures_channels_and_size(context: Any) -> 
     assert np.allclose(fitted, rgb * 0.5 + 0.125, atol=1e-6)
 
 
-def test_impossible_sizes_and_methods_are_reported() -> None:
+def test_impossible_sizes_are_reported() -> None:
     with pytest.raises(ValueError, match="cannot scale to 0 x 4: each side must be at least 1"):
         resize(plane([[1]]), 0, 4, "area")
-    with pytest.raises(ValueError, match="unsupported upscale method 'nope'; there are nearest-exact, "):
-        resize(plane([[1]]), 2, 2, "nope")
 
 
 def test_a_mask_plane_survives_lanczos() -> None:
