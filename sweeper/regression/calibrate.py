@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,26 +27,24 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import REPEAT_COLUMN
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
-from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.regression.cases import Case, Condition, read_run
+from sweeper.regression.cases import Case, read_run
 from sweeper.regression.match_files import (
-    DECIBELS,
     HIGHER_IS_CLOSER,
-    OVERRIDES,
     Match,
     Threshold,
-    Thresholds,
     map_parallel,
     match_files,
+    parse_threshold,
     propose_threshold,
 )
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.tables.results_folder import default_results_folder
+from sweeper.wording import count_things
 
 CasePictures: TypeAlias = tuple[Case, list[Path]]  # a case, and its picture from each repeat
 
@@ -58,8 +55,6 @@ _EQUAL_VALUES: Final[Mapping[str, float]] = {
     "text_ratio": 1.0,
 }  # fmt: skip
 _MAX_NEIGHBOURS: Final = 6  # other cases from which a threshold must distinguish a case
-_MAX_RATIO: Final = 3.0  # noise that differs by a greater factor needs separate thresholds
-_MAX_OVERRIDES: Final = 20  # people would not read more
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +92,33 @@ class CaseNoise:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        is_checkable = self.stable or any(measured.threshold is not None for measured in self.noise)
-        object.__setattr__(self, "is_checkable", is_checkable)
+        object.__setattr__(self, "is_checkable", self.stable or bool(self.thresholds))
+
+    @property
+    def thresholds(self) -> dict[str, Threshold]:
+        """The thresholds that allow its noise, by measure."""
+        return {measured.measure: measured.threshold for measured in self.noise if measured.threshold}
+
+    def is_missed_by(self, checks: Mapping[str, str]) -> bool:
+        """Whether checks of all cases may miss a change of this one: it needs none, or a neighbour's picture passes."""
+        measured = [noise for noise in self.noise if noise.measure in checks]
+        return self.stable or all(
+            noise.effect is not None and parse_threshold(checks[noise.measure]).is_met_by(noise.effect)
+            for noise in measured
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """The answer of `sweeper calibrate`: the noise of every case of an experiment that ran `repeats` times.
 
-    `checks` are those to write into the experiment, with `overrides` if the cases differ much. They are empty if every
-    case is stable, so that identical pixels is the right check, or if no measure suits all cases. `stopped_by` is why
-    the run ended early, if it did.
+    `checks` are those to write into the experiment. They are empty if every case is stable, so that identical pixels is
+    the right check, or if no measure suits all cases. `stopped_by` is why the run ended early, if it did.
     """
 
     experiment: str
     repeats: int
-    checks: Mapping[str, Any]
+    checks: Mapping[str, str]
     stopped_by: str | None
     cases: tuple[CaseNoise, ...]
 
@@ -149,13 +155,12 @@ class Calibration:
     def _list_checks(self) -> Iterator[Part]:
         yield Line("On this server as it runs now, these checks allow the noise:")
         yield Line("checks:")
-        yield from (Item(f'{name}: "{threshold}"') for name, threshold in self.checks.items() if name != OVERRIDES)
-        overrides = self.checks.get(OVERRIDES, ())
-        if overrides:
-            yield Item(f"{OVERRIDES}:")
-        for entry in overrides:
-            # A JSON string is valid YAML, whatever characters a prompt contains.
-            yield Item("  - {" + ", ".join(f"{name}: {json.dumps(text)}" for name, text in entry.items()) + "}")
+        yield from (Item(f'{name}: "{threshold}"') for name, threshold in self.checks.items())
+        if missed := sum(case.is_checkable and case.is_missed_by(self.checks) for case in self.cases):
+            yield Warn(
+                f"they may miss a change of {count_things(missed, 'case')} with less noise; write `overrides` for the "
+                "noisy cases, with the bounds above, and tighter checks for the others"
+            )
 
 
 class RepeatedPlan(Plan):
@@ -306,129 +311,16 @@ def _summarize_noise(measure: str, values: list[float], effects: list[float], ma
     return MeasureNoise(measure, mean, worst, effect, threshold)
 
 
-def _propose_checks(items: Sequence[CaseNoise]) -> dict[str, Any]:
-    """The `checks` for an experiment whose cases have this noise, in the form of the experiment file.
-
-    A threshold that allows the noisiest case may miss changes of the others. If the noisy cases have other values of
-    one axis than the stable cases, each such value gets an override with looser thresholds. The other values keep tight
-    ones, or identical pixels if they showed no noise at all.
+def _propose_checks(items: Sequence[CaseNoise]) -> dict[str, str]:
+    """The loosest threshold for each measure that all unstable cases have, in the form of the experiment file.
 
     Empty if all cases are stable. Cases that no threshold can check are ignored.
     """
-    usable = [case for case in items if case.is_checkable]
-    if all(case.stable for case in usable):
-        return {}
-    single = _loosest_thresholds(usable)
-    fits_all = bool(single) and not any(case.stable for case in usable) and _is_similar_noise(usable, single)
-    if fits_all and not _count_undetectable(usable, single):
-        return _to_text(single)
-    axes = dict.fromkeys(axis for item in usable for axis in item.case.cells if axis.isidentifier())
-    splits = [split for axis in axes if (split := _split_by_axis(axis, usable)) is not None]
-    if not splits:
-        return _to_text(single)
-    best = min(splits, key=lambda split: (split.undetectable, len(split.overrides)))
-    overrides = [{"where": where, **_to_text(thresholds)} for where, thresholds in best.overrides]
-    return {**_to_text(best.base), OVERRIDES: overrides}
-
-
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """The thresholds of most cases, overrides for some values of an axis, and how many cases' changes they miss."""
-
-    base: Thresholds
-    overrides: tuple[tuple[str, Thresholds], ...]
-    undetectable: int
-
-
-def _split_by_axis(axis: str, items: Sequence[CaseNoise]) -> _Split | None:
-    """Divide the values of an axis into quiet ones with common thresholds and loud ones with overrides.
-
-    None if that does not help.
-    """
-    groups: dict[bytes, list[CaseNoise]] = {}
-    for item in items:
-        groups.setdefault(encode_canonical(item.case.cells.get(axis)), []).append(item)
-    noise_levels = {key: _noise_level(group) for key, group in groups.items()}
-    lowest = min(noise_levels.values())
-    quiet = {key for key, level in noise_levels.items() if level <= _MAX_RATIO * lowest}
-    if len(quiet) == len(groups) or len(groups) - len(quiet) > _MAX_OVERRIDES:
-        return None
-    quiet_cases = [case for key in quiet for case in groups[key]]
-    loud = {key: _loosest_thresholds(group) for key, group in groups.items() if key not in quiet}
-    # An override can replace thresholds but not remove them. So the base has only measures that every override has.
-    base = {
-        name: threshold
-        for name, threshold in _loosest_thresholds(quiet_cases).items()
-        if lowest > 0 and all(name in thresholds for thresholds in loud.values())
-    }
-    overrides = tuple((_condition_text(axis, groups[key]), thresholds) for key, thresholds in loud.items())
-    if (lowest > 0 and not base) or not all(where and thresholds for where, thresholds in overrides):
-        return None
-    undetectable = _count_undetectable(quiet_cases, base) + sum(
-        _count_undetectable(groups[key], {**base, **thresholds}) for key, thresholds in loud.items()
-    )
-    return _Split(base, overrides, undetectable)
-
-
-def _condition_text(axis: str, group: Sequence[CaseNoise]) -> str:
-    """An expression that is true for the group's value of the axis; empty if there is none."""
-    where = f"{axis} == {json.dumps(group[0].case.cells.get(axis), ensure_ascii=False)}"
-    try:
-        condition = Condition(where, group[0].case.cells)
-        return where if all(condition({}, item.case.cells) for item in group) else ""
-    except UsageError:
-        return ""
-
-
-def _loosest_thresholds(items: Sequence[CaseNoise]) -> dict[str, Threshold]:
-    """The loosest threshold for each measure that all unstable cases have."""
-    thresholds_by_case = [
-        {noise.measure: noise.threshold for noise in item.noise if noise.threshold} for item in items if not item.stable
-    ]
-    loosest: dict[str, Threshold] = {}
-    for measure in thresholds_by_case[0] if thresholds_by_case else ():
-        candidates = [thresholds[measure] for thresholds in thresholds_by_case if measure in thresholds]
-        if len(candidates) == len(thresholds_by_case):
+    bounds = [case.thresholds for case in items if case.is_checkable and not case.stable]
+    proposed = {}
+    for measure in bounds[0] if bounds else ():
+        candidates = [thresholds[measure] for thresholds in bounds if measure in thresholds]
+        if len(candidates) == len(bounds):
             pick = min if measure in HIGHER_IS_CLOSER else max
-            loosest[measure] = pick(candidates, key=lambda threshold: threshold.number)
-    return loosest
-
-
-def _noise_level(items: Sequence[CaseNoise]) -> float:
-    """The worst noise of these cases, by the first measure of each; 0 if all are stable."""
-    return max((_error_size(noise.measure, noise.worst) for item in items for noise in item.noise[:1]), default=0.0)
-
-
-def _error_size(measure: str, value: float) -> float:
-    """A measure's value on a scale where 0 is equal and more is worse."""
-    if measure in DECIBELS:
-        return math.pow(10.0, -value / 20.0)
-    return 1.0 - value if measure in HIGHER_IS_CLOSER else value
-
-
-def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> bool:
-    """Whether these thresholds are not much looser than any case needs."""
-    return all(
-        _error_size(noise.measure, thresholds[noise.measure].number)
-        <= _MAX_RATIO * _error_size(noise.measure, noise.threshold.number)
-        for item in items
-        for noise in item.noise
-        if noise.threshold and noise.measure in thresholds
-    )
-
-
-def _count_undetectable(items: Sequence[CaseNoise], thresholds: Thresholds) -> int:
-    """The number of unstable cases for which a neighbour's picture would pass all thresholds; 0 without thresholds."""
-    return sum(
-        not item.stable
-        and all(
-            noise.effect is not None and thresholds[noise.measure].is_met_by(noise.effect)
-            for noise in item.noise
-            if noise.measure in thresholds
-        )
-        for item in (items if thresholds else ())
-    )
-
-
-def _to_text(thresholds: Thresholds) -> dict[str, str]:
-    return {measure: str(threshold) for measure, threshold in thresholds.items()}
+            proposed[measure] = str(pick(candidates, key=lambda threshold: threshold.number))
+    return proposed

@@ -179,8 +179,7 @@ HOPELESS = CaseNoise(Case({"steps": 9}, "9", 0), 1, False, (), "fewer than two o
 
 
 def test_calibrate():
-    checks = {"ssim": ">= 0.99", "overrides": [{"where": 'prompt == "f\u00fcr"', "ssim": ">= 0.98"}]}
-    check_approved("calibrate", Calibration("foxes", 3, checks, None, (STABLE, NOISY, HOPELESS)))
+    check_approved("calibrate", Calibration("foxes", 3, {"ssim": ">= 0.98"}, None, (STABLE, NOISY, HOPELESS)))
     check_approved("calibrate_stable", Calibration("foxes", 3, {}, None, (STABLE,)))
     check_approved("calibrate_without_checks", Calibration("foxes", 3, {}, "interrupt", (NOISY,)))
     assert [Calibration("foxes", 3, {}, None, (case,)).ok for case in (STABLE, NOISY, HOPELESS)] == [True, True, False]

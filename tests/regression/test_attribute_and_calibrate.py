@@ -216,30 +216,19 @@ def test_calibrate_proposes_nothing_if_noise_hides_the_effect(grey):
     assert found.checks == {}
 
 
-@pytest.mark.parametrize(
-    ("sigma", "base", "overridden"),
-    [({20: 0.0, 100: 1.0, 180: 9.0}, False, [100, 180]), ({20: 1.0, 100: 1.2, 180: 9.0}, True, [180])],
-    ids=["one is steady", "all are noisy"],
-)
-def test_overrides_allow_the_noise_and_still_detect_changes(grey, sigma, base, overridden, command):
-    with serve_nodes(sigma=sigma) as url:
-        file = grey(levels=tuple(sigma))
+def test_calibrate_says_which_cases_the_checks_may_miss_a_change_of(grey, command):
+    with serve_nodes(sigma={20: 0.0, 100: 1.0, 180: 9.0}) as url:
+        file = grey(levels=(20, 100, 180))
         checks = sweeper.calibrate(file, 4, target=url).checks
-        assert bool(set(checks) - {"overrides"}) == base
-        assert [entry["where"] for entry in checks["overrides"]] == [f"level == {level}" for level in overridden]
-        printed = command("calibrate", file, "--repeats", "3", "--target", url, "-q").out
-        written = yaml.safe_load(printed[printed.index("checks:") :])["checks"]
-        assert [entry["where"] for entry in written["overrides"]] == [entry["where"] for entry in checks["overrides"]]
+        calibrated = command("calibrate", file, "--repeats", "3", "--target", url, "-q")
+        written = yaml.safe_load(calibrated.out[calibrated.out.index("checks:") :])["checks"]
+        assert written.keys() == checks.keys()
+        assert "they may miss a change of 1 case with less noise; write `overrides`" in calibrated.err
         sweeper.run(file, target=url, out="results/noisy")
         sweeper.accept("results/noisy", yes=True)
         experiment = json.loads(file.read_text())
         file.write_text(json.dumps({**experiment, "checks": checks}))
-        for _ in range(3):
-            assert sweeper.check(file, target=url).ok
-    noisier = {level: deviation + (6.0 if level == 20 else 0.0) for level, deviation in sigma.items()}
-    with serve_nodes(sigma=noisier) as url:  # noise that is allowed for another level, but not for this one
-        states = {one.case.cells["level"]: one.state for one in sweeper.check(file, target=url)}
-    assert states == {20: "changed", 100: "same", 180: "same"}
+        assert sweeper.check(file, target=url).ok
 
 
 def test_stable_server_needs_no_checks(grey, command):
