@@ -8,19 +8,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from sweeper.answers.render import to_json
-from sweeper.model.model_facts import describe_models
 from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND
 from sweeper.model.selection import EVERYTHING, Selection
@@ -60,7 +57,7 @@ _MOST_VALUES: Final = 2000  # of all axes: to share out the variance among more 
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
 
-_Repeat = tuple[str, str, float | None]  # a trial, a metric, and its number in one of several results of the trial
+_Repeat = tuple[str, str, float]  # a trial, a metric, and its number in one of several repeats of the trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +134,7 @@ def analyse_effects(
     done = [row.trial for row in rows if row.status == SUCCEEDED and (trials is None or row.trial in trials)]
     layout, rows = select_results(layout, rows, frozenset(done))
     names = [] if message else _choose_metrics(query, rows, layout)
-    noise = _measure_server_noise(folder, names)
+    noise = _measure_server_noise(folder.with_name(f"{folder.name}-calibrate"), names)
     points = None
     if layout.search is None:
         found = find_effect_axes(rows, layout, query.axes, query.over)
@@ -190,39 +187,19 @@ def _read_numbers(name: str, rows: Sequence[Result], layout: TableLayout) -> lis
 
 
 def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float]:
-    """The standard deviation between repeats of a trial for each metric that has any.
+    """The standard deviation between repeats of a trial for each metric that has any. Raises ResultsError.
 
-    Repeats are the results that several runs have for a trial (`--fresh`, several targets), and those of
-    `sweeper calibrate` in its default folder. Raises ResultsError.
+    `folder`: the default results folder of `sweeper calibrate`, if it is there.
     """
+    if not (folder / FILE_NAME).is_file():
+        return {}
     with Store.open(folder, readonly=True) as store:
-        numbers = list(_iter_repeated_jobs(store, names))
-    calibration = folder.with_name(f"{folder.name}-calibrate")
-    if (calibration / FILE_NAME).is_file():
-        with Store.open(calibration, readonly=True) as store:
-            numbers += _iter_calibrated(store, names)
+        numbers = list(_iter_calibrated(store, names))
     table = pd.DataFrame(numbers, columns=["trial", "metric", "number"]).astype({"number": float})
     repeats = table[table["number"].abs() < _LARGEST].groupby(["metric", "trial"], sort=False)["number"]
     spread = pd.DataFrame({"df": repeats.count() - 1, "squares": repeats.var() * (repeats.count() - 1)})
     sums = spread[spread["df"] > 0].groupby("metric").sum()
     return {str(name): math.sqrt(square) for name, square in (sums["squares"] / sums["df"]).items()}
-
-
-def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:
-    jobs = defaultdict(list)
-    models = store.models.load()
-    for job in store.jobs():
-        if job.state == SUCCEEDED:  # other model files would make other pictures
-            jobs[job.digest, describe_models(models[job.id][0]) if job.id in models else ""].append(job)
-    repeated = {trial: group for trial, group in jobs.items() if len(group) > 1}
-    cached = {name: store.load_cached_metrics(name) for name in names} if repeated else {}
-    for trial, group in repeated.items():
-        for job in group:
-            files = [artifact.sha256 for artifact in store.artifacts(job.id)]
-            for name, values in cached.items():
-                numbers = [values[sha] for sha in files if is_number(values.get(sha))]
-                if name == "ran_s" or (numbers and len(numbers) == len(files)):
-                    yield "".join(trial), name, job.seconds if name == "ran_s" else fmean(numbers)
 
 
 def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:

@@ -193,18 +193,7 @@ def test_failed_trials_leave_the_matched_ones(tmp_path):
     assert row["low"] < 10 < row["high"]
 
 
-def test_repeated_runs_show_the_noise_of_the_server(tmp_path, capsys):
-    rows = make_grid(cfg=[1, 2, 3], seed=list(range(20)))
-    rng = np.random.default_rng(3)
-    values = [row["cfg"] * 10 + rng.normal(0, 2) for _ in range(3) for row in rows]
-    folder = write_results(tmp_path, rows, {"m": values}, runs=3)
-    _, out, _ = run_effects(capsys, folder, "--json")
-    assert json.loads(out)["metrics"][0]["server_noise"] == pytest.approx(2, rel=0.25)
-    _, out, _ = run_effects(capsys, folder)
-    assert "the server's own noise is " in out
-
-
-def test_calibration_shows_the_noise_of_the_server_too(tmp_path):
+def test_calibration_shows_the_noise_of_the_server(tmp_path):
     rng = np.random.default_rng(4)
     rows = make_grid(cfg=[1, 2], seed=[1, 2, 3])
     folder = write_results(tmp_path / "made", rows, {"m": [float(row["cfg"]) for row in rows]})
