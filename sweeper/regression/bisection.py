@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from sweeper.answers.parts import Item, Line, Part
 from sweeper.answers.render import NOT_IN_JSON
-from sweeper.errors import SweeperError, UsageError
+from sweeper.errors import SweeperError
 from sweeper.files import atomic_write
 from sweeper.model.experiment import Experiment
 from sweeper.planning.plan import Plan
@@ -32,7 +32,7 @@ from sweeper.regression.match_files import parse_checks
 from sweeper.regression.versions import VERSION_ERRORS, WORKTREE, Version, make_reference, select_run
 from sweeper.running.folder_lock import lock_folder
 from sweeper.store.containment import display_path
-from sweeper.wording import count_things, join_command, suggest
+from sweeper.wording import count_things, join_command
 
 GOOD, BAD, SKIP = "good", "bad", "skip"  # Git's words; the first two also name results folders
 _MARKS: Final = (GOOD, BAD, SKIP)
@@ -102,9 +102,9 @@ class _InterruptedError(Exception):
 class Bisector:
     """Finds the first commit at which a case is as it is at the bad version; call `run`.
 
-    `ends`: a good and a bad version, which are commits of the clone. `cases`: names of cases; none stand for all.
-    `options`: those of `check_experiment`. All pictures are compared with those of the baseline `accepted` if the good
-    version matches it, else with those of the good version, which must then give them twice.
+    `ends`: a good and a bad version, which are commits of the clone. `options`: those of `check_experiment`. All
+    pictures are compared with those of the baseline `accepted` if the good version matches it, else with those of the
+    good version, which must then give them twice.
     """
 
     experiment: Experiment
@@ -112,12 +112,11 @@ class Bisector:
     ends: Sequence[Version]
     accepted: Baseline
     out: Path
-    cases: Sequence[str]
     options: Mapping[str, Any]
 
     def run(self) -> Bisection:
-        """Raises ResultsError if another process uses `out`, UsageError for an unknown case, and SweeperError if the
-        good version cannot repeat its pictures, the bad one changes nothing, or Git fails.
+        """Raises ResultsError if another process uses `out`, and SweeperError if the good version cannot repeat its
+        pictures, the bad one changes nothing, or Git fails.
         """
         with lock_folder(self.out, now=time.time()), self.clone.open_worktree(self._tree, self.ends[1].commit):
             return self._run()
@@ -155,7 +154,7 @@ class Bisector:
     def _load_state(self) -> _State:
         """The state that an earlier command left, if it was for the same commits, cases, workflows and checks."""
         digests = [trial.digest for trial in Plan(self.experiment).written()]
-        selection = [self.cases, self.options.get("where"), self.options.get("limit")]
+        selection = [self.options.get("where"), self.options.get("limit")]
         commits = [version.commit for version in self.ends]
         facts = [commits, selection, digests, self.experiment.checks, self.accepted.stamp]
         key = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
@@ -177,15 +176,11 @@ class Bisector:
         if not found.has_baseline or any(item.state != SAME for item in found):
             state.reference = GOOD
             found = self._test(good, f"{GOOD}-again", self._read_reference(state))
-        names = {item.case.name: item.case.key for item in found if item.state == SAME}
-        for name in self.cases:
-            if name not in names:
-                raise UsageError(f"--case {name}: the good version makes no such case{suggest(name, names, 'cases')}")
-        if not names:
+        keys = {item.case.key for item in found if item.state == SAME}
+        if not keys:
             why = next((f" ({item.state}: {item.reason})" for item in found), "")
             advice = "`sweeper calibrate` proposes `checks` that allow noise"
             raise SweeperError(f"{good.name}: no case is the same in two runs{why}; {advice}")
-        keys = {names[name] for name in self.cases or names}
         found = self._test(bad, BAD, self._read_reference(state))
         changed = [item for item in found if found.is_blocking(item) and item.case.key in keys]
         if not changed:

@@ -81,15 +81,12 @@ def test_pictures_are_compared_with_the_baseline_if_the_good_version_matches(sho
     assert first[:12] in outcome.out
 
 
-def test_one_case_can_have_another_commit(shop, bisect, repo):
+def test_a_selection_can_have_another_commit(shop, bisect, repo):
     repo.commit("Change few steps", f"{CHANGED}\nSTEPS = (3,)")
     repo.commit("Write a text", f"{CHANGED}\nSTEPS = (3,)")
     repo.commit("Change many steps", CHANGED)
     assert "Change few steps is the first commit" in bisect("-q").out
-    assert "Change many steps is the first commit" in bisect("-q", "--case", "steps=5 seed=1 [9]").out
-    wrong = bisect("-q", "--case", "steps=6 seed=1 [9]")
-    assert wrong.code == 2
-    assert "did you mean 'steps=3 seed=1 [9]'" in wrong.err
+    assert "Change many steps is the first commit" in bisect("-q", "--where", "steps == 5").out
 
 
 @pytest.mark.parametrize(("version", "words"), [

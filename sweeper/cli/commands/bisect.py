@@ -18,8 +18,6 @@ from sweeper.cli.options import format_examples
 @comfyui_repo(required=True)
 @click.option("--good", required=True, metavar="VERSION", help="A tag, branch or commit before the change.")
 @click.option("--bad", required=True, metavar="VERSION", help="A later one, after the change.")
-@click.option("--case", "cases", multiple=True, metavar="CASE",
-              help="Look only at this case, as `check` names it; may be repeated.")  # fmt: skip
 @options.baseline
 @click.option("-o", "--out", type=options.FOLDER, metavar="DIR",
               help="Folder of the results. [default: results/NAME-bisect beside EXPERIMENT]")  # fmt: skip
@@ -31,7 +29,7 @@ from sweeper.cli.options import format_examples
 @options.as_json
 @options.quiet
 def command(
-    experiment: Path, *, repo: Path, good: str, bad: str, cases: tuple[str, ...], baseline: Path | None,
+    experiment: Path, *, repo: Path, good: str, bad: str, baseline: Path | None,
     pythons: dict[str, str], settings: dict[str, Any], as_json: bool, **run_options: Any,
 ) -> int:  # fmt: skip
     """Find the first commit of ComfyUI that changes a case, by `git bisect` between a good version and a bad one.
@@ -48,6 +46,6 @@ def command(
     ends = make_versions([], [good, bad], clone, pythons, settings)
     with prepare_versions(experiment, "bisect", ends[0].target, **run_options) as (loaded, out, options):
         accepted = read_accepted(baseline, loaded.file, loaded.name)
-        found = Bisector(loaded, clone, ends, accepted, out, cases, options).run()
+        found = Bisector(loaded, clone, ends, accepted, out, options).run()
     console.print_answer(found, as_json=as_json)
     return get_run_exit_code(None if found.commits else "interrupt", ok=True)
