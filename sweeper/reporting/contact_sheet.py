@@ -6,7 +6,6 @@ This module decides what is on a sheet, and `sheet_pages` draws it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ from sweeper.tables.select_rows import select_results
 from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
-_SEED: Final = re.compile("(^|[^a-z])seed$", re.IGNORECASE)  # in the name of an axis
-_LONG_SEED: Final = re.compile("[0-9]{8,}")  # nobody can tell two of them apart
 _Head = list[tuple[str, str]]  # the axis and the label of one or more values
 _Artifacts = Mapping[str, LocatedFile]  # see `collect_artifacts`
 _OURS: Final = Image.Exif()
@@ -51,16 +48,12 @@ _FORMATS: Final[dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class _SheetAxis:
-    """An axis: the labels of its values, the index of each row's value (-1: none), and all indices in written order.
-
-    `key` says which letters stand for which seeds.
-    """
+    """An axis: the labels of its values, the index of each row's value (-1: none), and all indices in written order."""
 
     name: str
     labels: tuple[str, ...]
     indices: tuple[int, ...]
     order: tuple[int, ...]
-    key: str = ""
 
     def name_value(self, index: int) -> tuple[str, str]:
         """The name of the axis, and the label of a value, which can be seen even if it is blank."""
@@ -128,18 +121,8 @@ def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _She
         order = [*range(len(labels))]
         if none is not None:
             order.insert(none, -1)
-        is_seed = _SEED.search(name) and f"{name}.label" not in layout.axis_columns
-        long = [index for index, label in enumerate(labels) if is_seed and _LONG_SEED.fullmatch(label)]
-        letters = {labels[index]: _to_letters(index) for index in long}
-        key = ", ".join(f"{letter} = {label}" for label, letter in letters.items())
-        shown = tuple(letters.get(label, label) for label in labels)
-        axes[name] = _SheetAxis(name, shown, tuple(of), tuple(order), key and f"{name} {key}")
+        axes[name] = _SheetAxis(name, tuple(labels), tuple(of), tuple(order))
     return axes
-
-
-def _to_letters(index: int) -> str:
-    """The letters that stand for a long seed, as on the page (`page/js/columns.js`): A to Z, AA, AB."""
-    return (_to_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)
 
 
 def _choose_axes(
@@ -240,7 +223,7 @@ def _build_sheet(
     ]
     return Sheet(
         layout.experiment, across, down, tuple(titled),
-        _format_footer(layout.experiment, count_things(len(rows), "trial"), axes.values()),
+        _format_footer(layout.experiment, count_things(len(rows), "trial")),
     )  # fmt: skip
 
 
@@ -267,7 +250,7 @@ def _build_search_sheet(
         experiment, tuple((across[key], _format_heads([map(_SheetAxis.name_value, over, key)])) for key in columns),
         tuple((down, _describe_point(point, index_of, space)) for down, point in enumerate(best)),
         (Section("", cells),),
-        _format_footer(experiment, shown, axes.values()),
+        _format_footer(experiment, shown),
     )  # fmt: skip
 
 
@@ -282,9 +265,8 @@ def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:
     return [axis.order.index(index) for axis, index in zip(axes, indices, strict=True)]
 
 
-def _format_footer(experiment: str, shown: str, axes: Iterable[_SheetAxis]) -> str:
-    keys = (axis.key for axis in axes if len(axis.order) > 1)
-    return " · ".join(filter(None, (experiment, shown, *keys, "made with sweeper")))
+def _format_footer(experiment: str, shown: str) -> str:
+    return f"{experiment} · {shown} · made with sweeper"
 
 
 def _build_cell(result: Result, artifacts: _Artifacts) -> Cell:

@@ -41,16 +41,6 @@ def test_labels_distinguish_numbers_in_the_seventh_digit(told, tmp_path):
     assert labels(sheet.across) == ["cfg 0.1234567", "cfg 0.1234568", "cfg 1234567.25", "cfg 7"]
 
 
-def test_long_seeds_have_the_letters_of_the_page(told, tmp_path):
-    axes = {"seed": [4065829240, 7, 1078519398], "prompt": ["a fox in the snow", "an owl at night"], "cfg": [2, 4]}
-    out = Sweep(axes).write(tmp_path / "r")
-    sheet = told(out, x="seed", y="prompt")
-    assert labels(sheet.across) == ["seed A", "seed 7", "seed C"]
-    assert labels(sheet.down) == ["prompt a fox in the snow", "prompt an owl at night"]
-    assert "seed A = 4065829240, C = 1078519398" in sheet.footer
-    assert titles(told(out, x="cfg", y="prompt")) == ["seed A", "seed 7", "seed C"]
-
-
 def test_width_and_height_that_vary_together_are_one_size_on_a_sheet(told, tmp_path):
     sweep = Sweep({"width": [64, 96], "height": [64, 48], "sampler": ["a", "b"]}, skip=frozenset(range(1, 7)),
                   together=(("width", "height"), ("width", "sampler")))  # fmt: skip
