@@ -24,7 +24,6 @@ from sweeper.tables.vote_pictures import VotePictures
 from sweeper.tables.vote_scores import write_metric
 from sweeper.wording import join_names
 
-_SHOWN_OF_A_KIND: Final = 3  # mistakes; the others are counted
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _FIELDS: Final = tuple(column.name for column in fields(Vote))
 
@@ -63,33 +62,24 @@ def format_votes(votes: Iterable[Vote]) -> Iterator[str]:
 
 
 def read_votes(path: Path) -> list[Vote]:
-    """The votes of a file. Raises UsageError with the lines of each kind of mistake, and OSError."""
+    """The votes of a file. Raises UsageError with the line of each mistake, and OSError."""
     try:
         lines = read_named_bytes(path).split(b"\n")
     except BoundError as error:
         raise UsageError(Problem(str(path), 0, "", f"{error}; give a file of `sweeper votes export`")) from error
     votes: list[Vote] = []
-    mistakes: dict[str, list[tuple[int, str]]] = {}  # by kind: the line and the message of each
+    problems: list[Problem] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 votes.append(_parse_vote(parse_json(line)))
             except json.JSONDecodeError as error:
-                mistakes.setdefault(error.msg, []).append((number, f"{error.msg}, column {error.colno}"))
+                problems.append(Problem(str(path), number, "", f"not a vote: {error.msg}, column {error.colno}"))
             except ValueError as error:
-                kind, _, _ = str(error).partition(", not ")
-                mistakes.setdefault(kind, []).append((number, str(error)))
-    if mistakes:
-        raise UsageError(_list_problems(path, mistakes.values()))
+                problems.append(Problem(str(path), number, "", f"not a vote: {error}"))
+    if problems:
+        raise UsageError(problems)
     return votes
-
-
-def _list_problems(path: Path, kinds: Iterable[Sequence[tuple[int, str]]]) -> Iterator[Problem]:
-    for found in kinds:
-        more = len(found) - _SHOWN_OF_A_KIND
-        for index, (number, message) in enumerate(found[:_SHOWN_OF_A_KIND], 1):
-            rest = f"; {more} more lines have this mistake" if more > 0 and index == _SHOWN_OF_A_KIND else ""
-            yield Problem(str(path), number, "", f"not a vote: {message}{rest}")
 
 
 def merge_votes(store: Store, votes: Sequence[Vote], source: Path) -> MergeCounts:
