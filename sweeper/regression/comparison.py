@@ -22,13 +22,11 @@ from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
 from sweeper.regression.match_files import (
     HIGHER_IS_CLOSER,
     Checks,
-    CompareResult,
-    CompareTask,
     Threshold,
     Thresholds,
-    compare_task,
     distance,
     equal_metrics,
+    find_best_match,
     map_parallel,
     propose_tolerance,
 )
@@ -292,22 +290,21 @@ class _CaseComparer:
 
     def compare_pairs(self, pairs: list[FilePair]) -> list[Comparison]:
         """Compare by bytes, then the rest by their content."""
-        results = dict(enumerate(map_parallel(self._compare_bytes, pairs)))
-        done = {index: result for index, result in results.items() if isinstance(result, Comparison)}
-        tasks = {index: result for index, result in results.items() if isinstance(result, CompareTask)}
-        self._run_cases.fetch(pairs[index][0] for index in tasks)
-        for index, answer in zip(tasks, map_parallel(compare_task, list(tasks.values())), strict=True):
-            done[index] = self._build_result(pairs[index], tasks[index], answer)
-        return [done[index] for index in range(len(pairs))]
+        results = map_parallel(self._compare_bytes, pairs)
+        found = {index: result for index, result in enumerate(results) if isinstance(result, Comparison)}
+        rest = [(pairs[index], result) for index, result in enumerate(results) if not isinstance(result, Comparison)]
+        self._run_cases.fetch(output for (output, _, _), _ in rest)
+        compared = iter(map_parallel(lambda task: self._compare_content(*task), rest))
+        return [found[index] if index in found else next(compared) for index in range(len(pairs))]
 
-    def _compare_bytes(self, pair: FilePair) -> Comparison | CompareTask:
-        """Compare without decoding: the bytes are equal, or no accepted file can be used. Otherwise a task remains."""
+    def _compare_bytes(self, pair: FilePair) -> Comparison | list[AcceptedFile]:
+        """Compare without decoding: the bytes are equal, or no accepted file can be used; else these remain."""
         output, row, entry = pair
         thresholds = self._checks.thresholds_for(row.result.params, row.result.columns)
         for accepted in entry.accepted:
             if output.url is None and is_surely_same(self._get_accepted_path(accepted), accepted, output):
                 return self._build_same(output, row, accepted, thresholds)
-        usable: list[tuple[AcceptedFile, Path]] = []
+        usable: list[AcceptedFile] = []
         reasons: list[str] = []
         for accepted in entry.accepted:
             path = Path(self._get_accepted_path(accepted))
@@ -316,11 +313,11 @@ class _CaseComparer:
                 continue
             if output.url is not None and output.sha256 == accepted.sha256:
                 return self._build_same(output, row, accepted, thresholds)
-            usable.append((accepted, path))
+            usable.append(accepted)
         if not usable:
             reason = "; ".join(reasons)
             return _build_comparison(output, row, NOT_COMPARED, reason=reason, accepted_info=entry.accepted[0])
-        return CompareTask(output.path, output.url, tuple(path for _, path in usable), thresholds)
+        return usable
 
     def _build_same(
         self, output: OutputFile, row: TrialRow, accepted: AcceptedFile, thresholds: Thresholds
@@ -330,22 +327,23 @@ class _CaseComparer:
             metrics=self._get_equal_metrics(thresholds), servers=self._describe_drift(accepted, row),
         )  # fmt: skip
 
-    def _build_result(self, pair: FilePair, task: CompareTask, result: CompareResult) -> Comparison:
-        output, row, entry = pair
-        path = task.accepted[0 if isinstance(result, ImageError) else result[0]]
-        accepted = next(file for file in entry.accepted if Path(self._get_accepted_path(file)) == path)
-        servers = self._describe_drift(accepted, row)
-        if isinstance(result, ImageError):
-            missing = self._run_cases.describe_missing(output) if task.url is None else ""
+    def _compare_content(self, pair: FilePair, usable: Sequence[AcceptedFile]) -> Comparison:
+        output, row, _ = pair
+        paths = [Path(self._get_accepted_path(accepted)) for accepted in usable]
+        thresholds = self._checks.thresholds_for(row.result.params, row.result.columns)
+        try:
+            index, match = find_best_match(paths, output.path, thresholds)
+        except ImageError as error:
+            missing = self._run_cases.describe_missing(output) if output.url is None else ""
             return _build_comparison(
-                output, row, NOT_COMPARED, reason=missing or str(result), accepted_info=accepted,
-                accepted_file=str(path), servers=servers,
+                output, row, NOT_COMPARED, reason=missing or str(error), accepted_info=usable[0],
+                accepted_file=str(paths[0]), servers=self._describe_drift(usable[0], row),
             )  # fmt: skip
-        match = result[1]
         return _build_comparison(
             output, row, SAME if match.passes else CHANGED, reason=match.reason, tier=match.tier,
-            metrics=match.metrics, accepted_info=None if match.passes else accepted, accepted_file=str(path),
-            servers=servers, tolerance=propose_tolerance(match, task.thresholds),
+            metrics=match.metrics, accepted_info=None if match.passes else usable[index],
+            accepted_file=str(paths[index]), servers=self._describe_drift(usable[index], row),
+            tolerance=propose_tolerance(match, thresholds),
         )  # fmt: skip
 
     def _get_accepted_path(self, accepted: AcceptedFile) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from sweeper.errors import ExperimentError, ImageError, Problem, UsageError
+from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images.compare import ALL_METRICS, compare_files, has_same_bytes
 from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.measures import EQUAL_VALUES
@@ -166,20 +166,6 @@ class Match:
         return self.passes or self.tier == "beyond"
 
 
-@dataclass(frozen=True, slots=True)
-class CompareTask:
-    """A file `now`, downloaded from `url` if that is not None, to compare with the accepted files of its case."""
-
-    now: Path
-    url: str | None
-    accepted: tuple[Path, ...]
-    thresholds: Thresholds
-
-
-# The index of the accepted file that matches or is nearest, and how the file relates to it; or why it cannot be read.
-CompareResult: TypeAlias = tuple[int, Match] | ImageError
-
-
 def match_files(
     accepted: Path, now: Path, thresholds: Thresholds, *, reported: Iterable[str] = ALWAYS_REPORTED
 ) -> Match:
@@ -276,14 +262,6 @@ def find_best_match(accepted: Iterable[Path], now: Path, thresholds: Thresholds)
             best = index, match
     assert best is not None, "a case has an accepted file"
     return best
-
-
-def compare_task(task: CompareTask) -> CompareResult:
-    """Do a task, whose file was downloaded."""
-    try:
-        return find_best_match(task.accepted, task.now, task.thresholds)
-    except ImageError as error:
-        return error
 
 
 def distance(metrics: Mapping[str, float]) -> float:

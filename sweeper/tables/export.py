@@ -108,7 +108,7 @@ def export_batches(
         nonlocal count
         for batch in batches:
             count += len(batch["trial"])
-            yield [to_json_lists(name, _get_cells(batch, name, layout)) for name in names]
+            yield [_get_cells(batch, name, layout) for name in names]
 
     if format_name == "jsonl":
         texts = _iter_json_lines(names, iter_parts())
@@ -168,7 +168,9 @@ def _format_cell(value: Any) -> str:
     """A value as text; the shortest text that reads back as the same number."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (list, dict, tuple)):
+    if isinstance(value, tuple):
+        return _to_json_list(value)
+    if isinstance(value, (list, dict)):
         return to_json_text(value)
     return repr(value) if isinstance(value, float) else str(value)
 
@@ -179,22 +181,13 @@ def _format_cell(value: Any) -> str:
 def _iter_json_lines(names: Sequence[str], parts: Iterable[Part]) -> Iterator[str]:
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     for part in parts:
-        columns = [_to_json_values(*column) for column in zip(names, part, strict=True)]
+        columns = [list(map(_replace_infinity, cells)) if float in map(type, cells) else cells for cells in part]
         yield from (encode(dict(zip(names, row, strict=True))) + "\n" for row in zip(*columns, strict=True))
 
 
-def _to_json_values(name: str, cells: Sequence[Any]) -> Sequence[Any]:
-    if name in LIST_COLUMNS or float in map(type, cells):
-        return [_to_json_value(name, cell) for cell in cells]
-    return cells
-
-
-def _to_json_value(name: str, cell: Any) -> Any:
-    if name in LIST_COLUMNS and isinstance(cell, str):
-        return json.loads(cell)
-    if isinstance(cell, float) and cell in (float("inf"), float("-inf")):
-        return repr(cell)  # JSON has no infinity
-    return cell
+def _replace_infinity(cell: Any) -> Any:
+    """A cell as JSON holds it."""
+    return repr(cell) if isinstance(cell, float) and math.isinf(cell) else cell
 
 
 def _iter_markdown_lines(names: Sequence[str], parts: Iterable[Part]) -> Iterator[str]:
@@ -272,13 +265,8 @@ def _make_column(name: str, cells: list[Any]) -> list[Any]:
         texts = {cell: replace_surrogates(cell) for cell in set(cells) if cell and not cell.isascii()}
         return [texts.get(cell, cell) for cell in cells] if texts else cells
     if float in types and not all(math.isfinite(cell) for cell in cells if type(cell) is float):
-        return [_to_json_value(name, cell) if cell == cell else None for cell in cells]  # noqa: PLR0124 - NaN
+        return [_replace_infinity(cell) if cell == cell else None for cell in cells]  # noqa: PLR0124 - NaN
     return cells
-
-
-def to_json_lists(name: str, cells: Sequence[Any]) -> Sequence[Any]:
-    """The cells of a column, lists of texts as JSON text."""
-    return list(map(_to_json_list, cells)) if name in LIST_COLUMNS else cells
 
 
 def _to_json_list(texts: Sequence[str]) -> str:
@@ -300,7 +288,7 @@ def build_arrays(batches: Iterable[Batch], layout: TableLayout) -> dict[str, pa.
     while some := list(islice(iterator, _BATCHES)):  # cells need several times the memory of an array
         for name, found in parts.items():
             cells = list(chain.from_iterable(_get_cells(batch, name, layout) for batch in some))
-            found.append(_build_array(to_json_lists(name, cells)))
+            found.append(_build_array(list(map(_to_json_list, cells)) if name in LIST_COLUMNS else cells))
     return {name: _join(name, found) for name, found in parts.items()}
 
 

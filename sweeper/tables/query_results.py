@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -138,7 +138,7 @@ def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> Resul
         if reads_twice:
             columns = {*row_filter.columns, *(("cost",) if store.charges.load_whole_cost() else ())}
         table = _read_table(store, run, query, columns, of_folder=of_folder)
-        _check_query(table, query, errors, lambda: _find_numeric_columns(store, run))
+        _check_query(table, query, errors)
         count, selected = len(table.columns["trial"]), row_filter.select(table.columns)
         if reads_twice:
             trials = {table.columns["trial"][index] for index in selected}
@@ -197,16 +197,14 @@ def _note_files(batches: Iterable[Batch], extras: dict[int, dict[str, Any]], fol
         yield batch
 
 
-def _check_query(
-    table: _RunTable, query: ResultsQuery, errors: OptionErrors, find_numeric: Callable[[], Sequence[str]]
-) -> None:
-    """Raise UsageError with all mistakes in the query. `find_numeric()`: the columns that hold numbers."""
+def _check_query(table: _RunTable, query: ResultsQuery, errors: OptionErrors) -> None:
+    """Raise UsageError with all mistakes in the query."""
     columns, by, pivot = query.columns or (), query.by or (), query.pivot or ()
     for option in (option for option, names in (("--columns", query.columns), ("--by", query.by)) if names == []):
         errors.add(option, f"names no column; columns: {join_names(table.names)}")
     for option, names in (("--columns", columns), ("--by", by), ("--pivot", pivot)):
         errors.check_columns(option, names, table.names)
-    _check_mean_columns(table, query, errors, find_numeric)
+    _check_mean_columns(table, query, errors)
     if query.pivot is None:
         groups = [name for name in by if name in table.names]
         sortable = [*groups, *_choose_group_columns(table, query), "trials", "succeeded"] if by else table.names
@@ -230,17 +228,14 @@ def _explain_no_search(table: _RunTable, count: int) -> str:
     return f"this run is not a search, so it has no points; `{join_command(words)}` shows its trials with most {metric}"
 
 
-def _check_mean_columns(
-    table: _RunTable, query: ResultsQuery, errors: OptionErrors, find_numeric: Callable[[], Sequence[str]]
-) -> None:
+def _check_mean_columns(table: _RunTable, query: ResultsQuery, errors: OptionErrors) -> None:
     """Add an error for each column whose mean is requested but which holds no numbers."""
     requested = [("--pivot", name) for name in (query.pivot or ())[2:3]]
     requested += [("--columns", name) for name in query.columns or () if query.by and name not in query.by]
     for option, name in requested:
         if name in table.names and (name == "trial" or not table.has_numbers(name)):
-            numeric = find_numeric()
-            allowed = f"; columns with numbers: {join_names(numeric)}" if numeric else ""
-            errors.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
+            others = join_names([other for other in table.measures if other != name])
+            errors.add(option, f"'{name}' holds no numbers, and a mean needs some; measured: {others}")
 
 
 def _find_conflicts(query: ResultsQuery) -> Sequence[tuple[bool, str, str]]:
@@ -257,14 +252,6 @@ def _find_conflicts(query: ResultsQuery) -> Sequence[tuple[bool, str, str]]:
         (is_best and bool(query.columns), "--columns", "--best has columns of its own"),
         (is_best and has_limit, "--limit", "--best N says how many points to show"),
     )
-
-
-def _find_numeric_columns(store: Store, run: int | str | None) -> list[str]:
-    """The columns that hold numbers: metrics first, then the others."""
-    layout = store.layout(run)
-    columns = read_columns(store.batches(run), layout)
-    names = dict.fromkeys((*layout.metrics, *columns))
-    return [name for name in names if name != "trial" and _has_numbers(columns[name])]
 
 
 def _choose_group_columns(table: _RunTable, query: ResultsQuery) -> list[str]:

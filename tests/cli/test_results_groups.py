@@ -25,7 +25,7 @@ COLUMNS = (
     "... (10 more)"
 )
 
-NO_NUMBERS = "'kind' holds no numbers, and a mean needs some; columns with numbers: sharpness, steps, seed, attempts"
+NO_NUMBERS = "'kind' holds no numbers, and a mean needs some; measured: ran_s, sharpness"
 
 
 @pytest.fixture
