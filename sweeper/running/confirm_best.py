@@ -34,7 +34,7 @@ from sweeper.planning.searching.search_state import SearchState
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost
 from sweeper.running.search_rounds import SearchRounds, require_search
 from sweeper.running.settings import RunOptions, resolve_output
-from sweeper.statistics.studentized_range import compute_studentized_range
+from sweeper.statistics.paired import compute_studentized_range
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import is_url
 from sweeper.tables.effect_axes import find_kind

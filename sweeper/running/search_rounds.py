@@ -41,8 +41,7 @@ from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
 from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.store import Store
 from sweeper.store.records import ENDED_STATES
-from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import count_votes_needed, write_metric
+from sweeper.tables.vote_pictures import VotePictures, count_votes_needed, write_metric
 from sweeper.wording import format_install
 
 VOTES: Final = "votes"  # why a search ends for now: people have to vote first

@@ -23,8 +23,15 @@ from scipy import special
 
 from sweeper.answers.render import NOT_IN_JSON
 from sweeper.statistics.codes import LEVEL, Codes, Numbers, renumber
-from sweeper.statistics.paired import Interval, MeanSquare, add_errors, excludes_zero, select_errors
-from sweeper.statistics.studentized_range import bisect, compute_studentized_range
+from sweeper.statistics.paired import (
+    Interval,
+    MeanSquare,
+    add_errors,
+    bisect,
+    compute_studentized_range,
+    excludes_zero,
+    select_errors,
+)
 
 _MAX_COLUMNS: Final = 500  # of all pairs of factors: an analysis with more takes seconds
 _TOLERANCE: Final = 1e-9  # relative to the largest: smaller numbers are errors of rounding

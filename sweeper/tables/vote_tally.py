@@ -41,8 +41,7 @@ from sweeper.store import Store
 from sweeper.store.votes import BAD, LEFT, RIGHT, TIE, Vote
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors
-from sweeper.tables.vote_pictures import VoteAxis, VotePictures
-from sweeper.tables.vote_scores import list_answers, score_pictures, to_comparisons
+from sweeper.tables.vote_pictures import VoteAxis, VotePictures, list_answers, score_pictures, to_comparisons
 from sweeper.wording import join_names
 
 # With so many independent votes, a judge that is right about three of four pairs is shown to be better than chance in

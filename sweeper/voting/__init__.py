@@ -2,5 +2,5 @@
 
 `pair_choice` chooses the next pair, `ballot` gives pairs to voters and stores their answers, and `vote_server` shows it
 in a browser. `vote_files` moves votes between folders. In `sweeper.tables`, `vote_pictures` reads what can be voted on,
-and `vote_tally` and `vote_scores` rank.
+and `vote_tally` ranks.
 """

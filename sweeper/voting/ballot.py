@@ -31,8 +31,7 @@ from sweeper.store import Store
 from sweeper.store.records import ANSWERS
 from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import Vote
-from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import count_votes_needed, write_metric
+from sweeper.tables.vote_pictures import VotePictures, count_votes_needed, write_metric
 from sweeper.tables.vote_tally import rank_votes
 from sweeper.voting.pair_choice import Pair, PairChoice
 from sweeper.wording import join_names

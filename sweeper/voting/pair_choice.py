@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from sweeper.statistics.ranking import Floats, compute_win_chances, fit_strengths
 from sweeper.store.votes import Vote
-from sweeper.tables.vote_pictures import VoteAxis, VotePictures
-from sweeper.tables.vote_scores import list_answers, review_points, to_comparisons
+from sweeper.tables.vote_pictures import VoteAxis, VotePictures, list_answers, review_points, to_comparisons
 
 _MAX_PAIRS: Final = 200_000  # with more, a sample is taken, so that a choice takes milliseconds
 _SHARED_EVERY: Final = 4

@@ -20,8 +20,7 @@ from sweeper.store import Store
 from sweeper.store.records import ANSWERS
 from sweeper.store.votes import Vote
 from sweeper.tables.results_folder import find_results_folder
-from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import write_metric
+from sweeper.tables.vote_pictures import VotePictures, write_metric
 from sweeper.wording import join_names
 
 _SHA256: Final = re.compile("[0-9a-f]{64}")

@@ -22,8 +22,7 @@ from sweeper.planning.searching.proposals import Proposer
 from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.statistics.ranking import compute_shares
 from sweeper.store.votes import Vote
-from sweeper.tables.vote_pictures import VoteAxis
-from sweeper.tables.vote_scores import list_answers, to_comparisons
+from sweeper.tables.vote_pictures import VoteAxis, list_answers, to_comparisons
 from sweeper.voting.pair_choice import PairChoice
 from tests.experiment_files import write
 

@@ -13,8 +13,7 @@ from sweeper.reporting import page_answers
 from sweeper.store import Store
 from sweeper.store.trial_marks import Mark
 from sweeper.store.votes import Vote
-from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import write_metric
+from sweeper.tables.vote_pictures import VotePictures, write_metric
 from tests.reporting.made_up_sweeps import Sweep
 
 AXES = {"steps": [4, 8, 16], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}

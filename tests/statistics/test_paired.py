@@ -12,8 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from sweeper.statistics.codes import Replicates
-from sweeper.statistics.paired import compare_means, compare_values
-from sweeper.statistics.studentized_range import compute_studentized_range
+from sweeper.statistics.paired import compare_means, compare_values, compute_studentized_range
 from sweeper.statistics.variance_shares import adjust_p_values
 from tests.statistics.simulated_sweeps import Scenario, simulate
 from tests.statistics.simulated_verdicts import TRUTHS, count_false

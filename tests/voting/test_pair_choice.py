@@ -7,8 +7,7 @@ import pytest
 
 from sweeper.errors import UsageError
 from sweeper.store import Store
-from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import list_answers
+from sweeper.tables.vote_pictures import VotePictures, list_answers
 from sweeper.voting.pair_choice import PairChoice
 from tests.reporting.made_up_sweeps import Sweep
 from tests.tables.written_results import write_results

@@ -15,8 +15,7 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.store import Store
-from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_scores import count_votes_needed, review_points, write_metric
+from sweeper.tables.vote_pictures import VotePictures, count_votes_needed, review_points, write_metric
 from sweeper.voting.pair_choice import PairChoice
 from sweeper.voting.vote_server import VoteServer
 from tests import ROOT

@@ -16,7 +16,7 @@ from sweeper.cli import main
 from sweeper.cli.commands.vote import _describe
 from sweeper.store import Store
 from sweeper.store.votes import ANSWERS
-from sweeper.tables.vote_scores import write_metric
+from sweeper.tables.vote_pictures import write_metric
 from sweeper.voting.ballot import Ballot
 from sweeper.voting.vote_files import format_votes, merge_votes
 from sweeper.voting.vote_server import VoteServer
