@@ -1,7 +1,7 @@
 """The page's data about files and about the run itself; `dataset` has the data about its trials.
 
-The report (`write_report`) and the live view (`sweeper.reporting.live`) share it. Workflows are known only if the
-experiment still plans exactly the trials of the rows.
+The report (`write_report`) and the live view (`sweeper.reporting.live`) share it. Workflows, and the rules that exclude
+combinations of values, are known only if the experiment still plans exactly the trials of the rows.
 
 A report must not contain an API key. Targets name environment variables for their keys; `describe_rerun` leaves out
 anything else in such a setting.
@@ -9,11 +9,13 @@ anything else in such a setting.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,17 +25,20 @@ from sweeper.loading.load import load_recorded
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.search_builder import name_metrics
 from sweeper.model.charges import AT_LEAST
-from sweeper.model.experiment import Experiment, select_settings
+from sweeper.model.experiment import Block, Experiment, select_settings
 from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import MAX_COMPARED, SUCCEEDED, Result
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import expand_groups
 from sweeper.model.template import Template
 from sweeper.model.trial import InputFile, Trial
+from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan
+from sweeper.planning.plan_outline import outline_plan
 from sweeper.planning.searching.search_plan import SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
-from sweeper.reporting.dataset import TrialTable, encode_values
+from sweeper.planning.trial_filters import iter_drop_reasons
+from sweeper.reporting.dataset import TrialTable, encode_axis, encode_values, select_axes
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnail, can_show
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
@@ -54,6 +59,9 @@ MEDIA_TYPES: Final = {
 _UploadedInputs = Mapping[str, Mapping[str, Any]]
 """By target, then by the file's content: the value that a workflow needs for an input file on that target."""
 SPENT: Final = ("status", "cost", "cost_kind")  # the columns that `describe_spending` reads
+_MAX_POINTS: Final = 200_000  # of all products together; a lookup among more would be slow in a browser
+_NO_VALUE: Final = -1  # in place of the index of a value: there is no value
+_UNKNOWN_VALUE: Final = -2  # the same: no trial has the value, so the page does not know it
 
 
 class LocatedFile(NamedTuple):
@@ -138,7 +146,7 @@ def number_outputs(outputs: Iterable[Sequence[str]], artifacts: Iterable[str]) -
 
 
 def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Store | None) -> dict[str, Any]:
-    """Build the page's data about the run. If its experiment can still be read, that includes workflows.
+    """Build the page's data about the run. If its experiment can still be read, that includes workflows and exclusions.
 
     `store`: that of the run; None if nothing has run. Raises ResultsError.
     """
@@ -163,6 +171,7 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
         if table.layout.search is None:
             planned = Plan(experiment)
             data["workflow"] = _encode_workflows(planned, table, uploaded)
+            data["left_out"] = _encode_exclusions(planned, table)
         elif experiment.search is not None:
             data |= _describe_search(SearchSpace(experiment, experiment.search), table, uploaded)
     except (InputError, OSError) as error:
@@ -302,6 +311,62 @@ def _load_uploaded_inputs(store: Store, table: TrialTable) -> _UploadedInputs:
     return {
         name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()} for name in targets
     }
+
+
+def _encode_exclusions(planned: Plan, table: TrialTable) -> dict[str, Any] | None:
+    """Return `{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`, or None if the reasons are unknown.
+
+    `of` has the index of the axis' value for each combination of the dimensions in `over`. `by` has run-length coded
+    pairs in written order: [number of points, index of their rule or -1 for a trial].
+    """
+    experiment, layout = planned.experiment, table.layout
+    if sum(prod(block.sizes) for block in experiment.blocks) > _MAX_POINTS or len(planned) != len(table):
+        return None
+    if tuple(table.axes) != tuple(planned.axis_columns):  # of a store that somebody else made
+        return None
+    rows = zip(table.facts["trial"], *table.axes.values(), strict=True)
+    if any(
+        (trial.index, *map(trial.columns.get, table.axes)) != row
+        for trial, row in zip(planned.written(), rows, strict=True)
+    ):
+        return None
+    rules: dict[str, int] = {}
+    values = {}  # by axis and the JSON text of a value: its index in the page's data
+    for name in select_axes(layout.axis_columns):
+        cells = table.axes[name]
+        _, indices, _ = encode_axis(name, cells, layout)
+        firsts = dict(zip(indices, cells, strict=True))
+        values[name] = {_to_json(cell): index for index, cell in firsts.items()}
+    blocks = []
+    for block, outline in zip(experiment.blocks, outline_plan(planned).blocks, strict=True):
+        suffix = f" (of sweep[{block.path[-1]}])" if len(experiment.blocks) > 1 else ""
+        texts = {exclusion.reason: replace_surrogates(f"{exclusion}{suffix}") for exclusion in outline.excluded}
+        blocks.append(_encode_block(Grid(experiment, block.dimensions, {}), block, values, rules, texts))
+    return {"rules": list(rules), "blocks": blocks}
+
+
+def _encode_block(
+    grid: Grid, block: Block, values: Mapping[str, Mapping[str, int]], rules: dict[str, int], texts: Mapping[str, str]
+) -> dict[str, Any]:
+    axes = []
+    for name, indices in values.items():
+        column = grid.columns[name]
+        point, of = [0] * len(grid.sizes), []
+        for options in itertools.product(*(range(grid.sizes[dimension]) for dimension in column.dimensions)):
+            for dimension, option in zip(column.dimensions, options, strict=True):
+                point[dimension] = option
+            value = column.get(point)
+            of.append(_NO_VALUE if value is None else indices.get(_to_json(value), _UNKNOWN_VALUE))
+        axes.append({"name": name, "over": list(column.dimensions), "of": of})
+    by = [
+        [len(list(run)), -1 if reason is None else rules.setdefault(texts[reason], len(rules))]
+        for reason, run in itertools.groupby(iter_drop_reasons(grid, block))
+    ]
+    return {"sizes": list(grid.sizes), "axes": axes, "by": by}
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experiment | None) -> dict[str, Any]:

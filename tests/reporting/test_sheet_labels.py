@@ -88,6 +88,8 @@ def test_data_has_the_written_order_and_the_rank_of_none(tmp_path):
     data = json.loads((write_report(out).page.parent / "data.json").read_text())
     (steps,) = [column for column in data["columns"] if column["name"] == "steps"]
     assert (steps["values"], steps["none"], steps["of"]) == ([2, 3, 4, 5], 0, [1, 2, 3, -1, 0, 1, 3])
+    (asked,) = [axis for axis in data["left_out"]["blocks"][0]["axes"] if axis["name"] == "steps"]
+    assert asked["of"] == [-1, 0, 1, 2, 3]
 
 
 def test_page_shows_the_written_order(opened, tmp_path):

@@ -174,9 +174,12 @@ export function markFiltered(node) {
   node.title = "Left out by the filter, or by the values chosen for the other axes";
 }
 
-/** Explain an empty cell whose combination is not in the plan. @param {HTMLElement} node @param {Dataset} dataset */
-export function markExcluded(node, dataset) {
-  node.title = dataset.explainExclusion();
+/**
+ * Explain in an empty cell which rule excludes its combination from the plan.
+ * @param {HTMLElement} node @param {Layout.AxisValue[]} values @param {Dataset} dataset
+ */
+export function markExcluded(node, values, dataset) {
+  node.title = dataset.explainExclusion(new Map(values.map(([axis, code]) => [axis.name, code])));
   node.setAttribute("aria-label", node.title);
 }
 

@@ -359,7 +359,7 @@ export class GridView {
     this.blurred.add(node);
     if (arrangement.exists?.(r, c) === false) node.className = "cell beyond";
     if (row < 0 && arrangement.isFiltered(r, c)) Cell.markFiltered(node);
-    else if (row < 0 && !arrangement.exists) Cell.markExcluded(node, this.context.dataset);
+    else if (row < 0 && !arrangement.exists) Cell.markExcluded(node, arrangement.values(r, c), this.context.dataset);
     if (this.current !== null && this.current[0] === r && this.current[1] === c) this.markCurrent(node);
     else if (node.id) node.removeAttribute("id");
   }
