@@ -28,7 +28,6 @@ from sweeper.model.result import REPEAT_COLUMN
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.compatibility import Compatibility
-from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.regression.cases import Case, read_run
 from sweeper.regression.match_files import (
@@ -164,7 +163,10 @@ class Calibration:
 
 
 class RepeatedPlan(Plan):
-    """A plan that repeats all trials several times. Each repeat has its own digest, so that it is executed."""
+    """A plan that repeats all trials several times. Each repeat has its own digest, so that it is executed.
+
+    It is no product of axes, so that no order brings the repeats of a trial together.
+    """
 
     def __init__(self, plan: Plan, repeats: int) -> None:
         self.experiment = plan.experiment
@@ -172,10 +174,6 @@ class RepeatedPlan(Plan):
         self._trials = list(plan.written())
         self.axis_columns = (*plan.axis_columns, REPEAT_COLUMN)
         self.axis_sizes = {**plan.axis_sizes, REPEAT_COLUMN: repeats}
-
-    @property
-    def slot_names(self) -> tuple[str, ...]:
-        return self._plan.slot_names
 
     def __len__(self) -> int:
         return len(self._trials) * self._repeats
@@ -198,9 +196,6 @@ class RepeatedPlan(Plan):
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         return self._plan.files(self._trials[trial.index % len(self._trials)])
-
-    def reordered(self, _costs: Costs) -> Plan:
-        return self  # the repeats of a trial must stay far apart
 
     def fit(self, nodes: NodeInfo) -> Compatibility:
         return self._plan.fit(nodes)

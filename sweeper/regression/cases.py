@@ -237,21 +237,16 @@ def identify_points(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
     for key, row in zip(keys, rows, strict=True):
         if key in repeated:
             groups.setdefault(key, []).append(row.params)
-    differing = {key: names for key, group in groups.items() if (names := _find_differing(group))}
-    return [
-        _distinguish(row, differing[key]) if key in differing else (row.columns, key)
-        for key, row in zip(keys, rows, strict=True)
-    ]
-
-
-def _distinguish(row: Any, names: Iterable[str]) -> tuple[Mapping[str, Any], str]:
-    cells = {**row.columns, **{name: row.params.get(name) for name in names}}
-    return cells, point_key(cells)
-
-
-def _find_differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the params that differ within a group."""
-    return [name for name in group[0] if len({encode_canonical(params.get(name)) for params in group}) > 1]
+    differing = {
+        key: [name for name in group[0] if len({encode_canonical(params.get(name)) for params in group}) > 1]
+        for key, group in groups.items()
+    }
+    found = []
+    for key, row in zip(keys, rows, strict=True):
+        names = differing.get(key)
+        cells = {**row.columns, **{name: row.params.get(name) for name in names}} if names else row.columns
+        found.append((cells, point_key(cells) if names else key))
+    return found
 
 
 def _collect_outputs(

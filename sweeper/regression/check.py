@@ -21,7 +21,6 @@ from sweeper.model.template import Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.planning.compatibility import Compatibility
-from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, default_folder, list_changes, read_baseline
 from sweeper.regression.cases import TrialRow, identify_points, load_run_record, read_run
@@ -194,11 +193,9 @@ def check_results(
 def reject_for_folder(folder: Path, options: Sequence[str]) -> None:
     """Raise UsageError if `options` names any option, because checking a results folder runs nothing."""
     if options:
-        names = " and ".join(part for part in (", ".join(options[:-1]), options[-1]) if part)
-        verb, noun = ("has", "the option") if len(options) == 1 else ("have", "the options")
         raise UsageError(
-            f"{folder}: {names} {verb} no effect, because checking a results folder runs nothing; "
-            f"check the experiment ({load_run_record(folder).file}) to rerun it, or drop {noun}"
+            f"{folder}: checking a results folder runs nothing, so leave out {' and '.join(options)}, or check the "
+            f"experiment ({load_run_record(folder).file})"
         )
 
 
@@ -272,9 +269,6 @@ class StoredPlan(Plan):
             path = (folder / facts["file"]).resolve()
             inputs.append(InputFile(node, name, facts["file"], path, facts["sha256"], mask))
         return tuple(inputs)
-
-    def reordered(self, _costs: Costs) -> Plan:
-        return self  # there are no axes to reorder
 
     def fit(self, _nodes: NodeInfo) -> Compatibility:
         return Compatibility((), ())  # if today's server refuses the workflow, that is a result and not a mistake

@@ -286,7 +286,6 @@ class _CaseComparer:
         self._run_cases, self._baseline, self._checks = run_cases, baseline, checks
         self._folder = str(baseline.folder)
         self._drifts: dict[tuple[object, ...], str] = {}
-        self._equal_by_names: dict[tuple[str, ...], dict[str, float]] = {}
 
     def compare_pairs(self, pairs: list[FilePair]) -> list[Comparison]:
         """Compare by bytes, then the rest by their content."""
@@ -324,7 +323,7 @@ class _CaseComparer:
     ) -> Comparison:
         return _build_comparison(
             output, row, SAME, accepted_file=self._get_accepted_path(accepted), tier="bytes",
-            metrics=self._get_equal_metrics(thresholds), servers=self._describe_drift(accepted, row),
+            metrics=equal_metrics(tuple(thresholds)), servers=self._describe_drift(accepted, row),
         )  # fmt: skip
 
     def _compare_content(self, pair: FilePair, usable: Sequence[AcceptedFile]) -> Comparison:
@@ -356,12 +355,6 @@ class _CaseComparer:
             models = describe_model_changes(self._baseline.get_models(accepted), row.result.model_facts)
             self._drifts[key] = "; ".join(filter(None, (sentence, *models)))
         return self._drifts[key]
-
-    def _get_equal_metrics(self, thresholds: Thresholds) -> Mapping[str, float]:
-        names = tuple(thresholds)
-        if names not in self._equal_by_names:
-            self._equal_by_names[names] = equal_metrics(thresholds)
-        return self._equal_by_names[names]
 
 
 def _build_comparison(output: OutputFile, row: TrialRow, state: str, **facts: Any) -> Comparison:

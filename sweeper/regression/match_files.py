@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -193,9 +194,10 @@ def match_files(
     return Match("unlike", {}, f"bytes differ, and .{file_type} files have no measure")
 
 
-def equal_metrics(thresholds: Thresholds) -> dict[str, float]:
-    """The metrics of two pictures with equal bytes."""
-    return {name: EQUAL_VALUES[name] for name in dict.fromkeys((*thresholds, *ALWAYS_REPORTED)) if name in EQUAL_VALUES}
+@lru_cache  # many cases share the measures
+def equal_metrics(measures: tuple[str, ...]) -> Mapping[str, float]:
+    """The metrics of two pictures with equal bytes, for these measures and those that are always reported."""
+    return {name: EQUAL_VALUES[name] for name in dict.fromkeys((*measures, *ALWAYS_REPORTED)) if name in EQUAL_VALUES}
 
 
 def _select_thresholds(measures: Iterable[str], thresholds: Thresholds) -> dict[str, Threshold]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ from sweeper.answers.cells import label_values
 from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Pictures, ShownPicture, Table
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON, json_keys, json_name, render_html
 from sweeper.errors import ImageError, ResultsError, UsageError
+from sweeper.files import atomic_write
 from sweeper.images.metrics.judge_messages import make_data_url
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC, get_number
@@ -49,19 +48,16 @@ _COLUMNS: Final = ("ran_s", "cost")  # columns beside the metrics that can be ju
 _OF_JOBS: Final = (*_COLUMNS, SAMPLING_METRIC, VOTES_METRIC)  # metrics that two equal pictures need not share
 MAXIMIZED: Final = ("aesthetic", "prompt_similarity", VOTES_METRIC)
 MINIMIZED: Final = (*_COLUMNS, SAMPLING_METRIC)
-_STYLE: Final = """
-:root { color-scheme: light dark; }
-body { margin: 0 auto; max-width: 80rem; padding: 1rem 1.25rem; font: 15px/1.45 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.2rem; } h2, h3 { font-size: 1rem; margin: 1.5rem 0 0.2rem; }
-main div { margin: 0.2rem 0; } .words { font-weight: 600; }
-table { display: block; overflow-x: auto; margin: 0.8rem 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; white-space: nowrap; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
-section div:last-child { display: flex; flex-wrap: wrap; gap: 0.8rem; margin-top: 0.4rem; }
-figure { margin: 0; flex: 0 1 calc(50% - 0.4rem); max-width: 32rem; } figcaption { font-size: 0.85rem; }
-img { display: block; max-width: 100%; }
-"""  # noqa: E501 - a rule of a style stands on one line
-# The policy of the page forbids them. A text has no quote that is not escaped.
-_STYLE_ATTRIBUTE: Final = re.compile(' style="[^"]*"')
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title><style>
+:root {{ color-scheme: light dark; }}
+body {{ margin: 0 auto; max-width: 80rem; padding: 1rem; font: 15px/1.45 system-ui; overflow-wrap: anywhere; }}
+table {{ display: block; overflow-x: auto; margin: 0.8rem 0; }} th, td {{ padding: 0.2rem 0.8rem 0.2rem 0; }}
+figure {{ max-width: 48%; }}
+</style></head><body><main>{body}</main></body></html>
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,25 +443,9 @@ def write_page(verdict: Verdict, file: Path) -> None:
     The pictures are in the file, so that it can be attached to anything. It needs no script and loads nothing. Raises
     ResultsError if that fails, or if a storage does not give a picture.
     """
+    parts = chain(verdict.parts(), [Line(MARGINS)], *(pair.parts() for pair in verdict.largest))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_render_page(verdict), encoding="utf-8", newline="\n")
+        with atomic_write(file) as page:
+            page.write(_PAGE.format(title=html.escape(verdict.describe()), body=render_html(parts)).encode())
     except OSError as error:
         raise ResultsError(f"{file}: the page cannot be written: {error.strerror or error}") from error
-
-
-def _render_page(verdict: Verdict) -> str:
-    style_hash = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; style-src 'sha256-{style_hash}'"
-    title = html.escape(verdict.describe())
-    notes = map(Line, (*verdict.notes, MARGINS))
-    pairs = "".join(f"<section>{render_html(pair.parts())}</section>\n" for pair in verdict.largest)
-    body = f"""<div class="words">{render_html(verdict.list_items())}</div>
-{render_html([verdict.tabulate(), *notes])}
-{f"<h2>The pairs that differ most</h2>{pairs}" if pairs else ""}"""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
-<title>{title}</title><style>{_STYLE}</style></head><body><main>
-<h1>{title}</h1>{_STYLE_ATTRIBUTE.sub("", body)}</main></body></html>
-"""

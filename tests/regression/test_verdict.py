@@ -275,7 +275,7 @@ def test_markdown_and_page_show_the_pairs_that_differ_most(swept, compare, tmp_p
     assert len(re.findall(r"^\| prompt=a", text, flags=re.MULTILINE)) == 6
     assert len(text) < 6000
     html = page.read_text("utf-8")
-    assert html.count("<section>") == 6
+    assert html.count("<figure") == 12
     assert html.count('<img src="data:image/jpeg;base64,') == 12
     assert not re.search(r"src=\"(?!data:)|href=|<script", html)
     assert list(page.parent.iterdir()) == [page]
