@@ -110,7 +110,7 @@ def answer_search(result: SearchResult, *, find_idle: bool = True, **shown: Any)
 
 
 def _find_idle_axes(results: Path) -> dict[str, float]:
-    from sweeper.tables.search_effects import find_idle_axes
+    from sweeper.tables.effects import find_idle_axes
 
     with Store.open(results, readonly=True) as store:
         return find_idle_axes(list(store.results()), store.layout())

@@ -56,8 +56,8 @@ from sweeper.store.file_names import FileNaming
 from sweeper.store.live_folder import LiveFolder
 from sweeper.store.records import JobEnd, TableLayout
 from sweeper.store.remote_artifacts import RemoteFolder
+from sweeper.tables.export import TableFile
 from sweeper.tables.results_folder import check_owner
-from sweeper.tables.table_file import TableFile
 from sweeper.wording import count_things
 
 _COMPARE_SECONDS: Final = 15.0  # for the questions of a run that has nothing else to ask

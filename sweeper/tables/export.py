@@ -1,5 +1,8 @@
 """Write a table to a file: csv, tsv, JSON lines, Parquet, Markdown. Only JSON lines have real lists in a cell.
 
+A run writes `results.csv` at its end, unless the file shows the table already. That is so if nothing wrote to the store
+or the file since: then it has the time of the store, to the nanosecond, which the run gave it.
+
 - CSV lines end in CRLF, as RFC 4180 says (Excel, pandas, R, SQLite, DuckDB and Python's csv read both). TSV has no
   standard, and people feed it to `cut` and `awk`, so its lines end in LF.
 - csv and tsv distinguish an empty text, which is quoted, from a missing value, as neither pandas nor Python's csv does.
@@ -24,13 +27,13 @@ from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.money import CURRENCY
 from sweeper.model.result import OUTCOME_COLUMNS, RESERVED_COLUMNS
+from sweeper.store import Store
+from sweeper.store.records import TableLayout
+from sweeper.store.row_queries import Batch
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from sweeper.store.records import TableLayout
-    from sweeper.store.row_queries import Batch
 
 SUFFIXES: Final = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -50,6 +53,7 @@ _SIGNED_LIMIT: Final = 2**63
 _COLUMN_TYPES: Final[Mapping[str, type]] = {"trial": int, **OUTCOME_COLUMNS}  # of columns that are empty in every row
 
 LIST_COLUMNS: Final = ("outputs", "sha256")
+_NAME: Final = "results.csv"
 CSV_DIALECTS: Final = {"csv": (",", "\r\n"), "tsv": ("\t", "\n")}  # their delimiters and line ends
 
 
@@ -398,3 +402,53 @@ def _export_parquet(
 
 def _to_json_or_none(value: Any) -> str | None:
     return None if value is None else replace_surrogates(to_json_text(value))
+
+
+# --- the table of a results folder
+
+
+class TableFile:
+    """`results.csv` beside a store. Make one before anything is written to the store.
+
+    `is_same`: whether the run that uses it recorded nothing that changes the table.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._path, self.is_same = store, store.path.with_name(_NAME), False
+        self._version = store.data_version()  # first, to notice what another process writes from now on
+        is_file = self._path.is_file() and not self._path.is_symlink()
+        log = store.path.with_name(f"{store.path.name}-wal")  # may have later writes than the store
+        has_log = log.exists() and log.stat().st_size > 0
+        self._has_time = is_file and not has_log and _get_time(self._path) == _get_time(store.path)
+
+    def update(self, *, has_changed: bool) -> None:
+        """Write the table, unless the file shows it already. `has_changed`: whether metrics or judges changed it."""
+        version = self._store.data_version()
+        is_current = self.is_same and not has_changed and self._has_time and version == self._version
+        if not is_current or not self._has_columns():
+            export_batches(self._store.batches(), self._store.layout(), self._path)
+        if self._store.checkpoint() and self._store.data_version() == version:
+            with suppress(OSError):  # another user's file
+                os.utime(self._path, ns=(_get_time(self._store.path),) * 2)
+
+    def _has_columns(self) -> bool:
+        """Whether the file has the columns that this version of sweeper writes."""
+        (header,) = format_delimited(column_names(self._store.layout()), [], CSV_DIALECTS["csv"])
+        expected = encode_text(header)
+        with suppress(OSError), self._path.open("rb") as file:
+            return file.read(len(expected)) == expected
+        return False
+
+
+def _get_time(path: Path) -> int:
+    """When a file was written, in nanoseconds since 1970."""
+    return path.stat().st_mtime_ns
+
+
+def export_results(
+    folder: Path, file: str | BinaryIO, format_name: str, *, run: str | None, trials: Collection[int] | None, safe: bool
+) -> int:
+    """Export the table of a run, or these trials of it, as `export_batches` does. Returns the number of rows."""
+    with Store.open(folder, readonly=True) as store:
+        batches = store.batches(run, trials=None if format_name == "parquet" else trials)
+        return export_batches(batches, store.layout(run), file, format_name, safe=safe, trials=trials)

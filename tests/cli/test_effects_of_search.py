@@ -13,7 +13,7 @@ import sweeper
 from sweeper.cli import main
 from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.store import Store
-from sweeper.tables.search_effects import find_idle_axes
+from sweeper.tables.effects import find_idle_axes
 from tests.tables.written_results import write_results
 
 SAMPLERS = ["euler", "heun", "lcm"]

@@ -12,7 +12,7 @@ from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import AxisEffect
-from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
+from sweeper.tables.effects import SearchAnalysis, find_search_axes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.votes import Vote
-from sweeper.tables.table_file import TableFile, export_results
+from sweeper.tables.export import TableFile, export_results
 from tests.tables.written_results import make_grid, write_results
 
 ROWS = make_grid(steps=[1, 2, 3], style=["a", 'é, "b"'])

@@ -11,7 +11,7 @@ from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
-from sweeper.tables import export, select_rows, table_file
+from sweeper.tables import export, select_rows
 from sweeper.tables.hf_dataset import FORMAT, write_dataset
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.wording import suggest
@@ -96,7 +96,7 @@ def _export_table(
     folder = find_results_folder(results)
     trials = select_trials(folder, run_id, selection)
     file = sys.stdout.buffer if output == "-" else output
-    count = table_file.export_results(folder, file, chosen, run=run_id, trials=trials, safe=safe_csv)
+    count = export.export_results(folder, file, chosen, run=run_id, trials=trials, safe=safe_csv)
     if output == "-":
         sys.stdout.buffer.flush()
     elif as_json:
