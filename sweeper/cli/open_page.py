@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.cli import console
 from sweeper.errors import InputError, ResultsError
-from sweeper.store.trial_marks import Mark
+from sweeper.store.votes import Mark
 from sweeper.tables.results_folder import is_check_folder
 
 if TYPE_CHECKING:

@@ -79,17 +79,15 @@ def list_changes(before: Facts, now: Facts) -> list[str]:
         old, new = (" ".join(map(str, facts["devices"])) or "none" for facts in (before, now))
         changes.append(f"device {old} -> {new}")
     if "argv" in before and "argv" in now:
-        old_options, new_options = _read_options(before["argv"]), _read_options(now["argv"])
-        changes += [
-            f"option {name} {old_options.get(name, 'none')} -> {new_options.get(name, 'none')}"
-            for name in dict.fromkeys((*old_options, *new_options))
-            if old_options.get(name) != new_options.get(name)
-        ]
+        changes += _list_differing("option", _read_options(before["argv"]), _read_options(now["argv"]))
     if "nodes" in before and "nodes" in now:
-        packs = sorted({*before["nodes"], *now["nodes"]})
-        pairs = [(pack, before["nodes"].get(pack, "none"), now["nodes"].get(pack, "none")) for pack in packs]
-        changes += [f"nodes {pack} {old} -> {new}" for pack, old, new in pairs if old != new]
+        changes += _list_differing("nodes", before["nodes"], now["nodes"])
     return changes
+
+
+def _list_differing(word: str, before: Facts, now: Facts) -> list[str]:
+    pairs = [(name, before.get(name, "none"), now.get(name, "none")) for name in dict.fromkeys((*before, *now))]
+    return [f"{word} {name} {old} -> {new}" for name, old, new in pairs if old != new]
 
 
 def _read_options(arguments: Iterable[Any]) -> dict[str, str]:

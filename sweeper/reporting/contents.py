@@ -43,7 +43,7 @@ from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnail, can_show
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
-from sweeper.store.trial_marks import Mark
+from sweeper.store.votes import Mark
 from sweeper.tables.export import replace_surrogates
 
 FILES_FOLDER: Final = "files"

@@ -51,7 +51,7 @@ from sweeper.store.containment import refuse_links
 from sweeper.store.records import RunRecord, TableLayout, TrialOutcome
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.row_queries import batch_outcomes
-from sweeper.store.trial_marks import Mark, merge_marks
+from sweeper.store.votes import Mark, merge_marks
 from sweeper.tables.select_rows import select_results
 
 if TYPE_CHECKING:
@@ -212,13 +212,10 @@ def _add_check(
     """
     accepted = build_accepted_entries(checked)
     link_files(((path, PurePosixPath(entry["path"]).name) for path, entry in accepted.items()), out / ACCEPTED_FOLDER)
-    notes = [f"{servers} ({count} cases)" for servers, count in checked.servers.items()]
-    notes += [] if checked.has_baseline else ["There is no baseline: nothing was compared."]
-    notes += [f"The run ended early: {checked.stopped_by}."] if checked.stopped_by else []
     check = {
         "baseline": str(checked.baseline),
         "gone": list_missing_cases(checked),
-        "notes": notes,
+        "notes": checked.list_notes(),
         "is_review": is_review,
         "accept_command": checked.accept_command,
         **build_check_data(trials, group_by_trial(checked), accepted, start, with_texts=is_review),

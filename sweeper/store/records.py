@@ -33,7 +33,7 @@ UNSENT: Final = "unsent"  # never reached the server
 STATES: Final = (INTENT, SUBMITTED, SUCCEEDED, FAILED, REJECTED, CANCELLED, LOST, UNSENT)
 OPEN_STATES: Final = (INTENT, SUBMITTED)
 ENDED_STATES: Final = (SUCCEEDED, FAILED, REJECTED)  # not submitted again, unless an option such as --retry-failed asks
-# What people say of two pictures and of a trial; see `votes` and `trial_marks`.
+# What people say of two pictures and of a trial; see `votes`.
 ANSWERS: Final = ("left", "right", "tie", "bad")  # "bad": neither picture is good
 VERDICTS: Final = ("", "keep", "reject")
 MAX_STARS: Final = 5

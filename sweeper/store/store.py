@@ -53,8 +53,7 @@ from sweeper.store.records import (
 )
 from sweeper.store.row_queries import OF_FOLDER, OF_RUN, OF_TRIALS, Batch
 from sweeper.store.server_facts import JobModels, ServerFacts
-from sweeper.store.trial_marks import Marks
-from sweeper.store.votes import Votes
+from sweeper.store.votes import Marks, Votes
 from sweeper.wording import join_command, suggest
 
 FILE_NAME: Final = "sweeper.sqlite"

@@ -72,7 +72,6 @@ from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, 
 from sweeper.tables.vote_tally import find_agreements
 from sweeper.wording import join_names
 
-_ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`
 _MOST_VALUES: Final = 2000  # of all axes: to share out the variance among more takes a minute and 1 GB
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _LEAST_REST: Final = 5  # degrees of freedom beside the axes of a search: an F test with fewer finds hardly anything
@@ -138,20 +137,17 @@ def effects(
     return pd.DataFrame(rows, columns=list(columns))
 
 
-def analyse_effects(
-    results: str | os.PathLike[str], query: EffectQuery, option_names: Mapping[str, str] = _ARGUMENT_NAMES
-) -> EffectsAnswer:
+def analyse_effects(results: str | os.PathLike[str], query: EffectQuery) -> EffectsAnswer:
     """Analyse the successful trials of a results folder.
 
-    `option_names` are the names of the options for metrics, axes and replicates in messages. Raises UsageError with all
-    mistakes in the query, and ResultsError.
+    Raises UsageError with all mistakes in the query, by the names of the command's options, and ResultsError.
     """
     folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(query.run)
         rows, hashes = list(store.results(query.run)), store.load_pixel_hashes()
         agreements = find_agreements(store, layout.measured_metrics)
-    _check_query(query, layout, option_names)
+    _check_query(query, layout)
     trials, message = select_trials(folder, query.run, query.selection)
     done = [row.trial for row in rows if row.status == SUCCEEDED and (trials is None or row.trial in trials)]
     layout, rows = select_results(layout, rows, frozenset(done))
@@ -183,22 +179,22 @@ def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLay
     return list(dict.fromkeys([*(query.metrics or [*first, *others] or ["ran_s"]), *query.also]))
 
 
-def _check_query(query: EffectQuery, layout: TableLayout, option_names: Mapping[str, str]) -> None:
+def _check_query(query: EffectQuery, layout: TableLayout) -> None:
     errors = OptionErrors()
     search = layout.search
     axes = list_axis_columns(layout, layout.extras) if search is None else list(search.space)
     numbers = [name for name in layout.metrics if search is None or name != ROUND]
     metrics = [*numbers, *_NUMBER_COLUMNS]
-    errors.check_columns(option_names["metric"], query.metrics, metrics, ("metric", "metrics"))
-    errors.check_columns(option_names["axis"], query.axes, axes, ("axis", "axes"))
+    errors.check_columns("--metric", query.metrics, metrics, ("metric", "metrics"))
+    errors.check_columns("--axis", query.axes, axes, ("axis", "axes"))
     if search is None:
-        errors.check_columns(option_names["over"], query.over, axes, ("axis", "axes"))
+        errors.check_columns("--over", query.over, axes, ("axis", "axes"))
     elif query.over:
         what = f"are means over {join_names(search.over)}" if search.over else "have no replicates"
-        errors.add(option_names["over"], f"belongs to sweeps; the results of this search {what}; leave it out")
+        errors.add("--over", f"belongs to sweeps; the results of this search {what}; leave it out")
     RowFilter(query.selection, layout, errors)  # adds the mistakes in `--where` and `--set`
     for name in set(query.axes) & set(query.over):
-        errors.add(option_names["over"], f"'{name}' is also in {option_names['axis']}; a replicate is not compared")
+        errors.add("--over", f"'{name}' is also in --axis; a replicate is not compared")
     errors.raise_if_any()
 
 

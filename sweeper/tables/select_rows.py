@@ -25,7 +25,7 @@ from sweeper.model.selection import Selection
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.store.trial_marks import Mark, merge_marks
+from sweeper.store.votes import Mark, merge_marks
 from sweeper.tables.aggregate import NumberSummary
 from sweeper.tables.export import column_names, read_columns
 from sweeper.wording import suggest

@@ -21,8 +21,7 @@ from sweeper.model.charges import Charge
 from sweeper.model.money import Amount
 from sweeper.store import Store
 from sweeper.store.database import connect
-from sweeper.store.trial_marks import Mark
-from sweeper.store.votes import Vote
+from sweeper.store.votes import Mark, Vote
 
 TARGETS = "template: t.json\nparams: {prompt: a fox, seed: 1, steps: 1}\n"
 SECRET = "the user's own secret"

@@ -11,8 +11,7 @@ from PIL import Image
 from sweeper.cli import main
 from sweeper.reporting import page_answers
 from sweeper.store import Store
-from sweeper.store.trial_marks import Mark
-from sweeper.store.votes import Vote
+from sweeper.store.votes import Mark, Vote
 from sweeper.tables.vote_pictures import VotePictures, write_metric
 from tests.reporting.made_up_sweeps import Sweep
 

@@ -15,7 +15,7 @@ from sweeper.errors import ResultsError
 from sweeper.reporting.live import LiveView
 from sweeper.reporting.live.follower import Follower
 from sweeper.store import Store
-from sweeper.store.trial_marks import Mark, merge_marks
+from sweeper.store.votes import Mark, merge_marks
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu, press_in_menu
 from tests.waiting import wait_until

@@ -15,7 +15,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.thumbnails import is_whole_webp
 from sweeper.running.folder_lock import lock_itself
 from sweeper.store import Store
-from sweeper.store.trial_marks import Mark
+from sweeper.store.votes import Mark
 from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep

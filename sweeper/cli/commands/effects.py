@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -12,8 +11,6 @@ from sweeper.cli import console, options
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
-
-_OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
 
 
 @click.command(
@@ -52,7 +49,7 @@ def command(
         raise UsageError(f"--json and --format {kind} exclude each other; give one")
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
-    answer = analyse_effects(results, EffectQuery(metrics, axes, over, selection, run_id), _OPTIONS)
+    answer = analyse_effects(results, EffectQuery(metrics, axes, over, selection, run_id))
     is_markdown = kind == "markdown" or (kind is None and output is not None and output.suffix.lower() == ".md")
     if output is None and not is_markdown:
         console.print_answer(answer, as_json=as_json)

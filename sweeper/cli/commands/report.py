@@ -16,7 +16,7 @@ from sweeper.cli.options import complete_from, format_examples
 from sweeper.errors import UsageError
 from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS
 from sweeper.model.selection import Selection
-from sweeper.store.trial_marks import Mark, parse_mark_file
+from sweeper.store.votes import Mark, parse_mark_file
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_marked, select_trials
 from sweeper.wording import join_names

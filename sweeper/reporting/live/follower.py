@@ -42,7 +42,7 @@ from sweeper.store.containment import refuse_links
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 from sweeper.store.records import RunRecord, TableLayout, TrialOutcome
 from sweeper.store.row_queries import batch_outcomes
-from sweeper.store.trial_marks import Mark
+from sweeper.store.votes import Mark
 from sweeper.tables.results_folder import is_check_folder
 
 _MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two reads, at least

@@ -46,7 +46,7 @@ from sweeper.serving.access import (
 )
 from sweeper.store import Store
 from sweeper.store.records import RunRecord
-from sweeper.store.trial_marks import parse_marks
+from sweeper.store.votes import parse_marks
 
 _TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
