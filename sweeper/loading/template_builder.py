@@ -143,7 +143,7 @@ class _TemplateBuilder:
         try:
             schema = SlotSchema(rules.get("schema"))
         except InvalidSchemaError as error:
-            self.add_slot_problem((*path, "schema", *error.path), f"is not a JSON Schema: {error}")
+            self.add_slot_problem((*path, "schema", *error.path), str(error))
             schema = SlotSchema(None)
         default = self.find_default(rules, schema, sidecar_addresses, path)
         if default is MISSING:
