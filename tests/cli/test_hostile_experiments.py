@@ -25,7 +25,7 @@ WORK = "takes too much work"
 # name -> (the experiment below its template, the slots file, what the error says)
 CASES = {
     "unguarded filter": (
-        """derive: {s: "{{ [1] | map('(round)', 200000000, 'ceil') | list }}"}""", SLOTS, "derive.s: uses the filter"),
+        """derive: {s: "{{ [1] | map('round', 200000000, 'ceil') | list }}"}""", SLOTS, "derive.s: uses the filter"),
     "choices of 100 KB": (GRID % ('s: {choices: "' + "{a|b}" * 19 + "x" * 100_000 + '"}'), SLOTS, f"grid.s: {WORK}"),
     "many choices": (GRID % ('s: {choices: "' + "{a|b}" * 10 + "{a}" * 20_000 + '"}'), SLOTS, f"grid.s: {WORK}"),
     "many long axes": (GRID % ", ".join(f"v{i}: {{from: 1, to: 1000000, step: 1}}" for i in range(20)), SLOTS, f"grid.v2: {WORK}"),

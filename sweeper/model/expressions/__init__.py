@@ -2,7 +2,7 @@
 
 The leaves of a template, `derive` and `where` use it. The rules are stricter than those of Jinja2's own sandbox: no
 file can hang the planner or fill its memory, and the same file gives the same plan on every machine. So there is no
-random filter, no endless loop, and no number or text that explodes. Values are data and are never rendered themselves.
+random filter, no loop, and no number or text that explodes. Values are data and are never rendered themselves.
 
 Jinja2 is loaded when the first text is compiled, because it costs 30 ms. `compiler` then decides which Jinja2 is
 allowed, adds the guards, and rewrites the errors of Jinja2 and Python. `sandbox` runs it, has the filters and tests,

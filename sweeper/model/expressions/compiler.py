@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from jinja2 import TemplateError, meta, nodes
 
@@ -17,10 +17,8 @@ from sweeper.model.bounded_json import is_encodable
 from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
 from sweeper.model.expressions.sandbox import (
     CHARGE,
-    ITERATE,
     MAX_BITS,
     PADDING,
-    STEP,
     get_environment,
     make_evaluator,
     make_renderer,
@@ -70,11 +68,10 @@ _RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
 _MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
 _MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
-_MAX_LOOPS: Final = 2  # nested loops
 _ALLOWED: Final = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict,
     nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
-    nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.For, nodes.If,
+    nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.If,
 )  # fmt: skip
 _LONE_SURROGATE: Final = "contains half of a character (a lone surrogate), which cannot be saved in a file"
 _CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
@@ -164,14 +161,6 @@ def _explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     return f"{name} is out of place{_SUGGESTIONS.get(token, '')}"
 
 
-class _NodePosition(NamedTuple):
-    """A node of the tree, its depth, and the number of loops around it."""
-
-    node: nodes.Node
-    depth: int
-    loops: int
-
-
 def _parse(text: str) -> nodes.Template:
     """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
     # One block of text that is not Jinja2 costs nothing to compile.
@@ -181,13 +170,14 @@ def _parse(text: str) -> nodes.Template:
     if not is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
     tree = get_environment().parse(text)
-    positions = []
-    for position in _walk(tree):
-        _check(position)
-        positions.append(position)
-        if len(positions) > _MAX_NODES:
+    checked = []
+    for node, depth in _walk(tree):
+        _check(node, depth)
+        checked.append(node)
+        if len(checked) > _MAX_NODES:
             raise ExpressionError("has too many parts; longer computations belong in a program")
-    _guard(positions)
+    for node in checked:
+        _guard(node)
     return tree
 
 
@@ -226,7 +216,7 @@ def _find_names(tree: nodes.Template, text: str) -> tuple[str, ...]:
 def _find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
     """Return the constants of `{{ name | default(constant) }}` by name; the first if a name has several."""
     constants: dict[str, Any] = {}
-    for node in (position.node for position in _walk(tree)):
+    for node, _ in _walk(tree):
         if isinstance(node, nodes.Filter) and node.name in ("default", "d") and isinstance(node.node, nodes.Name):
             arguments = [*node.args, *(keyword.value for keyword in node.kwargs if keyword.key == "default_value")]
             if arguments and _is_constant(arguments[0]):
@@ -234,25 +224,21 @@ def _find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
     return constants
 
 
-def _walk(tree: nodes.Node) -> Iterator[_NodePosition]:
-    pending = [_NodePosition(tree, 0, 0)]
+def _walk(tree: nodes.Node) -> Iterator[tuple[nodes.Node, int]]:
+    """Yield every node with its depth, in the order of the text."""
+    pending = [(tree, 0)]
     while pending:
-        position = pending.pop()
-        yield position
-        loops = position.loops + isinstance(position.node, nodes.For)
-        children = [_NodePosition(child, position.depth + 1, loops) for child in position.node.iter_child_nodes()]
-        pending += reversed(children)
+        node, depth = pending.pop()
+        yield node, depth
+        pending += reversed([(child, depth + 1) for child in node.iter_child_nodes()])
 
 
-def _check(position: _NodePosition) -> None:
-    """Raise ExpressionError if the node is not allowed at its position."""
-    node = position.node
-    if position.depth > _MAX_DEPTH:
+def _check(node: nodes.Node, depth: int) -> None:
+    """Raise ExpressionError if the node is not allowed at its depth."""
+    if depth > _MAX_DEPTH:
         raise RecursionError
     if not isinstance(node, _ALLOWED):
         raise ExpressionError(f"contains a Jinja2 {type(node).__name__.lower()}, which is not allowed here")
-    if isinstance(node, nodes.For) and (node.recursive or position.loops >= _MAX_LOOPS):
-        raise ExpressionError("nests loops more than two deep, or recursively, which is not allowed here")
     if isinstance(node, nodes.Const):
         if isinstance(node.value, int) and node.value.bit_length() > MAX_BITS:
             raise ExpressionError("contains a number too large to compute here")
@@ -281,44 +267,28 @@ def _check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
         raise ExpressionError(f"uses the {kind} '{shorten(name)}', which is not known here{advice}")
 
 
-def _guard(positions: list[_NodePosition]) -> None:
-    """Add a guard to every operation that may walk or create something large and does not pay itself."""
-    for position in positions:
-        node = position.node
-        if isinstance(node, nodes.For):
-            node.iter = _apply_filter(node.iter, ITERATE, nodes.Const(_compute_round_cost(node)))
-        elif isinstance(node, nodes.Compare):
-            node.expr = _charge(node.expr)
-            for operand in node.ops:
-                operand.expr = _charge(operand.expr)
-        elif isinstance(node, nodes.Concat):
-            node.nodes = [_apply_filter(value, CHARGE) for value in node.nodes]  # constants too, which are copied
-        elif isinstance(node, nodes.Test):
-            node.node = _charge(node.node)
-            node.args = [_charge(value) for value in node.args or []]
-        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
-            node.node = _charge(node.node)  # a slice is a copy
-        elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "range":
-            # A call means the function. Elsewhere `range` is an ordinary name, perhaps that of a slot.
-            node.node = nodes.EnvironmentAttribute("short_range", lineno=node.lineno)
+def _guard(node: nodes.Node) -> None:
+    """Add a guard to an operation that may walk or create something large and does not pay itself."""
+    if isinstance(node, nodes.Compare):
+        node.expr = _charge(node.expr)
+        for operand in node.ops:
+            operand.expr = _charge(operand.expr)
+    elif isinstance(node, nodes.Concat):
+        node.nodes = [_apply_charge(value) for value in node.nodes]  # constants too, which are copied
+    elif isinstance(node, nodes.Test):
+        node.node = _charge(node.node)
+        node.args = [_charge(value) for value in node.args or []]
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        node.node = _charge(node.node)  # a slice is a copy
 
 
 def _charge(expression: nodes.Expr) -> nodes.Expr:
     """Guard a value; a constant, or a list of constants as after `in`, costs nothing."""
-    return expression if _is_constant(expression) else _apply_filter(expression, CHARGE)
+    return expression if _is_constant(expression) else _apply_charge(expression)
 
 
-def _compute_round_cost(loop: nodes.For) -> int:
-    """Return the units of one iteration: its nodes, and the characters that it writes."""
-    cost = 0
-    for part in [*loop.body, *([loop.test] if loop.test is not None else [])]:
-        for position in _walk(part):
-            cost += STEP + (len(position.node.data) if isinstance(position.node, nodes.TemplateData) else 0)
-    return cost
-
-
-def _apply_filter(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
-    return nodes.Filter(node, name, [*args], [], None, None, lineno=node.lineno)
+def _apply_charge(node: Any) -> nodes.Filter:
+    return nodes.Filter(node, CHARGE, [], [], None, None, lineno=node.lineno)
 
 
 def _is_constant(node: nodes.Node) -> bool:

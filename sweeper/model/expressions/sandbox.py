@@ -1,13 +1,13 @@
 """Run the syntax trees that `compiler` allows: Jinja2's immutable sandbox with fewer methods and with size checks.
 
 An operation that creates or walks something large pays before it starts. A unit is about ten nanoseconds or one
-character: a character costs 1, a list item 8, a step of a loop body 4. Every filter and method pays for its value and
-arguments by one rule, `charge_call`, whatever it does with them. The counter is on Jinja2's context, which is new for
-every evaluation. Time is not measured: a file is refused on every machine or on none.
+character: a character costs 1, a list item 8. Every filter and method pays for its value and arguments by one rule,
+`charge_call`, whatever it does with them. The counter is on Jinja2's context, which is new for every evaluation. Time
+is not measured: a file is refused on every machine or on none.
 
 Some filters of Jinja2 are left out: `random`, because it would make plans differ; `center`, `format`, `indent` and
-`batch`, because they can make a huge text of a short one (`pad` writes leading zeros); `attr`, because it gets around
-the sandbox.
+`batch`, because they can make a huge text of a short one (`pad` writes leading zeros); `map`, `select` and the like,
+because they call another filter or test for each item, as a loop does; `attr`, because it gets around the sandbox.
 """
 
 from __future__ import annotations
@@ -19,35 +19,34 @@ from itertools import chain
 from types import BuiltinFunctionType, MethodType
 from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined, Template, Undefined, nodes, pass_context
+from jinja2 import StrictUndefined, Template, Undefined, nodes, pass_context
 from jinja2.filters import FILTERS
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 
 from sweeper.model.expressions import ExpressionError
-from sweeper.wording import shorten
 
 MAX_TEXT: Final = 1_000_000  # characters of a rendered text
 MAX_BITS: Final = 1_024  # of an integer in a computation: as large as the largest float
 BUDGET: Final = 1_000_000  # units of one evaluation
-STEP: Final = 4  # units for one node of a loop body
 ITEM: Final = 8  # units for one item of a list, which is a reference
 # What a call costs: `sort`, the slowest, takes 300 ns for an item, which are 4 times its 8 units. Searching, stripping,
 # replacing and joining take or give at most the product of the value and the arguments, at about 16 characters a unit.
 _CALL: Final = 4
 _CALL_ARGUMENTS: Final = 16
-# The guards that `compiler` adds to the tree. No text can use them: after `|` a name has no parentheses, and
-# `Sandbox.call_filter` refuses them behind `map`.
-ITERATE: Final = "(each)"
+# The guard that `compiler` adds to the tree, and Jinja2's own filters behind ours. No text can use them, because after
+# `|` a name has no parentheses.
 CHARGE: Final = "(weigh)"
+_ORIGINAL: Final = "({})"
 # These take the same short time for any value.
 _CONSTANT_TIME: Final = ("abs", "count", "d", "default", "first", "last", "length")
 _CHARGED: Final = (
-    "capitalize", "float", "join", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse",
-    "select", "selectattr", "sort", "string", "title", "trim", "truncate", "unique", "upper", "wordcount",
+    "capitalize", "float", "join", "list", "lower", "max", "min", "replace", "reverse", "sort", "string", "title",
+    "trim", "truncate", "unique", "upper", "wordcount",
 )  # fmt: skip
-# `sameas` is left out, because it depends on the interpreter which equal values are the same object.
+# `sameas` is left out, because it depends on the interpreter which equal values are the same object; `even`, `odd` and
+# `divisibleby`, because they use `%`, which formats a text.
 _SAFE_TESTS: Final = (
     "!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "eq", "equalto", "false", "float", "ge", "greaterthan",
     "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "sequence",
@@ -113,8 +112,6 @@ def _split_value(item: Any) -> tuple[int, Iterable[Any]]:
         return ITEM * (1 + 2 * len(item)), chain(item.keys(), item.values())
     if isinstance(item, (list, tuple, KeysView, ValuesView, ItemsView)):
         return ITEM * (1 + len(item)), item
-    if isinstance(item, range):
-        return ITEM * (1 + len(item)), ()
     if isinstance(item, Undefined):
         str(item)  # raises an error with the name; in a list it would be printed as `Undefined`
     raise make_type_error(item)
@@ -124,16 +121,8 @@ def make_type_error(value: Any) -> ExpressionError:
     return ExpressionError(f"gives a {type(value).__name__}, which is not a JSON value")
 
 
-@cache
-def _with_original_filters(environment: Environment) -> Environment:
-    """Return the environment with Jinja2's own filters. `map` does not see it, so a text cannot name them."""
-    overlay = environment.overlay()
-    overlay.filters = FILTERS
-    return overlay
-
-
 def _call_original(context: BudgetContext, name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-    return _with_original_filters(context.environment).call_filter(name, value, args, kwargs, context)
+    return context.environment.call_filter(_ORIGINAL.format(name), value, args, kwargs, context)
 
 
 def _make_charged_filter(name: str) -> Callable[..., Any]:
@@ -143,17 +132,6 @@ def _make_charged_filter(name: str) -> Callable[..., Any]:
         return list(result) if isinstance(result, Iterator) else result  # a generator is not a JSON value
 
     return pass_context(call_filter)
-
-
-@pass_context
-def _iterate(context: BudgetContext, values: Any, cost: int) -> Any:
-    """Return the values that a loop iterates over. `cost` is the units of one iteration."""
-    if isinstance(values, Undefined):
-        return values
-    compute_cost(values, 0)  # refuses anything but a JSON value
-    iter(values)  # raises if the value is not iterable; all iterable JSON values have a length
-    context.charge((ITEM + cost) * len(values))
-    return values
 
 
 @pass_context
@@ -199,21 +177,6 @@ def _sum(context: BudgetContext, iterable: Any, attribute: Any = None, start: An
     return _call_original(context, "sum", iterable, attribute, start)
 
 
-def _make_numeric_test(name: str, test: Any) -> Callable[..., bool]:
-    """Return a test that accepts numbers only, because it uses `%`, which formats a text."""
-
-    def run_test(*numbers: Any, **named: Any) -> bool:
-        for number in (*numbers, *named.values()):
-            if isinstance(number, Undefined):
-                str(number)  # raises an error with the name
-            if not isinstance(number, (int, float)) or (isinstance(number, int) and number.bit_length() > MAX_BITS):
-                raise ExpressionError(f"`is {name}` takes a number of at most {MAX_BITS} bits")
-        return bool(test(*numbers, **named))
-
-    return run_test
-
-
-_MAX_RANGE: Final = 1_000  # numbers of one `range`
 _MAX_REPEAT: Final = 10_000  # characters or items that `*` may create
 _RESULT: Final = "result"  # the variable that receives the value of a lone expression
 
@@ -230,19 +193,7 @@ _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
     (tuple, frozenset(("count", "index"))),
     (dict, frozenset(("get", "items", "keys", "values"))),
     (float, frozenset(("is_integer",))),
-    (LoopContext, frozenset((
-        "changed", "cycle", "depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem",
-        "revindex", "revindex0",
-    ))),
 )  # fmt: skip
-
-
-def short_range(*limits: int) -> range:
-    """Python's range. Raises ExpressionError if it has more than 1,000 numbers."""
-    numbers = range(*limits)
-    if numbers[_MAX_RANGE:]:  # not len(), which fails beyond 2**63
-        raise ExpressionError(f"range gives more than {_MAX_RANGE:,} numbers")
-    return numbers
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -250,7 +201,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"+", "-", "*", "//", "%", "**"})
     context_class = BudgetContext
-    short_range = staticmethod(short_range)  # `compiler` replaces a call of `range` by a call of this
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, int) and isinstance(right, int):
@@ -263,23 +213,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, _value: Any) -> bool:
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _METHODS)
 
-    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call the filter that `map` names. The guards of `_guard` are not for texts."""
-        if not str(name).isidentifier():
-            raise ExpressionError(f"uses the filter '{shorten(str(name))}', which is not known here")
-        return super().call_filter(name, *args, **kwargs)
-
     def wrap_str_format(self, value: Any) -> None:
         """Return None, because `format` is refused like any method that is not listed."""
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        kwargs.pop("_loop_vars", None)  # Jinja2 adds it to every call in a loop, for functions that take a context
         if isinstance(obj, Undefined):
             return obj()  # raises an error with the name
-        if obj is short_range:
-            if kwargs:
-                raise TypeError("range() takes no keyword arguments")
-            return short_range(*args)
         owner = getattr(obj, "__self__", None)
         if not isinstance(obj, (BuiltinFunctionType, MethodType)) or not self.is_safe_attribute(
             owner, obj.__name__, obj
@@ -340,9 +279,9 @@ def get_environment() -> Sandbox:
     environment.globals.clear()
     environment.filters = {name: FILTERS[name] for name in _CONSTANT_TIME}
     environment.filters |= {name: _make_charged_filter(name) for name in _CHARGED}
-    environment.filters |= {"int": _int, "pad": _pad, "round": _round, "sum": _sum, ITERATE: _iterate, CHARGE: _charge}
+    environment.filters |= {_ORIGINAL.format(name): FILTERS[name] for name in (*_CHARGED, "int", "round", "sum")}
+    environment.filters |= {"int": _int, "pad": _pad, "round": _round, "sum": _sum, CHARGE: _charge}
     environment.tests = {name: TESTS[name] for name in _SAFE_TESTS}
-    environment.tests |= {name: _make_numeric_test(name, TESTS[name]) for name in ("divisibleby", "even", "odd")}
     return environment
 
 

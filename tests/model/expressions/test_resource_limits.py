@@ -47,36 +47,24 @@ def test_strings_in_a_template_follow_the_same_rules(tmp_path, text):
     assert plan.workflow(trial)["1"]["inputs"]["v"] == (-3 if "-" in text else 3)
 
 
-LOOP = "{{% for i in range(1000) %}}{}{{% endfor %}}"
-LOOPS = "{{% for i in range(1000) %}}{{% for j in range(1000) %}}{}{{% endfor %}}{{% endfor %}}"
 WORK = "takes too much work: more than 1,000,000 characters and steps"
 DIGITS = "`round` takes at most 100 digits"
 UNSAFE = "access to attribute '{}' of 'str' object is unsafe."
 PADDED = "`format` is not allowed here; `epoch | pad(6)` writes leading zeros"
-NUMBER = "`is {}` takes a number of at most 1024 bits"
+FOR = "contains a Jinja2 for, which is not allowed here"
 LARGE = "gives a number too large to compute here"
-UNKNOWN = "uses the filter '{}', which is not known here"
 PARTS = "has too many parts; longer computations belong in a program"
 
 # Each of these needs gigabytes or hours and must be refused soon.
 BOMBS = {
     "power inside the round filter": ("{{ 1 | round(200000000, 'ceil') }}", DIGITS),
     "power of a negative precision": ("{{ 1 | round(-200000000) }}", DIGITS),
-    "round behind map": ("{{ [1] | map('round', 200000000, 'ceil') | list }}", DIGITS),
-    "unguarded round behind map": ("{{ [1] | map('(round)', 200000000, 'ceil') | list }}", UNKNOWN.format("(round)")),
-    "unguarded join behind map": ("{{ [['x']] | map('(join)', 'y') | list }}", UNKNOWN.format("(join)")),
-    "a guard that gives work back": (
-        "{{ [[1]] | map('(each)', -10000000) | list }}{{ words | join(big) }}", UNKNOWN.format("(each)")),
     "format method": ("{{ '{:>9999999999}'.format(1) }}", PADDED),
     "format_map method": ("{{ '{a:>9999999999}'.format_map({'a': 1}) }}", UNSAFE.format("format_map")),
     "format as an item": ("{{ '{:>9999999999}'['format'](1) }}", PADDED),
-    "format inside the test even": ("{{ '%999999999d' is even }}", NUMBER.format("even")),
-    "format inside the test divisibleby": ("{{ '%999999999d' is divisibleby(1) }}", NUMBER.format("divisibleby")),
-    "format behind select": ("{{ ['%999999999d'] | select('odd') | list }}", NUMBER.format("odd")),
     "replace filter": ("{{ ('a' * 10000) | replace('a', 'a' * 10000) | replace('a', 'a' * 100) }}", WORK),
     "replace method": ("{{ ('a' * 10000).replace('a', 'a' * 10000).replace('a', 'a' * 100) }}", WORK),
     "replace of nothing": ("{{ ('a' * 10000) | replace('', 'a' * 10000) }}", WORK),
-    "replace behind map": ("{{ words | map('replace', 'x', 'y' * 10000) | list }}", WORK),
     "list of lists": ("{{ [[1] * 10000] * 10000 }}", WORK),
     "text of a list of lists": ("{{ ([['a' * 10000] * 1000] * 1000) | string | length }}", WORK),
     "list of lists written out": ("{{ [" + "words, " * 900 + "] }}", WORK),
@@ -92,24 +80,21 @@ BOMBS = {
     "sum of long lists by +": ("{{ " + " + ".join(["words"] * 60) + " }}", WORK),
     "join of joins": ("{{ ([([('a' * 10000)] * 10000) | join] * 10000) | join }}", WORK),
     "join by a long text": ("{{ words | join(big) }}", WORK),
-    "join of a range": ("{{ range(1000) | join(big) }}", WORK),
     "join method": ("{{ big.join(words) }}", WORK),
     "joins by ~": ("{{ " + " ~ ".join(["big"] * 60) + " }}", WORK),
-    "long text in two loops": (LOOPS.format("{{ 'a' * 10000 }}"), WORK),
-    "constant text in two loops": (LOOPS.format("a" * 10000), WORK),
-    "given text in a loop": (LOOP.format("{{ big }}"), "gives a text of more than 1,000,000 characters"),
-    "given number in a loop": (LOOP.format("{{ huge }}"), WORK),
-    "work in two loops": (LOOPS.format("{{ range(1000) | sum }}"), WORK),
-    "nothing in two loops": (LOOPS.format(""), WORK),
-    "filtered loop": (LOOP.format("{% for x in words if x in words %}{% endfor %}"), WORK),
-    "method in a loop": (LOOP.format("{{ big.upper() | length }}"), WORK),
-    "slice in a loop": (LOOP.format("{{ big[1:] | length }}"), WORK),
-    "comparison in a loop": (LOOP.format("{{ big == same }}"), WORK),
-    "test in a loop": (LOOP.format("{{ big is lower }}"), WORK),
+    "loops": ("{% for i in words %}{% for j in words %}{{ big }}{% endfor %}{% endfor %}", FOR),
+    "a filter behind a filter": (
+        "{{ [1] | map('round', 200000000, 'ceil') | list }}",
+        "uses the filter 'map', which is not known here; did you mean 'max'?",
+    ),
+    "given text many times": ("{{ big }}" * 40, "gives a text of more than 1,000,000 characters"),
+    "given number many times": ("a{{ huge }}" * 900, WORK),
+    "many tests": ("{{ " + " and ".join(["big is lower"] * 90) + " }}", WORK),
+    "many methods": ("{{ " + " ~ ".join(["big.upper() | length"] * 90) + " }}", WORK),
+    "division of a long number": ("{{ huge // 7 }}", f"`//` {LARGE}"),
     "many comparisons": ("{{ " + " and ".join(["big == same"] * 90) + " }}", WORK),
     "many slices": ("{{ big" + "[1:]" * 45 + " }}", WORK),
-    "division in a loop": (LOOP.format("{{ huge // 7 }}"), f"`//` {LARGE}"),
-    "remainder of a long number": (LOOP.format("{{ huge % 7 }}"), f"`%` {LARGE}"),
+    "remainder of a long number": ("{{ huge % 7 }}", f"`%` {LARGE}"),
     "product of long numbers": ("{{ huge * huge }}", f"`*` {LARGE}"),
     "long hexadecimal": ("{{ ('f' * 9000) | int(base=16) }}", f"`int` {LARGE}"),
     "long literal": ("{{ 0x" + "f" * 15000 + " }}", "contains a number too large to compute here"),
@@ -186,7 +171,6 @@ def test_each_trial_has_its_own_budget():
 def test_texts_within_the_budget_are_accepted():
     assert len(compile_text("{{ big[1:] }}{{ big[2:] }}").evaluate(GIVEN)) == 799_997
     assert len(compile_text("{{ big[:9] | replace('a', 'b' * 9999) }}").evaluate(GIVEN)) == 89_991
-    assert compile_text(LOOP.format("{{ i }},")).evaluate({}).startswith("0,1,2,3")
     assert compile_text("{{ n < 2 ** 63 }}").evaluate({"n": 2**64 - 1}) is False
     assert compile_text("{{ n + 1 }}").evaluate({"n": 2**64 - 1}) == 2**64
     assert compile_text("{{ n * 6364136223846793005 % 2 ** 64 }}").evaluate({"n": 2**64 - 1}) == 12082607849862758611
@@ -212,7 +196,7 @@ def test_an_integer_too_long_to_print_is_refused(tmp_path):
         derive(tmp_path, "{{ ('f' * 9000) | int(base=16) }}")
 
 
-@pytest.mark.parametrize("name", ["sort", "sum", "min", "max", "unique", "map", "join"])
+@pytest.mark.parametrize("name", ["sort", "sum", "min", "max", "unique", "join"])
 def test_no_filter_reads_private_attributes(name):
     with pytest.raises(ExpressionError):
         compile_text("{{ ['a', 'b'] | " + name + "(attribute='__class__') | list }}").evaluate({})
