@@ -164,7 +164,8 @@ class _YamlBuilder:
         before, characters_before = self.size, self.characters
         self.add_size(event, path, 1, len(event.value) if isinstance(event, yaml.ScalarEvent) else 0)
         if isinstance(event, yaml.ScalarEvent):
-            value = self.build_scalar(event, path)
+            self.check_tag(event, "str")
+            value = event.value if event.style or event.tag else self.resolve_scalar(event, path)
         elif isinstance(event, yaml.SequenceStartEvent):
             value = self.build_sequence(event, events, path, depth)
         else:
@@ -181,18 +182,14 @@ class _YamlBuilder:
         self.add_size(event, path, size, characters)
         return value
 
-    def resolve_tag(self, event: Any, default: str) -> str:
-        """Return the tag of a scalar, or of a collection, which can have only the default."""
-        tag = event.tag or _CORE + default
-        if not tag.startswith(_CORE):
-            message = f"the tag {tag} is not understood here; a text that begins with ! needs quotes"
+    def check_tag(self, event: Any, own: str) -> None:
+        """Refuse a tag other than that which a node of its kind has anyway."""
+        if event.tag not in (None, "!", _CORE + own):
+            message = f"the tag {event.tag} is not understood here; a text that begins with ! needs quotes"
             raise self.make_error(event, message)
-        if default != "str" and tag != _CORE + default:
-            raise self.make_error(event, f"the tag {tag} is not understood here")
-        return str(tag.removeprefix(_CORE))
 
     def build_sequence(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> list[Any]:
-        self.resolve_tag(event, "seq")
+        self.check_tag(event, "seq")
         items: list[Any] = []
         is_plain = event.flow_style
         for child in events:
@@ -205,7 +202,7 @@ class _YamlBuilder:
         return items
 
     def build_mapping(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> dict[str, Any]:
-        self.resolve_tag(event, "map")
+        self.check_tag(event, "map")
         items: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_event in events:
@@ -236,20 +233,6 @@ class _YamlBuilder:
                 raise self.make_error(event, "`<<` takes a mapping or a list of mappings")
             for key, item in mapping.items():
                 merged.setdefault(key, item)
-
-    def build_scalar(self, event: Any, path: KeyPath) -> Any:
-        text: str = event.value
-        if event.tag is None or event.tag == "!":
-            return text if event.style or event.tag else self.resolve_scalar(event, path)
-        kind = self.resolve_tag(event, "str")
-        if kind == "str":
-            return text
-        value = self.resolve_scalar(event, path)
-        if kind == "float" and type(value) is int:
-            return float(value)
-        if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
-            raise self.make_error(event, f"'{text}' is not a {event.tag}")
-        return value
 
     def resolve_scalar(self, event: Any, path: KeyPath) -> Any:
         """Resolve a plain scalar by the core schema of YAML 1.2."""

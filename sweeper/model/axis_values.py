@@ -49,7 +49,6 @@ _WORDS: Final = {"e": "epoch", "ep": "epoch", "epochs": "epoch", "s": "step", "s
 _CHOICE_TOKEN: Final = re.compile(r"(?P<escaped>\\[{}|\\])|[{}|]|[^\\{}|]+|\\")
 _EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
 ParseText = Callable[[str], Any]
-_Point = tuple[int, int] | Decimal  # a numerator and denominator, or a number of many digits
 
 
 class FileAccess(Protocol):
@@ -274,41 +273,37 @@ def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction, budg
     return list(points) if all_integers else [_divide(point, scale) for point in points]
 
 
-def _linspace(first: Fraction, last: Fraction, count: int) -> Iterator[_Point]:
+def _linspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
     gap = (last - first) / (count - 1) if count > 1 else Fraction(0)
-    scale = math.lcm(first.denominator, gap.denominator)
-    start, step = int(first * scale), int(gap * scale)
-    return ((start + step * index, scale) for index in range(count))
+    return (first + gap * index for index in range(count))
 
 
-def _geomspace(first: Fraction, last: Fraction, count: int) -> list[_Point]:
-    """Return points of equal ratio. The ends and whole numbers are exact, other points have many digits."""
+def _geomspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
+    """Yield points of equal ratio. The ends and whole numbers are exact, other points have many digits."""
     if first <= 0 or last <= 0:
         raise AxisError("a log scale needs `from` and `to` above 0")
-    digits = max(len(str(int(end))) for end in (first, last)) + _GUARD_DIGITS
-    points: list[_Point] = [first.as_integer_ratio()]
-    with localcontext(prec=digits):
+    yield first
+    with localcontext(prec=max(len(str(int(end))) for end in (first, last)) + _GUARD_DIGITS):
         point = Decimal(first.numerator) / first.denominator
         ratio = Decimal(last.numerator) / last.denominator / point
         factor = ratio ** (Decimal(1) / (count - 1)) if count > 1 else Decimal(1)
-        for _ in range(count - 2):
-            point *= factor  # a million multiplications lose 7 of the guard digits
-            nearest = point.to_integral_value()
-            is_whole = nearest > 0 and abs(point - nearest) < _NEAR_MISS
-            points.append((int(nearest), 1) if is_whole else point)
-    return [*points, last.as_integer_ratio()] if count > 1 else points
+        points = [point := point * factor for _ in range(count - 2)]  # a million lose 7 of the guard digits
+    for point in points:
+        nearest = round(point)
+        yield Fraction(nearest if nearest > 0 and abs(point - nearest) < _NEAR_MISS else point)
+    yield from [last] * (count > 1)
 
 
-def _round_point(point: _Point, index: int, *, integer: bool) -> int | float:
+def _round_point(point: Fraction, index: int, *, integer: bool) -> int | float:
     """Round one point of a range with `count`; for an integer slot, return the exact integer or raise AxisError."""
-    if integer and isinstance(point, tuple) and point[0] % point[1] == 0:
-        return point[0] // point[1]
-    rounded = _ROUNDING.plus(point) if isinstance(point, Decimal) else _ROUNDING.divide(*map(Decimal, point))
+    if integer and point.denominator == 1:
+        return int(point)
+    rounded = _ROUNDING.divide(Decimal(point.numerator), Decimal(point.denominator))
     if not integer:
         return _divide(*rounded.as_integer_ratio())
     if rounded != rounded.to_integral_value():
-        number = _divide(*(point.as_integer_ratio() if isinstance(point, Decimal) else point))
-        raise AxisError(f"point {index + 1} is {number}, but the slot takes integers; use `step`")
+        message = f"point {index + 1} is {_divide(*point.as_integer_ratio())}, but the slot takes integers; use `step`"
+        raise AxisError(message)
     return int(rounded)
 
 
