@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, takewhile
+from itertools import takewhile
 from math import prod
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -172,23 +172,6 @@ def count_executions(
     return counts
 
 
-def count_cached_executions(
-    graph: Graph, order: Sequence[int], jobs: Iterable[Sequence[int]], dependencies: Dependencies, caching: ServerCache
-) -> dict[str, int]:
-    """Count how often each node runs for jobs at these coordinates, in this order, with a cache of this kind."""
-    jobs = sorted(jobs, key=lambda job: [job[dimension] for dimension in order])
-    if caching.kind == "none":
-        return dict.fromkeys(graph, len(jobs))
-    if caching.kind == "lru":
-        return count_lru_executions(graph, jobs, dependencies, caching.size)
-    counts: dict[frozenset[int], int] = {}
-    for dimensions in set(dependencies.values()):
-        keys = [tuple([job[dimension] for dimension in dimensions]) for job in jobs]
-        # With the last job only, a node runs again whenever one of its dimensions changes.
-        counts[dimensions] = len(set(keys)) if caching.keeps_all else sum(1 for _ in groupby(keys))
-    return {node: counts[dimensions] for node, dimensions in dependencies.items()}
-
-
 def count_lru_executions(
     graph: Graph, trials: Iterable[Sequence[int]], dependencies: Dependencies, size: int
 ) -> dict[str, int]:
@@ -296,15 +279,18 @@ class RunSequence:
     """
 
     def __init__(
-        self, sizes: Sequence[int], order: Sequence[int], kept_positions: Iterable[int] | None, is_sent: bytearray
+        self,
+        sizes: Sequence[int],
+        order: Sequence[int],
+        kept_positions: Iterable[int] | None,
+        is_sent: bytearray | None = None,
     ) -> None:
-        """`is_sent` has one byte for each trial in written order; `kept_positions` None: all positions of the grid."""
+        """`kept_positions` None: all positions of the grid. `is_sent` has one byte for each; None: all are sent."""
         import numpy as np
 
         self._sizes = tuple(sizes)
-        mask = np.frombuffer(is_sent, dtype=np.uint8).astype(bool)
-        kept = np.arange(len(mask)) if kept_positions is None else np.fromiter(kept_positions, np.int64, len(mask))
-        self.positions: Positions = kept[mask]
+        kept = np.arange(prod(sizes)) if kept_positions is None else np.fromiter(kept_positions, np.int64)
+        self.positions: Positions = kept if is_sent is None else kept[np.frombuffer(is_sent, dtype=np.uint8) > 0]
         if tuple(order) != tuple(range(len(self._sizes))):
             self.positions = self.positions[np.argsort(self.to_indexes(self.positions, order), kind="stable")]
 
@@ -328,6 +314,16 @@ class RunSequence:
         if caching.keeps_all:
             return self.positions[np.sort(np.unique(keys, return_index=True)[1])]
         return self.positions[np.concatenate(([True], keys[1:] != keys[:-1]))]
+
+    def count_executions(self, graph: Graph, dependencies: Dependencies, caching: ServerCache) -> dict[str, int]:
+        """Count how often each node runs."""
+        import numpy as np
+
+        if caching.kind == "lru" and self._sizes:
+            points = zip(*(part.tolist() for part in np.unravel_index(self.positions, self._sizes)), strict=True)
+            return count_lru_executions(graph, points, dependencies, caching.size)
+        counts = {needed: len(self.find_executions(needed, caching)) for needed in set(dependencies.values())}
+        return {node: counts[needed] for node, needed in dependencies.items()}
 
 
 class TransitionCost:

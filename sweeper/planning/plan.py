@@ -28,9 +28,10 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility, check_compatibility
 from sweeper.planning.grid import Grid, map_axis_columns, merge_dimensions
 from sweeper.planning.order import (
+    CLASSIC_CACHE,
     Costs,
+    RunSequence,
     ServerCache,
-    count_cached_executions,
     count_executions,
     find_best_order,
     find_dependencies,
@@ -39,7 +40,7 @@ from sweeper.planning.order import (
 from sweeper.planning.trial_filters import filter_points
 from sweeper.wording import join_command
 
-_MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
+_MAX_SIMULATED: Final = 50_000  # jobs; with more, an LRU cache counts as the classic, which is its minimum
 _MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows
 _MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
 _MAX_VALUES: Final = 10_000  # of an axis; a longer order is of no use, and it would fill the store with seeds
@@ -270,23 +271,15 @@ class PlanPart:
         return tuple(range(len(self.grid.sizes)))
 
     def count_node_runs(self, experiment: Experiment, order: tuple[int, ...], caching: ServerCache) -> dict[str, int]:
-        """Count how often each node runs in this order with this cache.
-
-        For more than `_MAX_COUNTED` trials the result is an estimate. It assumes that filters drop evenly, and that an
-        LRU cache saves as much as the classic one, which is its minimum.
-        """
+        """Count how often each node runs in this order with this cache."""
         graph = experiment.template.graph
         if caching.kind == "none":
             return dict.fromkeys(graph, self.count)
         needs = find_dependencies(experiment, self.grid)
-        if self.count <= _MAX_COUNTED and (self.kept_positions is not None or caching.kind == "lru"):
-            positions = range(self.count) if self.kept_positions is None else self.kept_positions
-            return count_cached_executions(
-                graph, order, [self.grid.to_coordinates(position) for position in positions], needs, caching
-            )
-        share = self.count / max(prod(self.grid.sizes), 1)
-        counts = count_executions(order, self.grid.sizes, needs, caching)
-        return {node: round(count * share) for node, count in counts.items()}
+        caching = CLASSIC_CACHE if caching.kind == "lru" and self.count > _MAX_SIMULATED else caching
+        if self.kept_positions is None and caching.kind != "lru":
+            return count_executions(order, self.grid.sizes, needs, caching)
+        return RunSequence(self.grid.sizes, order, self.kept_positions).count_executions(graph, needs, caching)
 
     @property
     def count(self) -> int:
@@ -338,7 +331,7 @@ def _with_best_order(experiment: Experiment, part: PlanPart, costs: Costs) -> Pl
         return replace(part, order=part.written)
     order = find_best_order(experiment, part.grid, costs)
     may_differ = part.kept_positions is not None or costs.caching.kind == "lru"
-    if may_differ and order != part.written and part.count <= _MAX_COUNTED:
+    if may_differ and order != part.written:
         graph = experiment.template.graph
         preferred = prefer_files(part.grid)
 

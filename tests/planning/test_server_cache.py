@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from sweeper.planning.order import (
     CLASSIC_CACHE,
     NO_CACHE,
+    RunSequence,
     ServerCache,
-    count_cached_executions,
     count_lru_executions,
     detect_server_cache,
     find_smallest_cache,
@@ -31,7 +29,6 @@ NEEDS = {
     "decode": frozenset({MODEL, TEXT, SEED}),
     "save": frozenset({MODEL, TEXT, SEED}),
 }
-POINTS = list(itertools.product(range(3), range(3), range(4)))
 # Loader and encoder executions for 3 models, 3 texts and 4 seeds, measured on ComfyUI 0.3.64 and 0.33.0; `ram` on the
 # latter, with `--cache-ram 1 2` and without an option.
 CACHES = (
@@ -49,7 +46,7 @@ MEASURED = {
 
 @pytest.mark.parametrize("order", MEASURED)
 def test_execution_counts_are_those_of_a_real_server(order):
-    runs = [count_cached_executions(GRAPH, order, POINTS, NEEDS, caching) for caching in CACHES]
+    runs = [RunSequence((3, 3, 4), order, None).count_executions(GRAPH, NEEDS, caching) for caching in CACHES]
     assert tuple((one["load"], one["encode"]) for one in runs) == MEASURED[order]
     assert {one["save"] for one in runs} == {36}
 
