@@ -258,7 +258,9 @@ def test_yaml_is_what_it_says(block: Block, clone: Path):
         assert Scenario.from_mapping(value).jobs_at_once == 3
     else:  # a targets file
         (clone / "targets.yaml").write_text(block.text)
-        assert list(load_named_targets({"SWEEPER_TARGETS": str(clone / "targets.yaml")})) == list(value)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SWEEPER_TARGETS", str(clone / "targets.yaml"))
+            assert list(load_named_targets()) == list(value)
 
 
 def test_the_grammar_shows_the_written_order_and_all_forms():

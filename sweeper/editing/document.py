@@ -173,7 +173,7 @@ class Document:
         self.slots_text = self._read_text(self.slots_file) if self.slots_file is not None and is_there else None
 
     def _resolve(self, path: Path) -> Path:
-        return self._scope.resolve_experiment(path) if path == self.file else self._scope.resolve(path)
+        return self._scope.resolve(path, hidden=path == self.file)
 
     def _read_text(self, path: Path) -> str:
         try:

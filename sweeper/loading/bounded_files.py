@@ -105,7 +105,7 @@ def _open_without_links(path: Path) -> int:
         os.close(folder)
 
 
-def find_matching_files(folder: Path, pattern: str, check: Callable[[Path], None]) -> set[Path]:
+def find_matching_files(folder: Path, pattern: str, check: Callable[[Path], object]) -> set[Path]:
     """Return the files below `folder` that match a pattern of `pathlib`: `**` is any depth of folders, without links.
 
     `check` is called before it looks into a folder or follows a link, and may raise. Raises ValueError for a pattern
@@ -130,7 +130,7 @@ def find_matching_files(folder: Path, pattern: str, check: Callable[[Path], None
 class _Search:
     """One search, which counts the entries that it looks at."""
 
-    def __init__(self, check: Callable[[Path], None]) -> None:
+    def __init__(self, check: Callable[[Path], object]) -> None:
         self.entries = 0
         self.check = check
 

@@ -200,7 +200,7 @@ def _read_experiment(file: Path, scope: ReadScope) -> Source:
     opened: Path | None = None
     if scope.project is not None and file.is_file():  # and no pipe of the shell
         try:
-            opened = scope.resolve_experiment(file)
+            opened = scope.resolve(file, hidden=True)
         except OutsideError as error:
             where = f"outside of the project {file.parent.resolve()}"
             message = f"is a link to {error.path}, {where}; name that file itself"

@@ -37,24 +37,20 @@ class Project:
     home: Path
     extra: tuple[Path, ...] = ()
 
-    def contains(self, path: Path) -> bool:
-        """Whether a file is in the project, links resolved, and neither hidden nor in a hidden folder.
+    def contains(self, path: Path, *, hidden: bool = False) -> bool:
+        """Whether a file is in the project, links resolved, and unless `hidden`, not hidden or in a hidden folder.
 
         Hidden files hold secrets: `.env`, `.git/config`. A path that the system does not accept counts as contained,
         because nothing can be read from it.
         """
-        resolved = _resolve(path)
-        return resolved is None or any(
+        try:
+            resolved = Path(os.path.realpath(path))
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a NUL
+            return True
+        return any(
             resolved.is_relative_to(folder)
-            and not any(part.startswith(".") for part in resolved.relative_to(folder).parts)
+            and (hidden or not any(part.startswith(".") for part in resolved.relative_to(folder).parts))
             for folder in (self.folder, self.home, *self.extra)
-        )
-
-    def surrounds(self, path: Path) -> bool:
-        """Whether a file is in the project, hidden or not."""
-        resolved = _resolve(path)
-        return resolved is None or any(
-            resolved.is_relative_to(folder) for folder in (self.folder, self.home, *self.extra)
         )
 
 
@@ -70,7 +66,8 @@ def find_project(file: Path) -> Project:
         if folder not in excluded and has_marker(folder):
             return Project(folder, home)
     neighbour = home.parent / _NEIGHBOURS.get(home.name, "")
-    is_real = neighbour != home.parent and _resolve(neighbour) == neighbour  # a link would make any folder a part of it
+    # A link would make any folder a part of it.
+    is_real = neighbour != home.parent and Path(os.path.realpath(neighbour)) == neighbour
     return Project(home, home, (neighbour,) if is_real else ())
 
 
@@ -141,36 +138,23 @@ class ReadScope:
     granted: tuple[Path, ...] = ()
     given: frozenset[str] = frozenset()
 
-    def resolve(self, path: Path, name: str | None = None) -> Path:
+    def resolve(self, path: Path, name: str | None = None, *, hidden: bool = False) -> Path:
         """Return the path without links, to be opened as it is. `name`: of an input file, as the experiment writes it.
 
-        Raises OutsideError; BoundError for a folder of the system, which nobody may read; and OSError or ValueError for
-        a name that the system does not accept.
+        `hidden`: it may be hidden, as an experiment file may. Raises OutsideError; BoundError for a folder of the
+        system, which nobody may read; and OSError or ValueError for a name that the system does not accept.
         """
+        check_is_no_system_file(Path(os.path.realpath(path)))
+        return self.check(path, name, hidden=hidden)
+
+    def check(self, path: Path, name: str | None = None, *, hidden: bool = True) -> Path:
+        """Do the same, but on the way of a pattern, where folders of the system are only passed through."""
         resolved = Path(os.path.realpath(path))
-        check_is_no_system_file(resolved)
-        is_given = name in self.given or self._is_granted(resolved)
+        is_given = name in self.given or any(resolved.is_relative_to(granted) for granted in self.granted)
         for project, is_exempt in ((_limit, False), (self.project, is_given)):
-            if project is not None and not is_exempt and not project.contains(path):
+            if project is not None and not is_exempt and not project.contains(path, hidden=hidden):
                 raise OutsideError(resolved, project)
         return resolved
-
-    def resolve_experiment(self, file: Path) -> Path:
-        """Return the path of an experiment file without links. It may be hidden. Raises as `resolve` does."""
-        resolved = Path(os.path.realpath(file))
-        check_is_no_system_file(resolved)
-        self.check(file)
-        return resolved
-
-    def check(self, path: Path) -> None:
-        """Check what was reached by a link, maybe. Raises OutsideError. Hidden files are no concern here."""
-        resolved = Path(os.path.realpath(path))
-        for project, is_exempt in ((_limit, False), (self.project, self._is_granted(resolved))):
-            if project is not None and not is_exempt and not project.surrounds(path):
-                raise OutsideError(resolved, project)
-
-    def _is_granted(self, resolved: Path) -> bool:
-        return any(resolved.is_relative_to(granted) for granted in self.granted)
 
 
 EVERYTHING: Final = ReadScope(None)
@@ -192,14 +176,6 @@ def make_scope(file: Path, grants: Collection[str], overrides: Mapping[str, Any]
     granted = tuple(Path(grant.removeprefix(_READ)) for grant in grants if grant.startswith(_READ))
     values = [item for value in overrides.values() for item in (value if isinstance(value, list) else [value])]
     return ReadScope(find_project(file), granted, frozenset(value for value in values if isinstance(value, str)))
-
-
-def _resolve(path: Path) -> Path | None:
-    """Return the path with links resolved; None if the system does not accept it: a loop of links, or a NUL."""
-    try:
-        return Path(os.path.realpath(path))
-    except (OSError, RuntimeError, ValueError):
-        return None
 
 
 class ExperimentFolder:

@@ -6,7 +6,6 @@ Validating the entries, which never contain keys, belongs to `sweeper.model.targ
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_config_path
@@ -21,25 +20,24 @@ from sweeper.schemas.values import KeyPath
 TARGETS_VARIABLE = "SWEEPER_TARGETS"
 
 
-def get_user_file(variable: str, name: str, environ: Mapping[str, str] | None = None) -> Path:
+def get_user_file(variable: str, name: str) -> Path:
     """The path of a user's own file: from a variable of `os.environ`, or in the system's folder for user settings."""
-    given = (os.environ if environ is None else environ).get(variable)
+    given = os.environ.get(variable)
     config = user_config_path("sweeper", appauthor=False, roaming=True)
     return config / name if given is None else Path(given).expanduser()
 
 
-def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, TargetSpec | TargetGroup | InvalidEntry]:
-    """Name -> URL, mapping, or a list of these and of names; empty if there is no file. Reads `os.environ` by default.
+def load_named_targets() -> dict[str, TargetSpec | TargetGroup | InvalidEntry]:
+    """Name -> URL, mapping, or a list of these and of names; empty if there is no file.
 
     An entry with mistakes becomes an InvalidEntry, whose problems are raised only if a command uses that name. Raises
     UsageError if the file is not a mapping of targets, or if $SWEEPER_TARGETS names a file that does not exist.
     """
-    environ = os.environ if environ is None else environ
-    path = get_user_file(TARGETS_VARIABLE, "targets.yaml", environ)
+    path = get_user_file(TARGETS_VARIABLE, "targets.yaml")
     try:
         source = parse_yaml(path.read_text("utf-8-sig"), str(path))
     except FileNotFoundError:
-        if TARGETS_VARIABLE in environ:
+        if TARGETS_VARIABLE in os.environ:
             message = f"there is no such file; ${TARGETS_VARIABLE} names it"
             raise UsageError(Problem(str(path), 0, "", message)) from None
         return {}

@@ -38,7 +38,7 @@ from sweeper.model.target_spec import (
     parse_target,
 )
 from sweeper.model.urls import identify_server, parse_notify_url
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, fits_shape
 from sweeper.wording import join_command, join_names, shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
@@ -229,7 +229,7 @@ def _describe_links(folder: Path, project: Project) -> Iterator[str]:
     path = project.home
     for index, part in enumerate(folder.parts, 1):
         path, expected = Path(os.path.realpath(path / part)), path / part
-        if path != expected and not project.surrounds(path):
+        if path != expected and not project.contains(path, hidden=True):
             yield f"writes to {path}, where the link {Path(*folder.parts[:index]).as_posix()} leads"
 
 
@@ -239,31 +239,26 @@ def find_url_path(url: str, platform: str = sys.platform) -> str:
     return re.sub(r"^/(?=[A-Za-z]:)", "", path) if platform == "win32" else path
 
 
-def get_trust_path(environ: Mapping[str, str] | None = None) -> Path:
+def get_trust_path() -> Path:
     """The path of the file: from $SWEEPER_TRUST_FILE, or in the system's folder for user settings."""
-    return get_user_file(TRUST_VARIABLE, "trusted.json", environ)
+    return get_user_file(TRUST_VARIABLE, "trusted.json")
 
 
 def load_grants() -> Grants:
     """The grants of each folder; none if there is no file. Raises UsageError if the file is unusable."""
     path = get_trust_path()
     try:
-        folders = json.loads(path.read_text("utf-8"))[_KEY]
-        grants = {Path(folder): frozenset(_check_texts(texts)) for folder, texts in folders.items()}
+        value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UsageError(Problem(str(path), 0, "", f"cannot be read: {error.strerror}")) from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError):
+        value = None
+    if not fits_shape(value, {_KEY: {...: [str]}}):
         message = "is not a list of trusted folders; delete it, and trust your folders again with `sweeper trust DIR`"
-        raise UsageError(Problem(str(path), 0, "", message)) from error
-    return grants
-
-
-def _check_texts(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise TypeError
-    return value
+        raise UsageError(Problem(str(path), 0, "", message))
+    return {Path(folder): frozenset(texts) for folder, texts in value[_KEY].items()}
 
 
 def add_grants(folder: Path, grants: Collection[str]) -> None:

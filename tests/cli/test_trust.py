@@ -252,8 +252,8 @@ def test_link_that_replaces_a_file_after_the_check_is_not_followed(tmp_path, mon
     (folder / "x.yaml").write_text(f"template: t.json\nsweep: {{grid: {{prompt: {{lines: {name}}}}}}}\n")
     real = ReadScope.resolve
 
-    def resolve(self, path, name=None):
-        resolved = real(self, path, name)
+    def resolve(self, path, name=None, **options):
+        resolved = real(self, path, name, **options)
         if path.name == "list.txt":
             (folder / swapped).rename(tmp_path / "away")
             (folder / swapped).symlink_to(secret if swapped == "list.txt" else tmp_path)

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from jinja2 import TemplateError, meta, nodes
+from jinja2 import TemplateError, nodes
 
 from sweeper.model.bounded_json import is_encodable
 from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
@@ -65,7 +65,7 @@ _RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r".*(?:division|modulo) by zero|.*to a negative power", "divides by zero"),
     )
 )  # fmt: skip
-_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
+_MAX_TEXT: Final = 1_000_000  # characters that are not Jinja2, as many as the result may have
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
 _MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
 _ALLOWED: Final = (
@@ -165,8 +165,8 @@ def _parse(text: str) -> nodes.Template:
     """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
     # One block of text that is not Jinja2 costs nothing to compile.
     is_raw = text.startswith(RAW_START) and text.endswith(RAW_END) and text.count("endraw") == 1
-    if len(text) > MAX_SOURCE and not is_raw:
-        _check_length(text)
+    if len(text) > (_MAX_TEXT if is_raw else MAX_SOURCE):
+        raise ExpressionError(f"has more than {_MAX_TEXT if is_raw else MAX_SOURCE:,} characters")
     if not is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
     tree = get_environment().parse(text)
@@ -179,17 +179,6 @@ def _parse(text: str) -> nodes.Template:
     for node in checked:
         _guard(node)
     return tree
-
-
-def _check_length(text: str) -> None:
-    """Refuse a text that is too long, or that has too much Jinja2 in it. The lexer stops where the limit is reached."""
-    if len(text) > _MAX_TEXT:
-        raise ExpressionError(f"has more than {_MAX_TEXT:,} characters")
-    length = 0
-    for _, kind, value in get_environment().lexer.tokeniter(text, None):
-        length += len(value) if kind != "data" else 0
-        if length > MAX_SOURCE:
-            raise ExpressionError(f"has more than {MAX_SOURCE:,} characters of Jinja2")
 
 
 def _find_lone_expression(tree: nodes.Template, *, is_required: bool) -> nodes.Expr | None:
@@ -206,11 +195,9 @@ def _find_lone_expression(tree: nodes.Template, *, is_required: bool) -> nodes.E
 
 
 def _find_names(tree: nodes.Template, text: str) -> tuple[str, ...]:
-    """Return the names that the text reads and does not define itself, in the order of the text."""
-    tracking = meta.TrackingCodeGenerator(get_environment())
-    tracking.optimizer = None  # as meta.find_undeclared_variables, but folds no constants
-    tracking.visit(tree)
-    return tuple(sorted(tracking.undeclared_identifiers, key=lambda name: (text.find(name), name)))
+    """Return the names that the text reads, in its order. Nothing in a text can define a name."""
+    names = {node.name for node, _ in _walk(tree) if isinstance(node, nodes.Name)}
+    return tuple(sorted(names, key=lambda name: (text.find(name), name)))
 
 
 def _find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
