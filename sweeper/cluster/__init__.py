@@ -3,9 +3,9 @@
 ```
 driver                                               worker (one per server)
 cluster_session  connects, checks, records           worker_plugin   the server beside it, its batches
-work_pool        work that no worker has             worker_batch    one batch, executed by sweeper.running
-dispatcher       batches as Dask tasks               messages        what driver and worker exchange
-batch_follower   one batch: intents, messages        workers         which workers are present (for the driver)
+dispatcher       batches as Dask tasks               worker_batch    one batch, executed by sweeper.running
+batch_follower   cuts batches, records what they do  messages        what driver and worker exchange
+                                                     workers         which workers are present (for the driver)
 ```
 
 Dask chooses the worker of a batch. The worker reports that it has the batch, and waits. The driver records the intents,

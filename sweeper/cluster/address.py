@@ -151,9 +151,9 @@ def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTa
             raise UsageError("target.worker: give the URL of the server as each worker sees it, in place of `url`")
         rest = {key: value for key, value in spec.items() if key != "worker"}
         rest.setdefault("name", f"worker {url.strip()}")
-        target = resolve_targets({**rest, "url": _PLACEHOLDER_URL}, environ={}, with_keys=False)[0]
+        target = resolve_targets({**rest, "url": _PLACEHOLDER_URL})[0]
         return replace(target, url=url.strip())
-    target = resolve_targets([spec], named=named, environ={}, with_keys=False)[0]
+    target = resolve_targets([spec], named=named)[0]
     if target.launch is not None:
         raise UsageError(
             "target.launch: starts a ComfyUI on this machine; for the one beside each worker, give `worker`"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from sweeper.cluster.address import connect_cluster, resolve_for_workers
+from sweeper.cluster.batch_follower import WorkPool
 from sweeper.cluster.dispatcher import Dispatcher
 from sweeper.cluster.messages import RunSpec, WorkerInfo
-from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.worker_plugin import SHARED_MARKER, SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, fetch_identity, make_worker_event
 from sweeper.comfy.target import Target

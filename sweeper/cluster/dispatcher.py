@@ -13,9 +13,8 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final, cast
 
-from sweeper.cluster.batch_follower import Batch, BatchFollower
+from sweeper.cluster.batch_follower import BATCHES_PER_WORKER, MAX_BATCH_SIZE, Batch, BatchFollower, WorkPool
 from sweeper.cluster.messages import BatchFinished, WorkerInfo
-from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE, WorkPool
 from sweeper.cluster.worker_batch import WorkerBatch
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, SweeperWorkerPlugin, run_batch
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, make_worker_event

@@ -148,18 +148,16 @@ def resolve_targets(
     specs: TargetSpec | Iterable[TargetSpec],
     *,
     named: NamedTargets | None = None,
-    environ: Mapping[str, str],
-    with_keys: bool = True,
+    environ: Mapping[str, str] | None = None,
     command: Callable[[Sequence[str]], str] = read_key_from_command,
 ) -> tuple[Target, ...]:
     """Resolve `specs` to targets, in order. `named` are the user's and the experiment's targets by name.
 
     A ComfyUI that sweeper starts on several GPUs is one target for each, in a group of its name.
-    `with_keys`: read keys from `environ` and `command`; False for a caller that sends nothing. Raises UsageError with
-    every mistake: an unknown name or setting, a bad URL, a key in the wrong place, a key that cannot be read, the same
-    server twice, or no target at all.
+    Keys are read from `environ` and `command`; without `environ`, the targets have none. Raises UsageError with every
+    mistake: an unknown name or setting, a bad URL, a key in the wrong place, a key that cannot be read, the same server
+    twice, or no target at all.
     """
-    read_key = partial(_read_key, environ=environ, command=command) if with_keys else None
     used_targets = expand_groups(anchor_launches(as_target_list(specs), Path.cwd()), named or {})
     parsed_targets = [parse_target(used.spec, named or {}) for used in used_targets]
     all_settings = [parsed.settings for parsed in parsed_targets]
@@ -170,8 +168,9 @@ def resolve_targets(
     for used, parsed in zip(used_targets, parsed_targets, strict=True):
         if parsed.is_valid:
             try:
-                target = _build_target(parsed.settings, _location_of(parsed), environ, read_key)
-                targets += _expand_gpus(replace(target, group=used.group), key_variables)
+                target = replace(_build_target(parsed.settings, _location_of(parsed)), group=used.group)
+                target = target if environ is None else add_keys(target, environ, command)
+                targets += _expand_gpus(target, key_variables)
             except UsageError as error:
                 problems += error.problems
     if problems:
@@ -247,42 +246,44 @@ def as_target_list(specs: Any) -> list[Any]:
     return target_list
 
 
-def _build_target(
-    settings: Mapping[str, Any], location: str, environ: Mapping[str, str], read_key: Callable[..., str | None] | None
-) -> Target:
-    """Build a target from valid settings, with keys by `read_key`. Raises UsageError for a missing or invalid key."""
+def _build_target(settings: Mapping[str, Any], location: str) -> Target:
+    """Build a target from valid settings, without keys. Raises UsageError for one that only a worker knows."""
     if "worker" in settings:
         text = "the server beside each worker of a Dask cluster: use it with --dask, or give `url`"
         raise UsageError(Problem("", 0, f"{location}.worker", text))
-    name, url, variable = settings["name"], settings.get("url", ""), settings.get("api_key_env")
-    launch = make_launch_spec(settings) if "launch" in settings else None
-    if variable == CLOUD_KEY and is_comfy_platform(url):  # the second of the two variables, if only that is set
-        variable = next((key for key in CLOUD_KEYS if read_key_from_variable(key, environ)), variable)
-    words, partner = tuple(settings.get("api_key_command") or ()), settings.get("partner_key_env")
-    key = partner_key = None
-    if read_key is not None:
-        try:
-            key = read_key(variable, words, is_required=True)
-            # Comfy Cloud accepts the account's key for partner nodes too. Elsewhere a missing key is an error only for
-            # a workflow that needs it.
-            partner_key = key if url == CLOUD_URL and partner is None else read_key(partner, (), is_required=False)
-        except UsageError as error:
-            raise with_location(f"target {name}", error) from None
+    url, launch = settings.get("url", ""), make_launch_spec(settings) if "launch" in settings else None
     return Target(
-        name=name,
+        name=settings["name"],
         url=url,
         dialect=settings.get("dialect"),
-        api_key_env=variable,
+        api_key_env=settings.get("api_key_env"),
         concurrency=settings.get("concurrency"),
-        api_key_command=words,
-        partner_key_env=partner,
+        api_key_command=tuple(settings.get("api_key_command") or ()),
+        partner_key_env=settings.get("partner_key_env"),
         embedded=not url and launch is None,
         launch=launch,
         max_file_bytes=int(settings["max_download_gb"] * 2**30) if "max_download_gb" in settings else None,
         price=settings.get("price"),
-        key=key,
-        partner_key=partner_key,
     )
+
+
+def add_keys(
+    target: Target, environ: Mapping[str, str], command: Callable[[Sequence[str]], str] = read_key_from_command
+) -> Target:
+    """The target with its keys. Raises UsageError for a missing or invalid one."""
+    read_key = partial(_read_key, environ=environ, command=command)
+    variable, partner = target.api_key_env, target.partner_key_env
+    if variable == CLOUD_KEY and is_comfy_platform(target.url):  # the second of the two, if only that is set
+        variable = next((key for key in CLOUD_KEYS if read_key_from_variable(key, environ)), variable)
+    try:
+        key = read_key(variable, target.api_key_command, is_required=True)
+        # Comfy Cloud accepts the account's key for partner nodes too. Elsewhere a missing key is an error only for a
+        # workflow that needs it.
+        is_shared = target.url == CLOUD_URL and partner is None
+        partner_key = key if is_shared else read_key(partner, (), is_required=False)
+    except UsageError as error:
+        raise with_location(f"target {target.name}", error) from None
+    return replace(target, api_key_env=variable, key=key, partner_key=partner_key)
 
 
 def _read_key(

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.comfy.target import Target, as_target_list, check_targets, resolve_targets
+from sweeper.comfy.target import Target, add_keys, as_target_list, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_partial
@@ -50,6 +51,7 @@ from sweeper.wording import join_names, suggest
 _MAX_SPLIT_WORDS: Final = 3  # of the items of a list that may be one text
 _MAX_SPLIT_SHOWN: Final = 3
 _ARTICLES: Final = ("a", "an", "the")
+_KEY_NOT_SENT: Final = "its key is sent only if you give the target by --target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Prepared:
     def resolve_targets(self) -> tuple[Target, ...]:
         """The targets, without keys. Raises UsageError."""
         specs = self.experiment.targets if self.specs is None else self.specs
-        return resolve_targets(list(specs), named=self.named, environ={}, with_keys=False)
+        return resolve_targets(list(specs), named=self.named)
 
     def check_targets(
         self, object_info: tuple[str, NodeInfo] | None = None, *, keep_temp: bool | None = None
@@ -121,15 +123,12 @@ class Prepared:
         if problems:
             raise ExperimentError(dict.fromkeys(problems))
         swept = [plan for plan in self.plans if not is_space(plan)]
-        notes += filter(None, (describe_large_files(plan, of) for plan in swept for _, of in self._iter_targets()))
+        notes += filter(None, (describe_large_files(plan, of) for plan in swept for of in self._iter_targets()))
         models = {name: of.facts for name, of in told.items()}
         notes += [note for name, of in told.items() for note in of.list_limits(name)]
         if self.specs is None and first is not None and any(may_name_models(plan, first) for plan in self.plans):
-            keyed = [
-                target.name for target in self.resolve_targets() if target.key_source and target.name not in models
-            ]
-            why = "its key is sent only if you give the target by --target"
-            notes += [f"model files on {name} not compared ({why})" for name in keyed]
+            keyed = (target.name for target in self.resolve_targets() if target.key_source)
+            notes += [f"model files on {name} not compared ({_KEY_NOT_SENT})" for name in keyed if name not in models]
         advice = "(`run` refuses this without --allow-different-models)"
         notes += [f"{line} {advice}" for line in describe_differences(models)]
         return replace(self, notes=tuple(dict.fromkeys(notes)), classes=first, models=models)
@@ -137,7 +136,7 @@ class Prepared:
     def ask_targets(self) -> Prepared:
         """The same with what the targets tell, for a run, which may send them their keys. Checks nothing."""
         told: dict[str, TargetModels] = {}
-        found = [classes for _, classes in self._iter_classes(told, lambda _: True, may_send_keys=True)]
+        found = [classes for _, classes in self._iter_classes(told, may_send_keys=True)]
         first = next((classes for classes in found if not isinstance(classes, str)), None)
         return replace(self, classes=first, models={name: of.facts for name, of in told.items()})
 
@@ -146,15 +145,13 @@ class Prepared:
     ) -> tuple[dict[str, Listing], dict[str, str]]:
         """What each target lists in these folders, and why the others list nothing, by their names.
 
-        Not `asks`: the embedded server alone is asked. `may_send_keys` is that of `_iter_classes`.
+        Not `asks`: the embedded server alone is asked. `may_send_keys`: see `_add_key`.
         """
-        may_send_keys = may_send_keys or self.specs is not None
 
-        async def ask(defined: tuple[Any, Target]) -> tuple[str, Listing | str]:
-            spec, target = defined
+        async def ask(target: Target) -> tuple[str, Listing | str]:
             if not asks and not target.embedded:
                 return target.name, "nobody asked it"
-            keyed = _add_key(spec, target, self.named, may_send_keys=may_send_keys)
+            keyed = self._add_key(target, may_send_keys=may_send_keys)
             return target.name, keyed if isinstance(keyed, str) else await fetch_model_files(keyed, folders)
 
         answers = await run_for_all(ask, self._iter_targets())
@@ -163,37 +160,38 @@ class Prepared:
 
     def find_bypass_links(self, nodes: Collection[str], *, may_send_keys: bool) -> dict[str, Any]:
         """The links past some nodes, by the first server whose classes are known."""
-        asked = self._iter_classes({}, lambda _: True, may_send_keys=may_send_keys)
+        asked = self._iter_classes({}, may_send_keys=may_send_keys)
         known = (info for _, info in asked if not isinstance(info, str))
         return next((find_bypass_links(self.experiment.template, nodes, info) for info in known), {})
 
-    def _iter_targets(self) -> Iterator[tuple[Any, Target]]:
-        """The targets without keys, each with what defines it; without those that need one that is not set here."""
+    def _iter_targets(self) -> Iterator[Target]:
+        """The targets without keys, of several GPUs the first. Those that only workers know are left out."""
         specs = self.experiment.targets if self.specs is None else self.specs
-        for spec in (used.spec for used in expand_groups(specs, self.named)):
-            target = _resolve_target(spec, self.named, with_keys=False)
-            if target is not None:
-                yield spec, target
+        for used in expand_groups(specs, self.named):
+            with suppress(UsageError):
+                yield resolve_targets([used.spec], named=self.named)[0]
 
     def _iter_classes(
-        self, told: dict[str, TargetModels], check: Callable[[NodeInfo], bool], *, may_send_keys: bool = False
+        self,
+        told: dict[str, TargetModels],
+        check: Callable[[NodeInfo], bool] = lambda _: True,
+        *,
+        may_send_keys: bool = False,
     ) -> Iterator[tuple[str, NodeInfo | str]]:
         """The name and the node classes of each server, or why its classes are not known. Adds its models to `told`.
 
-        `check` sees the classes first, and is False of those that may be outdated (see `get_classes`).
-        Only a target that the user gave receives a key, unless `may_send_keys`: a command that submits nothing must not
-        send a secret to a server that a file chose.
+        `check` sees the classes first, and is False of those that may be outdated (see `get_classes`). `may_send_keys`:
+        see `_add_key`.
         """
-        may_send_keys = may_send_keys or self.specs is not None
-        for spec, target in self._iter_targets():
+        for target in self._iter_targets():
             name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
-            classes, models = self._ask(spec, target, check, may_send_keys=may_send_keys)
+            classes, models = self._ask(target, check, may_send_keys=may_send_keys)
             if models is not None:
                 told[target.name] = models
             yield name, classes
 
     def _ask(
-        self, spec: Any, target: Target, check: Callable[[NodeInfo], bool], *, may_send_keys: bool
+        self, target: Target, check: Callable[[NodeInfo], bool], *, may_send_keys: bool
     ) -> tuple[NodeInfo | str, TargetModels | None]:
         """The classes of a target from the cache or the server, or why they are not known; and its models.
 
@@ -202,13 +200,27 @@ class Prepared:
         """
         nodes = list_nodes(self.plans[0]) if self.plans else list(self.experiment.template.graph.values())
         use_cached = partial(use_cached_classes, target, nodes, check)
-        if target.dialect == "cloud" and not may_send_keys and not isinstance(cached := use_cached(""), str):
+        is_cached_first = target.dialect == "cloud" and not may_send_keys and self.specs is None
+        if is_cached_first and not isinstance(cached := use_cached(""), str):
             return cached, None
-        keyed = _add_key(spec, target, self.named, may_send_keys=may_send_keys)
+        keyed = self._add_key(target, may_send_keys=may_send_keys)
         if isinstance(keyed, str):
             return use_cached(keyed), None
         plan = self.plans[0] if self.plans and not is_space(self.plans[0]) else None
         return run_sync(lambda: fetch_classes(keyed, nodes, plan, check))
+
+    def _add_key(self, target: Target, *, may_send_keys: bool) -> Target | str:
+        """The target with its key, or why that cannot be sent.
+
+        Only a target that the user gave receives a key, unless `may_send_keys`: a command that submits nothing must not
+        send a secret to a server that a file chose.
+        """
+        if target.key_source is not None and not may_send_keys and self.specs is None:
+            return _KEY_NOT_SENT
+        try:
+            return add_keys(target, os.environ)
+        except UsageError:
+            return "no key"
 
 
 def prepare(
@@ -425,19 +437,3 @@ def plan(
     specs = None if target is None else as_target_list(target)
     partial, _ = complete_models(partial, specs, users)
     return prepare(partial, problems, specs=specs, users=users, asks_targets=target is not None).plan
-
-
-def _add_key(spec: Any, target: Target, named: NamedTargets, *, may_send_keys: bool) -> Target | str:
-    """The target with its key, or why that cannot be sent."""
-    if target.key_source is not None and not may_send_keys:
-        return "its key is sent only if you give the target by --target"
-    return _resolve_target(spec, named, with_keys=True) or "no key"
-
-
-def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
-    """The target; None if its key is not set on this machine."""
-    try:
-        target, *_ = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
-    except UsageError:
-        return None
-    return target

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sweeper
-from sweeper.cluster.work_pool import WorkPool
+from sweeper.cluster.batch_follower import WorkPool
 from sweeper.planning.order import Costs, TransitionCost
 from sweeper.running.work_queue import WorkItem
 

@@ -69,11 +69,11 @@ class Workspace:
             if name not in known:
                 raise UsageError(f"{name!r} is not a target that this server may use{suggest(name, known)}; {_ALLOW}")
         named = {**users, **experiment.named_targets}
-        used = resolve_targets(requested or list(experiment.targets), named=named, environ={}, with_keys=False)
+        used = resolve_targets(requested or list(experiment.targets), named=named)
         allowed: list[Target] = []
         for name in known:  # one at a time, because several names may stand for one server
             with suppress(UsageError):  # such as a ComfyUI on all GPUs of a machine without one; `used` would name it
-                allowed += resolve_targets(name, named=users, environ={}, with_keys=False)
+                allowed += resolve_targets(name, named=users)
         for target in used:
             if not target.embedded:
                 self._check_server(target, [server for server in allowed if not server.embedded])
