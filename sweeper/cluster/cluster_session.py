@@ -24,8 +24,7 @@ from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
 from sweeper.planning.order import TransitionCost, find_smallest_cache
 from sweeper.running.measure_run import get_cacheable_versions
 from sweeper.running.preflight import find_classes
-from sweeper.running.restore_files import MissingFiles
-from sweeper.running.resume import ResumeState
+from sweeper.running.resume import MissingFiles, ResumeState
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import ClusterReady, Notice
 from sweeper.running.session import Session

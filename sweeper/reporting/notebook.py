@@ -26,7 +26,6 @@ from sweeper.answers.render import render_html
 from sweeper.errors import SweeperError, UsageError
 from sweeper.images.html_thumbnail import make_thumbnail_url
 from sweeper.model.result import Run
-from sweeper.model.search_result import SearchResult
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan_outline import outline_plan
 from sweeper.reporting.dataset import transpose_files
@@ -34,7 +33,7 @@ from sweeper.reporting.one_file import NO_SPRITES, THUMBNAILS_ONLY, make_data_ur
 from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
 from sweeper.running.run_answer import answer_run
-from sweeper.running.search_answer import answer_search, describe_point
+from sweeper.running.search_answer import SearchResult, answer_search, describe_point
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_picture, find_results_folder

@@ -1,4 +1,6 @@
-"""Tracks which targets are reachable, and retries the others while they may still be needed.
+"""Starts the servers that a run brings itself, tracks which targets are reachable, and retries the others.
+
+A run brings the embedded server, and the ComfyUIs that `sweeper.launching` watches.
 
 The other targets go on without an unreachable one, and it gets work again when it responds. It is given up if none of
 the reachable targets can continue and all unreachable ones have been silent for `patience` seconds. It is given up
@@ -8,18 +10,25 @@ sooner if its process has exited, because the jobs that we wait for are gone wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sweeper import embedded
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.retry import RECONNECT
-from sweeper.errors import RefusedError, Trouble, UnreachableError
+from sweeper.comfy.target import Target
+from sweeper.errors import RefusedError, Trouble, UnreachableError, UsageError
 from sweeper.launching.supervise import Supervisor
+from sweeper.model.portable_names import make_portable
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import TargetDown, TargetUp, WaitingForTarget
+from sweeper.running.run_events import Event, Notice, TargetDown, TargetStarting, TargetUp, WaitingForTarget
+from sweeper.running.settings import EffectiveSettings
 from sweeper.running.stop_control import cancel_when, wait_at_most
+from sweeper.store.containment import refuse_links
 
 T = TypeVar("T")
 
@@ -28,6 +37,60 @@ _PATIENCE_CHECK_INTERVAL: Final = 10.0  # seconds, at most
 _GONE_AFTER: Final = 30.0  # seconds of refused connections after which the process has exited; a tunnel may come back
 _RESTART_PAUSE: Final = 0.5  # seconds, until what watches a process has seen its end
 _CONNECT_WAIT: Final = 5.0  # seconds that the run waits for the other targets once one has responded
+
+
+def make_embedded_server(settings: EffectiveSettings, workers: int) -> embedded.EmbeddedServer:
+    seconds = {name: (each, each) for name, each in settings.node_seconds.items()}
+    faults = embedded.Faults(scenario=embedded.Scenario(node_seconds=seconds))
+    return embedded.EmbeddedServer(
+        dialect="cloud", workers=workers, faults=faults, object_info=settings.object_info, permissive=True
+    )
+
+
+class LaunchedServers(dict[str, Supervisor]):
+    """By target, what keeps its ComfyUI alive. `patience`: of the run, for targets without their own.
+
+    `is_shared`: they stay at the end of a run, because the next round of a search needs them.
+    """
+
+    def __init__(self, out: Path, patience: float, report: Callable[[Event], None], *, is_shared: bool = False) -> None:
+        super().__init__()
+        self.is_shared = is_shared
+        self._logs, self._patience, self._report = out / "logs", patience, report
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, target: Target) -> str:
+        """Start the ComfyUI of a target, and watch it. Returns its URL. Raises UsageError and ResultsError."""
+        launch, name = target.launch, target.name
+        assert launch is not None
+        if name in self:
+            return self[name].url
+        words = re.sub(r"[^\w.-]+", "-", name).strip("-")
+        log = self._logs / f"{make_portable(words, 'target')}.log"
+        if any(other.log.name.casefold() == log.name.casefold() for other in self.values()):
+            log = log.with_stem(f"{log.stem}-{len(self) + 1}")
+        refuse_links(self._logs, log)
+        supervisor = self[name] = Supervisor(
+            name, launch, log, launch.patience or self._patience,
+            lambda seconds, line: self._report(TargetStarting(name, seconds, line)),
+        )  # fmt: skip
+        try:
+            supervisor.start()
+        except (UsageError, OSError) as error:
+            raise UsageError(f"target {name}: {error}") from None
+        if launch.max_memory is not None and not Path("/proc/self/stat").exists():
+            self._report(Notice(f"{name}: this system does not tell how much memory it takes; max_memory does nothing"))
+        self._tasks.append(asyncio.create_task(supervisor.run()))
+        return supervisor.url
+
+    async def aclose(self) -> None:
+        """End all of them, except those that are kept, and wait until they have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(*(asyncio.to_thread(supervisor.end) for supervisor in self.values()))
+        for message in filter(None, ended):
+            self._report(Notice(message))
 
 
 Connections = tuple[list[tuple[ComfyClient, Server]], list[tuple[ComfyClient, str]]]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
@@ -23,11 +23,13 @@ from sweeper.comfy.transport import describe_error, make_transport
 from sweeper.errors import UsageError
 from sweeper.model.money import CURRENCY, NOTHING, to_usd
 from sweeper.model.result import FAILED, STATUSES, SUCCEEDED, Run
-from sweeper.model.search_result import SearchResult
 from sweeper.model.urls import NotifyAddress
 from sweeper.running.run_events import Event, Notice
 from sweeper.running.stop_control import StopControl, cancel_when, run_sync, stop_on_signals
 from sweeper.wording import shorten, to_one_line
+
+if TYPE_CHECKING:
+    from sweeper.running.search_answer import SearchResult
 
 T = TypeVar("T")
 

@@ -23,8 +23,8 @@ from sweeper.model.result import FAILED, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import Plan
 from sweeper.running import run_events as events
+from sweeper.running.health import LaunchedServers
 from sweeper.running.notify import EndNotice
-from sweeper.running.own_servers import LaunchedServers
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run_events import Event, RunCounts
 from sweeper.running.session import Session

@@ -13,9 +13,10 @@ from sweeper.answers.cells import format_cell
 from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.experiment import Search
+from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.money import Amount
+from sweeper.model.result import Run
 from sweeper.model.search_columns import VOTES_METRIC, SearchedPoint
-from sweeper.model.search_result import SearchResult
 from sweeper.planning.plan_outline import PlanCost, list_values
 from sweeper.running.count_plan import answer_plan
 from sweeper.running.prepare import Prepared
@@ -25,7 +26,8 @@ from sweeper.tables.searched_points import BestPoints, describe_values
 from sweeper.wording import count_things, join_names
 
 if TYPE_CHECKING:
-    from sweeper.running.search_rounds import SearchPreview
+    from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+    from sweeper.planning.searching.search_state import SearchState
 
 _BEST: Final = 5
 _ENDINGS: Final = {
@@ -36,6 +38,36 @@ _ENDINGS: Final = {
     "votes": "it needs about {votes} to go on",
     "interrupt": "interrupted; the same command goes on",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult(HtmlDisplay):
+    """The summary of a search.
+
+    `run`: the summary of its run, None if there was nothing to run. `ended_by`: `trials`, `until`, `exhausted` (no
+    point is left), `votes` (the round waits for votes), or what stopped the run, such as `budget` or `interrupt`.
+    `rounds`, `points` and `trials` count what the search asked for, with earlier runs of it. `best`: the five best
+    points; with several objectives, all points that no other beats, the best in the first objective first. `error`: why
+    the search ended early, for people. `votes_needed`: about so many votes let it go on. `search`: what it looked for.
+    """
+
+    run: Run | None
+    ended_by: str
+    rounds: int
+    points: int
+    trials: int
+    best: tuple[SearchedPoint, ...] = field(default=(), metadata=NOT_IN_JSON)  # an answer has it by metric
+    error: str | None = None
+    votes_needed: int = 0
+    search: Search = field(kw_only=True, repr=False, metadata=NOT_IN_JSON)
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the search came to an end that it was asked for, or waits for votes."""
+        if self.ended_by == "budget":
+            return self.search.budget is not None
+        is_end = self.ended_by in ("trials", "until", "exhausted", "votes")
+        return is_end and (self.run is None or self.run.error is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +146,26 @@ def _find_idle_axes(results: Path) -> dict[str, float]:
 
     with Store.open(results, readonly=True) as store:
         return find_idle_axes(list(store.results()), store.layout())
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPreview:
+    """What a search would do next.
+
+    `state`: what is known. `batches`: the trials of the next round. `unfinished`: trials of earlier rounds that an
+    interrupted run left; `unmeasured`: trials of other runs whose metrics are measured first. Without them, the next
+    round is not known yet. `ended_by`: why it would ask for nothing. `plan`: the trials that would run next, None if
+    there are none. `batch`: how many points a round has. `votes_needed`: about so many votes let it go on.
+    """
+
+    state: SearchState = field(metadata=NOT_IN_JSON)
+    batches: Sequence[PointBatch] = field(metadata=NOT_IN_JSON)
+    unfinished: int
+    unmeasured: int
+    ended_by: str | None
+    plan: SearchPlan | None = field(metadata=NOT_IN_JSON)
+    batch: int
+    votes_needed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,30 +11,29 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from sweeper.answers.render import NOT_IN_JSON
 from sweeper.comfy.target import Target
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.result import FAILED, PENDING, SUCCEEDED, Result, Run
 from sweeper.model.search_columns import ROUND
-from sweeper.model.search_result import SearchResult
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
 from sweeper.running.done_work import DoneRule
+from sweeper.running.health import LaunchedServers
 from sweeper.running.notify import EndNotice
-from sweeper.running.own_servers import LaunchedServers
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
+from sweeper.running.search_answer import SearchPreview, SearchResult
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, read_notify, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
@@ -170,26 +169,6 @@ class _Step:
     ended_by: str | None = None
     error: str | None = None
     votes_needed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SearchPreview:
-    """What a search would do next.
-
-    `state`: what is known. `batches`: the trials of the next round. `unfinished`: trials of earlier rounds that an
-    interrupted run left; `unmeasured`: trials of other runs whose metrics are measured first. Without them, the next
-    round is not known yet. `ended_by`: why it would ask for nothing. `plan`: the trials that would run next, None if
-    there are none. `batch`: how many points a round has. `votes_needed`: about so many votes let it go on.
-    """
-
-    state: SearchState = field(metadata=NOT_IN_JSON)
-    batches: Sequence[PointBatch] = field(metadata=NOT_IN_JSON)
-    unfinished: int
-    unmeasured: int
-    ended_by: str | None
-    plan: SearchPlan | None = field(metadata=NOT_IN_JSON)
-    batch: int
-    votes_needed: int
 
 
 class SearchRounds:

@@ -30,18 +30,17 @@ from sweeper.model.workflow import find_unique_titles
 from sweeper.planning.job_size import JobSizes
 from sweeper.planning.order import CLASSIC_CACHE, Costs, ServerCache, TransitionCost, find_smallest_cache
 from sweeper.planning.plan import Plan
+from sweeper.running import resume
 from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.done_work import DoneRule, describe_renaming
 from sweeper.running.folder_lock import lock_folder
-from sweeper.running.health import connect_all
+from sweeper.running.health import LaunchedServers, connect_all, make_embedded_server
 from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
-from sweeper.running.own_servers import LaunchedServers, make_embedded_server
 from sweeper.running.preflight import check_target, describe_stand_ins, find_classes
-from sweeper.running.restore_files import MissingFiles, describe_empty_trials, restore
-from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_gone, record_run
+from sweeper.running.resume import MissingFiles, ResumeState, load_resume_state
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, LiveFeed, Notice, RunEnded, RunStarted, TargetReady
 from sweeper.running.scheduler import PendingTarget, Scheduler
@@ -221,7 +220,7 @@ class Session:
 
     async def restore(self, missing: MissingFiles) -> None:
         """Download files again that are missing from the results folder, and report the outcome."""
-        await restore(missing, self.clients, self.report)
+        await resume.restore(missing, self.clients, self.report)
 
     async def connect(self, stack: AsyncExitStack) -> bool:
         """Connect to the targets. Returns whether one can be used; False if the run stops meanwhile.
@@ -297,7 +296,7 @@ class Session:
             self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), self.experiment.metric_columns,
             plan.value_order, plan.together, plan.search_columns, titles,
             JobSizes(self.experiment.template).differ(plan), plan.extras)  # fmt: skip
-        run_id, table.is_same = record_run(
+        run_id, table.is_same = resume.record_run(
             plan, store, state, layout,
             target_names=self.target_names, experiment=self.experiment, now=time.time(), settings=self.settings,
         )  # fmt: skip
@@ -305,7 +304,7 @@ class Session:
             store.servers.save_info(run_id, name, info)
         if self.gone:
             left_out = [trial for trial in plan.written() if trial.index in self.gone and self.is_selected(trial)]
-            self._warn(record_gone(store, run_id, left_out, self.gone, now=time.time()))
+            self._warn(resume.record_gone(store, run_id, left_out, self.gone, now=time.time()))
         if may_submit:
             table.is_same = False
             await self.find_outdated_models(store)
@@ -385,7 +384,7 @@ class Session:
             charges_jobs=self.spending is not None,
             is_only_target=len(self.targets) == 1,
         )
-        items = iter_remaining(plan, state, self.settings, self.may_submit)
+        items = resume.iter_remaining(plan, state, self.settings, self.may_submit)
         try:
             error = await self.dispatch(context, store, state, items, TransitionCost(self.experiment.template, costs))
             return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
@@ -469,7 +468,7 @@ class Session:
         sent = {digest for digest, job in last_jobs.items() if job.state not in again} - failed
         left = (
             (item.trial, 1 + len(state.duplicates.get(item.trial.digest, ())))
-            for item in iter_remaining(plan, state, self.settings, self.may_submit)
+            for item in resume.iter_remaining(plan, state, self.settings, self.may_submit)
             if item.trial.digest not in sent
         )
         return describe_over_budget(self.spending, left, failures=len(failed))
@@ -484,7 +483,7 @@ class Session:
                          budget=self.settings.budget, control=self.control, report=self.report)  # fmt: skip
         table.update(has_changed=store.change_count() != changes)
         if empty := store.count_without_files(run_id):
-            self.report(Notice(describe_empty_trials(empty, self.settings)))
+            self.report(Notice(resume.describe_empty_trials(empty, self.settings)))
 
     def _summarize(self, store: Store, run_id: int, error: str | None) -> Run:
         counts = store.count_by_status(run_id)

@@ -169,7 +169,7 @@ def test_key_is_read_from_a_command():
     entry = {"url": "http://gpu:1", "api_key_command": ["pass", "show", "gpu"]}
     (target,) = resolve_targets("gpu", named={"gpu": entry}, environ={}, command=keyring)
     assert (target.key, target.key_source, calls) == ("k", "api_key_command", [("pass", "show", "gpu")])
-    resolve_targets("gpu", named={"gpu": entry}, environ={}, command=keyring, with_keys=False)
+    resolve_targets("gpu", named={"gpu": entry}, command=keyring)
     assert len(calls) == 1
 
 

@@ -22,7 +22,7 @@ from job_log import print_command, run_program
 from sweeper.answers.render import escape_markdown
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import SweeperError
-from sweeper.running.own_servers import LaunchedServers
+from sweeper.running.health import LaunchedServers
 
 NAME = re.compile(r"\w[\w.-]*")  # of a ComfyUI, and of its folder
 PATIENCE = 300.0  # seconds without an answer, or at the start without a new line in the log

@@ -21,7 +21,7 @@ from sweeper.running.spending import FolderSpending
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile
 
 if TYPE_CHECKING:
-    from sweeper.running.restore_files import MissingFiles
+    from sweeper.running.resume import MissingFiles
     from sweeper.running.spending import JobPrices, JobUsage
     from sweeper.store.job_charges import JobCharge
     from sweeper.store.records import JobRecord
