@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, Final
 
 from sweeper import embedded
-from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
+from sweeper.answers.parts import Fail, Item, Line, Note, Part, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.comfyui import LONGEST_RUNS
@@ -52,7 +52,7 @@ from sweeper.planning.model_inputs import list_nodes
 from sweeper.planning.order import detect_server_cache
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
-from sweeper.running.node_class_cache import STARTS_LATER, get_cached_classes, get_classes
+from sweeper.running.node_class_cache import STARTS_LATER, get_classes
 from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import describe_differences, read_target_models
@@ -75,7 +75,6 @@ _INSTALL: Final = (
     "install what is missing on that server (a custom node's package, a model file in its folder), or correct the "
     "names in the template or the experiment"
 )
-_NOWHERE: Final = "http://127.0.0.1"  # of a server that is not asked
 _PATIENCE: Final = 20.0  # seconds without progress, of a server that asks to wait for hours, too
 
 
@@ -169,15 +168,14 @@ class TargetReport:
 class Diagnosis:
     """The answer of `sweeper doctor`: the versions here, and what each target says.
 
-    `packages`: the version of each package that sweeper or an extra requires; None: it is not installed. `extras`: by
-    name, the requirements that are not installed. `free_bytes`: on the disk of the current folder. `targets_file`: what
-    is wrong with the user's targets file, and `warnings`; both are left out if there is nothing to say.
+    `extras`: by name, the requirements that are not installed. `free_bytes`: on the disk of the current folder.
+    `targets_file`: what is wrong with the user's targets file, and `warnings`; both are left out if there is nothing to
+    say.
     """
 
     sweeper: str
     python: str
     platform: str
-    packages: Mapping[str, str | None]
     extras: Mapping[str, Sequence[str]]
     free_bytes: int
     targets: tuple[TargetReport, ...]
@@ -197,9 +195,6 @@ class Diagnosis:
         for name, lacks in self.extras.items():
             if lacks:
                 yield Line(f"without the extra {name}: {format_install(*lacks)}")
-
-    def tabulate_packages(self) -> Table:
-        return Table(("package", "version"), [(name, found or "missing") for name, found in self.packages.items()])
 
 
 def diagnose(
@@ -236,9 +231,8 @@ def diagnose(
         *(f"{line}; `run` on both needs --allow-different-models" for line in differences),
     ]
     return Diagnosis(
-        version(DISTRIBUTION), platform.python_version(), platform.platform(),
-        {name: _find_version(name) for _, name, _ in _iter_requirements()}, _list_extras(), shutil.disk_usage(".").free,
-        tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
+        version(DISTRIBUTION), platform.python_version(), platform.platform(), _list_extras(),
+        shutil.disk_usage(".").free, tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
     )  # fmt: skip
 
 
@@ -263,13 +257,10 @@ async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: Named
 async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
     """Add what the server says to `facts` (started first if it is the embedded one), until something fails.
 
-    A ComfyUI that starts with the run is not started: its folder is looked at, and what an earlier run learnt.
+    A ComfyUI that starts with the run is not started: only its folder is looked at.
     """
     if target.launch is not None:
-        python = find_python(target.launch)
-        known = get_cached_classes(target, list_nodes(plans[0])) if plans else None
-        lacks, notes = _check_plans(ComfyClient(replace(target, url=_NOWHERE)), plans, None, known or STARTS_LATER)
-        facts |= _report_experiment(plans, known, lacks, notes) | {"warning": f"{STARTS_LATER}, by {python}"}
+        facts |= {"ok": True, "warning": f"{STARTS_LATER}, by {find_python(target.launch)}"}
         return
     settings = plans[0].experiment.run if plans and not target.embedded else None
     facts["timeout_s"] = None if settings is None else settings.timeout
@@ -291,31 +282,20 @@ async def _ask_server(client: ComfyClient, target: Target, facts: dict[str, Any]
     facts |= {"dialect": server.dialect, "version": server.version or None, "cache": cache and str(cache)}
     facts["upload_limit"] = limit = await client.get_upload_limit()
     facts["balance_usd"] = await client.get_balance()
-    lacks: list[str] = []
-    notes: list[str] = []
-    known = None
-    if plans:
-        classes = await get_classes(client, list_nodes(plans[0]), fresh=True)
-        lacks, notes = _check_plans(client, plans, limit, classes)
-        plan = None if target.embedded or is_space(plans[0]) else plans[0]
-        known = None if isinstance(classes, str) else classes
-        models = await read_target_models(client.models, plan, known) if plan is not None else None
-        notes += [] if models is None else models.list_limits(target.name)
-        facts["models"] = {} if models is None else models.facts
-    facts |= _report_experiment(plans, known, lacks, notes)
-
-
-def _report_experiment(
-    plans: Sequence[Plan], known: NodeInfo | None, lacks: list[str], notes: list[str]
-) -> dict[str, Any]:
-    """The facts of what a server `lacks` for an experiment, if there is one. `known`: its node classes."""
-    facts: dict[str, Any] = {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
-    if plans:
-        experiment = plans[0].experiment
-        trials = None if is_space(plans[0]) else len(plans[0])
-        search = None if experiment.search is None else True
-        facts["experiment"] = ExperimentReport(str(experiment.file), trials, known is not None, lacks, notes, search)
-    return facts
+    if not plans:
+        facts["ok"] = True
+        return
+    experiment, plan = plans[0].experiment, None if is_space(plans[0]) else plans[0]
+    classes = await get_classes(client, list_nodes(plans[0]), fresh=True)
+    lacks, notes = _check_plans(client, plans, limit, classes)
+    known = None if isinstance(classes, str) else classes
+    models = None if plan is None or target.embedded else await read_target_models(client.models, plan, known)
+    if models is not None:
+        notes += models.list_limits(target.name)
+        facts["models"] = models.facts
+    trials, search = None if plan is None else len(plan), None if experiment.search is None else True
+    facts["experiment"] = ExperimentReport(str(experiment.file), trials, known is not None, lacks, notes, search)
+    facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
 
 
 def _compare_limits(facts: Mapping[str, Any], settings: RunSettings | None, target: Target) -> Iterator[str]:
@@ -346,8 +326,6 @@ def _check_plans(
     client: ComfyClient, plans: Sequence[Plan], limit: int | None, classes: NodeInfo | str
 ) -> tuple[list[str], list[str]]:
     """(what the server lacks or would refuse, notes on what is unusual but runs); `limit`: bytes of an upload."""
-    if not plans:
-        return [], []
     large = [
         f"{fact.path}: {size / 2**20:.0f} MiB; an upload there may have at most {limit / 2**20:.0f} MiB"
         for fact in plans[0].experiment.files.values()
