@@ -156,7 +156,7 @@ def _describe_round(event: events.RoundPlanned) -> str:
     points = count_things(event.points, "new point") if event.points else "points asked for earlier"
     of = "" if event.limit is None else f" of {event.limit}"
     text = f"round {event.number}: {trials} of {points} ({event.asked}{of} done)"
-    from sweeper.running.search_answer import describe_point
+    from sweeper.running.run_answer import describe_point
 
     return text if event.best is None else f"{text}; best {describe_point(event.best)}"
 

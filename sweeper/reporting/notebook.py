@@ -32,8 +32,7 @@ from sweeper.reporting.dataset import transpose_files
 from sweeper.reporting.one_file import NO_SPRITES, THUMBNAILS_ONLY, make_data_url, make_page, select_files
 from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
-from sweeper.running.run_answer import answer_run
-from sweeper.running.search_answer import SearchResult, answer_search, describe_point
+from sweeper.running.run_answer import SearchResult, answer_run, answer_search, describe_point
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_picture, find_results_folder

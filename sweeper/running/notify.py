@@ -29,7 +29,7 @@ from sweeper.running.stop_control import StopControl, cancel_when, run_sync, sto
 from sweeper.wording import shorten, to_one_line
 
 if TYPE_CHECKING:
-    from sweeper.running.search_answer import SearchResult
+    from sweeper.running.run_answer import SearchResult
 
 T = TypeVar("T")
 

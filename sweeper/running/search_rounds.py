@@ -32,8 +32,8 @@ from sweeper.running.health import LaunchedServers
 from sweeper.running.notify import EndNotice
 from sweeper.running.prepare import complete_experiment
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
+from sweeper.running.run_answer import SearchPreview, SearchResult
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
-from sweeper.running.search_answer import SearchPreview, SearchResult
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, read_notify, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals

@@ -14,7 +14,7 @@ from sweeper.model.experiment import Axis, NumberRange, Search, SpaceAxis
 from sweeper.model.money import Amount
 from sweeper.model.search_columns import Objective, SearchedPoint
 from sweeper.running.confirm_best import ConfirmAnswer, ConfirmedPoint, FreshMean
-from sweeper.running.search_answer import PreviewAnswer, SearchAnswer, SearchPreview, SearchResult
+from sweeper.running.run_answer import PreviewAnswer, SearchAnswer, SearchPreview, SearchResult
 from sweeper.tables.searched_points import BestPoints
 from tests.answers.approved import check_approved
 from tests.answers.test_wordings_run import COST, RUN

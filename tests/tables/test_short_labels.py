@@ -8,7 +8,7 @@ import pytest
 
 from sweeper.cli import main
 from sweeper.model.search_columns import SearchedPoint
-from sweeper.running.search_answer import describe_point
+from sweeper.running.run_answer import describe_point
 from tests.long_prompts import BEFORE, LABELS, PROMPTS
 from tests.tables.written_results import make_grid, write_results
 

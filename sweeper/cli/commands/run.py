@@ -32,7 +32,6 @@ from sweeper.model.result import Run
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import expand_groups, parse_target
 from sweeper.running.prepare import Prepared
-from sweeper.running.run_answer import answer_run
 from sweeper.running.settings import RunOptions
 from sweeper.running.stop_control import run_sync
 from sweeper.store.containment import display_path
@@ -82,6 +81,8 @@ def command(
     The same command again resumes the sweep and repeats no finished trial. Ctrl-C waits for running jobs; a second
     Ctrl-C cancels them.
     """
+    from sweeper.running.run_answer import answer_run
+
     overrides = selection.values
     settings |= {"where": selection.where, "limit": selection.limit}
     if dry_run:

@@ -64,7 +64,7 @@ def command(
     The results folder is the memory: the same command goes on where an earlier one ended, and rows that a sweep of the
     same folder has already count. Needs the extra `search` (Optuna).
     """
-    from sweeper.running.search_answer import answer_preview, answer_search
+    from sweeper.running.run_answer import answer_preview, answer_search
     from sweeper.running.search_rounds import SearchRounds, require_search, search
 
     _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
