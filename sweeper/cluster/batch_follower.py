@@ -31,7 +31,7 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, Retrying
 from sweeper.running.work_queue import Lookahead, Shard, WorkItem, find_shard_length, is_worth_retrying
 from sweeper.store import Store, records
-from sweeper.store.records import INTENT, SUBMITTED, Artifact
+from sweeper.store.records import INTENT, OPEN_STATES, SUBMITTED, Artifact
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -260,31 +260,25 @@ class BatchFollower:
     def _report_message(self, batch: Batch, message: messages.WorkerMessage) -> None:
         if isinstance(message, Event):
             self.context.report(message)
-        elif isinstance(message, messages.TrialFinished):
+        elif isinstance(message, messages.JobFinished) and message.end.state not in OPEN_STATES:
             batch.ended_jobs.add(message.job_id)
-            artifacts = batch.saved_artifacts.pop(message.job_id, ())
-            self._finish_trial(batch.work_by_job[message.job_id], message, artifacts)
-        elif isinstance(message, messages.JobFinished) and message.end.state == records.UNSENT:
-            batch.ended_jobs.add(message.job_id)
-            self.pool.requeue(batch.work_by_job[message.job_id])
+            item, artifacts = batch.work_by_job[message.job_id], batch.saved_artifacts.pop(message.job_id, ())
+            if message.end.state == records.UNSENT:
+                self.pool.requeue(item)
+            else:
+                self._finish_trial(item, artifacts)
 
-    def _finish_trial(
-        self, item: WorkItem, message: messages.TrialFinished, artifacts: tuple[records.Artifact, ...]
-    ) -> None:
-        if message.status == result.FAILED and not message.final and self.schedule_retry(item):
+    def _finish_trial(self, item: WorkItem, artifacts: tuple[Artifact, ...] = ()) -> None:
+        """Report the trial of a job that has ended, unless it is retried."""
+        assert item.job is not None
+        if self._schedule_retry(item, item.job):
             return
-        self.context.finish_trial(
-            item, message.status, self.name, artifacts=artifacts, error=message.error, seconds=message.seconds
-        )
+        job, status = item.job, records.STATUS_OF_STATE[item.job.state]
+        if status == result.SUCCEEDED:
+            self.context.finish_trial(item, status, self.name, artifacts=artifacts, seconds=job.seconds)
+        else:
+            self.context.finish_trial(item, status, self.name, error=(job.error_type or "", job.error or ""))
         self.pool.complete()
-
-    def finish_recorded(self, batch: Batch, job_id: str) -> None:
-        """Report the trial of a job whose end was recorded before its worker was gone."""
-        job = batch.work_by_job[job_id].job
-        assert job is not None
-        status = records.STATUS_OF_STATE[job.state]
-        error = None if status == result.SUCCEEDED else (job.error_type or "", job.error or "")
-        self._report_message(batch, messages.TrialFinished(job_id, status, error, job.state == records.REJECTED, None))
 
     # --- files
 
@@ -341,16 +335,12 @@ class BatchFollower:
     def mark_lost(self, item: WorkItem, message: str) -> None:
         """Record that a job is lost, because its server is gone. Retries its trial if that is allowed."""
         assert item.job is not None
-        error = (LOST_ERROR, message)
-        self.context.finish_job(item, item.job, records.JobEnd(records.LOST, error=error))
-        if not self.schedule_retry(item):
-            self.context.finish_trial(item, result.FAILED, self.name, error=error)
-            self.pool.complete()
+        self.context.finish_job(item, item.job, records.JobEnd(records.LOST, error=(LOST_ERROR, message)))
+        self._finish_trial(item)
 
-    def schedule_retry(self, item: WorkItem) -> bool:
+    def _schedule_retry(self, item: WorkItem, job: records.JobRecord) -> bool:
         """Return an item to the pool after a wait, if it may be retried. Follows the same rules as a single machine."""
-        job, context = item.job, self.context
-        assert job is not None
+        context = self.context
         is_last = item.submissions and (item.submissions > context.settings.retries or context.control.stopping)
         if not (job.state == records.LOST or is_worth_retrying(item, job)) or is_last:
             return False

@@ -25,7 +25,7 @@ from sweeper.running.scheduler import describe_postponed
 from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE, first_error
 from sweeper.running.work_queue import WorkItem
 from sweeper.store import Store
-from sweeper.store.records import OPEN_STATES, SUBMITTED, UNSENT, JobEnd
+from sweeper.store.records import SUBMITTED, UNSENT, JobEnd
 
 _REFRESH_INTERVAL: Final = 1.0  # seconds between two checks which workers are present
 _STALE_AFTER: Final = 3.0  # seconds that a task may wait while a worker is idle, before it is submitted again
@@ -232,7 +232,7 @@ class Dispatcher:
         for job_id in finished.open_jobs:
             self._postpone(batch.work_by_job[job_id], server_id)
         for job_id in set(batch.work_by_job) - batch.ended_jobs - set(finished.open_jobs):
-            self._resolve_unknown(batch, server_id, job_id)
+            self.pool.add_open_item(server_id, batch.work_by_job[job_id])
         if finished.reason is not None:
             self._given_up_servers.add(server_id)
             await self.registry.retire(worker.address)
@@ -258,16 +258,7 @@ class Dispatcher:
                 item.job = None
                 self.pool.requeue(item)
             else:
-                self._resolve_unknown(batch, batch.server_id or worker.server_id, job_id)
-
-    def _resolve_unknown(self, batch: Batch, server_id: str, job_id: str) -> None:
-        """Search for a job whose end is unknown. If only its trial was not reported, report that."""
-        item = batch.work_by_job[job_id]
-        assert item.job is not None
-        if item.job.state in OPEN_STATES:
-            self.pool.add_open_item(server_id, item)
-        else:
-            self.follower.finish_recorded(batch, job_id)
+                self.pool.add_open_item(batch.server_id or worker.server_id, item)
 
     # --- workers
 

@@ -122,7 +122,7 @@ class JobAccepted:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """A job ended. `measures`: (sha256, metric, value) of its artifacts.
+    """A job ended, or stays open with an error. `measures`: (sha256, metric, value) of its artifacts.
 
     `usage`: what its server says about it, from which the driver computes what it cost.
     """
@@ -133,18 +133,7 @@ class JobFinished:
     usage: JobUsage = field(default_factory=JobUsage)
 
 
-@dataclass(frozen=True, slots=True)
-class TrialFinished:
-    """The worker's result for a trial. `final`: no other submission can help, whatever the state is."""
-
-    job_id: str
-    status: str
-    error: tuple[str, str] | None
-    final: bool
-    seconds: float | None
-
-
-WorkerMessage = JobAccepted | JobFinished | TrialFinished | Event
+WorkerMessage = JobAccepted | JobFinished | Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopCo
 from sweeper.running.work_queue import SingleQueue, WorkItem, WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import ArtifactFolder
-from sweeper.store.records import OPEN_STATES, UNSENT, Artifact, JobEnd, JobRecord
+from sweeper.store.records import OPEN_STATES, UNSENT, JobEnd, JobRecord
 
 # The driver reports the stop itself, the progress of every node would flood the network, and while this worker waits
 # for its target, others may go on.
@@ -135,9 +135,8 @@ class RemotePlan:
 
 @dataclass(slots=True)
 class WorkerRunContext(RunContext):
-    """The run context of one batch. The driver counts failures and records the results of trials."""
+    """The run context of one batch. The driver reports the results of trials, and counts failures."""
 
-    send: Callable[[messages.WorkerMessage], None] = lambda _: None
     usage_by_job: dict[str, JobUsage] = field(default_factory=dict)
 
     async def flush(self) -> None:
@@ -148,19 +147,8 @@ class WorkerRunContext(RunContext):
         self.usage_by_job[job.id] = usage
         return None
 
-    def finish_trial(
-        self,
-        item: WorkItem,
-        status: str,
-        target: str,
-        *,
-        artifacts: tuple[Artifact, ...] = (),
-        error: tuple[str, str] | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Send the result of a trial. Its artifacts were sent with the end of its job."""
-        assert item.job is not None
-        self.send(messages.TrialFinished(item.job.id, status, error, item.finished, seconds))
+    def finish_trial(self, *_: Any, **__: Any) -> None:
+        """Do nothing, because the end of the job tells the driver the result."""
 
 
 def make_reporter(send: Callable[[messages.WorkerMessage], None], name: str) -> Callable[[events.Event], None]:
@@ -336,7 +324,6 @@ class WorkerBatch:
             target_names=(self.target_name,),
             duplicates={},
             naming=self.run_spec.naming,
-            send=self._inbox.put_nowait,
             usage_by_job=self._store.usage_by_job,
             charges_jobs=True,  # the driver may have prices
             sampler_nodes=self.run_spec.sampler_nodes,
