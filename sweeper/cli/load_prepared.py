@@ -12,11 +12,12 @@ from sweeper.answers.render import IF_GIVEN
 from sweeper.cli import console
 from sweeper.cli.options import get_workflow_path
 from sweeper.cli.trust_check import find_confinement, load_named_template, load_trusted
-from sweeper.editing.node_class_source import load_classes
+from sweeper.editing.read_workflow import read_object_info
 from sweeper.errors import ExperimentError, InputError, Problem, summarise_problems
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.model_facts import ModelFacts
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import EMBEDDED, NamedTargets
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
@@ -42,14 +43,16 @@ def load_prepared(
     and `prepare`. Without the trust that an experiment needs, its targets are not asked. Raises ExperimentError with
     every problem, and UsageError for an unusable file or an unknown target.
     """
-    users = load_named_targets()
+    users, classes = load_named_targets(), None
+    if object_info is not None:
+        classes = f"the server of {object_info.name}", NodeInfo.from_object_info(read_object_info(object_info))
     partial, missing_trust = load_trusted(file, users, trust=trust, targets=targets, overrides=overrides, out=out)
     return prepare(
         partial,
         missing_trust,
         specs=targets,
         users=users,
-        object_info=None if object_info is None else (f"the server of {object_info.name}", load_classes(object_info)),
+        object_info=classes,
         extra_check=extra_check,
         keep_temp=keep_temp,
         needs_sweep=needs_sweep,

@@ -57,7 +57,7 @@ def complete_command_line() -> int:
 def invoke(arguments: Sequence[str], confinement: object = None) -> int:
     """Run a command line and return its exit code. An exception becomes lines on stderr.
 
-    `confinement`: see `trust_check.Confinement`.
+    `confinement`: see `trust_check.find_confinement`.
     """
     group = make_group()
     if sys.platform == "win32":  # its console shows escape codes as text until a program asks it to follow them

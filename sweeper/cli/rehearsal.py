@@ -17,7 +17,7 @@ import click
 
 from sweeper.cli import console
 from sweeper.comfy.target import Target
-from sweeper.editing.node_class_source import read_object_info
+from sweeper.editing.read_workflow import read_object_info
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.node_classes import NodeInfo

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,57 +14,23 @@ from sweeper.cli import console
 from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_granted, load_partial, load_template
-from sweeper.loading.read_scope import OutsideError, ReadScope, TrustNeed, make_scope
+from sweeper.loading.read_scope import OutsideError, TrustNeed, make_scope
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import add_grants, describe_missing_trust, find_missing_trust, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets
 from sweeper.model.template import Template
-from sweeper.running.prepare import Prepared
-
-if TYPE_CHECKING:
-    from sweeper.running.session import Session
 
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
 )
 
 
-class Confinement(ABC):
-    """What a command may do for somebody who cannot be asked, such as an assistant. A click context has it as `obj`."""
-
-    out: Path | None  # the results folder of its run, after `allow_run`
-
-    @property
-    @abstractmethod
-    def scope(self) -> ReadScope:
-        """What its experiments may read."""
-
-    @abstractmethod
-    def find_problems(
-        self, experiment: Experiment, *, targets: Sequence[Any] | None, users: NamedTargets, out: object
-    ) -> list[Problem]:
-        """What the experiment may not do, besides reading files. The arguments are those of `load_trusted`."""
-
-    @abstractmethod
-    def allow_run(self, prepared: Prepared) -> Prepared:
-        """The same with the limits of its run. Raises InputError if it may not run on these targets.
-
-        Creates the results folder of the run, and sets `out`.
-        """
-
-    @property
-    @abstractmethod
-    def session(self) -> type[Session]:
-        """The class that executes its runs."""
-
-
-def find_confinement() -> Confinement | None:
-    """The confinement of the command that is running; None for the user's own commands."""
+def find_confinement() -> Any:
+    """The `AssistantConfinement` of the command that is running; None for the user's own commands."""
     context = click.get_current_context(silent=True)
-    found = None if context is None else context.find_root().obj
-    return found if isinstance(found, Confinement) else None
+    return None if context is None else context.find_root().obj
 
 
 def choose_output(out: Path | str | None) -> Path | str | None:

@@ -16,11 +16,9 @@ import httpx
 
 from sweeper.comfy.protocol import JobOutput, ServerResponse, raise_for_status
 from sweeper.comfy.transport import (
-    COMPRESSED_FILE_BYTES,
     FILE_BYTES,
     FILE_SECONDS,
     format_bytes,
-    is_compressed,
     iter_body,
     read_answer,
 )
@@ -200,10 +198,7 @@ async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes:
     """Read the body to its end. Raises TransientError if it is too short, httpx.HTTPError if the connection drops."""
     partial.validator = _strong_validator(response.headers.get("etag"))
     length, expected = response.headers.get("content-length", ""), None
-    if is_compressed(response):  # although we asked not to: the length does not apply, and a part cannot be resumed
-        partial.restart()
-        max_bytes = min(max_bytes, COMPRESSED_FILE_BYTES)
-    elif re.fullmatch("[0-9]{1,18}", length):
+    if re.fullmatch("[0-9]{1,18}", length):
         expected = partial.received + int(length)
     if expected is None or expected <= max_bytes:
         async for chunk in iter_body(response, max_bytes, stall_seconds):

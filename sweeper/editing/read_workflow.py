@@ -1,6 +1,7 @@
 """Read a workflow for `init`, `open` and `template`: from JSON, or from a picture, film or sound that embeds it.
 
-A workflow in UI format is converted to API format. Suggesting slots belongs to `sweeper.loading.suggest_slots`.
+A workflow in UI format is converted to API format, by the node classes of a `NodeClassSource`. Suggesting slots belongs
+to `sweeper.loading.suggest_slots`.
 
 ComfyUI embeds the workflow in the files that it saves: in PNG text chunks, in the EXIF of WebP and JPEG, or in `comf`
 chunks of APNG; in films and sounds in the tags of their container (SaveVideo, SaveAudio), or as JSON in the tag
@@ -9,25 +10,32 @@ chunks of APNG; in films and sounds in the tags of their container (SaveVideo, S
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.editing.node_class_source import NodeClassSource
-from sweeper.errors import ImageError, Problem, TemplateError
+from sweeper import embedded
+from sweeper.comfy.target import resolve_targets
+from sweeper.errors import ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import Suggestion, choose_app_slots, suggest_slots
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.ui_format.convert import AppInput, ConversionResult, UiFormatError, convert_to_api
 from sweeper.model.expressions import has_jinja, quote_jinja
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.object_info import ClassReader
 from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, ModelFile, Slot
 from sweeper.model.workflow import Graph, encode_workflow, find_shape_problems, is_ui_format
+from sweeper.running.node_class_cache import get_object_info
 from sweeper.wording import join_command, join_names
 
 if TYPE_CHECKING:
@@ -43,6 +51,63 @@ _PROMPT: Final = "prompt"
 _WORKFLOW: Final = "workflow"
 _PICTURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 _CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
+_MAX_CLASS: Final = 64 * 2**20  # characters
+_PIECE: Final = 2**16  # bytes of the file that are read at once
+
+
+@dataclass(frozen=True)
+class NodeClassSource:
+    """The node classes that a command uses: those of `target` or in `file`, as given on the command line (not both)."""
+
+    target: str | None = None
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.target is not None and self.file is not None:
+            raise UsageError("--target and --object-info both say where node classes come from; give one")
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the classes are the embedded server's (the core classes only) because neither option was given."""
+        return self.target is None and self.file is None
+
+    @cached_property
+    def object_info(self) -> Mapping[str, Any]:
+        """The object_info as JSON. Raises UsageError for a wrong option or file, TargetError if the server lacks it."""
+        if self.file is not None:
+            return read_object_info(self.file)
+        if self.target is None:
+            return embedded.node_classes()
+        target, *_ = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
+        return asyncio.run(get_object_info(target))
+
+    @cached_property
+    def classes(self) -> NodeInfo:
+        """The classes to check a template against. Any name of a model file is allowed, because those come and go."""
+        return NodeInfo.from_object_info(self.object_info, is_embedded=self.is_default).with_any_model()
+
+
+def read_object_info(path: Path) -> Mapping[str, Any]:
+    """The JSON of a saved object_info, with equal lists as one object.
+
+    Raises UsageError if it cannot be read or describes no node classes.
+    """
+    try:
+        reader = ClassReader(_MAX_CLASS)
+        with path.open("rb") as file:
+            for piece in iter(partial(file.read, _PIECE), b""):
+                reader.feed(piece)
+        value = reader.finish()
+        NodeInfo.from_object_info(value, only=())
+    except OSError as error:
+        raise UsageError(Problem(str(path), 0, "", f"cannot be read: {error.strerror}")) from error
+    except InputError as error:
+        raise UsageError(Problem(str(path), 0, "", str(error))) from error
+    except (ValueError, OverflowError) as error:
+        raise UsageError(Problem(str(path), 0, "", f"is not the JSON of an object_info: {error}")) from error
+    if not value:
+        raise UsageError(Problem(str(path), 0, "", "describes no node class"))
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from sweeper.editing.node_class_source import NodeClassSource
-from sweeper.editing.read_workflow import LoadedWorkflow, holds_workflow, read_graph, suggest_workflow_slots
+from sweeper.editing.read_workflow import (
+    LoadedWorkflow,
+    NodeClassSource,
+    holds_workflow,
+    read_graph,
+    suggest_workflow_slots,
+)
 from sweeper.errors import ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.files import write_new
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import NodeClassSource
 from sweeper.editing.starter_folder import make_experiment
 from tests.cli.conftest import TXT2IMG
 from tests.editing.conftest import EXPERIMENT, serve
@@ -138,7 +138,7 @@ def test_a_target_that_nobody_named_is_not_asked(open_page):
 
 
 def test_a_silent_server_is_named_after_seconds(open_page, monkeypatch):
-    monkeypatch.setattr("sweeper.editing.find_sources._SECONDS", 0.5)
+    monkeypatch.setattr("sweeper.editing.open_server._SERVER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         page = open_page(target=url)

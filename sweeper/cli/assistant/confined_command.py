@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace, check_spending
 from sweeper.cli.exit_codes import INTERRUPTED
-from sweeper.cli.trust_check import Confinement
 from sweeper.errors import InputError, Problem, SweeperError
 from sweeper.loading.read_scope import ReadScope, limit_process
 from sweeper.loading.trust import find_trust_needs, find_url_path
@@ -48,8 +47,11 @@ _CANCEL_SECONDS: Final = 2.0  # and then until the process ends in any case; the
 
 
 @dataclass(slots=True)
-class AssistantConfinement(Confinement):
-    """The limits of a command: files in the root, the person's servers, their budget, and nothing that needs trust."""
+class AssistantConfinement:
+    """The limits of a command: files in the root, the person's servers, their budget, and nothing that needs trust.
+
+    `out`: the results folder of its run, after `allow_run`.
+    """
 
     workspace: Workspace
     ledger: Ledger
@@ -63,7 +65,10 @@ class AssistantConfinement(Confinement):
     def find_problems(
         self, experiment: Experiment, *, targets: Sequence[Any] | None, users: NamedTargets, out: object
     ) -> list[Problem]:
-        """What the experiment may not do. Trust of its folder does not count: an assistant may have written it."""
+        """What the experiment may not do, besides reading files. The arguments are those of `load_trusted`.
+
+        Trust of its folder does not count: an assistant may have written it.
+        """
         name = str(experiment.file)
         needs = [need.problem for need in find_trust_needs(experiment, targets=targets, named=users, out=out)]
         url = experiment.run.out
@@ -83,7 +88,10 @@ class AssistantConfinement(Confinement):
         return problems
 
     def allow_run(self, prepared: Prepared) -> Prepared:
-        """Return the run, limited to what is left of the budget. Prints the line that the server waits for."""
+        """Return the run, limited to what is left of the budget. Raises InputError if it may not use its targets.
+
+        Creates the results folder of the run, and prints the line that the server waits for.
+        """
         check_spending(prepared, self.ledger.budget)
         experiment, left = prepared.experiment, self.ledger.left
         self.out = self.workspace.create_results(default_results_folder(experiment.file, experiment.name))

@@ -30,8 +30,7 @@ from sweeper.cli.assistant.workspace import Ledger, Workspace
 from sweeper.cli.load_prepared import check_file, load_prepared
 from sweeper.cli.options import get_workflow_path, split_names
 from sweeper.cli.trust_check import load_named_template
-from sweeper.editing.node_class_source import NodeClassSource
-from sweeper.editing.read_workflow import list_slots, read_graph
+from sweeper.editing.read_workflow import NodeClassSource, list_slots, read_graph
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.selection import Selection
 from sweeper.running.count_plan import answer_plan

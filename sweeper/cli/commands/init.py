@@ -10,7 +10,7 @@ import click
 from sweeper.cli import console
 from sweeper.cli import options as shared_options
 from sweeper.cli.options import format_examples
-from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import NodeClassSource
 from sweeper.editing.starter_folder import (
     EXPERIMENT,
     StarterFolders,

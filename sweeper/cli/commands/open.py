@@ -11,7 +11,7 @@ from sweeper.cli import console, options, trust_check
 from sweeper.cli.commands.view import host, port, show_address
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
-from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import NodeClassSource
 from sweeper.editing.starter_folder import make_experiment
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.targets_file import load_named_targets

@@ -12,7 +12,7 @@ from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.comfy.target import read_key_from_variable, validate_key
-from sweeper.editing.node_class_source import NodeClassSource
+from sweeper.editing.read_workflow import NodeClassSource
 from sweeper.errors import UsageError
 from sweeper.loading.load import read_yaml_file
 

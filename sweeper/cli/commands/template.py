@@ -13,8 +13,14 @@ from sweeper.answers.parts import Line, Part, Table
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.cli.trust_check import load_named_template
-from sweeper.editing.node_class_source import NodeClassSource
-from sweeper.editing.read_workflow import SLOT_COLUMNS, LoadedWorkflow, list_slots, read_graph, suggest_workflow_slots
+from sweeper.editing.read_workflow import (
+    SLOT_COLUMNS,
+    LoadedWorkflow,
+    NodeClassSource,
+    list_slots,
+    read_graph,
+    suggest_workflow_slots,
+)
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.starter_experiment import render_slots_file
