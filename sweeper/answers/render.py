@@ -187,7 +187,8 @@ def render_markdown(parts: Iterable[Part]) -> str:
         before = part
         match part:
             case Table():
-                head, *rows = [_join_markdown_cells(row) for row in (part.columns, *_format_rows(part))]
+                cells = [map(escape_markdown, row) for row in (part.columns, *_format_rows(part))]
+                head, *rows = [f"| {' | '.join(row)} |" for row in cells]
                 lines += [head, f"|{' --- |' * len(part.columns)}", *rows]
             case Facts():
                 lines += [f"- {escape_markdown(line)}" for line in _align_facts(part.rows)]
@@ -198,10 +199,6 @@ def render_markdown(parts: Iterable[Part]) -> str:
             case Line() | Warn() | Fail() | Note():
                 lines.append(escape_markdown(part.text))
     return "\n".join(lines) + "\n"
-
-
-def _join_markdown_cells(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def escape_markdown(text: str) -> str:

@@ -233,7 +233,7 @@ view = click.option("--view", is_flag=True, help="Show the run in a browser, unt
 
 notify = click.option("--notify", metavar="URL", help="Post a message there at the end: ntfy, Slack, Discord, or JSON.")
 
-_SHARED: Final = (
+_OF_RUN: Final = (
     click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target."),
     click.option("--retries", type=click.IntRange(min=0), metavar="N",
                  help="How many more times to submit a trial that fails."),
@@ -260,8 +260,6 @@ _SHARED: Final = (
     click.option("--allow-different-models", is_flag=True,
                  help="Let the targets have different model files under one name."),
     notify,
-)  # fmt: skip
-_SHARED_AFTER: Final = (
     click.option("--keep-temp/--no-keep-temp", default=None,
                  help="Also download previews (files of type temp). [default: off]"),
     click.option("--check/--no-check", default=True,
@@ -269,8 +267,8 @@ _SHARED_AFTER: Final = (
 )  # fmt: skip
 
 
-def limits(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--concurrency` to `--retry-failed`. The command gets them by the names of RunOptions' fields.
+def of_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--concurrency` to `--check`. The command gets them by the names of RunOptions' fields.
 
     Refuses two options that exclude each other.
     """
@@ -283,14 +281,6 @@ def limits(command: Callable[..., Any]) -> Callable[..., Any]:
             raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
         return command(*args, **given)
 
-    return _apply(_SHARED, with_limits)
-
-
-def downloads(command: Callable[..., Any]) -> Callable[..., Any]:
-    return _apply(_SHARED_AFTER, command)
-
-
-def _apply(decorators: tuple[Callable[..., Any], ...], command: Callable[..., Any]) -> Callable[..., Any]:
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+    for option in reversed(_OF_RUN):
+        with_limits = option(with_limits)
+    return with_limits

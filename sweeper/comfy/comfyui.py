@@ -232,13 +232,10 @@ def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[
     try:
         return _read_answer(response, graph)
     except (RejectedError, TargetError) as error:
-        error.may_be_accepted = not is_own_refusal(response) and not _is_validation_error(response)
+        # Only the server's own validation lists errors of nodes.
+        is_validation = response.status == 400 and bool(response.read_object().get("node_errors"))
+        error.may_be_accepted = not is_own_refusal(response) and not is_validation
         raise
-
-
-def _is_validation_error(response: ServerResponse) -> bool:
-    """Whether a 400 lists errors of nodes, as only the server's validation does."""
-    return response.status == 400 and bool(response.read_object().get("node_errors"))
 
 
 def _read_answer(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any]:

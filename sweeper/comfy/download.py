@@ -196,7 +196,8 @@ async def _receive_response(
 
 async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes: int, stall_seconds: float) -> None:
     """Read the body to its end. Raises TransientError if it is too short, httpx.HTTPError if the connection drops."""
-    partial.validator = _strong_validator(response.headers.get("etag"))
+    etag = response.headers.get("etag")
+    partial.validator = etag if etag and not etag.startswith("W/") else None  # of If-Range (RFC 9110, 13.1.5)
     length, expected = response.headers.get("content-length", ""), None
     if re.fullmatch("[0-9]{1,18}", length):
         expected = partial.received + int(length)
@@ -214,7 +215,3 @@ async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes:
         f"the file is larger than {format_bytes(max_bytes)}, the most that sweeper downloads; "
         "if you trust the server, set `max_download_gb` for this target in your own targets file"
     )
-
-
-def _strong_validator(etag: str | None) -> str | None:
-    return etag if etag and not etag.startswith("W/") else None  # If-Range takes no other (RFC 9110, 13.1.5)

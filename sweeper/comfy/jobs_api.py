@@ -261,7 +261,9 @@ def _check_row(
     """
     if row["id"] in searches:
         return searches[row["id"]], []
-    marker = _read_preview_marker(row)
+    preview = row.get("preview_output")
+    preview = preview if isinstance(preview, Mapping) else {}
+    marker = read_path_marker(f"{preview.get('subfolder') or ''}/{preview.get('filename') or ''}")
     if not searches or (not marker and not candidates) or next(iter(searches.values())).is_known(row["id"]):
         return None, []
     if marker:
@@ -294,14 +296,6 @@ def _read_identity(details: Mapping[str, Any]) -> JobIdentity | None:
         return JobIdentity(marker, None if marker else fingerprint(graph))
     except ValueError:  # the graph contains NaN, which we never send
         return JobIdentity()
-
-
-def _read_preview_marker(row: Mapping[str, Any]) -> frozenset[str]:
-    """The marker in the path of a listed job's first output; empty if there is none."""
-    preview = row.get("preview_output")
-    if not isinstance(preview, Mapping):
-        return frozenset()
-    return read_path_marker(f"{preview.get('subfolder') or ''}/{preview.get('filename') or ''}")
 
 
 def _is_sought(search: JobSearch, identity: JobIdentity) -> bool:

@@ -67,8 +67,14 @@ def cancel(prompt_ids: frozenset[str]) -> Flow[None]:
 
 
 def _request_queue() -> Flow[dict[str, list[list[Any]]]]:
+    """The items in the two lists of /queue. Raises TransientError if one is not a list."""
     queue = raise_for_status((yield ServerRequest("GET", "/queue"))).json_object()
-    return {name: _read_queue_items(queue, name) for name in (_RUNNING, _PENDING)}
+    found = {}
+    for name in (_RUNNING, _PENDING):
+        if not isinstance(items := queue.get(name), list):  # as an empty queue, it would make every job look lost
+            raise TransientError(f"the response is not a queue: it has no list {name!r}")
+        found[name] = [item for item in items if isinstance(item, list) and len(item) > 1]
+    return found
 
 
 def _request_history_entry(prompt_id: str) -> Flow[Mapping[str, Any] | None]:
@@ -80,14 +86,6 @@ def _request_history_entry(prompt_id: str) -> Flow[Mapping[str, Any] | None]:
     if history:  # `{}` means "not in the history"; anything else does not come from ComfyUI
         raise TransientError(f"the response is not the history of that job: {response.excerpt()!r}")
     return None
-
-
-def _read_queue_items(queue: Mapping[str, Any], name: str) -> list[list[Any]]:
-    """The items in one list of /queue. Raises TransientError if it is not a list."""
-    items = queue.get(name)
-    if not isinstance(items, list):  # treated as an empty queue, it would make every job look lost
-        raise TransientError(f"the response is not a queue: it has no list {name!r}")
-    return [item for item in items if isinstance(item, list) and len(item) > 1]
 
 
 def _find_item(items: Sequence[Any], job_id: str) -> str | None:

@@ -62,12 +62,10 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
         reason = f"it needs one more package: {format_install('httpx[socks]')}"
     except (ValueError, httpx.InvalidURL):
         reason = "it is not a valid http://, https://, socks5:// or socks5h:// address"
-    host, variable = urlsplit(url).hostname, _find_proxy_variable(url)
-    source = f" ({variable})" if variable else ""
-    unset = f", or unset {variable}" if variable else ""
+    host = urlsplit(url).hostname
     raise UsageError(
-        f"the environment sends requests to {host} through the proxy {strip_secrets(proxy or '')}{source}, "
-        f"which cannot be used: {reason}; correct it, add {host} to NO_PROXY{unset}"
+        f"the environment sends requests to {host} through the proxy {strip_secrets(proxy or '')}, which cannot be "
+        f"used: {reason}; correct it or unset it (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY), or add {host} to NO_PROXY"
     )
 
 
@@ -89,12 +87,6 @@ def find_proxy(url: str) -> str | None:
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def _find_proxy_variable(url: str) -> str | None:
-    """Find the environment variable that names the proxy for `url`; None if the system's settings name it."""
-    names = [f"{scheme}_proxy" for scheme in (urlsplit(url).scheme, "all")]
-    return next((name for lower in names for name in (lower, lower.upper()) if os.environ.get(name)), None)
 
 
 def is_connection_refused(error: httpx.HTTPError) -> bool:

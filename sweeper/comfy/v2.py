@@ -25,16 +25,6 @@ from blake3 import blake3
 
 from sweeper.comfy import jobs_api, model_files
 from sweeper.comfy.comfyui import read_submission
-from sweeper.comfy.jobs_api import (
-    CLOCK_SLACK,
-    PAGE_SIZE,
-    check_row_count,
-    earliest_creation,
-    fingerprint,
-    list_rows,
-    read_markers,
-    request_page,
-)
 from sweeper.comfy.protocol import (
     STOPPED,
     Flow,
@@ -106,11 +96,6 @@ def make_path(prompt_id: str) -> str:
     return f"{JOBS_PATH}/{quote(prompt_id, safe='')}"
 
 
-def make_label(job_id: str, *, is_text: bool) -> Any:
-    """The `metadata` by which to find a job of ours: labels, or one text for a server that keeps only that."""
-    return job_id if is_text else {_LABEL: job_id}
-
-
 def get_job(prompt_id: str) -> Flow[JobState]:
     """The state of a job; `lost` if the server does not know it."""
     response = raise_for_status((yield ServerRequest("GET", make_path(prompt_id))), 404)
@@ -123,8 +108,8 @@ def get_job(prompt_id: str) -> Flow[JobState]:
 
 def list_running() -> Flow[frozenset[str]]:
     """The ids of the jobs that the server executes now, also those of others."""
-    page, _ = yield from request_page(JOBS_PATH, {"limit": str(_RUNNING_ROWS)})
-    return frozenset(row["id"] for row in list_rows(page) if row.get("status") in ("running", "canceling"))
+    page, _ = yield from jobs_api.request_page(JOBS_PATH, {"limit": str(_RUNNING_ROWS)})
+    return frozenset(row["id"] for row in jobs_api.list_rows(page) if row.get("status") in ("running", "canceling"))
 
 
 def find_submissions(searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
@@ -140,7 +125,7 @@ def find_submissions(searches: Sequence[JobSearch]) -> Flow[dict[str, str | None
     return answers
 
 
-def read_rejection(response: ServerResponse, graph: Mapping[str, Any]) -> str:
+def _read_rejection(response: ServerResponse, graph: Mapping[str, Any]) -> str:
     """Why the server rejects a workflow: by the errors of ComfyUI's own validation if the answer has them."""
     error = response.json_object()["error"] if read_error_code(response) else {}
     details = error.get("details")
@@ -155,12 +140,13 @@ def _find_submission(search: JobSearch) -> Flow[tuple[str | None, bool]]:
     query = {"limit": str(_FIRST_PAGE), f"metadata[{_LABEL}]": search.job_id}
     count, is_clear = 0, True
     while True:
-        page, response = yield from request_page(JOBS_PATH, query)
+        page, response = yield from jobs_api.request_page(JOBS_PATH, query)
         row_count = len(page["jobs"])
         count += row_count
         is_proxy = "truncated" in page
-        earliest = earliest_creation(search, response, _PROXY_CLOCK_SLACK if is_proxy else CLOCK_SLACK)
-        for row in list_rows(page):
+        slack = _PROXY_CLOCK_SLACK if is_proxy else jobs_api.CLOCK_SLACK
+        earliest = jobs_api.earliest_creation(search, response, slack)
+        for row in jobs_api.list_rows(page):
             created = _read_time(row.get("create_time", row.get("created_at")))
             if created is not None and created < earliest:
                 return None, is_clear  # the newest come first
@@ -173,13 +159,13 @@ def _find_submission(search: JobSearch) -> Flow[tuple[str | None, bool]]:
         if cursor and isinstance(cursor, str):
             if not row_count:
                 raise TransientError("a page of the listing of jobs is empty, but not the last one")
-            check_row_count(count)
+            jobs_api.check_row_count(count)
             query["cursor"] = cursor
         elif not is_proxy or (row_count < limit and not page["truncated"]):
             return None, is_clear
-        elif limit == PAGE_SIZE:  # the proxy shows no older jobs, and one of them may be it
+        elif limit == jobs_api.PAGE_SIZE:  # the proxy shows no older jobs, and one of them may be it
             return None, False
-        query["limit"] = str(PAGE_SIZE)
+        query["limit"] = str(jobs_api.PAGE_SIZE)
 
 
 def _has_label(row: Mapping[str, Any], search: JobSearch) -> bool | None:
@@ -196,9 +182,9 @@ def _has_workflow(prompt_id: str, search: JobSearch) -> Flow[bool | None]:
     graph = response.json_object().get("workflow") if response.status != 404 else None
     if not isinstance(graph, Mapping) or not all(isinstance(node, Mapping) for node in graph.values()):
         return None
-    markers = read_markers(graph)
+    markers = jobs_api.read_markers(graph)
     try:
-        return search.job_id[:8] in markers if markers else fingerprint(graph) == search.fingerprint
+        return search.job_id[:8] in markers if markers else jobs_api.fingerprint(graph) == search.fingerprint
     except ValueError:  # the graph contains NaN, which we never send
         return False
 
@@ -216,7 +202,8 @@ def _read_state(job: Mapping[str, Any], headers: Mapping[str, str]) -> JobState:
     milliseconds = metrics.get("execution_ms") if isinstance(metrics, Mapping) else None
     if started is None and ended is not None and isinstance(milliseconds, int) and 0 <= milliseconds < ended * 1000:
         started = ended - milliseconds / 1000
-    outputs = _read_outputs(job.get("outputs"))
+    records = job.get("outputs")
+    outputs = sort_outputs(_iter_outputs(records if isinstance(records, list) else []))
     facts: dict[str, Any] = {"started": started, "ended": ended, "charged": read_charged(job, headers)}
     if state == "failed":
         return make_failed_state(_read_error(job.get("error")), outputs=outputs, **facts)
@@ -243,10 +230,6 @@ def _read_exception(traceback: str) -> str:
     frame = traceback.rfind(_FRAME)
     match = _EXCEPTION.search(traceback) if frame < 0 else _EXCEPTION_AFTER_FRAME.search(traceback, frame)
     return match[1] if match else ""
-
-
-def _read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
-    return sort_outputs(_iter_outputs(outputs_json if isinstance(outputs_json, list) else []))
 
 
 def _iter_outputs(records: list[Any]) -> Iterator[JobOutput]:
@@ -313,14 +296,19 @@ class V2Dialect(ServerTraits):
         if _PARTNER_KEY in submission.extra_data:
             body["extra_data"] = {_PARTNER_KEY: submission.extra_data[_PARTNER_KEY]}
         if self._host != "cloud":
-            body["metadata"] = make_label(submission.job_id, is_text=self._host == "proxy")
+            # By it we find our job: labels, or one text, because the proxy keeps only that.
+            body["metadata"] = submission.job_id if self._host == "proxy" else {_LABEL: submission.job_id}
         # The intent, which is on disk, has this id. A server that got it before refuses it, and replays nothing.
         headers = {"Idempotency-Key": submission.job_id}
         response = yield ServerRequest("POST", JOBS_PATH, body=body, headers=headers, idempotent=False)
         if response.status == 422:
-            if read_error_code(response) == "idempotency_key_reuse":
+            if (code := read_error_code(response)) == "idempotency_key_reuse":
                 return KnownJob()
-            _raise_refusal(response, submission.graph)
+            if code == STOPPED:
+                raise_for_status(response)
+            rejection = RejectedError(_read_rejection(response, submission.graph))
+            rejection.may_be_accepted = not is_own_refusal(response)
+            raise rejection
         answer = read_submission(response, submission.graph)
         if isinstance(answer, QueueFull):
             return answer
@@ -397,11 +385,3 @@ def _read_reference(response: ServerResponse, digest: str, name: str) -> dict[st
     if not isinstance(asset_id, str) or not asset_id:
         raise TransientError(f"the response to an upload has no id: {response.excerpt()!r}")
     return {"__type": "core/ASSET", "info": {"id": asset_id, "hash": digest, "file_path": name}}
-
-
-def _raise_refusal(response: ServerResponse, graph: Mapping[str, Any]) -> None:
-    if read_error_code(response) == STOPPED:
-        raise_for_status(response)
-    rejection = RejectedError(read_rejection(response, graph))
-    rejection.may_be_accepted = not is_own_refusal(response)
-    raise rejection

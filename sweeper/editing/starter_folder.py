@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -86,33 +85,25 @@ def _has_content(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-@dataclass(frozen=True, slots=True)
-class StarterFolders:
-    """What `init --each` writes: the files of each folder by their paths in it, and messages.
-
-    `left_out`: for each workflow that gets no folder the reason.
-    """
-
-    folders: Mapping[Path, Mapping[str, bytes]]
-    left_out: Mapping[Path, str]
-    notes: tuple[str, ...]
-
-
-def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> StarterFolders:
+def make_each(
+    folder: Path, workflows: Path, classes: NodeClassSource
+) -> tuple[dict[Path, dict[str, bytes]], dict[Path, str], list[str]]:
     """The files of an experiment for each workflow (*.json) below a folder, with the values that it was saved with.
 
-    A workflow whose model files the server does not list is left out, and so is other JSON. Raises TemplateError
+    Returns the files of each new folder by their paths in it, for each workflow without one the reason, and messages. A
+    workflow whose model files the server does not list is left out, and so is other JSON. Raises TemplateError
     with the mistakes of all files, and UsageError if the folder has no workflow.
     """
     if not workflows.is_dir():
         raise UsageError(f"{workflows}: is not a folder; --each takes a folder of workflows")
-    found = (path for path in workflows.rglob("*.json") if not path.is_dir())
+    paths = ((path, path.relative_to(workflows)) for path in workflows.rglob("*.json") if not path.is_dir())
+    found = [path for path, relative in paths if not any(part.startswith(".") for part in relative.parts)]
     names = set[str]()  # some systems do not tell A from a
     folders: dict[Path, dict[str, bytes]] = {}
     left_out: dict[Path, str] = {}
     notes: list[str] = []
     problems: list[Problem] = []
-    for path in sorted(path for path in found if not _is_hidden(path.relative_to(workflows))):
+    for path in sorted(found):
         try:
             reason = _find_reason_to_leave_out(path, workflows, classes)
             if reason is not None:
@@ -131,11 +122,7 @@ def make_each(folder: Path, workflows: Path, classes: NodeClassSource) -> Starte
         raise TemplateError(problems)
     if not folders and not left_out:
         raise UsageError(f"{workflows}: has no workflow; save one as JSON (*.json) there")
-    return StarterFolders(folders, left_out, tuple(notes))
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return folders, left_out, notes
 
 
 def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSource) -> str | None:

@@ -105,9 +105,10 @@ def test_json_has_the_trend_and_the_bound(search_results, capsys):
     assert effects["sampler"]["trend"] is None
 
 
-def test_markdown_has_a_table_of_points(search_results, capsys):
-    out = run_effects(capsys, search_results, "--format", "markdown", "--metric", "quality")[1]
-    assert "| axis | value | against | points | difference | interval | differs |" in out
+def test_markdown_has_a_table_of_points(search_results, capsys, tmp_path):
+    file = tmp_path / "effects.md"
+    run_effects(capsys, search_results, "-o", str(file), "--metric", "quality")
+    assert "| axis | value | against | points | difference | interval | differs |" in file.read_text()
 
 
 def test_mistakes_in_the_query_are_explained(search_results, capsys):

@@ -96,16 +96,6 @@ def test_workflows_never_overwrites_a_foreign_file(sweeper, write, content):
     assert path.read_text() == content
 
 
-def test_workflows_replaces_the_same_work_in_another_layout(sweeper, write):
-    sweeper("plan", write(SMALL), "--workflows", "out")
-    path = min(Path("out").iterdir())
-    before = path.read_bytes()
-    path.write_text(json.dumps(json.loads(before)))
-
-    assert sweeper("plan", "shop.yaml", "--workflows", "out").code == 0
-    assert path.read_bytes() == before
-
-
 @pytest.fixture
 def ran(sweeper, write):
     """The results of the small sweep."""

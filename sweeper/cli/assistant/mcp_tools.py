@@ -318,7 +318,6 @@ def _make_options(target: str, values: Mapping[str, Any] | None, where: str, lim
 MAX_BYTES: Final = 60_000  # of one answer
 # How long texts, and how many items of lists and mappings, stay in an answer that is too long; one step after another.
 _LEVELS: Final = ((2000, 500), (400, 100), (100, 20), (40, 5))
-_FEW_ROWS: Final = 10  # an answer with at least so many rows needs no shorter cells
 
 
 def to_text(value: Any, advice: str = "ask for less") -> str:
@@ -329,19 +328,10 @@ def to_text(value: Any, advice: str = "ask for less") -> str:
     text = _dump(value)
     if len(text.encode()) <= MAX_BYTES:
         return text
-    for step, (longest, most) in enumerate(_LEVELS):
-        if isinstance(value, list):
-            rows = [_shorten(row, longest, most) for row in value]
-            count = _count_fitting(rows)
-            is_last = step == len(_LEVELS) - 1
-            short: dict[str, Any] = {"first": rows[:count]} if is_last or count >= min(len(rows), _FEW_ROWS) else {}
-            left_out = (
-                f"these are the first {count} of {len(rows)}, with texts of at most {longest} characters; {advice}"
-            )
-        else:
-            short = _shorten(value, longest, most)
-            left_out = f"this has texts of at most {longest} characters and lists of at most {most} items; {advice}"
-        text = _dump({**short, "left_out": left_out}) if short else text
+    for longest, most in _LEVELS:
+        short = _shorten({"first": value} if isinstance(value, list) else value, longest, most)
+        left_out = f"this has texts of at most {longest} characters and lists of at most {most} items; {advice}"
+        text = _dump({**short, "left_out": left_out})
         if len(text.encode()) <= MAX_BYTES:
             return text
     return cut_text(text)
@@ -370,16 +360,6 @@ def _shorten(value: Any, longest: int, most: int) -> Any:
         short_items = [_shorten(item, longest, most) for item in value[:most]]
         return short_items + ([f"... {len(value) - most} more"] if len(value) > most else [])
     return value
-
-
-def _count_fitting(rows: Sequence[Any]) -> int:
-    """How many of the rows fit into an answer, with some space for what is left out."""
-    size = 1000
-    for count, row in enumerate(rows):
-        size += len(_dump({"first": [row]}).encode())
-        if size > MAX_BYTES:
-            return count
-    return len(rows)
 
 
 _ANSWER_SECONDS: Final = 120.0  # that a question may take, with those before it

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,34 +26,6 @@ if TYPE_CHECKING:
     from sweeper.regression.verdict_pairs import SideTrials
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictOptions:
-    """The options as given."""
-
-    verdict: bool
-    axis: str | None
-    metric: Sequence[str]
-    margin: Sequence[str]
-    maximize: Sequence[str]
-    minimize: Sequence[str]
-    over: Sequence[str]
-    where: str | None
-    markdown: Path | None
-    out: Path | None
-    html: Path | None
-
-    def check(self, sides: int) -> None:
-        """Raise UsageError for options that do not belong together. `sides`: the number of runs on the command line."""
-        if not self.verdict:
-            given = [f"--{name}" for name, value in asdict(self).items() if value]
-            if given:
-                raise UsageError(f"{' and '.join(given)}: this belongs to a verdict; add --verdict")
-        if self.axis is None and sides == 1:
-            raise UsageError("one RUN only: name a second one, or two values with --axis NAME=OLD,NEW --verdict")
-        if self.axis is not None and sides == 2:
-            raise UsageError("--axis compares two values within one RUN; drop the second RUN")
 
 
 @click.command(
@@ -82,7 +54,7 @@ class VerdictOptions:
 @click.option("--html", type=shared_options.FILE, metavar="FILE",
               help="Write a page with the pairs that differ most, side by side, in one file.")  # fmt: skip
 @shared_options.as_json
-def command(before: str, after: str | None, *, as_json: bool, **verdict_options: Any) -> int:
+def command(before: str, after: str | None, *, verdict: bool, as_json: bool, **options: Any) -> int:
     """Compare the pictures of two runs: which cases are new, gone, same or changed, and which axis values changed most.
 
     RUN is a results folder or an experiment file (its default folder). Add @ID for another run than the latest. A case
@@ -91,11 +63,15 @@ def command(before: str, after: str | None, *, as_json: bool, **verdict_options:
     With --verdict: compare the metrics of matched trials, and say whether the second run, or the second value of an
     axis, is better, worse, equivalent or undecided. Exit code 1 unless every metric is better or equivalent.
     """
-    options = VerdictOptions(**verdict_options)
-    options.check(1 if after is None else 2)
     names = [before] if after is None else [before, after]
-    if options.verdict:
-        return _run_verdict(_read_sides(names, options.where), options, as_json=as_json)
+    if not verdict and (given := [f"--{name}" for name, value in options.items() if value]):
+        raise UsageError(f"{' and '.join(given)}: this belongs to a verdict; add --verdict")
+    if options["axis"] is None and after is None:
+        raise UsageError("one RUN only: name a second one, or two values with --axis NAME=OLD,NEW --verdict")
+    if options["axis"] is not None and after is not None:
+        raise UsageError("--axis compares two values within one RUN; drop the second RUN")
+    if verdict:
+        return _run_verdict(_read_sides(names, options["where"]), options, as_json=as_json)
     from sweeper.regression.cases import read_run
     from sweeper.regression.compare_runs import compare_runs
 
@@ -104,44 +80,44 @@ def command(before: str, after: str | None, *, as_json: bool, **verdict_options:
     return OK if differences.ok else FAILED
 
 
-def _run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_json: bool) -> int:
+def _run_verdict(sides: Sequence[SideTrials], options: Mapping[str, Any], *, as_json: bool) -> int:
     """Judge two sides, or one by its axis; print the verdict and write the files. Returns the exit code."""
     from sweeper.regression.verdict import write_page
 
     verdict = _judge(sides, options)
     console.print_answer(verdict, as_json=as_json)
     for name, make_parts in (("markdown", verdict.comment_parts), ("out", verdict.report_parts)):
-        if (file := getattr(options, name)) is not None:
+        if (file := options[name]) is not None:
             with atomic_write(file) as handle:
                 handle.write(render_markdown(make_parts()).encode())
             console.print_status(f"{'report' if name == 'out' else 'comment'} {file}")
-    if options.html is not None:
-        write_page(verdict, options.html)
-        console.print_status(f"page {options.html}")
+    if (page := options["html"]) is not None:
+        write_page(verdict, page)
+        console.print_status(f"page {page}")
     return OK if verdict.ok else FAILED
 
 
-def _judge(sides: Sequence[SideTrials], options: VerdictOptions) -> Verdict:
+def _judge(sides: Sequence[SideTrials], options: Mapping[str, Any]) -> Verdict:
     """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options."""
     from sweeper.regression.verdict import VerdictQuery, check_query, find_verdict
     from sweeper.regression.verdict_pairs import check_over, match_trials, split_by_axis
 
-    margins, problems = _parse_margins(options.margin)
-    query = VerdictQuery(options.metric, margins, options.maximize, options.minimize)
-    axis, equals, values = (options.axis or "").partition("=")
+    margins, problems = _parse_margins(options["margin"])
+    query = VerdictQuery(options["metric"], margins, options["maximize"], options["minimize"])
+    axis, equals, values = (options["axis"] or "").partition("=")
     axis = axis.strip()
-    problems += [*check_query(sides, query), *check_over(sides, options.over, axis)]
-    if options.axis is not None and not equals:
-        problems.append(f"--axis {options.axis}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
-    elif options.axis is not None:
+    problems += [*check_query(sides, query), *check_over(sides, options["over"], axis)]
+    if options["axis"] is not None and not equals:
+        problems.append(f"--axis {options['axis']}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
+    elif options["axis"] is not None:
         try:
             sides = split_by_axis(sides[0], axis, values)
         except UsageError as error:
             problems.append(str(error))
     if problems:
         raise UsageError([Problem("", 0, "", problem) for problem in problems])
-    verdict = find_verdict(match_trials(sides[0], sides[1], options.over), query)
-    only = [f"only the trials with {options.where}"] if options.where else []
+    verdict = find_verdict(match_trials(sides[0], sides[1], options["over"]), query)
+    only = [f"only the trials with {options['where']}"] if options["where"] else []
     return replace(verdict, notes=(*only, *verdict.notes))
 
 

@@ -9,7 +9,6 @@ import click
 from sweeper.answers.render import render_markdown, render_text
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples, make_names_option
-from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 
 
@@ -28,38 +27,31 @@ from sweeper.model.selection import Selection
     "--axis", "axes", "Compare only the values of these axes. [default: every axis that is not a replicate]"
 )
 @options.over
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "markdown"]), help="[default: table; markdown for FILE.md]"
-)
 @click.option("-o", "--output", type=options.FILE, metavar="FILE",
-              help="Write the answer to this file.")  # fmt: skip
+              help="Write the answer to this file: as Markdown if its name ends in .md.")  # fmt: skip
 @options.run_id
 @options.selection
 @options.as_json
 def command(
-    results: Path, *, metrics: list[str], axes: list[str], over: list[str], kind: str | None,
-    output: Path | None, run_id: str | None, selection: Selection, as_json: bool,
+    results: Path, *, metrics: list[str], axes: list[str], over: list[str], output: Path | None,
+    run_id: str | None, selection: Selection, as_json: bool,
 ) -> None:  # fmt: skip
     """Say what each axis changes: by how much its values differ, for which prompts, and its share of the variance.
 
     RESULTS is a results folder, or an experiment file. Differences are means over trials that are equal in all other
     axes; the intervals of all axes of a metric hold together with 95 % confidence. See sweeper/statistics/README.md.
     """
-    if as_json and kind is not None:
-        raise UsageError(f"--json and --format {kind} exclude each other; give one")
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
     answer = analyse_effects(results, EffectQuery(metrics, axes, over, selection, run_id))
-    is_markdown = kind == "markdown" or (kind is None and output is not None and output.suffix.lower() == ".md")
-    if output is None and not is_markdown:
+    if output is None:
         console.print_answer(answer, as_json=as_json)
         return
     if as_json:
         text = console.format_json(answer)
+    elif output.suffix.lower() == ".md":
+        text = render_markdown(answer.parts()).strip()
     else:
-        text = render_markdown(answer.parts()).strip() if is_markdown else "\n".join(render_text(answer.parts()))
-    if output is None:
-        console.print_line(text)
-        return
+        text = "\n".join(render_text(answer.parts()))
     console.write_lines([f"{text}\n"], str(output))
     console.print_status(f"wrote {output}")

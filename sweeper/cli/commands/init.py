@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -13,7 +13,6 @@ from sweeper.cli.options import format_examples
 from sweeper.editing.read_workflow import NodeClassSource
 from sweeper.editing.starter_folder import (
     EXPERIMENT,
-    StarterFolders,
     make_each,
     make_starter_files,
     write_starter_folder,
@@ -53,7 +52,7 @@ def command(
     if workflows is not None:
         if source is not None:
             raise UsageError("--from and --each both say which workflows; give one")
-        _write_each(make_each(folder, workflows, classes), as_json=as_json)
+        _write_each(*make_each(folder, workflows, classes), as_json=as_json)
         return
     contents, notes = make_starter_files(folder, source, classes)
     written = _write_folder(folder, contents, as_json=as_json)
@@ -73,14 +72,16 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes], *, as_json: bool)
     return written
 
 
-def _write_each(made: StarterFolders, *, as_json: bool) -> None:
-    experiments = [str(folder / EXPERIMENT) for folder in made.folders]
-    written = [_write_folder(folder, contents, as_json=as_json) for folder, contents in made.folders.items()]
-    for note in (*made.notes, *(f"{path}: left out: {reason}" for path, reason in made.left_out.items())):
+def _write_each(
+    folders: Mapping[Path, Mapping[str, bytes]], left_out: Mapping[Path, str], notes: Sequence[str], *, as_json: bool
+) -> None:
+    experiments = [str(folder / EXPERIMENT) for folder in folders]
+    written = [_write_folder(folder, contents, as_json=as_json) for folder, contents in folders.items()]
+    for note in (*notes, *(f"{path}: left out: {reason}" for path, reason in left_out.items())):
         console.warn(note)
     if as_json:
-        left_out = [{"workflow": str(path), "reason": reason} for path, reason in made.left_out.items()]
+        reasons = [{"workflow": str(path), "reason": reason} for path, reason in left_out.items()]
         files = [str(path) for paths in written for path in paths]
-        console.print_json({"written": files, "experiments": experiments, "left_out": left_out})
+        console.print_json({"written": files, "experiments": experiments, "left_out": reasons})
     elif experiments:
         console.print_status(f"next: {join_command(['sweeper', 'run', experiments[0], '--open'])}")

@@ -21,7 +21,7 @@ from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.model.trial import Trial
-from sweeper.model.workflow import compute_digest, encode_workflow, make_file_marker
+from sweeper.model.workflow import encode_workflow
 from sweeper.planning.plan import Plan
 from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resolve_diff_run
 from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
@@ -191,11 +191,10 @@ class WorkflowFolder:
         content = encode_workflow(self._plan.workflow(trial))
         if path.name in self._existing_names:
             self._existing_names.discard(path.name)
-            if not self._is_workflow_of(path, trial):
+            if path.read_bytes() != content:
                 raise UsageError(f"{path}: exists, and is not this trial's workflow; give another folder")
-            if path.read_bytes() == content:
-                self.unchanged_count += 1
-                return
+            self.unchanged_count += 1
+            return
         with atomic_write(path) as file:
             file.write(content)
         self.written_count += 1
@@ -204,13 +203,3 @@ class WorkflowFolder:
     def unrelated_count(self) -> int:
         """How many workflow files in the folder do not belong to this plan, but to an earlier one."""
         return sum(1 for name in self._existing_names if _FILE_NAME.fullmatch(name))
-
-    def _is_workflow_of(self, path: Path, trial: Trial) -> bool:
-        """Whether the file's workflow has the trial's digest, which ignores layout, titles and names of input files."""
-        try:
-            graph = json.loads(path.read_text("utf-8"))
-            for file in self._plan.files(trial):
-                graph[file.node]["inputs"][file.input] = make_file_marker(file.sha256)
-            return compute_digest(graph) == trial.digest
-        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            return False  # another JSON file

@@ -54,11 +54,10 @@ REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 @options.experiment
 @options.targets
 @options.run_out
-@options.limits
+@options.of_run
 @click.option("--fresh", is_flag=True, help="Resubmit all trials, including those that succeeded.")
 @click.option("--remake", is_flag=True, help="Resubmit trials that succeeded but have no files (any more).")
 @options.selection
-@options.downloads
 @rehearsal_options
 @dask_options.dask
 @dask_options.resources

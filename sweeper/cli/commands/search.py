@@ -38,9 +38,8 @@ from sweeper.tables.results_folder import default_results_folder
 @options.run_out
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials the search may ask for in "
               "all, instead of the experiment's `trials`.")  # fmt: skip
-@options.limits
+@options.of_run
 @options.settings
-@options.downloads
 @rehearsal_options
 @dask_options.dask
 @dask_options.resources
