@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, Final
 
 from sweeper import embedded
-from sweeper.answers.parts import Fail, Item, Line, Note, Part, Warn
+from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.comfyui import LONGEST_RUNS
@@ -168,14 +168,15 @@ class TargetReport:
 class Diagnosis:
     """The answer of `sweeper doctor`: the versions here, and what each target says.
 
-    `extras`: by name, the requirements that are not installed. `free_bytes`: on the disk of the current folder.
-    `targets_file`: what is wrong with the user's targets file, and `warnings`; both are left out if there is nothing to
-    say.
+    `packages`: the version of each package that sweeper or an extra requires; None: it is not installed. `extras`: by
+    name, the requirements that are not installed. `free_bytes`: on the disk of the current folder. `targets_file`: what
+    is wrong with the user's targets file, and `warnings`; both are left out if there is nothing to say.
     """
 
     sweeper: str
     python: str
     platform: str
+    packages: Mapping[str, str | None]
     extras: Mapping[str, Sequence[str]]
     free_bytes: int
     targets: tuple[TargetReport, ...]
@@ -195,6 +196,9 @@ class Diagnosis:
         for name, lacks in self.extras.items():
             if lacks:
                 yield Line(f"without the extra {name}: {format_install(*lacks)}")
+
+    def tabulate_packages(self) -> Table:
+        return Table(("package", "version"), [(name, found or "missing") for name, found in self.packages.items()])
 
 
 def diagnose(
@@ -231,8 +235,9 @@ def diagnose(
         *(f"{line}; `run` on both needs --allow-different-models" for line in differences),
     ]
     return Diagnosis(
-        version(DISTRIBUTION), platform.python_version(), platform.platform(), _list_extras(),
-        shutil.disk_usage(".").free, tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
+        version(DISTRIBUTION), platform.python_version(), platform.platform(),
+        {name: _find_version(name) for _, name, _ in _iter_requirements()}, _list_extras(), shutil.disk_usage(".").free,
+        tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
     )  # fmt: skip
 
 

@@ -23,13 +23,15 @@ LACKING = TargetReport(
 
 
 def test_doctor(monkeypatch):
+    packages = {"click": "8.1.7", "pyarrow": None}
     targets = (GOOD, CLOUD, LACKING, TargetReport("gone", problem="target gone: there is no such name"))
     extras = {"media": (), "search": ("optuna>=4.4",), "mcp": ()}
     monkeypatch.setattr("sys.executable", "/venv/bin/python")
-    found = Diagnosis("0.1", "3.12.1", "Linux", extras, 5 * 2**30, targets,
+    found = Diagnosis("0.1", "3.12.1", "Linux", packages, extras, 5 * 2**30, targets,
                       "targets.yaml: is not YAML\n  at line 1", ("the package 'numpy' is not installed",))  # fmt: skip
     check_approved("doctor", found)
-    check_approved("doctor_ok", Diagnosis("0.1", "3.12.1", "Linux", {}, 2**30, (), None, None))
+    check_approved("doctor_ok", Diagnosis("0.1", "3.12.1", "Linux", {}, {}, 2**30, (), None, None))
+    assert list(found.tabulate_packages().rows) == [("click", "8.1.7"), ("pyarrow", "missing")]
 
 
 def test_validate():

@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -242,7 +243,7 @@ def test_missing_targets_file_is_reported(sweeper, monkeypatch):
     assert [report["ok"] for report in outcome.json["targets"]] == [True]
 
 
-def test_doctor_names_missing_packages_and_extras(sweeper, tmp_path, monkeypatch):
+def test_doctor_lists_packages_if_verbose_and_missing_ones_always(sweeper, tmp_path, monkeypatch):
     info = tmp_path / "site" / "comfy_sweeper-9.9.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(
@@ -255,10 +256,15 @@ def test_doctor_names_missing_packages_and_extras(sweeper, tmp_path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
     diagnosis = sweeper("doctor", "--json").json
-    people = sweeper("doctor")
+    packages = diagnosis["packages"]
+    people, verbose = sweeper("doctor"), sweeper("doctor", "--verbose").out
 
+    assert list(packages) == ["click", "never-made", "pyarrow", "gone-too"]
     assert diagnosis["extras"] == {"parquet": [], "media": ["gone-too>=2"]}
     assert "extras: parquet\n" in people.out
     assert f'without the extra media: {sys.executable} -m pip install "gone-too>=2"\n' in people.out
+    assert packages["click"] == version("click")
+    assert packages["never-made"] is None
+    assert any(line.split() == ["never-made", "missing"] for line in verbose.splitlines())
     assert "pyarrow" not in people.out + people.err
     assert people.err.startswith("warning: the package 'never-made', which sweeper requires, is not installed; run: ")

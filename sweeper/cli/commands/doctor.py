@@ -34,9 +34,12 @@ DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 @options.targets
 @click.option("--dask", metavar="CLUSTER",
               help=f"Check the address of this Dask cluster too. [default: ${DASK_VARIABLE}]")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Also list the installed packages.")
 @trust_check.option
 @options.as_json
-def command(experiment: Path | None, targets: list[str] | None, *, dask: str | None, trust: bool, as_json: bool) -> int:
+def command(
+    experiment: Path | None, targets: list[str] | None, *, dask: str | None, verbose: bool, trust: bool, as_json: bool
+) -> int:
     """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit,
     balance of the account.
 
@@ -59,6 +62,9 @@ def command(experiment: Path | None, targets: list[str] | None, *, dask: str | N
     console.print_answer(diagnosis, as_json=as_json)
     if not as_json:
         console.print_line(f"stdout is {sys.stdout.encoding}")
+    if verbose and not as_json:
+        console.print_line()
+        console.print_parts([diagnosis.tabulate_packages()])
     failed = [report.error for report in diagnosis.targets if not report.ok]
     codes = [UNREACHABLE if error is None else get_exit_code(error) for error in failed]
     return max([INVALID_INPUT if file_problems else OK, *codes])
