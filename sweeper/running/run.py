@@ -138,7 +138,14 @@ def resolve_run_targets(
     if given and isinstance(given, tuple) and all(isinstance(target, Target) for target in given):
         return given
     known = {**(named or {}), **experiment.named_targets}
-    return session.resolve_targets(given, named=known, environ=os.environ if environ is None else environ)
+    targets = session.resolve_targets(given, named=known, environ=os.environ if environ is None else environ)
+    # A ComfyUI that sweeper starts gets no key of a judge either.
+    variables = {judge.key_env for judge in experiment.judges.values() if judge.key_env is not None}
+    return tuple(
+        target if (launch := target.launch) is None
+        else replace(target, launch=replace(launch, key_variables=launch.key_variables | variables))
+        for target in targets
+    )  # fmt: skip
 
 
 Display = Callable[[str, str], None]  # shows HTML, or plain text where there is no HTML, in the place of the last one

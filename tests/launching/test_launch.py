@@ -101,14 +101,18 @@ def test_comfyui_that_answers_only_errors_is_given_up(comfyui, plan):
         sweeper.run(plan(1), comfyui.target(patience=1))
 
 
-def test_comfyui_gets_no_key_of_any_target(comfyui, plan, monkeypatch, tmp_path):
-    for name in ("COMFY_API_KEY", "OTHER_KEY", "PARTNER_KEY", "GIVEN_KEY"):
+def test_comfyui_gets_no_key_of_any_target_or_judge(comfyui, plan, monkeypatch, tmp_path):
+    for name in ("COMFY_API_KEY", "OTHER_KEY", "PARTNER_KEY", "GIVEN_KEY", "JUDGE_KEY"):
         monkeypatch.setenv(name, f"secret of {name}")
     urls = {"OTHER_KEY": "https://api.runpod.ai/v2/x", "GIVEN_KEY": "https://example.org"}
     named = {name: {"url": url, "api_key_env": name} for name, url in urls.items()}
     comfyui.path.joinpath("main.py").write_text("import os\nprint(dict(os.environ))\nraise SystemExit(1)\n")
+    judge = {"url": "http://127.0.0.1:9", "model": "m", "question": "Is it red?", "key_env": "JUDGE_KEY"}
+    experiment = plan(1, metrics=[{"judge": judge}])
     with pytest.raises(UnreachableError):
-        sweeper.run(plan(1), comfyui.target(partner_key_env="PARTNER_KEY", env={"GIVEN_KEY": "its own"}), named=named)
+        sweeper.run(
+            experiment, comfyui.target(partner_key_env="PARTNER_KEY", env={"GIVEN_KEY": "its own"}), named=named
+        )
     (log,) = tmp_path.rglob("mine.log")
     assert "its own" in log.read_text()
     assert "secret of" not in log.read_text()
