@@ -10,6 +10,7 @@ import sweeper
 from sweeper.errors import ExperimentError
 from sweeper.loading.model_axes import describe_off, find_bypass_links, find_nodes_to_bypass
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.template_check import check_template
 from tests.experiment_files import node, write
 
 GRAPH = {
@@ -97,6 +98,19 @@ def test_node_without_a_strength_is_bypassed(tmp_path):
     assert (none["3"]["inputs"]["clip"], none["4"]["inputs"]["model"]) == (["1", 1], ["1", 0])
     assert (first["3"]["inputs"]["clip"], first["4"]["inputs"]["model"]) == (["2", 1], ["2", 0])
     assert describe_off(plan.experiment.template, "lora") == "(none) of lora: node 2 (LoraPlain) bypassed"
+
+
+def test_bypassed_node_is_connected_in_the_other_trials(tmp_path):
+    classes = {
+        "CheckpointLoaderSimple": {"input": {}, "output": ["MODEL", "CLIP"]},
+        "CLIPTextEncode": {"input": {"required": {"clip": ["CLIP"]}}, "output": ["CONDITIONING"]},
+        **make_links(),
+    }
+    classes["KSampler"] |= {"output_node": True}
+    info, links = NodeInfo.from_object_info(classes), {"3.clip": ["1", 1], "4.model": ["1", 0]}
+    plan = make(tmp_path, {"lora": FORM}, PLAIN, {"lora": SLOTS["lora"]}, {"files": FILES, "links": links})
+    notes = [message for _, message in check_template(plan.experiment.template, info).notes]
+    assert [message for message in notes if "connected" in message or "no effect" in message] == []
 
 
 def test_two_bypassed_nodes_in_a_row_pass_the_link_of_the_first(tmp_path):

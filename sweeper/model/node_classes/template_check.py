@@ -18,7 +18,7 @@ input accepts any text, no value can be wrong, and the check is left out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -98,12 +98,14 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
     checked_nodes = {input_check.node for input_check in input_checks if input_check.input is None}
     fixed_problems = list(graph_check.find_structure_problems())
     notes = list(graph_check.find_stand_ins())
+    # The links of the file count too: if a node is bypassed in some trials, its output is a link in all others.
+    reached = graph_check.reached | GraphCheck(_make_skeleton(template, keep_links=True), info).reached
     unchecked = [name for name in template.unchecked if name not in info.classes]
     if unchecked:
         notes.append(((), f"{UNCHECKED}: {join_names(unchecked)}; a target that has them checks them"))
     for node_id in graph_check.specs:
         is_reached = node_id in graph_check.reached
-        if not is_reached:
+        if node_id not in reached:
             description = graph_check.describe_node(node_id)
             notes.append(((node_id,), f"{description}: not connected to an output node, so it will not run"))
         values = graph_check.graph[node_id]["inputs"]
@@ -111,7 +113,7 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
         findings: Iterable[Finding] = () if node_id in checked_nodes else graph_check.check_node(node_id, values, fixed)
         for path, message, is_note in findings:
             (notes if is_note or not is_reached else fixed_problems).append((path, message))
-    ignored, notes = _find_ignored(template, graph_check), [*notes, *_find_unreached_slots(template, graph_check)]
+    ignored, notes = _find_ignored(template, graph_check), [*notes, *_find_unreached_slots(template, reached)]
     unsaved = tuple(graph_check.find_unsaved_outputs())
     return TemplateCheck(template, info, tuple(fixed_problems), input_checks, tuple(ignored), tuple(notes), unsaved)
 
@@ -140,15 +142,16 @@ def _group_leaves(template: Template) -> dict[Address, list[Leaf]]:
     return leaves_by_address
 
 
-def _make_skeleton(template: Template) -> dict[str, Any]:
+def _make_skeleton(template: Template, *, keep_links: bool = False) -> dict[str, Any]:
     """Return the graph with null where a slot replaces a whole input, so that no link is left there.
 
-    It lacks the inputs of branches that no slot can choose.
+    It lacks the inputs of branches that no slot can choose. `keep_links`: it has the links that a slot replaces.
     """
     graph = copy.deepcopy(dict(template.graph))
     for leaf in template.leaves:
-        if len(leaf.path) == 3:
-            graph[str(leaf.path[0])]["inputs"][leaf.path[2]] = None
+        inputs = graph[str(leaf.path[0])]["inputs"] if len(leaf.path) == 3 else {}
+        if inputs and not (keep_links and is_link(inputs[leaf.path[2]])):
+            inputs[leaf.path[2]] = None
     for node_id, branches in template.branches.items():
         drop_unchosen_inputs(graph[node_id]["inputs"], branches)
     return graph
@@ -197,9 +200,9 @@ def _find_ignored(template: Template, graph_check: GraphCheck) -> Iterable[Graph
             yield (address.node, "inputs", address.input), message
 
 
-def _find_unreached_slots(template: Template, graph_check: GraphCheck) -> Iterable[GraphProblem]:
+def _find_unreached_slots(template: Template, reached: Collection[str]) -> Iterable[GraphProblem]:
     for slot in template.slots.values():
         nodes = {address.node for address in slot.addresses}
-        if nodes and not nodes & graph_check.reached:
+        if nodes.isdisjoint(reached) and nodes:
             message = f"slot '{slot.name}' has no effect: no output depends on node {', '.join(sorted(nodes))}"
             yield (), message
