@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from sweeper.model.axis_values import NONE
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.model_facts import ModelKey
 from sweeper.model.node_classes import NodeInfo
@@ -121,7 +122,9 @@ def _find_folders(choices: Iterable[Any], folders: Folders) -> tuple[str, ...]:
 
 
 def _read_values(value: Leaf | Any, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that an input has in a trial."""
+    """The names that an input has in a trial; none for `(none)`, which names a file only for its class."""
+    if isinstance(value, Leaf) and any(params.get(name) == NONE for name in value.names):
+        return ()
     try:
         return _list_names(value.evaluate(params) if isinstance(value, Leaf) else value)
     except ExpressionError:

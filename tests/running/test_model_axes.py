@@ -65,6 +65,16 @@ def test_run_takes_the_files_of_its_server_and_a_later_run_the_new_ones(studio, 
     assert (run.submitted, run.reused) == (1, 3)
 
 
+def test_none_uses_no_model_file_of_its_axis(studio):
+    server = serve(studio, "x-step1", "x-step2")
+    write(studio, FORM, server.url)
+    assert sweeper.run("e.yaml", server.url).submitted == 3
+    assert ["x-step" in row["models"] for row in studio.rows()] == [False, True, True]
+    studio.place(server, make_file({"ss_epoch": "2"}), "loras/x-step1.safetensors")
+    run = sweeper.run("e.yaml", server.url)
+    assert (run.submitted, run.reused) == (1, 2)
+
+
 def test_the_list_is_asked_once_and_only_for_its_folder(studio):
     server = serve(studio, "x-1", "x-2")
     write(studio, FORM, server.url, derive={})
