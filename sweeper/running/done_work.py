@@ -27,7 +27,7 @@ from sweeper.model.model_facts import (
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.planning.plan import Plan
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.records import ENDED_STATES, INTENT, SUBMITTED, SUCCEEDED, JobRecord
+from sweeper.store.records import ENDED_STATES, FAILED, INTENT, SUBMITTED, SUCCEEDED, JobRecord
 from sweeper.tables.results_folder import default_results_folder, is_owner
 from sweeper.wording import count_things, join_command
 
@@ -63,9 +63,13 @@ class DoneRule:
             is_own = job.target in self.targets
             if not is_own and (job.state != SUCCEEDED or self.per_target or is_rehearsal or job.target == EMBEDDED):
                 continue
-            if job.state in _RANKS and (sets := recorded.get(job.id)):
+            if job.state in (*_RANKS, FAILED) and (sets := recorded.get(job.id)):
                 found.has_models = found.has_models or job.target != EMBEDDED
                 item = self._find_least_change(job, sets)
+                if job.state == FAILED:  # perhaps because a file was not complete yet
+                    if self.keep_stale or item.worst is not Change.CHANGED:
+                        found.add(job)
+                    continue
                 if job.id in void or not self._is_accepted(item.worst):
                     found.stale[job.digest] = item
                     found.contradicted.append(job.id)

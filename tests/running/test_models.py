@@ -341,6 +341,17 @@ def test_half_written_file_hides_no_other(studio, monkeypatch):
     assert [line for line in studio.notices if "no answer about the content of loras/style.safetensors" in line]
 
 
+def test_failure_with_another_file_does_not_stand_for_the_trial(studio):
+    server = studio.serve("studio")
+    server.faults.fail_nodes = {"KSampler"}
+    assert studio.run(("studio", server), retries=0).failed == 4
+    server.faults.fail_nodes = set()
+    assert studio.run(("studio", server)).submitted == 0
+    studio.place(server, FOURTH + bytes(8))
+    run = studio.run(("studio", server))
+    assert (run.submitted, run.succeeded, run.failed) == (2, 2, 2)
+
+
 def test_failure_before_the_stale_success_does_not_stand_for_the_trial(studio):
     server = studio.serve("studio")
     server.faults.fail_nodes = {"KSampler"}
