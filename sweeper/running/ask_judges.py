@@ -100,11 +100,12 @@ async def ask_judges(
             what = f"trials that differ only in {join_names(names)} share their pictures, and so their numbers"
             report(Notice(f"metric '{judge.name}': {what}; they are not judged; give each value a judge of its own"))
         metric = Metric(judge.render_questions, version, judge.reads_params)
-        unmeasured, _ = find_unmeasured(store, run_id, out, {judge.name: metric})
+        unmeasured, known = find_unmeasured(store, run_id, out, {judge.name: metric})
         files = {file.cache_key(metric): (file, url) for file, url in unmeasured if file.digest not in mixed}
         if files:
             left = math.inf if budget is None else budget - store.charges.load_spent().at_most
-            run = _JudgeRun(store, judge, metric, experiment, control, report, left)
+            has_answered = any(value is not None for value in known[judge.name].values())
+            run = _JudgeRun(store, judge, metric, experiment, control, report, left, has_answered)
             await run.ask_about(list(files.values()))
 
 
@@ -119,7 +120,10 @@ def _read_cells(store: Store, experiment: Experiment, names: Sequence[str]) -> d
 
 @dataclass
 class _JudgeRun:
-    """The questions to one judge after one run. `left`: the micro-dollars that they may cost."""
+    """The questions to one judge after one run.
+
+    `left`: the micro-dollars that they may cost. `has_answered`: whether an earlier run has numbers of this judge.
+    """
 
     store: Store
     judge: Judge
@@ -128,6 +132,7 @@ class _JudgeRun:
     control: StopControl
     report: Callable[[Event], None]
     left: float
+    has_answered: bool
     _problems: dict[str, list[Path]] = field(default_factory=dict)
     _is_over: bool = False  # because asking about other pictures would be in vain too
     _is_announced: bool = False
@@ -135,7 +140,7 @@ class _JudgeRun:
 
     async def ask_about(self, files: list[tuple[MetricInput, str]]) -> None:
         waiting, cancelled = iter(files), asyncio.Event()
-        async with JudgeClient(self.judge) as self.client:
+        async with JudgeClient(self.judge, has_answered=self.has_answered) as self.client:
             with self.control.subscribe(lambda: cancelled.set() if self.control.cancelling else None):
                 asking = asyncio.gather(*(self._work(waiting, len(files)) for _ in range(_AT_ONCE)))
                 await cancel_when(cancelled.wait(), asking)
@@ -272,12 +277,15 @@ class JudgeClient(ComfyClient):
     no redirect, and no key in a message or log.
     """
 
-    def __init__(self, judge: Judge) -> None:
-        """Raises UsageError if the key is missing. The message continues after the metric's name."""
+    def __init__(self, judge: Judge, *, has_answered: bool = False) -> None:
+        """`has_answered`: whether the judge is known to answer, so that what it refuses are single pictures.
+
+        Raises UsageError if the key is missing. The message continues after the metric's name.
+        """
         super().__init__(Target(judge.name, judge.url, key=read_judge_key(judge)), retry_policy=JUDGE_POLICY)
         self.judge = judge
         self._tops: tuple[int, ...] = _TOPS  # the first is what the server is known to give, or is asked for first
-        self._has_answered = False
+        self._has_answered = has_answered
         self._refused_pictures = 0
 
     def _build_headers(self) -> dict[str, str]:

@@ -167,6 +167,27 @@ def test_refused_picture_leaves_only_its_own_cell_empty(ask, judge):
     assert message.endswith("HTTP 400): unsafe")
 
 
+def test_pictures_refused_in_an_earlier_run_do_not_end_the_next(judge, tmp_path):
+    control, refused = StopControl(), set()
+
+    def reply(body):
+        picture = body["messages"][0]["content"][1]["image_url"]["url"]
+        if 1 < len(judge.bodies) < 8:
+            refused.add(picture)
+        elif len(judge.bodies) == 8:
+            control.stop()
+        return (400, {}, {"error": {"message": "unsafe"}}) if picture in refused else "yes"
+
+    judge.reply = reply
+    metric = {"judge": {"question": "One fox?", "url": judge.url, "model": "tiny", "repeats": 1}}
+    sweep = {"grid": {"seed": {"seeds": 24}}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "sweep": sweep, "metrics": [metric]}))
+    run = sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", control=control)
+    judge.bodies += [{}] * 8  # no picture is new to the list of refused ones
+    sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out")
+    assert (run.succeeded, sweeper.results(tmp_path / "out")["judge"].count()) == (24, 24 - len(refused))
+
+
 def test_judge_that_refuses_every_picture_is_not_asked_on(judge):
     judge.reply = lambda body: (400, {}, {"error": {"message": "no such model"}})
 
