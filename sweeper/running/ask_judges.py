@@ -40,7 +40,7 @@ from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.workflow import encode_canonical
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
-from sweeper.running.stop_control import INTERRUPT, StopControl, cancel_when
+from sweeper.running.stop_control import BUDGET, INTERRUPT, StopControl, cancel_when
 from sweeper.store import Store
 from sweeper.wording import count_things, join_names, shorten
 
@@ -243,12 +243,13 @@ class _JudgeRun:
             return [*(make_data_url(source.path) for source in sources), *own]
 
     def _pay(self, file: MetricInput) -> None:
-        """Record what a question costs, before it is asked. Raises UnreachableError if the budget is too small."""
+        """Record what a question costs, before it is asked. Raises UnreachableError if no more fits into the budget."""
         price = self.judge.price
         if not price:
             return
         if price > self.left:
             left = format_usd(int(max(self.left, 0)))
+            self.control.drain(BUDGET)
             raise UnreachableError(
                 f"the budget is spent: a question costs {format_usd(price)} {CURRENCY}, and {left} is left"
             )

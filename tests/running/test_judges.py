@@ -296,7 +296,7 @@ def spend(project, judge, tmp_path):
         text = {**EXPERIMENT, "metrics": [{"judge": settings}], "run": {"budget": budget}, **keys}
         (tmp_path / "e.yaml").write_text(yaml.safe_dump(text))
         events = []
-        sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", progress=events.append)
+        run.ended = sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", progress=events.append)
         column = sweeper.results(tmp_path / "out")["judge"].tolist()
         return column, [event.message for event in events if isinstance(event, Notice)]
 
@@ -315,10 +315,12 @@ def test_no_question_exceeds_the_budget(spend, judge):
     assert [value for value in column if not pd.isna(value)] == [1.0]
     assert any("the budget is spent: a question costs 0.003 USD, and 0.001 is left" in text for text in messages)
     assert load_spent(spend.out) == 0.009
+    assert (spend.ended.stopped_by, spend.ended.succeeded) == ("budget", 2)
     spend("0.01 USD", price="0.003 USD", repeats=2)
     assert len(judge.bodies) == 3
     column, _ = spend("0.012 USD", price="0.003 USD", repeats=2)
     assert (len(judge.bodies), column) == (4, [1.0, 1.0])
+    assert spend.ended.stopped_by is None
     assert load_spent(spend.out) == 0.012
 
 
