@@ -26,20 +26,18 @@ from sweeper.model.expressions import ExpressionError, compile_text
 from sweeper.model.money import parse_usd, to_micros
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.search_columns import OBJECTIVE, ROUND, VOTES_METRIC, Objective
-from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.template import MISSING, Slot
 from sweeper.model.urls import normalise_url
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value
-from sweeper.wording import suggest
+from sweeper.wording import join_names, suggest
 
 PATH: Final[KeyPath] = ("search",)
 UNMEASURED: Final = (VOTES_METRIC, "cost", "ran_s", "queued_s")  # columns of the table that no metric measures
 _DIRECTIONS: Final = ("maximize", "minimize")
 _MAX_OBJECTIVES: Final = 8  # that are looked at; the schema refuses more than four in a direction
 _MAX_END: Final = 1e300  # so that the distance of two ends is a number too
-_PROBES: Final = 8  # numbers inside a continuous range that are checked, to find a slot that takes only some
 _JUDGE, _LIKENESS = "judge", "likeness"  # the keys, and the default names of the metrics
 _QUESTIONS: Final = ("question", "questions")
 _TAKEN: Final = "'{}' is the name of another column; choose another"
@@ -160,6 +158,8 @@ class SearchBuilder(BlockBuilder):
             message = "a log scale needs `from` and `to` above 0"
         elif is_integer and not all(float(end).is_integer() for end in ends):
             message = "the slot takes integers, but the range does not begin and end with one"
+        elif slot is not None and (rules := slot.schema.rules_for_some_numbers):
+            message = f"the slot has {join_names(rules)}, so it may not take every number of the range; write a `step`"
         if message is not None:
             self.owner.add_problem(path, message)
             self.given_paths.setdefault(name, path)
@@ -169,28 +169,8 @@ class SearchBuilder(BlockBuilder):
         self._check_name(name, options, path)
         normalised = tuple([self._normalise_option(name, end, path, index, form) for index, end in enumerate(options)])
         self._record_given(name, options, path)
-        self._check_inside(name, numbers, path)
         self._ranges[name] = numbers
         return Axis(name, normalised, path)
-
-    def _check_inside(self, name: str, numbers: NumberRange, path: KeyPath) -> None:
-        """Add a problem if the slot refuses a number inside the range, because it takes only multiples of a number."""
-        slot = self.owner.template.slots.get(name)
-        if slot is None:
-            return
-        try:
-            for end in (numbers.low, numbers.high):
-                slot.schema.normalise(end)
-        except ValueRefusedError:  # reported for the end
-            return
-        for index in range(1, _PROBES):
-            number = numbers.round(numbers.low + (numbers.high - numbers.low) * (index / _PROBES) ** 1.1)
-            try:
-                slot.schema.normalise(number)
-            except ValueRefusedError as error:
-                message = f"the slot does not take every number of the range: {error}; write a `step`"
-                self.owner.add_problem(path, message)
-                return
 
 
 def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:

@@ -42,12 +42,6 @@ _PREFERRED_ORDER: Final = (
     "prompt", "negative", "seed", "steps", "cfg", "guidance", "sampler", "scheduler", "denoise", "width", "height",
     "batch_size", "checkpoint",
 )  # fmt: skip
-# FLOAT inputs of core nodes that often have an integer in exports ("cfg": 8). Used without object_info.
-_FLOAT_INPUTS: Final = frozenset((
-    "cfg", "denoise", "guidance", "strength", "strength_model", "strength_clip", "scale_by", "blend_factor",
-    "sigma", "alpha", "noise_aug_strength", "shift", "max_shift", "base_shift", "megapixels", "start_percent",
-    "end_percent", "conditioning_to_strength",
-))  # fmt: skip
 # Inputs with the text of a prompt, of encoders and of the primitives that feed them.
 _TEXT_INPUTS: Final = frozenset((
     "text", "prompt", "text_g", "text_l", "clip_l", "t5xxl", "string", "value", "string_a", "string_b",
@@ -361,7 +355,7 @@ def _infer_type(
     """Return the type of an input and the schema of its slot, which never refuses the current value."""
     if isinstance(value, str) and ((spec is not None and spec.is_upload) or (spec is None and name == "image")):
         return "file", None
-    inferred, schema = _infer_from_value(name, value, spec, is_text=is_text)
+    inferred, schema = _infer_from_value(value, spec, is_text=is_text)
     declared = spec.schema if spec is not None else None
     if not declared or not _is_short_schema(declared):
         return inferred, schema
@@ -379,9 +373,7 @@ def _compile_schema(text: str) -> SlotSchema:
     return SlotSchema(json.loads(text))
 
 
-def _infer_from_value(
-    name: str, value: Any, spec: InputSpec | None, *, is_text: bool
-) -> tuple[str, Mapping[str, Any] | None]:
+def _infer_from_value(value: Any, spec: InputSpec | None, *, is_text: bool) -> tuple[str, Mapping[str, Any] | None]:
     declared_type = spec.type if spec is not None else None
     if isinstance(value, bool):
         return "boolean", {"type": "boolean"}
@@ -389,7 +381,7 @@ def _infer_from_value(
         return "string", {"type": "string"} if is_text or declared_type == "STRING" else None
     if isinstance(value, Mapping):
         return "object", {"type": "object"}
-    is_like_integer = declared_type != "FLOAT" and isinstance(value, int) and name not in _FLOAT_INPUTS
+    is_like_integer = declared_type != "FLOAT" and isinstance(value, int)
     is_integer = is_like_integer if declared_type != "INT" else isinstance(value, int) or value.is_integer()
     if is_integer and spec is None:  # 7 may be the value of a FLOAT, and a seed of 64 bits must stay an integer
         return "number", {"type": ["integer", "number"]}

@@ -21,6 +21,7 @@ _MAX_FLOAT: Final = sys.float_info.max
 _TYPE_NAMES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _Check = Callable[[Any], bool]
 _ANNOTATIONS: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
+_FOR_SOME_NUMBERS: Final = frozenset({"multipleOf", "enum", "const", "allOf", "anyOf", "oneOf", "not", "if"})
 
 
 class ValueRefusedError(Exception):
@@ -44,6 +45,11 @@ class SlotSchema:
         self._floats_only = "number" in self.types and "integer" not in self.types
         self._is_surely_valid = _make_quick_check(self.rules)
         self._refused_count = 0
+
+    @property
+    def rules_for_some_numbers(self) -> list[str]:
+        """The rules that may refuse a number between two that are valid."""
+        return sorted(self.rules.keys() & _FOR_SOME_NUMBERS)
 
     def allows(self, value: Any) -> bool:
         """Whether the slot takes a value."""
