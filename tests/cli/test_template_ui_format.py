@@ -95,7 +95,7 @@ def test_ui_format_becomes_a_template_that_runs(sweeper, write):
     warned = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
     line = 176 if write is save else 0
     where = f"{file}:{line}" if line else file
-    assert warned == [f"warning: {where}: nodes[7]: node 10 (PreviewImage) is muted and left out"]
+    assert warned == [f"warning: {where}: nodes[7]: left out, because muted: node 10 (PreviewImage)"]
     graph = json.loads(Path("t.json").read_text())
     assert graph["3"]["inputs"] == {
         "seed": 7, "steps": 4, "cfg": 8, "sampler_name": "euler", "scheduler": "normal", "denoise": 1,

@@ -51,8 +51,6 @@ _MAX_NESTED: Final = 50
 _UUID_LENGTH: Final = 36
 _TEXT_TYPES: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
 _MAX_SINGLE: Final = 3  # refused nodes that are listed one by one; more of them are grouped by their node pack
-_MAX_PACKS: Final = 8
-_MAX_NAMED: Final = 3  # classes of a pack
 _GIVE_CLASSES: Final = "give a server that has it: --target URL"
 
 
@@ -147,20 +145,14 @@ def _describe_pack(node: Node, *details: str) -> str:
 
 
 def _group_by_pack(nodes: list[Node]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield a problem for each node pack whose classes the server lacks: how many nodes, and their first classes."""
+    """Yield a problem for each node pack whose classes the server lacks: how many nodes, and their classes."""
     packs: dict[str, list[Node]] = {}
     for node in nodes:
         packs.setdefault(_describe_pack(node), []).append(node)
-    ranked = sorted(packs.items(), key=lambda item: -len(item[1]))
-    for pack, found in ranked[:_MAX_PACKS]:
-        classes = [*dict.fromkeys(shorten(to_one_line(node.type)) for node in found)]
-        more = f" and {len(classes) - _MAX_NAMED} more" if len(classes) > _MAX_NAMED else ""
+    for pack, found in sorted(packs.items(), key=lambda item: -len(item[1])):
+        classes = dict.fromkeys(to_one_line(node.type) for node in found)
         where = f"of the node pack {pack}" if pack else "of node packs that the file does not state"
-        yield ("nodes",), f"{count_things(len(found), 'node')} {where}: {', '.join(classes[:_MAX_NAMED])}{more}"
-    if len(ranked) > _MAX_PACKS:
-        count = sum(len(found) for _, found in ranked[_MAX_PACKS:])
-        packs_left = count_things(len(ranked) - _MAX_PACKS, "more node pack")
-        yield ("nodes",), f"{count_things(count, 'node')} of {packs_left}"
+        yield ("nodes",), f"{count_things(len(found), 'node')} {where}: {join_names(classes)}"
     message = f"the server lacks the classes of these {len(nodes)} nodes, and the file does not name their values"
     yield ("nodes",), f"{message}; give a server that has them: --target URL"
 
@@ -401,17 +393,10 @@ class _Converter:
                     del node["inputs"][name]
 
     def note_inactive_nodes(self) -> None:
-        """Note first which nodes are muted or bypassed; of many, how many and the first three."""
-        notes: list[tuple[KeyPath, str]] = []
-        for mode, nodes in self.inactive.items():
-            if len(nodes) <= _MAX_SINGLE:
-                effect = "muted and left out" if mode == MUTED else "bypassed: its links are passed on"
-                notes += [(node.path, f"{node} is {effect}") for node in nodes]
-                continue
-            effect = "muted and left out" if mode == MUTED else "bypassed, and their links are passed on"
-            first = f"{', '.join(map(str, nodes[:_MAX_NAMED]))} and {len(nodes) - _MAX_NAMED} more"
-            notes.append((("nodes",), f"{len(nodes)} nodes are {effect}: {first}"))
-        self.notes[:0] = notes
+        """Note first which nodes are muted or bypassed."""
+        effects = {MUTED: "left out, because muted", BYPASSED: "bypassed, so that their links are passed on"}
+        found = ((nodes[0].path, f"{effects[mode]}: {join_names(nodes)}") for mode, nodes in self.inactive.items())
+        self.notes[:0] = found
 
     def note_scripts(self) -> None:
         """Note custom nodes, because their scripts for ComfyUI's page may change values when it queues a workflow."""

@@ -137,7 +137,7 @@ def test_muted_nodes_and_links_to_them_are_left_out() -> None:
     result = convert(node(1, "Photo", values=["x.png"], mode=2), save(), links=[(9, 1, 0, 9, 0, IMAGE)])
     assert plain(result.graph) == {"9": ("Save", {"filename_prefix": "C"})}
     assert [note for _, note in result.notes] == [
-        "node 1 (Photo) is muted and left out",
+        "left out, because muted: node 1 (Photo)",
         "'images' of node 9 (Save) is not linked: it was linked to node 1 (Photo), which is muted",
     ]
 
@@ -334,6 +334,6 @@ def test_a_primitive_with_limits_that_are_no_numbers_is_refused(limits: dict[str
 def test_many_bypassed_nodes_are_one_note() -> None:
     nodes = [node(number, "Photo", mode=4) for number in range(20, 25)]
     assert [sentence for _, sentence in convert(PHOTO, *nodes, save(), links=[(9, 1, 0, 9, 0, IMAGE)]).notes] == [
-        "5 nodes are bypassed, and their links are passed on: node 20 (Photo), node 21 (Photo), node 22 (Photo) and 2 "
-        "more"
+        "bypassed, so that their links are passed on: node 20 (Photo), node 21 (Photo), node 22 (Photo), "
+        "node 23 (Photo), node 24 (Photo)"
     ]

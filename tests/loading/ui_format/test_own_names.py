@@ -177,9 +177,8 @@ def test_many_nodes_of_unknown_classes_are_refused_by_pack() -> None:
     with pytest.raises(UiFormatError) as caught:
         convert_to_api(canvas(*strange, *saves, links=links), OBJECT_INFO)
     assert [sentence for _, sentence in caught.value.problems[1:]] == [
-        "4 nodes of node packs that the file does not state: Strange20, Strange21, Strange22 and 1 more",
-        *(f"2 nodes of the node pack pack-{number}: Strange{number}, Strange{number + 10}" for number in range(7)),
-        "6 nodes of 3 more node packs",
+        "4 nodes of node packs that the file does not state: Strange20, Strange21, Strange22, Strange23",
+        *(f"2 nodes of the node pack pack-{number}: Strange{number}, Strange{number + 10}" for number in range(10)),
         "the server lacks the classes of these 24 nodes, and the file does not name their values; give a server that "
         "has them: --target URL",
     ]
