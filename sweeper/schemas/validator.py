@@ -104,7 +104,7 @@ class SchemaValidator:
     """
 
     def __init__(self, rules: dict[str, Any], *, is_own: bool = False) -> None:
-        self._parts, self._states = (0, 0) if is_own else _measure(rules)
+        self._parts, self._states = (0, 0) if is_own else _measure(json.dumps(rules))
         self._remaining_work = _MAX_WORK
         self._validator = (_OwnValidator if is_own else _Validator)(rules)
 
@@ -137,8 +137,10 @@ class SchemaValidator:
                                   for key, error in zip(keys, errors, strict=True)))  # fmt: skip
 
 
-def _measure(rules: dict[str, Any]) -> tuple[int, int]:
+@lru_cache(maxsize=4096)  # by the JSON of the schema, because the check takes as long as all the rest of a slot
+def _measure(text: str) -> tuple[int, int]:
     """Return the number of parts of a user's schema, and of states of all its patterns. Raises InvalidSchemaError."""
+    rules = json.loads(text)
     try:
         _Validator.check_schema(rules)
     except SchemaError as error:
@@ -157,7 +159,7 @@ def _measure(rules: dict[str, Any]) -> tuple[int, int]:
             pending += [((*path, key), item) for key, item in part.items() if key != "enum" or isinstance(item, dict)]
         elif isinstance(part, list):
             pending += [((*path, index), item) for index, item in enumerate(part)]
-    return _count_parts(json.dumps(rules)), states
+    return _count_parts(text), states
 
 
 def _count_parts(text: str) -> int:

@@ -371,9 +371,9 @@ def make_chain(count):
 def test_time_grows_as_the_workflow_does(make):
     suggest_slots(make(10), NOTHING)  # imports
     start = time.process_time()
-    suggest_slots(make(20_000), NOTHING)
+    suggest_slots(make(8_000), NOTHING)
 
-    assert time.process_time() - start < 10  # 2 s on an idle machine; minutes if each node looks at all others
+    assert time.process_time() - start < 4  # 0.8 s on an idle machine; half a minute if each node looks at all others
 
 
 def test_a_node_whose_id_has_a_dot_gets_no_slot():

@@ -16,7 +16,7 @@ from tests.planning import reference_planner
 from tests.planning.random_experiments import PHASES, experiments
 
 
-@settings(max_examples=60, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=35, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(experiments(nested=True))
 def test_the_plan_agrees_with_the_reference_for_nested_strings(drawn):
     experiment, graph, slots, files = drawn

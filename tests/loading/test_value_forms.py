@@ -16,7 +16,7 @@ from sweeper.errors import ExperimentError
 from tests.experiment_files import make_plan, node, write
 from tests.planning import reference_planner
 
-QUICK = settings(max_examples=60)
+QUICK = settings(max_examples=35)
 # Slots that accept any value, so that only the form matters.
 GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": ""}}}
 SLOTS = {"x": {"at": "1.x"}, "n": {"at": "1.n", "schema": {"type": "integer"}}, "p": {"at": "1.p"}}

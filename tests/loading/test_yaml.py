@@ -101,7 +101,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(JSON)
 def test_json_is_valid_yaml(tmp_path_factory, value):
     folder = tmp_path_factory.mktemp("json")

@@ -92,7 +92,7 @@ PLAIN += [{"multipleOf": 0.1}, {"multipleOf": 3}, {"minLength": 1}, {"maxLength"
 PLAIN += [{"const": one} for one in USUAL] + [{"enum": [one, "b"]} for one in USUAL] + [{"items": {"type": "integer"}}]
 
 
-@settings(max_examples=200)
+@settings(max_examples=110)
 @given(SCHEMAS, st.lists(JSON, max_size=4))
 def test_the_quick_check_agrees_with_jsonschema(schema, values):
     members = [*schema.get("enum", []), *([schema["const"]] if "const" in schema else [])]
@@ -119,7 +119,7 @@ def assert_agreement(schema, values):
             assert isinstance(result, bool) == isinstance(value, bool)
 
 
-@settings(max_examples=200)
+@settings(max_examples=110)
 @given(st.integers(-(10**6), 10**6), st.integers(1, 2000), st.integers(0, 6))
 def test_any_decimal_multiple_is_recognised(times, units, decimals):
     factor = float(f"{units}e-{decimals}")

@@ -14,7 +14,7 @@ from tests.experiment_files import rows, write
 from tests.planning import reference_planner
 from tests.planning.random_experiments import PHASES, experiments
 
-RELAXED = settings(max_examples=80, phases=PHASES, suppress_health_check=list(HealthCheck))
+RELAXED = settings(max_examples=45, phases=PHASES, suppress_health_check=list(HealthCheck))
 
 
 @RELAXED

@@ -14,7 +14,7 @@ from tests.experiment_files import make_plan
 from tests.planning.random_experiments import PHASES
 from tests.planning.random_searches import make_space, searches, vectors
 
-FEW = settings(max_examples=40, phases=PHASES)
+FEW = settings(max_examples=25, phases=PHASES)
 
 
 def draw_points(data, space, count=4):
@@ -69,7 +69,7 @@ def test_rows_give_back_their_points_and_combinations(space, data):
     assert describe(SearchPlan(narrow, batches)) == describe(plan)
 
 
-@settings(max_examples=15, phases=PHASES)
+@settings(max_examples=10, phases=PHASES)
 @given(searches(), st.data())
 def test_trials_have_the_digests_of_an_ordinary_plan(space, data):
     batches = SearchState(space).make_round(draw_points(data, space, 2))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.experiment_files import make_plan, rows
 from tests.planning import reference_planner
 
-QUICK = settings(max_examples=40)
+QUICK = settings(max_examples=25)
 GRAPH = {
     "1": {"class_type": "A", "inputs": {"n": 0, "x": 0.5, "p": "", "e": 4, "any": None}, "_meta": {"title": "t"}},
     "2": {"class_type": "B", "inputs": {"from": ["1", 0], "said": "{{ p }}, {{ x }}"}},

@@ -151,7 +151,7 @@ def drawings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     return graph, Drawing(draw).canvas(graph)
 
 
-@settings(max_examples=200)
+@settings(max_examples=110)
 @given(drawings())
 def test_any_drawing_of_a_graph_converts_back_to_the_graph(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
@@ -160,7 +160,7 @@ def test_any_drawing_of_a_graph_converts_back_to_the_graph(drawn: tuple[dict[str
     assert drawing == before
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(drawings())
 def test_a_subgraph_converts_to_the_same_graph_with_longer_ids(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
@@ -186,7 +186,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(drawings(), st.data())
 def test_a_damaged_file_is_converted_or_refused_without_a_crash(
     drawn: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject

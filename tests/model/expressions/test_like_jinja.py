@@ -128,7 +128,7 @@ round join replace sum first split items format range loop self default {{ }} {%
 FRAMES = ["{{{{ {} }}}}", "{{% if xs %}}{{{{ {} }}}}{{% endif %}}", "{}"]
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join), st.sampled_from(FRAMES))
 def test_any_text_gives_a_json_value_or_an_expression_error(parts, frame):
     text = frame.format(parts)

@@ -80,12 +80,12 @@ def mutations(count: int) -> Iterator[dict[str, Any]]:
 def test_the_check_finds_everything_that_the_server_refuses(server: httpx.Client, info: NodeInfo) -> None:
     assert find_graph_problems(GRAPH, info) == []
     refused = 0
-    for graph in mutations(250):
+    for graph in mutations(150):
         answer = server.post("/prompt", json={"prompt": graph})
         if answer.status_code != httpx.codes.OK or answer.json()["node_errors"]:
             refused += 1
             assert find_graph_problems(graph, info), f"the server says {answer.text} to {json.dumps(graph)}"
-    assert refused > 100, "the mutations are too tame to show anything"
+    assert refused > 60, "the mutations are too tame to show anything"
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)

@@ -92,7 +92,7 @@ def templates(draw: st.DrawFn) -> Template:
     return template(graph, slots or None)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(bound=templates(), data=st.data())
 def test_the_template_check_agrees_with_the_check_of_each_workflow(bound: Template, data: st.DataObject) -> None:
     check = check_template(bound, INFO)
@@ -103,7 +103,7 @@ def test_the_template_check_agrees_with_the_check_of_each_workflow(bound: Templa
         assert fast == slow
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(bound=templates(), data=st.data())
 def test_an_input_check_depends_only_on_its_slots(bound: Template, data: st.DataObject) -> None:
     for piece in check_template(bound, INFO).input_checks:
