@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.planning.searching.proposals import Proposer
 from tests.planning.random_experiments import PHASES
 from tests.planning.random_searches import make_space, searches
 
 METHODS = ["auto", "random", "qmc", "tpe", "nsga2", *(["gp"] if importlib.util.find_spec("torch") else [])]
 AIMS = [{"maximize": "brightness"}, {"maximize": "brightness", "minimize": ["contrast"]}]
+
+
+def make_proposer(space):
+    from sweeper.planning.searching.proposals import Proposer  # takes a second, in each process that collects tests
+
+    return Proposer(space)
 
 
 def measure(space, point):
@@ -27,7 +32,7 @@ def try_all(space, count, rounds):
     """Try points until none is left, or for so many rounds."""
     tried = {}
     for _ in range(rounds):
-        points = Proposer(space).propose(tried, count)
+        points = make_proposer(space).propose(tried, count)
         assert tried.keys().isdisjoint(points)
         tried |= {point: measure(space, point) for point in points}
         if len(points) < count:
@@ -42,8 +47,8 @@ def test_proposals_are_new_allowed_and_repeatable(data, method, aim, count):
     tried = try_all(space, count, rounds=4)
     assert all(space.find_allowed(list(tried)))
     assert try_all(space, count, rounds=4) == tried
-    again = Proposer(space)
-    assert [again.propose(tried, count) for _ in range(2)] == [Proposer(space).propose(tried, count)] * 2
+    again = make_proposer(space)
+    assert [again.propose(tried, count) for _ in range(2)] == [make_proposer(space).propose(tried, count)] * 2
 
 
 @settings(max_examples=12, phases=PHASES)
@@ -65,7 +70,7 @@ def test_a_method_finds_a_planted_optimum(method, tmp_path):
     }})  # fmt: skip
     tried = {}
     while len(tried) < 60:
-        points = Proposer(space).propose(tried, 5)
+        points = make_proposer(space).propose(tried, 5)
         tried |= {point: (-math.hypot((point[0] - 21) / 30, (point[1] - 33) / 99),) for point in points}
     best = max(tried.values())[0]
     assert best > (-0.15 if method in ("random", "qmc") else -0.12)
