@@ -79,7 +79,7 @@ def summarise_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     and if that does, one message under any key.
     """
     shown: list[Problem] = []
-    for get_place in (_get_key, _get_parent, lambda _: ""):
+    for get_place in (_get_key, lambda key: _get_key(key).rpartition(".")[0], lambda _: ""):
         shown = _summarise_kinds(problems, get_place)
         if len(shown) <= _MAX_LINES:
             break
@@ -93,7 +93,8 @@ def summarise_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 def _summarise_kinds(problems: Iterable[Problem], get_place: Callable[[str], str]) -> list[Problem]:
     kinds: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
-        kinds.setdefault((problem.file, get_place(problem.key), _get_shape(problem.message)), []).append(problem)
+        shape = _QUOTED_OR_NUMBER.sub("", problem.message).partition(";")[0]  # without its values and its advice
+        kinds.setdefault((problem.file, get_place(problem.key), shape), []).append(problem)
     shown: list[Problem] = []
     for same in kinds.values():
         others = same[MAX_OF_A_KIND + 1 :]
@@ -112,15 +113,6 @@ def _get_position(problem: Problem) -> tuple[str, int, str, str]:
 
 def _get_key(key: str) -> str:
     return _INDEX.sub("[]", key)
-
-
-def _get_parent(key: str) -> str:
-    return _get_key(key).rpartition(".")[0]
-
-
-def _get_shape(message: str) -> str:
-    """Return the message without its values, and without the advice after the first semicolon."""
-    return _QUOTED_OR_NUMBER.sub("", message).partition(";")[0]
 
 
 class InputError(SweeperError):

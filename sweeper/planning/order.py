@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 Dependencies = Mapping[str, frozenset[int]]  # for each node id, the dimensions whose change makes the node run again
 
 _GIB: Final = 2**30
-_FIRST_WITH_RAM: Final = (0, 3, 68)  # the option exists; it has one threshold for all results
-_FIRST_WITH_RAM_BY_DEFAULT: Final = (0, 23)  # and a second threshold for the results of earlier jobs
+_FIRST_WITH_RAM: Final = (0, 23)  # by default; older versions with the option may keep more than is planned for
 # Rough seconds on a GPU by the name of the class, used until times are measured. Only their order matters.
 _WEIGHTS: Final = {"Loader": 10.0, "Sampler": 8.0, "Upscale": 4.0, "VAE": 2.0, "ControlNet": 2.0, "TextEncode": 1.0}
 _MAX_EXACT: Final = 12  # dimensions for which every subset is tried; with more, they are only sorted
@@ -89,24 +88,14 @@ def detect_server_cache(version: str, arguments: Sequence[str], memory: tuple[in
     if "--cache-none" in options:
         return NO_CACHE
     numbers = tuple(map(int, re.findall(r"[0-9]{1,6}", version)[:3]))
-    if numbers < (_FIRST_WITH_RAM if "--cache-ram" in options else _FIRST_WITH_RAM_BY_DEFAULT):
+    if numbers < _FIRST_WITH_RAM:
         return CLASSIC_CACHE
     total, free = memory
-    return ServerCache("ram", keeps_all=free > _find_threshold(numbers, options.get("--cache-ram", []), total))
-
-
-def _find_threshold(version: tuple[int, ...], values: Sequence[str], total: int) -> float:
-    """Return the free memory in bytes below which a `ram` cache drops results of earlier jobs.
-
-    Where the defaults of versions differ, this is the largest of them.
-    """
-    position, default = 1, min(128 * _GIB, total)
-    if version < _FIRST_WITH_RAM_BY_DEFAULT:
-        position, default = 0, max(4 * _GIB, min(32 * _GIB, total // 4))
-    try:
-        return float(values[position]) * _GIB
-    except (IndexError, ValueError):
-        return default
+    try:  # the second threshold is that below which it drops the results of earlier jobs
+        threshold = float(options["--cache-ram"][1]) * _GIB
+    except (KeyError, IndexError, ValueError):
+        threshold = min(128 * _GIB, total)
+    return ServerCache("ram", keeps_all=free > threshold)
 
 
 def find_smallest_cache(caches: Iterable[ServerCache]) -> ServerCache:

@@ -7,7 +7,8 @@ is not measured: a file is refused on every machine or on none.
 
 Some filters of Jinja2 are left out: `random`, because it would make plans differ; `center`, `format`, `indent` and
 `batch`, because they can make a huge text of a short one (`pad` writes leading zeros); `map`, `select` and the like,
-because they call another filter or test for each item, as a loop does; `attr`, because it gets around the sandbox.
+because they call another filter or test for each item, as a loop does; `sum`, because it adds lists too; `attr`,
+because it gets around the sandbox.
 """
 
 from __future__ import annotations
@@ -169,14 +170,6 @@ def _round(context: BudgetContext, value: Any, precision: Any = 0, method: Any =
     return _call_original(context, "round", value, precision, method)
 
 
-@pass_context
-def _sum(context: BudgetContext, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
-    if not isinstance(start, (int, float)):
-        raise ExpressionError("`sum` adds numbers; its start must be a number")
-    context.charge_call(iterable, attribute)
-    return _call_original(context, "sum", iterable, attribute, start)
-
-
 _MAX_REPEAT: Final = 10_000  # characters or items that `*` may create
 _RESULT: Final = "result"  # the variable that receives the value of a lone expression
 
@@ -279,8 +272,8 @@ def get_environment() -> Sandbox:
     environment.globals.clear()
     environment.filters = {name: FILTERS[name] for name in _CONSTANT_TIME}
     environment.filters |= {name: _make_charged_filter(name) for name in _CHARGED}
-    environment.filters |= {_ORIGINAL.format(name): FILTERS[name] for name in (*_CHARGED, "int", "round", "sum")}
-    environment.filters |= {"int": _int, "pad": _pad, "round": _round, "sum": _sum, CHARGE: _charge}
+    environment.filters |= {_ORIGINAL.format(name): FILTERS[name] for name in (*_CHARGED, "int", "round")}
+    environment.filters |= {"int": _int, "pad": _pad, "round": _round, CHARGE: _charge}
     environment.tests = {name: TESTS[name] for name in _SAFE_TESTS}
     return environment
 

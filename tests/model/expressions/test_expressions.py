@@ -80,6 +80,7 @@ def test_arithmetic_follows_jinja(tmp_path_factory, text):
         ("{{ s.ljust(9) }}", "access to attribute 'ljust' of 'str' object is unsafe."),
         ("{{ s | attr('__class__') }}", "uses the filter 'attr', which is not known here" + FILTERS),
         ("{{ [1] | random }}", "uses the filter 'random', which is not known here" + FILTERS),
+        ("{{ [[1], [2]] | sum(start=[]) }}", "uses the filter 'sum', which is not known here" + FILTERS),
         ("{{ s | center(9) }}", "uses the filter 'center', which is not known here" + FILTERS),
         ("{% import 'os' as o %}", "contains a Jinja2 import, which is not allowed here"),
         ("{% from 'os' import path %}", "contains a Jinja2 fromimport, which is not allowed here"),
