@@ -16,7 +16,7 @@ from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_granted, load_partial, load_template
 from sweeper.loading.read_scope import OutsideError, TrustNeed, make_scope
 from sweeper.loading.targets_file import load_named_targets
-from sweeper.loading.trust import add_grants, describe_missing_trust, find_missing_trust, load_grants
+from sweeper.loading.trust import add_grants, describe_missing_trust, find_trust_needs, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets
@@ -94,7 +94,7 @@ def require_trust(experiment: Experiment, *, trust: bool, targets: Sequence[Any]
         return
     known = load_grants().get(experiment.file.parent.resolve(), frozenset())
     users = load_named_targets()
-    needs = [] if trust else find_missing_trust(experiment, known, targets=targets, named=users)
+    needs = [] if trust else find_trust_needs(experiment, known, targets=targets, named=users)
     if needs and not _ask(experiment.file, needs):
         raise ExperimentError(describe_missing_trust(experiment.file, needs, is_known=bool(known)))
 

@@ -157,14 +157,21 @@ class _ExperimentBuilder(ExperimentDraft):
         )
 
     def build_run_settings(self, raw: Mapping[str, Any]) -> RunSettings:
-        settings = _make_run_settings(raw)
+        # JSON Schema accepts 2.0 as an integer, but as `max_failures` a float is a share.
+        settings = {**raw, **{name: int(raw[name]) for name in _COUNTS if name in raw}}
+        if isinstance(limit := raw.get("max_failures"), str):
+            settings["max_failures"] = float(limit.strip().removesuffix("%")) / 100
+        elif limit is not None:
+            settings["max_failures"] = int(limit)
+        settings |= {name: float(settings[name]) for name in ("timeout", "patience") if name in settings}
+        settings |= {name: parse_usd(settings[name]) for name in ("confirm_above", "budget") if name in settings}
         try:
-            if settings.notify is not None:
-                parse_notify_url(settings.notify)
+            if settings.get("notify") is not None:
+                parse_notify_url(settings["notify"])
         except UsageError as error:
             self.add_problem(("run", "notify"), str(error))
-            return replace(settings, notify=None)
-        return settings
+            settings["notify"] = None
+        return RunSettings(**settings)
 
     def check_metric_names(self, blocks: list[BlockBuilder]) -> None:
         """Check that no metric has the name of a slot or axis, because all of them are columns of the table."""
@@ -309,18 +316,6 @@ def with_derived_files(experiment: Experiment, folder: ExperimentFolder) -> Expe
     if problems:
         raise ExperimentError(problems)
     return replace(experiment, files=files) if slots else experiment
-
-
-def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
-    # JSON Schema accepts 2.0 as an integer, but as `max_failures` a float is a share.
-    settings = {**raw, **{name: int(raw[name]) for name in _COUNTS if name in raw}}
-    if isinstance(limit := raw.get("max_failures"), str):
-        settings["max_failures"] = float(limit.strip().removesuffix("%")) / 100
-    elif limit is not None:
-        settings["max_failures"] = int(limit)
-    settings |= {name: float(settings[name]) for name in ("timeout", "patience") if name in settings}
-    settings |= {name: parse_usd(settings[name]) for name in ("confirm_above", "budget") if name in settings}
-    return RunSettings(**settings)
 
 
 def _iter_names(value: Mapping[str, Any], path: KeyPath) -> Iterator[str]:

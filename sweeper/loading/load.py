@@ -32,7 +32,7 @@ from sweeper.loading.read_scope import (
 )
 from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
-from sweeper.loading.trust import describe_missing_trust, find_missing_trust, load_grants
+from sweeper.loading.trust import describe_missing_trust, find_trust_needs, load_grants
 from sweeper.model.experiment import Experiment, select_listed_models, select_settings
 from sweeper.model.expressions import ExpressionError, compile_column_expression
 from sweeper.model.portable_names import find_name_problem
@@ -190,7 +190,7 @@ def load_granted(
     partial = load_partial(file, overrides=overrides, named=named, scope=scope)
     if trust:
         return partial, [], False
-    more = find_missing_trust(partial.experiment, known, targets=targets, named=users, out=out)
+    more = find_trust_needs(partial.experiment, known, targets=targets, named=users, out=out)
     return partial, [*partial.needs, *more], bool(known)
 
 

@@ -52,6 +52,7 @@ Grants = Mapping[Path, frozenset[str]]  # by the resolved folder of the experime
 
 def find_trust_needs(
     experiment: Experiment,
+    known: frozenset[str] = frozenset(),
     *,
     targets: Sequence[TargetSpec] | None = None,
     named: NamedTargets | None = None,
@@ -59,7 +60,8 @@ def find_trust_needs(
 ) -> list[TrustNeed]:
     """List what the experiment may do only with trust, besides reading files, each with its location.
 
-    `targets` and `out` are the user's own choice, which replaces the experiment's. `named` are the user's targets.
+    `known` is granted already, and left out. `targets` and `out` are the user's own choice, which replaces the
+    experiment's. `named` are the user's targets.
     """
     source = experiment.source
     if source is None:  # made by a program, not from a file
@@ -76,20 +78,10 @@ def find_trust_needs(
         *_find_links(experiment, project, out),
     ]
     # The text of the problem may be shortened, what is allowed not.
-    return sorted({TrustNeed(source.make_problem(path, shorten(message, 300)), (message,)) for path, message in needs})
-
-
-def find_missing_trust(
-    experiment: Experiment,
-    known: frozenset[str],
-    *,
-    targets: Sequence[TargetSpec] | None = None,
-    named: NamedTargets | None = None,
-    out: object = None,
-) -> list[TrustNeed]:
-    """List those of `find_trust_needs` that are not among the known grants."""
-    needs = find_trust_needs(experiment, targets=targets, named=named, out=out)
-    return [need for need in needs if not known.issuperset(need.grants)]
+    missing = [(path, message) for path, message in needs if message not in known]
+    return sorted(
+        {TrustNeed(source.make_problem(path, shorten(message, 300)), (message,)) for path, message in missing}
+    )
 
 
 def describe_missing_trust(file: Path, needs: Sequence[TrustNeed], *, is_known: bool = False) -> list[Problem]:
