@@ -2,7 +2,7 @@
 
 Nothing is loaded from a disk. Three names are known (`CHECKPOINTS`), any other gets a style of its own from the
 words and the hash of its name, so that a workflow written for real models can be rehearsed and its axes still move
-the picture. A model says so in its repr: it is procedural, whatever file its name belongs to elsewhere.
+the picture.
 
 A prompt is float32 [1, tokens, len(FEATURES)], one row per word that counts. The rows are linear in what they mean
 (known words by `vocabulary`, others by BLAKE2b), so that averaging, weighting and concatenating conditionings do what
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -48,11 +48,8 @@ class Model:
     """A model: its name, the features that it adds to every prompt, and the shift of its noise levels."""
 
     name: str
-    style: Features
+    style: Features = field(repr=False)
     shift: float = 1.0
-
-    def __repr__(self) -> str:
-        return f"<procedural model {self.name!r}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +57,8 @@ class Clip:
     """A text encoder. `bias` is added to every prompt; `skip` is how many last layers are left out."""
 
     name: str
-    bias: Features
+    bias: Features = field(repr=False)
     skip: int = 0
-
-    def __repr__(self) -> str:
-        return f"<procedural text encoder {self.name!r}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +68,6 @@ class Vae:
     name: str
     textures: tuple[float, float, float, float]
     crisp: float = 0.85
-
-    def __repr__(self) -> str:
-        return f"<procedural decoder {self.name!r}>"
 
 
 def _find_style_name(name: str) -> str | None:

@@ -239,7 +239,7 @@ def _import_av() -> Any:
         ) from None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Film:
     """Pictures [n, H, W, 3], 0-1, their rate in frames a second, a sound or none, and the bits of a colour."""
 
@@ -247,9 +247,6 @@ class Film:
     rate: Fraction
     audio: Audio | None = None
     bit_depth: int = 8
-
-    def __repr__(self) -> str:
-        return f"<film of {len(self.images)} frames, {self.images.shape[2]} x {self.images.shape[1]}>"
 
 
 def read_film(path: Path) -> Film:

@@ -62,7 +62,7 @@ def make_no_features() -> Array:
     return np.zeros(len(FEATURES), np.float32)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class History:
     """What lies upstream: features [F], a seed, sizes by name, a picture [1, H, W, C] or none, and the text."""
 
@@ -71,9 +71,6 @@ class History:
     sizes: Mapping[str, float] = field(default_factory=dict)
     picture: Array | None = None
     text: str = ""
-
-    def __repr__(self) -> str:
-        return "<what a stand-in made>"
 
     def compute_digest(self) -> str:
         """Twelve hexadecimal digits that any change of a history changes."""
