@@ -259,7 +259,7 @@ def spoil(draw: st.DrawFn) -> tuple[str, Any]:
 
 
 @given(spoil())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_wrong_types_never_cause_a_500(client, request_):
     path, body = request_
     before = client.server.seen.accepted
@@ -276,7 +276,7 @@ TEXT = st.text(max_size=30)
 
 
 @given(st.tuples(st.sampled_from(METHODS), st.sampled_from(NAMES), TEXT), st.tuples(st.sampled_from(QUERY), TEXT))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_path_and_query_gets_an_answer_below_500(client, path, query):
     method, name, tail = path
     url = f"/api/{name}/{quote(tail, errors='replace')}?{query[0]}={quote(query[1], errors='replace')}"

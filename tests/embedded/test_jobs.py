@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.embedded.jobs import CANCELLED, SUCCESS, JobQueue, JournalError, ServerJob, pack_graph
+from sweeper.embedded.service import ServerSettings
 from tests.embedded.probes import chain, waiting
 
 
@@ -99,9 +100,14 @@ def test_jobs_run_by_number_then_id_then_arrival(put, deleted):
         assert jobs.find(name).state == CANCELLED
 
 
-@pytest.mark.parametrize(("dialect", "bound"), [("cloud", 100), ("comfyui", 4)])
-def test_full_queue_refuses_a_job_and_takes_the_next_after_one_ran(serve, gate, monkeypatch, dialect, bound):
-    monkeypatch.setattr("sweeper.embedded.service.COMFYUI_QUEUE_BOUND", 4)
+def test_cloud_queues_a_hundred_jobs():
+    assert ServerSettings("cloud").queue_bound == 100
+
+
+@pytest.mark.parametrize(("dialect", "name"), [("cloud", "CLOUD_QUEUE_BOUND"), ("comfyui", "COMFYUI_QUEUE_BOUND")])
+def test_full_queue_refuses_a_job_and_takes_the_next_after_one_ran(serve, gate, monkeypatch, dialect, name):
+    bound = 4
+    monkeypatch.setattr(f"sweeper.embedded.service.{name}", bound)
     client = serve(dialect)
     client.submit(waiting())
     assert gate.entered.wait(60)

@@ -124,7 +124,7 @@ CELLS = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("cache", ["classic", "lru 5", "none"])
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cells=st.lists(CELLS, min_size=1, max_size=8))
 def test_no_cache_policy_mixes_up_results_of_jobs(shared, cache, cells):
     comfy: Comfy = shared(cache)

@@ -104,8 +104,7 @@ def test_after_a_kill_the_running_job_is_lost_and_others_run(tmp_path):
         assert cloud.wait_for_end(waits)["status"] == "completed"
 
 
-@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("dialect", "number"), [("cloud", signal.SIGTERM), ("comfyui", signal.SIGINT)])
 def test_signals_end_the_server_cleanly_during_a_job(tmp_path, dialect, number):
     with process(dialect, tmp_path) as served:
         prefix = "/api" if dialect == "cloud" else ""

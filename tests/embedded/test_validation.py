@@ -245,7 +245,7 @@ JSON = st.recursive(
 LINKS = st.lists(st.sampled_from(["1", "2", "3", "4", "9", "99", 1, -1, 0, 0.5]), min_size=2, max_size=2)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_no_graph_causes_a_500_or_stops_the_worker(comfy, data):
     graph = chain(steps=1)

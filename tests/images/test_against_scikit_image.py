@@ -77,7 +77,7 @@ def reference(a, b):
 
 
 @given(pairs())
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_ssim_and_psnr_equal_scikit_image(pair):
     kind, a, b = pair
     _, written, seen = KINDS[kind]
@@ -92,7 +92,7 @@ def test_ssim_and_psnr_equal_scikit_image(pair):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_colour_difference_equals_scikit_image(seed, channels):
     random = np.random.default_rng(seed)
     a, b = (random.integers(0, 256, (17, 19, channels), dtype=np.uint8) for _ in range(2))

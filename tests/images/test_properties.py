@@ -36,7 +36,7 @@ def two_pictures(draw):
 
 
 @given(two_pictures())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_measures_are_symmetric_and_in_range(pictures):
     a, b = pictures
     found = compare_images(a, b)
@@ -53,7 +53,7 @@ def test_measures_are_symmetric_and_in_range(pictures):
 
 
 @given(two_pictures())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_only_equal_pictures_have_no_difference(pictures):
     a, b = pictures
     found = compare_images(a, b)
@@ -62,7 +62,7 @@ def test_only_equal_pictures_have_no_difference(pictures):
 
 
 @given(SHAPES.flatmap(lambda shape: draw_pixels(shape, np.uint8)))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_measures_of_equal_pictures_are_the_promised_values(picture):
     expected = {name: EQUAL_VALUES[name] for name in COMPARISON_METRICS}
     assert compare_images(picture, picture.copy()) == expected
