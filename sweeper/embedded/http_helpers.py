@@ -17,7 +17,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException
@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.embedded.faults import Faults, LoggedRequest, RequestLog
 from sweeper.model import bounded_json
-from sweeper.serving.access import OwnNames, is_loopback
+from sweeper.serving.access import OwnNames
 from sweeper.serving.hosting import Transports
 
 RouteRow = tuple[str, Callable[..., Any], str]  # path, endpoint, method
@@ -143,7 +143,6 @@ def cut_page(items: Sequence[Item], offset: int, limit: int | None) -> tuple[Seq
 
 # --- in front of the routes -------------------------------------------------------------------------------------------
 
-_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 _FOREIGN_NAME = (
     "The Host header does not name this server. Address it by its IP address or as localhost, or start it with"
     " `sweeper serve --host NAME`."
@@ -181,10 +180,11 @@ class RequestGuard:
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         """Raise RequestRefusedError for a foreign name or web page (403) and for a wrong or missing key (401)."""
-        name = headers.get("host")
+        name, origin = headers.get("host"), headers.get("origin")
         if name is not None and name not in self.own_names:
             raise refuse_in_text(403, _FOREIGN_NAME)
-        if _is_cross_origin(headers):
+        # Without this, any web page could submit jobs here. ComfyUI checks it on loopback only.
+        if origin is not None and origin.partition("://")[2].lower() != (name or "").lower():
             raise RequestRefusedError(Response(status_code=403))
         if self.api_key is None or self.is_public(scope["path"]):
             return
@@ -230,24 +230,6 @@ def read_bearer(headers: Headers) -> str:
 def is_right_key(key: str, expected: str | None) -> bool:
     """Whether a request with this key has access; `expected` None: no key is required."""
     return expected is None or hmac.compare_digest(key.encode(), expected.encode())
-
-
-def _is_cross_origin(headers: Headers) -> bool:
-    """Whether a browser sends this from a page of another site, while this server is on loopback.
-
-    ComfyUI's origin check (`server.py`, create_origin_only_middleware): without it any web page could submit jobs here.
-    """
-    origin, host = headers.get("origin"), headers.get("host")
-    if not origin or not host:
-        return False
-    try:
-        page, server = urlsplit(origin), urlsplit(f"//{host}")
-    except ValueError:  # such as `http://[`, which no browser sends
-        return True
-    # A request to 0.0.0.0 reaches loopback too.
-    if not server.hostname or not (is_loopback(server.hostname) or server.hostname in _ANY_ADDRESS):
-        return False
-    return page.netloc.lower() != (server.netloc if ":" in page.netloc else server.hostname).lower()
 
 
 class DropError(Exception):

@@ -256,7 +256,7 @@ def test_requests_are_logged_without_secrets(serve):
     [
         (None, 200),
         ("http://127.0.0.1:PORT", 200),
-        ("http://127.0.0.1", 200),
+        ("http://127.0.0.1", 403),
         ("http://localhost:PORT", 403),
         ("http://127.0.0.1:1", 403),
         ("https://evil.example", 403),

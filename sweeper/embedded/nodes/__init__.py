@@ -268,15 +268,6 @@ FUNCTIONS: Final[Mapping[str, partial[NodeOutput]]] = {
     for name, function in (entry.split("=") for entry in classes.split())
 }
 
-# The inputs of the loaders that name a file of the input folder, and its kind.
-INPUT_FILES: Final[Mapping[str, Mapping[str, str]]] = {
-    "LoadImage": {"image": "image"},
-    "LoadImageMask": {"image": "image"},
-    "LoadAudio": {"audio": "audio"},
-    "LoadVideo": {"file": "video"},
-}
-
-
 # Which names a loader's input offers. In the recording these lists are empty: that server had no models.
 _OFFERED: dict[str, tuple[str, ...]] = {
     "ckpt_name": CHECKPOINTS,
@@ -298,12 +289,15 @@ def _offers_nothing(spec: list[Any]) -> bool:
 
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
     required: dict[str, list[Any]] = record["input"].get("required", {})
+    options = {key: spec[1] for key, spec in required.items() if len(spec) > 1}
+    kinds = ("image", "audio", "video")
+    uploads = {key: kind for key, found in options.items() for kind in kinds if found.get(f"{kind}_upload")}
     offered = {
-        key: [*add_choices((spec[0], spec[1] if len(spec) > 1 else {}), _OFFERED[key])]
+        key: [*add_choices((spec[0], options.get(key, {})), _OFFERED[key])]
         for key, spec in required.items()
         if key in _OFFERED and _offers_nothing(spec)
     }
-    fingerprint: Callable[..., Any] | None = hash_files(INPUT_FILES[name]) if name in INPUT_FILES else None
+    fingerprint: Callable[..., Any] | None = hash_files(uploads) if uploads else None
     if name == "SaveImageWebsocket":  # what is sent and kept nowhere is sent each time
         fingerprint = lambda _folders, /, **_inputs: time.time()  # noqa: E731
     return make_node_class(
@@ -311,7 +305,7 @@ def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
         {**record, "input": {**record["input"], "required": {**required, **offered}}},
         FUNCTIONS[name],
         fingerprint=fingerprint,
-        input_files=INPUT_FILES.get(name, {}),
+        input_files=uploads,
         models=frozenset(offered),
     )
 

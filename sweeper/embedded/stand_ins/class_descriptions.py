@@ -21,7 +21,7 @@ from sweeper.embedded.nodes import NODE_CLASSES, Context, NodeClass, NodeOutput,
 from sweeper.embedded.stand_ins import ClassShape, describe_shape
 from sweeper.embedded.validation import is_link
 from sweeper.errors import InputError
-from sweeper.model.node_classes.spec import ANY, STAND_IN_KEY, NodeInfo
+from sweeper.model.node_classes.spec import ANY, STAND_IN_KEY, NodeInfo, NodeSpec
 
 
 def _run_stand_in(shape: ClassShape, context: Context, /, **inputs: Any) -> NodeOutput:
@@ -31,8 +31,8 @@ def _run_stand_in(shape: ClassShape, context: Context, /, **inputs: Any) -> Node
     return run_stand_in(shape, context, inputs)
 
 
-def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClass:
-    spec = shape.spec
+def make_stand_in(declaration: Mapping[str, Any], spec: NodeSpec) -> NodeClass:
+    shape = describe_shape(declaration, spec)
     required, optional = shape.select_inputs({})
     inputs = [*spec.inputs.values(), *spec.list_branch_inputs()]
     files = tuple(described.name for described in inputs if described.is_upload)
@@ -62,24 +62,20 @@ class _KnownClasses(Mapping[str, NodeClass]):
 
     def __init__(self) -> None:
         self._others = list_other_declarations()
-        self._names = {**NODE_CLASSES, **self._others}
         self._made = dict(NODE_CLASSES)
 
     def __getitem__(self, name: str) -> NodeClass:
         if name not in self._made:
-            self._make([name])
+            self._made |= describe_classes(self._others, {}, only=[name])
         return self._made[name]
 
-    def _make(self, names: Collection[str]) -> None:
-        self._made |= describe_classes(self._others, {}, only=names)
-
     def __iter__(self) -> Iterator[str]:
-        if missing := self._names.keys() - self._made.keys():
-            self._make(missing)
-        return iter(self._names)
+        if missing := self._others.keys() - self._made.keys():
+            self._made |= describe_classes(self._others, {}, only=missing)
+        return iter([*NODE_CLASSES, *self._others])
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(NODE_CLASSES) + len(self._others)
 
 
 @lru_cache(maxsize=1)
@@ -100,7 +96,7 @@ def describe_classes(
         declaration = object_info[name]
         if not isinstance(declaration, Mapping):
             raise InputError(f"the class '{name}' of this object_info is not a mapping")
-        stand_in = make_stand_in(declaration, describe_shape(declaration, spec))
+        stand_in = make_stand_in(declaration, spec)
         is_own = name in known and not known[name].is_stand_in
         described[name] = _combine(known[name], stand_in, declaration) if is_own else stand_in
     return described
@@ -253,7 +249,7 @@ def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> 
             "output_node": class_type in sinks,
         }
         spec = NodeInfo.from_object_info({class_type: declared}).classes[class_type]
-        classes[class_type] = make_stand_in(declared, describe_shape(declared, spec))
+        classes[class_type] = make_stand_in(declared, spec)
     return classes
 
 
