@@ -141,11 +141,9 @@ class CommonRoutes:
         }
 
     def _build_argv(self) -> list[str]:
-        settings = self.service.settings
-        preview_flags = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
-        name, *size = settings.cache.split()
+        name, *size = self.service.settings.cache.split()
         # The first number of `--cache-ram` limits the results of the current job, which this server always keeps.
-        return ["main.py", f"--cache-{name}", *(["1"] if name == "ram" else []), *size, *preview_flags]
+        return ["main.py", f"--cache-{name}", *(["1"] if name == "ram" else []), *size]
 
     def list_models(self) -> dict[str, list[str]]:
         """Model folder -> the file names that the loaders list."""

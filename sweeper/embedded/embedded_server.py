@@ -46,8 +46,6 @@ class EmbeddedServer:
         strict_models: refuse model files that the loaders do not list.
         workers: the number of jobs that run at once; the comfyui dialect always has one.
         cache: which node results to keep between jobs: "classic", "lru N", "ram N" or "none".
-        previews: whether samplers send previews; None: except in the comfyui dialect, because a ComfyUI sends them only
-            if it is started with `--preview-method`.
         faults: the faults to inject; also available as `server.faults`. A scenario's `concurrency` or `tier` overrides
             `workers`.
         object_info: the response of a server to GET /object_info. Stand-ins run those of its classes that this server
@@ -72,7 +70,6 @@ class EmbeddedServer:
         strict_models: bool = False,
         workers: int = 1,
         cache: str = "classic",
-        previews: bool | None = None,
         faults: Faults | None = None,
         object_info: Mapping[str, Any] | None = None,
         permissive: bool = False,
@@ -83,8 +80,7 @@ class EmbeddedServer:
         _check_account(dialect, self.faults)
         self.account = Account(self.faults)
         workers = 1 if dialect == "comfyui" else self.faults.scenario.jobs_at_once or workers
-        previews = dialect != "comfyui" if previews is None else previews
-        self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews, permissive)
+        self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, permissive)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
         own_nodes = list_known_classes() if nodes is None else nodes

@@ -2,7 +2,7 @@
 
 Worker threads call the `send` methods of `Hub`, and the server's event loop delivers the messages in order. Each stream
 has its own queue and writer, so a client that stops reading does not block others (in ComfyUI it does). For such a
-client previews are dropped first. `job_messages.py` defines the messages of a job.
+client previews are dropped first. `JobMessages` has the messages of a job.
 """
 
 from __future__ import annotations

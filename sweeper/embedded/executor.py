@@ -98,8 +98,8 @@ class _JobRun:
     def _make_context(self, node_id: str) -> Context:
         info = self.job.extra_data.get("extra_pnginfo")
         texts = info if isinstance(info, dict) else {}
-        # A job may choose with `preview_method`; other words mean the server's own setting.
-        previews = _PREVIEWS.get(str(self.job.extra_data.get("preview_method")), self.service.settings.previews)
+        # A job may choose with `preview_method`. A ComfyUI that is started without this option sends none otherwise.
+        previews = _PREVIEWS.get(str(self.job.extra_data.get("preview_method")), self.service.settings.cloud)
         folder, cancelled = self.service.folders.base, self.job.cancel_event
         return Context(folder, node_id, self.graph, texts, cancelled, self.messages, previews)
 

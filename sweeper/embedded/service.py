@@ -36,7 +36,6 @@ class ServerSettings:
     strict_models: bool = False
     workers: int = 1
     cache: str = "classic"
-    previews: bool = True
     permissive: bool = False
 
     @property

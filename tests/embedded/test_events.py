@@ -168,6 +168,7 @@ def test_job_without_client_id_sends_only_progress_to_all(comfy):
     assert {word.split("(")[0] for word in words} == {"status", "state", "progress"}
 
 
+SHOWN = {"preview_method": "auto"}
 PICTURE = {
     "1": {"class_type": "ProbePicture", "inputs": {}},
     "9": {"class_type": "ProbeSave", "inputs": {"images": ["1", 0], "filename_prefix": "p"}},
@@ -185,10 +186,10 @@ def collect(socket, prompt_id):
 
 
 def test_previews_are_event_1_unless_metadata_was_requested(serve):
-    comfy = serve("comfyui", previews=True)
+    comfy = serve("comfyui")
     with stream(comfy) as socket:
         receive(socket)
-        (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me"))
+        (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me", extra_data=SHOWN))
     assert struct.unpack(">II", frame[:8]) == (1, 1)
     assert frame[8:10] == b"\xff\xd8"  # JPEG
 
@@ -201,10 +202,6 @@ def test_comfyui_sends_previews_only_for_jobs_that_ask(serve):
         for method, count in ((None, 0), ("auto", 1), ("taesd", 1), ("nonsense", 0), ("none", 0), ("default", 0)):
             prompt_id = comfy.submit(PICTURE, client_id="me", extra_data={"preview_method": method})
             assert len(collect(socket, prompt_id)) == count, method
-    comfy = serve("comfyui", previews=True)
-    with stream(comfy) as socket:
-        receive(socket)
-        assert collect(socket, comfy.submit(PICTURE, client_id="me", extra_data={"preview_method": "none"})) == []
 
 
 def test_pictures_can_be_sent_instead_of_saved(serve):
@@ -223,13 +220,13 @@ def test_pictures_can_be_sent_instead_of_saved(serve):
 
 
 def test_previews_with_metadata_are_event_4(serve):
-    comfy = serve("comfyui", previews=True)
+    comfy = serve("comfyui")
     with stream(comfy) as socket:
         socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
         replies = [receive(socket), receive(socket)]
         assert replies[1]["type"] == "feature_flags"
         assert replies[1]["data"]["max_upload_size"] == 104857600
-        prompt_id = comfy.submit(PICTURE, client_id="me")
+        prompt_id = comfy.submit(PICTURE, client_id="me", extra_data=SHOWN)
         (frame,) = collect(socket, prompt_id)
     event, length = struct.unpack(">II", frame[:8])
     assert event == 4
@@ -241,7 +238,7 @@ def test_previews_with_metadata_are_event_4(serve):
 
 
 def test_feature_flags_count_only_in_the_first_message(serve):
-    comfy = serve("comfyui", previews=True)
+    comfy = serve("comfyui")
     with stream(comfy) as socket:
         for junk in (
             "not json",
@@ -250,7 +247,7 @@ def test_feature_flags_count_only_in_the_first_message(serve):
         ):
             socket.send(junk)
         receive(socket)
-        (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me"))
+        (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me", extra_data=SHOWN))
         assert frame[:4] == b"\x00\x00\x00\x01"
 
 
@@ -265,14 +262,14 @@ def test_second_stream_of_a_client_replaces_the_first(comfy):
 
 
 def test_client_that_stops_reading_does_not_block_others(serve):
-    comfy = serve("comfyui", previews=True)
+    comfy = serve("comfyui")
     with stream(comfy, "clientId=deaf"), stream(comfy) as mine:
         for index in range(40):  # 8 MB of previews, far more than the socket buffers hold
             graph = {**PICTURE, "1": {"class_type": "ProbePicture", "inputs": {"unknown": index}}}
-            last = comfy.submit(graph, client_id="deaf")
+            last = comfy.submit(graph, client_id="deaf", extra_data=SHOWN)
         comfy.wait_for_end(last)
         receive(mine)
-        assert len(collect(mine, comfy.submit({**PICTURE}, client_id="me"))) == 1
+        assert len(collect(mine, comfy.submit({**PICTURE}, client_id="me", extra_data=SHOWN))) == 1
 
 
 def test_cloud_needs_the_token_and_sends_jobs_without_id_to_all(serve):

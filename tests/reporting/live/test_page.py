@@ -79,7 +79,7 @@ def painter(request):
     painter = painting.Painter()
     dialect = getattr(request, "param", "comfyui")
     workers = 1 if dialect == "comfyui" else 2
-    with EmbeddedServer(dialect=dialect, nodes=painter.nodes, workers=workers, previews=True) as server:
+    with EmbeddedServer(dialect=dialect, nodes=painter.nodes, workers=workers) as server:
         painter.server = server
         yield painter
         painter.go_on.set()
