@@ -229,9 +229,9 @@ class _JobRun:
         classes = {self.graph[source]["class_type"] for source in iter_upstream(self.graph, [context.node_id])}
         names = sorted(name for name in classes if self.nodes[name].is_stand_in)
         if names:
-            from sweeper.embedded.stand_ins.stand_in_run import METADATA_KEY, mark_inputs
+            from sweeper.embedded.stand_ins.stand_in_run import METADATA_KEY, mark_value
 
-            inputs = mark_inputs(inputs)
+            inputs = {name: [mark_value(value) for value in values] for name, values in inputs.items()}
             context = replace(context, extra_pnginfo={**context.extra_pnginfo, METADATA_KEY: names})
         return context, inputs
 

@@ -221,7 +221,7 @@ _BY_MODULE: Final = {
         PrimitiveString=hand_on PrimitiveStringMultiline=hand_on PrimitiveInt=hand_on PrimitiveFloat=hand_on
         PrimitiveBoolean=hand_on StringConcatenate=concatenate StringReplace=replace_text
         KSampler=ksampler KSamplerAdvanced=ksampler SamplerCustom=sampler_custom
-        SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=make_noise DisableNoise=make_noise
+        SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=SeededNoise DisableNoise=SeededNoise
         BasicGuider=basic_guider CFGGuider=Guider KSamplerSelect=find_hand BasicScheduler=schedule_named
         EmptyLatentImage=empty EmptySD3LatentImage=empty LatentUpscale=upscale LatentUpscaleBy=upscale_by
         VAEDecode=vae_decode VAEEncode=vae_encode VAEEncodeForInpaint=encode_for_inpaint

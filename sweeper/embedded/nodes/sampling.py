@@ -110,9 +110,9 @@ _DRIFT, _DRIFT_USE = 0.06, 7  # how far the layout of a film drifts from one lat
 
 @dataclass(frozen=True, slots=True)
 class SeededNoise:
-    """NOISE: a seed 0 .. 2^64-1, or None for no noise at all."""
+    """NOISE, of RandomNoise and DisableNoise: a seed 0 .. 2^64-1, or None for no noise at all."""
 
-    seed: int | None
+    noise_seed: int | None = None
 
 
 def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
@@ -236,13 +236,8 @@ def sampler_custom(
 def sampler_custom_advanced(
     context: Context, noise: SeededNoise, guider: Guider, sampler: Hand, sigmas: Array, latent_image: Latent
 ) -> tuple[Latent, Latent]:
-    noisy = noise.seed is not None
-    return run_sampler(context, guider, sampler, sigmas, latent_image, noise.seed or 0, noisy=noisy)
-
-
-def make_noise(noise_seed: int | None = None) -> SeededNoise:
-    """RandomNoise and DisableNoise."""
-    return SeededNoise(noise_seed)
+    noisy = noise.noise_seed is not None
+    return run_sampler(context, guider, sampler, sigmas, latent_image, noise.noise_seed or 0, noisy=noisy)
 
 
 def basic_guider(model: Model, conditioning: Conditioning) -> Guider:

@@ -180,10 +180,6 @@ def _draw(context: Context, reading: NodeReading, *, film: bool, item: int = 0) 
     return drawing.draw_frames(history, size) if film else draw_image(context, history, size)
 
 
-def _make_mask(context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
-    return drawing.draw_mask(context, reading.merge(), reading.find("IMAGE"), plan_size(_all_sizes(reading)))
-
-
 def _make_video(context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Film:
     audio = reading.find("AUDIO")
     if source is not None:
@@ -281,7 +277,9 @@ _NEW: Final[Mapping[str, Callable[[Context, NodeReading, OutputRequest], Any]]] 
     "CLIP": lambda _context, reading, _: models.load_clip(_name_model(reading)),
     "CONDITIONING": _make_conditioning,
     "GUIDER": _make_guider,
-    "MASK": _make_mask,
+    "MASK": lambda context, reading, _: drawing.draw_mask(
+        context, reading.merge(), reading.find("IMAGE"), plan_size(_all_sizes(reading))
+    ),
     "MODEL": lambda _context, reading, _: models.load_model(_name_model(reading)),
     "SIGMAS": _make_sigmas,
 }

@@ -181,11 +181,6 @@ def _save_film(context: Context, film: Any, prefix: str) -> Ui:
     return dict(saved.ui or {})
 
 
-def mark_inputs(inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """The inputs of a node that saves or shows, with the mark on each picture."""
-    return {name: [mark_value(value) for value in values] for name, values in inputs.items()}
-
-
 def mark_value(value: Any) -> Any:
     """The same pictures or film with the mark; other values as they are."""
     if isinstance(value, np.ndarray) and (value.ndim == 3 or (value.ndim == 4 and value.shape[-1] in {1, 3, 4})):
