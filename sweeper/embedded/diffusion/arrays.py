@@ -51,28 +51,28 @@ _FILTERS = {
 
 
 def resize(images: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
-    """float32 [B, C, h, w] to [B, C, height, width] by Pillow; `centre` first crops to the new aspect ratio.
+    """float32 [..., h, w] to [..., height, width] by Pillow; `centre` first crops to the new aspect ratio.
 
     Methods of newer servers count as bicubic. Raises ValueError for a side below 1.
     """
     if width < 1 or height < 1:
         raise ValueError(f"cannot scale to {width} x {height}: each side must be at least 1")
     kernel = _FILTERS.get(method, Image.Resampling.BICUBIC)
-    shape = *images.shape[:2], height, width
+    shape = *images.shape[:-2], height, width
     check_size(*shape)
     if centre:
         images = _crop_to_aspect(images, width, height)
-    planes = np.ascontiguousarray(images, np.float32).reshape(-1, *images.shape[2:])
+    planes = np.ascontiguousarray(images, np.float32).reshape(-1, *images.shape[-2:])
     resized = [np.asarray(Image.fromarray(plane).resize((width, height), kernel)) for plane in planes]
     return np.array(resized, np.float32).reshape(shape)
 
 
 def _crop_to_aspect(images: Array, width: int, height: int) -> Array:
-    old_height, old_width = images.shape[2:]
+    old_height, old_width = images.shape[-2:]
     old, new = old_width / old_height, width / height
     x = round((old_width - old_width * (new / old)) / 2) if old > new else 0
     y = round((old_height - old_height * (old / new)) / 2) if old < new else 0
-    return images[:, :, y : old_height - y, x : old_width - x]
+    return images[..., y : old_height - y, x : old_width - x]
 
 
 # --- scenes ----------------------------------------------------------------------------------------------------------

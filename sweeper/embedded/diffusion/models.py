@@ -63,11 +63,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Vae:
-    """A decoder: how strongly it draws strokes, grain, hatching and paper, and how crisp its edges are (0-1)."""
+    """A decoder: how strongly it draws strokes, grain, hatching and paper (0-1)."""
 
     name: str
     textures: tuple[float, float, float, float]
-    crisp: float = 0.85
 
 
 def _find_style_name(name: str) -> str | None:

@@ -20,7 +20,7 @@ from sweeper.embedded.diffusion.arrays import PARAMETERS, Array, draw_normal, re
 from sweeper.embedded.diffusion.models import Model, digest_normals, pool
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vae import SCALE
-from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
+from sweeper.embedded.diffusion.vocabulary import INDEX
 
 Conditioning = list[list[Any]]  # [[embedding, options], ...]
 
@@ -122,7 +122,7 @@ def paint(
     """Run a sampler over `levels` [n + 1]. `noisy`: add noise first. `report(step, estimate)` is called for each step.
 
     Returns the latents with the noise that is left in them, and the canvas without it, for a later run. Raises
-    ValueError for a picture that is too large, and for an embedding of another model.
+    ValueError for a picture that is too large.
     """
     start, end = float(levels[0]), float(levels[-1])
     effort = canvas.effort + float((1.5 - levels[:-1]).sum())
@@ -186,8 +186,6 @@ def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends:
 
 def _compose_all(features: Array, layouts: Array, height: int, width: int) -> Array:
     """The scene of each layout in latent units, [B, 3, h, w]."""
-    if len(features) != len(FEATURES):
-        raise ValueError(f"an embedding of {len(features)} features; these models have {len(FEATURES)}")
     count = max(1, _AT_ONCE // (height * width))
     parts = [compose(features, height, width, layouts[i : i + count]) for i in range(0, len(layouts), count)]
     return np.asarray(np.concatenate(parts) * np.float32(SCALE), np.float32)

@@ -23,6 +23,7 @@ SCALE = 6.0  # latent units per unit of luma; black to white is 6
 _TILE = 256
 _TILE_SEED = 0x7E57
 _ENCODED_DETAIL = 0.9  # of an encoded picture: what the procedural ones have on the average
+_CRISP = 0.85  # how steep edges become, 0-1
 _STILL = 0.5  # latent distance at which a residue has lost 63% of its weight
 
 
@@ -86,7 +87,7 @@ def _make_texture(vae: Vae, luma: Array, detail: Array) -> Array:
     return np.asarray(added * np.clip(detail, 0.15, 1.2))
 
 
-def _sharpen(latent: Array, detail: Array, crisp: float) -> Array:
+def _sharpen(latent: Array, detail: Array) -> Array:
     """YUV [3, H, W] of [3, h, w] with its transitions steepened by `detail` [H, W]."""
     low, high = _local(latent, lightest=False), _local(latent, lightest=True)
     planes = enlarge(np.concatenate([latent, low, high - low]))
@@ -94,7 +95,7 @@ def _sharpen(latent: Array, detail: Array, crisp: float) -> Array:
     position = np.clip((flat - base) / span, 0, 1)
     # Steeper where there is a real edge; where the span is only noise it stays as it is.
     contrast = smooth((span - 0.35) / 0.9)
-    steep = 1 + 5.0 * contrast * (detail * np.float32(crisp))
+    steep = 1 + 5.0 * contrast * (detail * np.float32(_CRISP))
     edge = np.clip((position - 0.5) * steep + 0.5, 0, 1)
     return flat + (base + edge * edge * (3 - 2 * edge) * span - flat) * np.clip(contrast * detail * 1.3, 0, 1)
 
@@ -102,7 +103,7 @@ def _sharpen(latent: Array, detail: Array, crisp: float) -> Array:
 def decode_one(latent: Array, vae: Vae) -> Array:
     """[4, h, w] to sRGB [8h, 8w, 3], 0-1."""
     detail = np.clip(enlarge(_blur(np.abs(latent[3:]))), 0, 1.4)[0]
-    y, u, v = _sharpen(latent[:3], detail, vae.crisp) / np.float32(SCALE)
+    y, u, v = _sharpen(latent[:3], detail) / np.float32(SCALE)
     luma = y + np.float32(0.5)
     if any(vae.textures):
         luma = luma + _make_texture(vae, np.clip(luma, 0, 1), detail)

@@ -255,29 +255,19 @@ def empty(width: int, height: int, batch_size: int = 1) -> Latent:
     return {"samples": np.zeros((batch_size, 4, height // 8, width // 8), np.float32)}
 
 
-def get_picture_samples(latent: Latent) -> Array:
-    """[B, C, h, w]. Raises ValueError for a video's latent, because its frames are not a batch."""
-    samples: Array = latent["samples"]
-    if samples.ndim != 4:
-        raise ValueError(f"this node takes latents of pictures, [B, C, h, w]; this one is {list(samples.shape)}")
-    return samples
-
-
 def upscale(samples: Latent, upscale_method: str, width: int, height: int, crop: str) -> Latent:
     """To `width` x `height` image pixels, at least 64; a side of 0 follows the other one, both 0 changes nothing."""
-    array = get_picture_samples(samples)
+    array = samples["samples"]
     if width == 0 and height == 0:
         return samples
-    ratio = array.shape[3] / array.shape[2]
+    ratio = array.shape[-1] / array.shape[-2]
     width, height = max(64, width or round(max(64, height) * ratio)), max(64, height or round(max(64, width) / ratio))
-    resized = resize(array, width // 8, height // 8, upscale_method, centre=crop == "center")
-    return {**samples, "samples": resized}
+    return {**samples, "samples": resize(array, width // 8, height // 8, upscale_method, centre=crop == "center")}
 
 
 def upscale_by(samples: Latent, upscale_method: str, scale_by: float) -> Latent:
-    array = get_picture_samples(samples)
-    resized = resize(array, round(array.shape[3] * scale_by), round(array.shape[2] * scale_by), upscale_method)
-    return {**samples, "samples": resized}
+    height, width = (round(side * scale_by) for side in samples["samples"].shape[-2:])
+    return {**samples, "samples": resize(samples["samples"], width, height, upscale_method)}
 
 
 def vae_decode(context: Context, samples: Latent, vae: Vae) -> Array:

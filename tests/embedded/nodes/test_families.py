@@ -42,3 +42,12 @@ def test_neighbouring_frames_of_a_film_are_alike(context: Any, parts: dict[str, 
     frames = sample_latent(context, parts, empty)["samples"][0, :3]
     near, far = (float(np.abs(frames[:, 0] - frames[:, index]).mean()) for index in (1, 5))
     assert 0 < near < far < 1
+
+
+def test_latents_of_a_film_are_upscaled_frame_by_frame(context: Any) -> None:
+    film = np.random.default_rng(1).normal(size=(2, 4, 3, 8, 16)).astype(np.float32)
+    larger = context.run("LatentUpscaleBy", samples={"samples": film}, upscale_method="bilinear", scale_by=2.0)
+    assert larger["samples"].shape == (2, 4, 3, 16, 32)
+    frame = {"samples": film[:, :, 1]}
+    alone = context.run("LatentUpscale", samples=frame, upscale_method="bilinear", width=256, height=0, crop="disabled")
+    assert np.array_equal(larger["samples"][:, :, 1], alone["samples"])
