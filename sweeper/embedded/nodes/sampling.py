@@ -148,16 +148,11 @@ def run_sampler(
 ) -> tuple[Latent, Latent]:
     """Sample; the latent that results, and the same without the noise that is left in it.
 
-    An empty latent of another family is refilled. `unfinished` has the latent with noise and the canvas without, from
-    which a later run continues.
+    `unfinished` has the latent with noise and the canvas without, from which a later run continues.
     """
     samples, total = latent["samples"], len(levels) - 1
-    if samples.ndim not in {4, 5} or (np.any(samples) and samples.shape[1] != 4):
-        raise ValueError(f"this model takes latents [B, 4, h, w] or [B, 4, t, h, w]; not {list(samples.shape)}")
-    if not np.any(samples):
-        samples = np.zeros((samples.shape[0], 4, *samples.shape[2:]), np.float32)
     if total < 1:
-        return {**latent, "samples": samples}, {**latent, "samples": samples}
+        return latent, latent
 
     def report(step: int, estimate: Array) -> None:
         rgb = np.moveaxis(yuv_to_rgb(estimate[:3] / np.float32(SCALE)), 0, -1)

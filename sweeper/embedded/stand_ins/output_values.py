@@ -140,8 +140,7 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
     if source is not None:
         return _edit_image(context, reading, source)
     for coded in reading.list_kind("LATENT")[:1]:
-        samples = coded.value["samples"]
-        if np.any(samples) and samples.shape[1] == 4:
+        if np.any(coded.value["samples"]):
             decoded = vae_decode(context, coded.value, reading.find("VAE") or drawing.PLAIN_VAE)
             return drawing.change_image(context, decoded, reading.merge(coded))
     for film in reading.list_kind("VIDEO")[:1]:

@@ -291,5 +291,3 @@ def test_decoders_differ_in_texture() -> None:
     clean = vae.decode(latent(), models.load_vae("pixel_space"))[0]
     for name in (PAINT, PHOTO, INK, "ae.safetensors"):
         assert 0.0005 < apart(vae.decode(latent(), models.load_vae(name))[0], clean) < 0.1
-    with pytest.raises(ValueError, match=r"takes latents \[B, 4, h, w\]; it was given \[1, 16, 8, 8\]"):
-        vae.decode(np.zeros((1, 16, 8, 8), np.float32), models.load_vae(PHOTO))

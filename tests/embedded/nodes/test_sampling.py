@@ -296,11 +296,6 @@ def test_denoise_moves_from_the_picture_to_the_prompt(studio: Studio) -> None:
     assert moved[-1] > 0.12
 
 
-def test_a_latent_of_another_model_is_refused(studio: Studio) -> None:
-    with pytest.raises(ValueError, match=r"takes latents \[B, 4, h, w\] or .*; not \[1, 16, 8, 8\]"):
-        studio.latent(latent_image={"samples": np.ones((1, 16, 8, 8), np.float32)})
-
-
 def test_noise_mask_protects_its_part(studio: Studio) -> None:
     latent = studio.latent()
     mask = np.zeros((1, 96, 128), np.float32)
