@@ -47,7 +47,8 @@ _PIECE_SIZE: Final = 256 * 1024  # bytes of other files, such as films, that are
 class ByteEquality:
     """Whether two files are `equal` apart from a PNG's text, or completely `identical`.
 
-    Of equal PNGs, `size` is that of the first file in bytes, and `checksums` are its `png_checksums`.
+    ComfyUI writes the workflow into that text. Of equal PNGs, `size` is that of the first file in bytes, and `checksums`
+    are its `png_checksums`.
     """
 
     equal: bool
@@ -56,16 +57,8 @@ class ByteEquality:
     checksums: bytes = b""
 
 
-def has_same_bytes(a: Path | str, b: Path | str) -> bool:
-    """Whether two files of any type are equal byte for byte, apart from the text chunks of a PNG.
-
-    ComfyUI writes the workflow into these chunks. Raises ImageError if a file cannot be read.
-    """
-    return compare_bytes(a, b).equal
-
-
 def compare_bytes(a: Path | str, b: Path | str) -> ByteEquality:
-    """Compare two files. Raises ImageError if one cannot be read."""
+    """Compare two files of any type. Raises ImageError if one cannot be read."""
     try:
         with Path(a).open("rb") as this, Path(b).open("rb") as other:
             left, right = this.read(len(_PNG)), other.read(len(_PNG))
@@ -182,7 +175,7 @@ _Source = tuple[str, Iterator[Pixels]]  # the name of a picture, and its frames,
 
 def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageComparison:
     if isinstance(a, str | os.PathLike) and isinstance(b, str | os.PathLike):
-        if has_same_bytes(Path(a), Path(b)):
+        if compare_bytes(Path(a), Path(b)).equal:
             if not is_film(Path(a)):
                 open_bytes(read_bytes(Path(a)), os.fspath(a))  # raises ImageError unless it is a picture
             return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics})

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from sweeper.errors import ExperimentError, Problem, UsageError
-from sweeper.images.compare import ALL_METRICS, compare_files, has_same_bytes
+from sweeper.images.compare import ALL_METRICS, compare_bytes, compare_files
 from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.measures import EQUAL_VALUES
 from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
@@ -185,7 +185,7 @@ def match_files(
         sound = _match_sounds(accepted, now, _select_thresholds(SOUND_METRICS, thresholds))
         metrics = {**frames.metrics, **sound.metrics}
         return Match(frames.tier if sound.tier == "pixels" else sound.tier, metrics, sound.reason)
-    if has_same_bytes(accepted, now):
+    if compare_bytes(accepted, now).equal:
         return Match("bytes")
     if file_type in TEXT_TYPES:
         return _match_texts(accepted, now, _select_thresholds(TEXT_METRICS, thresholds))

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.errors import ImageError
-from sweeper.images.compare import compare_files, compare_images, has_same_bytes, pixel_hash
+from sweeper.images.compare import compare_bytes, compare_files, compare_images, pixel_hash
 from tests.images import image_cases
 
 RGB = image_cases.noise("files", 20, 30, 3)
@@ -40,8 +40,8 @@ def test_png_with_another_workflow_has_the_same_bytes(tmp_path):
     b = png(tmp_path / "b.png", RGB, text={"prompt": '{"4": {"inputs": {}}}'})
     c = png(tmp_path / "c.png", RGB)
     assert len({path.read_bytes() for path in (a, b, c)}) == 3
-    assert has_same_bytes(a, b)
-    assert has_same_bytes(b, c)
+    assert compare_bytes(a, b).equal
+    assert compare_bytes(b, c).equal
     found = compare_files(a, c)
     assert (found.state, found.reason) == ("same_bytes", "")
     assert found.metrics["psnr"] == math.inf
@@ -50,7 +50,7 @@ def test_png_with_another_workflow_has_the_same_bytes(tmp_path):
 
 def test_other_chunks_of_a_png_count(tmp_path):
     a, b = png(tmp_path / "a.png", RGB, dpi=(72, 72)), png(tmp_path / "b.png", RGB, dpi=(300, 300))
-    assert not has_same_bytes(a, b)
+    assert not compare_bytes(a, b).equal
     assert compare_files(a, b).state == "same_pixels"
 
 
@@ -58,8 +58,8 @@ def test_files_of_any_type_are_compared_by_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"tEXt")
     (tmp_path / "b").write_bytes(b"tEXt")
     (tmp_path / "c").write_bytes(b"")
-    assert has_same_bytes(tmp_path / "a", tmp_path / "b")
-    assert not has_same_bytes(tmp_path / "a", tmp_path / "c")
+    assert compare_bytes(tmp_path / "a", tmp_path / "b").equal
+    assert not compare_bytes(tmp_path / "a", tmp_path / "c").equal
 
 
 CHUNKS = st.lists(
@@ -82,7 +82,7 @@ def test_pngs_are_equal_if_their_chunks_without_text_are(tmp_path_factory, a, b,
 
     folder = tmp_path_factory.mktemp("chunks")
     left = [[one for one in chunks if one[0] not in (b"tEXt", b"iTXt")] for chunks in (a, b)]
-    assert has_same_bytes(written("a.png", a), written("b.png", b)) == (left[0] == left[1])
+    assert compare_bytes(written("a.png", a), written("b.png", b)).equal == (left[0] == left[1])
 
 
 def test_png_with_invalid_chunks_equals_only_itself(tmp_path):
@@ -90,8 +90,8 @@ def test_png_with_invalid_chunks_equals_only_itself(tmp_path):
     other = png(tmp_path / "b.png", RGB, text={"prompt": "two"}).read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:-20])
     (tmp_path / "b.png").write_bytes(other[:-20])
-    assert not has_same_bytes(tmp_path / "a.png", tmp_path / "b.png")
-    assert has_same_bytes(tmp_path / "a.png", tmp_path / "a.png")
+    assert not compare_bytes(tmp_path / "a.png", tmp_path / "b.png").equal
+    assert compare_bytes(tmp_path / "a.png", tmp_path / "a.png").equal
 
 
 def test_compression_changes_neither_pixels_nor_hash(tmp_path):
@@ -99,7 +99,7 @@ def test_compression_changes_neither_pixels_nor_hash(tmp_path):
     webp = tmp_path / "c.webp"
     Image.fromarray(RGB).save(webp, lossless=True)
     for other in (b, webp):
-        assert not has_same_bytes(a, other)
+        assert not compare_bytes(a, other).equal
         assert compare_files(a, other).state == "same_pixels"
         assert compare_files(a, other).metrics == compare_images(RGB, RGB.copy())
         assert pixel_hash(other) == pixel_hash(a)
@@ -224,7 +224,7 @@ def test_missing_file_is_an_error_with_its_name(tmp_path):
     with pytest.raises(ImageError, match=r"none\.png: cannot be read: No such file or directory"):
         compare_images(tmp_path / "none.png", RGB)
     with pytest.raises(ImageError, match="cannot be read"):
-        has_same_bytes(tmp_path, tmp_path)
+        compare_bytes(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("place", [0, 300_000, 599_999])
@@ -236,6 +236,6 @@ def test_one_byte_anywhere_makes_a_file_different(tmp_path, place):
     copy.write_bytes(data.tobytes())
     data[place] ^= 1
     other.write_bytes(data.tobytes())
-    assert not has_same_bytes(one, other)
-    assert has_same_bytes(one, copy)
-    assert not has_same_bytes(copy, other)
+    assert not compare_bytes(one, other).equal
+    assert compare_bytes(one, copy).equal
+    assert not compare_bytes(copy, other).equal
