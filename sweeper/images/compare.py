@@ -47,8 +47,8 @@ _PIECE_SIZE: Final = 256 * 1024  # bytes of other files, such as films, that are
 class ByteEquality:
     """Whether two files are `equal` apart from a PNG's text, or completely `identical`.
 
-    ComfyUI writes the workflow into that text. Of equal PNGs, `size` is that of the first file in bytes, and `checksums`
-    are its `png_checksums`.
+    ComfyUI writes the workflow into that text. Of equal PNGs, `size` is that of the first file in bytes, and
+    `checksums` are its `png_checksums`.
     """
 
     equal: bool
