@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from sweeper.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from tests.cluster.probes import BesideServers
+
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"  # each worker would look at itself all the time
 
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 

@@ -23,12 +23,15 @@ def own_folder(monkeypatch):
     monkeypatch.setattr("sweeper.cluster.cluster_session.SHARED_MARKER", ".other-name")
 
 
-def test_files_are_fetched_in_chunks_and_measured_on_the_worker(servers, cluster, experiment, own_folder, tmp_path):
-    plan = experiment(seed=[1, 2], size=[16, 700, 1500], metrics=("brightness",))
+def test_files_are_fetched_in_chunks_and_measured_on_the_worker(
+    servers, cluster, experiment, own_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sweeper.cluster.batch_follower.CHUNK_BYTES", 2**16)
+    plan = experiment(seed=[1, 2], size=[16, 100, 300], metrics=("brightness",))
     run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
     sweeper.run(plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
     sizes = sorted(path.stat().st_size for path in (tmp_path / "far" / "artifacts").iterdir())
-    assert sizes[0] < 4 * 2**20 < sizes[-1], "one chunk, several chunks"
+    assert sizes[0] < 2**16 < 4 * 2**16 < sizes[-1], "one chunk, several chunks"
     assert rows_of(tmp_path / "far") == rows_of(tmp_path / "near")
     assert all(row.metrics["brightness"] is not None for row in raw_rows(tmp_path / "far"))
 
