@@ -113,13 +113,12 @@ async def connect_cluster(address: str) -> AsyncIterator[Client]:
                     dashboard_address="127.0.0.1:0",
                     silence_logs=50,
                 )
-                client = await stack.enter_async_context(Client(await stack.enter_async_context(cluster), **options))
+                options["address"] = await stack.enter_async_context(cluster)
             elif address.startswith("file:"):
-                client = await stack.enter_async_context(
-                    Client(scheduler_file=os.fspath(address.removeprefix("file:")), **options)
-                )
+                options["scheduler_file"] = address.removeprefix("file:")
             else:
-                client = await stack.enter_async_context(Client(address, **options))
+                options["address"] = address
+            client = await stack.enter_async_context(Client(**options))
         except (OSError, ValueError, TimeoutError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UnreachableError(f"--dask {address}: no Dask scheduler responds there: {reason}") from None

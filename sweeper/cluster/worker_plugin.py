@@ -80,6 +80,8 @@ class SweeperWorkerPlugin(WorkerPlugin):
         self.instance_id = uuid4().hex[:12]
         self.batches: dict[str, WorkerBatch] = {}
         self.spool_folder = Path(tempfile.mkdtemp(prefix="sweeper-worker-"))
+        self.inputs_folder = self.spool_folder / "inputs"  # see `worker_file_name`
+        self.inputs_folder.mkdir()
         self._seen_batches: deque[str] = deque(maxlen=_MAX_REMEMBERED)
         self._clients: dict[Any, ComfyClient] = {}
         self._targets: dict[str, Target] = {}  # by driver id
@@ -301,13 +303,6 @@ class SweeperWorkerPlugin(WorkerPlugin):
             file.write(content)
         if last:
             replace_file(partial, partial.with_name(name))
-
-    @property
-    def inputs_folder(self) -> Path:
-        """The folder for input files (see `worker_file_name`)."""
-        path = self.spool_folder / "inputs"
-        path.mkdir(exist_ok=True)
-        return path
 
 
 def _can_see_folder(run_spec: RunSpec) -> bool:

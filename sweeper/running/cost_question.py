@@ -79,12 +79,8 @@ def list_paid_targets(prepared: Prepared) -> list[Target]:
         targets = prepared.resolve_targets()
     except UsageError:  # mistakes, which the run reports, or targets that only workers know
         return []
-    return [target for target in targets if _may_cost(target)]
-
-
-def _may_cost(target: Target) -> bool:
-    """Whether jobs on the target can cost anything: its time has a price, or a key of the user's pays for its jobs."""
-    return target.price is not None or target.partner_key_env is not None or is_comfy_platform(target.url)
+    # Their time has a price, or a key of the user's pays for their jobs.
+    return [of for of in targets if of.price is not None or of.partner_key_env is not None or is_comfy_platform(of.url)]
 
 
 def _find_text(answer: PlanAnswer, targets: Sequence[Target], confirm_above: int, amount: Amount) -> str | None:

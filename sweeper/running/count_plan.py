@@ -73,7 +73,9 @@ class PlanCounter:
         self.out = out or default_results_folder(experiment.file, experiment.name)
         resolved = prepared.resolve_targets()
         self.targets, self._on = [target.name for target in resolved], describe_targets(resolved)
-        records = _load_records(self.out, self._make_rule(prepared), plan)
+        per_target = experiment.run.per_target if run_options.per_target is None else run_options.per_target
+        given = per_target, run_options.keep_stale, run_options.remake_stale
+        records = _load_records(self.out, DoneRule(tuple(self.targets), prepared.models, *given), plan)
         self._work, seconds, self._renaming, self._pictures, timed = records
         self._jobs = self._work.jobs
         self._done_on: Counter[str] = Counter()
@@ -99,12 +101,6 @@ class PlanCounter:
         names = ("selected", "new", "done", "failed", "open", "stale", "duplicates")
         self._counts: dict[str, Any] = dict.fromkeys(names, 0)
         self._new_digests = self._open_digests = 0
-
-    def _make_rule(self, prepared: Prepared) -> DoneRule:
-        options, run = self._run_options, prepared.experiment.run
-        per_target = run.per_target if options.per_target is None else options.per_target
-        models = prepared.models
-        return DoneRule(tuple(self.targets), models, per_target, options.keep_stale, options.remake_stale)
 
     def iter_selected(self) -> Iterator[Trial]:
         """The trials that `where` selects, in written order."""

@@ -19,14 +19,12 @@ from tests.cluster.result_rows import raw_rows, rows_of, run_on
 
 @pytest.fixture
 def own_folder(monkeypatch):
-    """Workers that do not see the driver's results folder, because the marker has another name."""
+    """Workers that do not see the driver's results folder, because the marker has another name; with small chunks."""
+    monkeypatch.setattr("sweeper.cluster.batch_follower.CHUNK_BYTES", 2**16)
     monkeypatch.setattr("sweeper.cluster.cluster_session.SHARED_MARKER", ".other-name")
 
 
-def test_files_are_fetched_in_chunks_and_measured_on_the_worker(
-    servers, cluster, experiment, own_folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("sweeper.cluster.batch_follower.CHUNK_BYTES", 2**16)
+def test_files_are_fetched_in_chunks_and_measured_on_the_worker(servers, cluster, experiment, own_folder, tmp_path):
     plan = experiment(seed=[1, 2], size=[16, 100, 300], metrics=("brightness",))
     run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
     sweeper.run(plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
