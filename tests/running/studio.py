@@ -8,6 +8,7 @@ import struct
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import httpx
@@ -103,7 +104,7 @@ def draw_by_hand(server: EmbeddedServer, seed: int) -> bytes:
     graph["5"]["inputs"]["seed"] = seed
     job = httpx.post(f"{server.url}/prompt", json={"prompt": graph}).json()["prompt_id"]
     while not (history := httpx.get(f"{server.url}/history/{job}").json()):
-        pass
+        sleep(0.03)
     (image,) = history[job]["outputs"]["7"]["images"]
     return httpx.get(f"{server.url}/view", params=image).content
 

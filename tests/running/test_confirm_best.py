@@ -17,7 +17,7 @@ from sweeper.running.confirm_best import confirm_points, plan_confirmation
 from tests.planning.random_searches import make_space
 
 SEARCHES = 300
-POINTS = 40
+POINTS = 20
 SEARCH = {
     "maximize": "sharpness", "trials": 160, "space": {"cfg": {"from": 1, "to": 9}, "steps": {"from": 4, "to": 20}},
     "over": {"prompt": ["a fox", "a house"], "seed": {"seeds": 2}},

@@ -15,7 +15,7 @@ from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.database import Database
 
-MANY = list(range(40))  # jobs of a few milliseconds: after the first, others are prepared before there is room for them
+MANY = list(range(24))  # jobs of a few milliseconds: after the first, others are prepared before there is room for them
 
 
 @pytest.fixture

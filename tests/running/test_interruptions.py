@@ -28,6 +28,9 @@ from tests.running.invariants import broken_promises
 from tests.running.run_processes import Runners
 from tests.running.servers import Served
 
+# What a run does with its folder, and when it is told to stop, is the same in all dialects.
+in_one_dialect = pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
+
 
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 def test_jobs_that_a_restarted_server_lost_are_sent_again(server, target, experiment, runners, tmp_path):
@@ -56,6 +59,7 @@ def test_jobs_of_a_killed_embedded_server_are_sent_again(runners, tmp_path):
     assert (run.trials, run.succeeded) == (12, 12)
 
 
+@in_one_dialect
 def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=list(range(30)))
     ended = runners.run(plan, target, tmp_path / "out", file_limit=200_000)
@@ -205,6 +209,7 @@ def test_ctrl_c_twice_leaves_a_hanging_server_and_records_its_job(dialect, colou
         assert broken_promises(tmp_path / "out", 2, [server]) == []
 
 
+@in_one_dialect
 def test_a_library_user_can_stop_a_run(server, target, experiment, tmp_path):
     control = StopControl()
     server.faults.node_seconds = 0.1  # so that the first job does not end before the run hears of the stop
@@ -219,6 +224,7 @@ def test_a_library_user_can_stop_a_run(server, target, experiment, tmp_path):
     assert (run.stopped_by, run.succeeded, run.pending) == ("interrupt", 1, 4)
 
 
+@in_one_dialect
 def test_a_run_inside_a_running_loop_works_as_in_a_notebook(server, target, experiment, tmp_path):
     import asyncio
 
@@ -258,6 +264,7 @@ def test_of_two_simultaneous_runs_the_second_learns_who_has_the_folder(server, t
     assert sorted(server.seen.executions.values()) == [1] * 3
 
 
+@in_one_dialect
 def test_a_folder_created_meanwhile_is_read_before_anything_is_sent(server, target, experiment, tmp_path):
     plan = experiment(seed=[1, 2, 3])
 
@@ -273,6 +280,7 @@ def test_a_folder_created_meanwhile_is_read_before_anything_is_sent(server, targ
     assert sorted(server.seen.executions.values()) == [1] * 3
 
 
+@in_one_dialect
 def test_an_unwritable_folder_is_reported_before_anything_is_sent(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=[1])
     (tmp_path / "readonly").mkdir(mode=0o555)
@@ -281,6 +289,7 @@ def test_an_unwritable_folder_is_reported_before_anything_is_sent(server, target
     assert server.seen.submits == 0
 
 
+@in_one_dialect
 def test_a_read_only_results_folder_is_reported_and_left_unchanged(server, target, experiment, runners, tmp_path):
     sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -294,6 +303,7 @@ def test_a_read_only_results_folder_is_reported_and_left_unchanged(server, targe
     assert server.seen.submits == 1
 
 
+@in_one_dialect
 def test_the_store_of_another_version_is_left_unchanged(server, target, experiment, tmp_path):
     plan = experiment(seed=[1])
     sweeper.run(plan, target, tmp_path / "out")
@@ -306,6 +316,7 @@ def test_the_store_of_another_version_is_left_unchanged(server, target, experime
     assert server.seen.submits == 1
 
 
+@in_one_dialect
 def test_a_second_run_learns_who_has_locked_the_folder(target, experiment, tmp_path):
     (tmp_path / "out").mkdir()
     Store.open(tmp_path / "out").close()

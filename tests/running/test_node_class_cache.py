@@ -15,6 +15,7 @@ from sweeper.planning.order import CLASSIC_CACHE, ServerCache
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import fetch_classes, get_cache_mode, get_cached_classes, get_embedded_classes
 from tests import ROOT
+from tests.few_classes import pick_classes
 
 EXPERIMENT = """template: t.json
 params: {checkpoint: of-my-own.safetensors}
@@ -29,7 +30,7 @@ def _cache(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["cloud", "comfyui"])
 def server(request):
-    with EmbeddedServer(dialect=request.param) as server:
+    with EmbeddedServer(dialect=request.param, nodes=pick_classes()) as server:
         yield server
 
 

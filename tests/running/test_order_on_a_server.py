@@ -1,4 +1,4 @@
-"""The order of a plan on a server with a real cache: 3 model loads in the best order, 18 in the worst."""
+"""The order of a plan on a server with a real cache: 3 model loads in the best order, 12 in the worst."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.running.servers import REAL
 TEMPLATE = ROOT / "templates" / "txt2img.json"
 AXES = {
     "checkpoint": [f"procedural-{name}.safetensors" for name in ("paint", "photo", "ink")],
-    "prompt": ["a fox", "an owl", "a ship"],
+    "prompt": ["a fox", "an owl"],
     "seed": {"seeds": 2},
 }
 # Free memory of 0 GiB is enough to keep all results, or 999,999 GiB are not there.
@@ -39,13 +39,13 @@ def one_at_a_time(server):
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(AXES)), ids=" > ".join)
-def test_any_written_order_loads_three_models_and_encodes_nine_texts(tmp_path, axes):
+def test_any_written_order_loads_three_models_and_encodes_six_texts(tmp_path, axes):
     with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         run = sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
         counts = server.seen.nodes
-    assert run.succeeded == 18
+    assert run.succeeded == 12
     # The negative text is encoded once for each model, by the clip that came with it.
-    assert (counts["CheckpointLoaderSimple"], counts["CLIPTextEncode"], counts["KSampler"]) == (3, 9 + 3, 18)
+    assert (counts["CheckpointLoaderSimple"], counts["CLIPTextEncode"], counts["KSampler"]) == (3, 6 + 3, 12)
 
 
 def test_the_predicted_node_runs_are_what_the_server_counts(tmp_path):
@@ -59,14 +59,14 @@ def test_the_predicted_node_runs_are_what_the_server_counts(tmp_path):
         sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "auto")
         auto = sum(server.seen.nodes.values())
     assert (order.executions, order.written) == (auto, written)
-    assert order.saved == written - auto > 30
+    assert order.saved == written - auto > 20
 
 
 def test_a_server_without_a_cache_gets_the_written_order(tmp_path):
     axes = ("seed", "prompt", "checkpoint")
     with EmbeddedServer(dialect="comfyui", cache="none", nodes=pick_classes()) as server:
         sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
-        assert server.seen.nodes["CheckpointLoaderSimple"] == 18
+        assert server.seen.nodes["CheckpointLoaderSimple"] == 12
         first = [job["prompt"][2]["6"]["inputs"]["text"] for job in history(server)][:3]
     assert first == ["a fox"] * 3
 
@@ -101,7 +101,7 @@ def test_the_plan_is_ordered_for_the_servers_cache(tmp_path, capsys):
             ran[cache] = (order["axes"][0], server.seen.nodes["CheckpointLoaderSimple"])
     # Where everything is kept any order runs as few nodes. `lru` may drop results, so there the files decide.
     best = ["checkpoint", "prompt", "seed"]
-    assert ran == {"lru 50": (best, 3), "lru 5": (best, 3), "none": ([*axes], 18), "ram 0": ([*axes], 3),
+    assert ran == {"lru 50": (best, 3), "lru 5": (best, 3), "none": ([*axes], 12), "ram 0": ([*axes], 3),
                    "ram 999999": (best, 3)}  # fmt: skip
 
 

@@ -196,7 +196,7 @@ def test_stops_at_any_trial_change_no_point_of_a_search(serve, tmp_path):
 
     whole = search(tmp_path / "whole", None)
     assert sorted(set(Counter(seed for _, seed, _ in whole).values())) in ([1, 2, 3, 4], [1, 3, 4], [1, 2, 3])
-    assert search(tmp_path / "stopped", 5) == whole
+    assert search(tmp_path / "stopped", 8) == whole
     assert server.seen.accepted == 2 * len(whole)
 
 
