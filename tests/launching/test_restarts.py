@@ -28,29 +28,28 @@ from tests.waiting import wait_until
 __all__ = ["comfyui", "plan"]  # fixtures
 
 
-def kill_at(kind, number, comfyui, signum=signal.SIGKILL):
-    """A progress callback that sends a signal to the running ComfyUI at the n-th event of a kind."""
+def kill_at(comfyui, *moments, signum=signal.SIGKILL):
+    """A progress callback that sends a signal to the running ComfyUI at these `(kind, n)`: the n-th event of a kind."""
     seen = Counter()
 
     def report(event):
-        if isinstance(event, kind):
-            seen[kind] += 1
-            if seen[kind] == number:
-                os.kill(comfyui.pids[-1], signum)
+        seen[type(event)] += 1
+        if (type(event), seen[type(event)]) in moments:
+            os.kill(comfyui.pids[-1], signum)
 
     return report
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [(JobSubmitted, 1), (JobSubmitted, 3), (JobProgress, 1), (TrialDone, 1), (TrialDone, 4)]
+    "moments", [((JobSubmitted, 1), (TrialDone, 1)), ((JobProgress, 1), (TrialDone, 4)), ((JobSubmitted, 3),)]
 )
-def test_comfyui_that_dies_is_started_again_and_nothing_is_lost(comfyui, plan, kind, number):
+def test_comfyui_that_dies_is_started_again_and_nothing_is_lost(comfyui, plan, moments):
     comfyui.behave(seconds=0.2)
-    run = sweeper.run(plan(5), comfyui.target(), progress=kill_at(kind, number, comfyui))
+    run = sweeper.run(plan(5), comfyui.target(), progress=kill_at(comfyui, *moments))
     assert (run.succeeded, run.failed) == (5, 0)
     assert broken_promises(run.out, 5, []) == []
-    assert len(comfyui.pids) == 2
-    assert all(count <= 2 for count in Counter(comfyui.colours).values())
+    assert len(comfyui.pids) == 1 + len(moments)
+    assert all(count <= 1 + len(moments) for count in Counter(comfyui.colours).values())
     assert not any(map(is_alive, comfyui.pids))
 
 
@@ -71,7 +70,7 @@ def test_trial_that_kills_its_server_three_times_fails_with_the_reason(comfyui, 
 
 def test_comfyui_that_hangs_is_started_again(comfyui, plan):
     comfyui.behave(seconds=0.3)
-    report = kill_at(JobSubmitted, 2, comfyui, signal.SIGSTOP)
+    report = kill_at(comfyui, (JobSubmitted, 2), signum=signal.SIGSTOP)
     events = []
     run = sweeper.run(
         plan(4), comfyui.target(patience=2), progress=lambda event: (events.append(event), report(event)), patience=60
@@ -176,7 +175,7 @@ def test_one_comfyui_for_each_gpu_shares_the_work(comfyui, plan):
 def test_jobs_of_a_dead_gpu_run_on_the_other(comfyui, plan):
     comfyui.behave(seconds=0.2)
     target = {**comfyui.target(), "gpus": [0, 1]}
-    run = sweeper.run(plan(10), target, progress=kill_at(TrialDone, 2, comfyui))
+    run = sweeper.run(plan(10), target, progress=kill_at(comfyui, (TrialDone, 2)))
     assert (run.succeeded, run.failed) == (10, 0)
     assert broken_promises(run.out, 10, []) == []
 
