@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -172,24 +172,17 @@ class BatchFollower:
             start = messages.pack(
                 self._build_item(item, is_search=batch.server_id is not None) for item in batch.work_items
             )
-            number = 0
             while True:
-                update: messages.WorkerUpdate | None = await self.registry.call(
-                    SweeperWorkerPlugin.call_batch,
-                    batch.id,
-                    WorkerBatch.pull_update,
-                    number,
-                    start,
-                    address=worker.address,
-                )
+                pull = SweeperWorkerPlugin.call_batch, batch.id, WorkerBatch.pull_update, start
+                update: messages.WorkerUpdate | None = await self.registry.call(*pull, address=worker.address)
                 if update is None:
                     return None
-                await self._record_update(batch, worker, update)
-                number, start = update.number, None
-                if update.finished is not None:
-                    self.context.node_times.add_sums(self.name, update.finished.node_times)
+                (received, finished), start = update, None
+                await self._record_messages(batch, worker, received)
+                if finished is not None:
+                    self.context.node_times.add_sums(self.name, finished.node_times)
                     await self.registry.call(SweeperWorkerPlugin.close_batch, batch.id, address=worker.address)
-                    return update.finished
+                    return finished
         except WorkerGoneError:
             return None
 
@@ -229,16 +222,18 @@ class BatchFollower:
 
     # --- messages
 
-    async def _record_update(self, batch: Batch, worker: messages.WorkerInfo, update: messages.WorkerUpdate) -> None:
-        """Record an update: the files first, then all records in one transaction. Report the events at last."""
-        for message in update.messages:
+    async def _record_messages(
+        self, batch: Batch, worker: messages.WorkerInfo, received: Sequence[messages.WorkerMessage]
+    ) -> None:
+        """Record messages: the files first, then all records in one transaction. Report the events at last."""
+        for message in received:
             if isinstance(message, messages.JobFinished) and message.end.artifacts:
                 batch.saved_artifacts[message.job_id] = await self._fetch_artifacts(batch, worker, message)
         with self.store.transaction(durable=False):
-            for message in update.messages:
+            for message in received:
                 self._record_message(batch, message)
         await self.context.flush()  # with the next pull, the worker forgets these messages
-        for message in update.messages:
+        for message in received:
             self._report_message(batch, message)
 
     def _record_message(self, batch: Batch, message: messages.WorkerMessage) -> None:

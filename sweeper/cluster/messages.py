@@ -150,10 +150,4 @@ class BatchFinished:
     node_times: Mapping[str, tuple[int, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerUpdate:
-    """The messages up to `number`."""
-
-    number: int
-    messages: tuple[WorkerMessage, ...]
-    finished: BatchFinished | None = None
+WorkerUpdate = tuple[tuple[WorkerMessage, ...], BatchFinished | None]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -198,8 +197,8 @@ class WorkerBatch:
         self._pending = SingleQueue(iter(()))
         self._returned_jobs: set[str] = set()  # jobs that were returned to the driver, never submitted
         self._inbox: asyncio.Queue[messages.WorkerMessage | None] = asyncio.Queue()
-        self._messages: deque[tuple[int, messages.WorkerMessage]] = deque()
-        self._last_number = 0
+        self._messages: deque[messages.WorkerMessage] = deque()
+        self._pulled = 0  # how many of them the driver has
         self._changed = asyncio.Event()
         self._finished: messages.BatchFinished | None = None
         self._store = RemoteStore(self._inbox.put_nowait)
@@ -222,10 +221,10 @@ class WorkerBatch:
         self._inbox_task = asyncio.create_task(self._process_inbox())
         self.started.set()
 
-    async def pull_update(self, after: int, start: bytes | None) -> messages.WorkerUpdate | None:
-        """The messages after number `after`; waits a moment if there are none. None if the batch was dropped.
+    async def pull_update(self, start: bytes | None) -> messages.WorkerUpdate | None:
+        """The messages since the last call; waits a moment if there are none. None if the batch was dropped.
 
-        Forgets the messages up to `after`, because the driver has recorded them. `start` starts the batch.
+        Forgets those of the last call, because the driver has recorded them. `start` starts the batch.
         """
         if self.dropped:
             return None
@@ -233,20 +232,21 @@ class WorkerBatch:
             self.start(start)
         loop = asyncio.get_running_loop()
         self.last_heartbeat = loop.time()
-        self.discard_messages(after)
+        self.discard_messages(self._pulled)
+        self._pulled = 0
         if not self._messages and self._finished is None:
             await wait_at_most(_PULL_TIMEOUT, self._changed.wait())
         if self._finished is None:
             await asyncio.sleep(_COALESCE_SECONDS)
         self.last_heartbeat = loop.time()
         self._changed.clear()
-        sent = tuple(message for _, message in self._messages)
-        return messages.WorkerUpdate(self._last_number, sent, self._finished)
+        self._pulled = len(self._messages)
+        return tuple(self._messages), self._finished
 
-    def discard_messages(self, last: float = math.inf) -> None:
-        """Forget the messages up to a number, or all, and their artifacts, unless these are in their final place."""
-        while self._messages and self._messages[0][0] <= last:
-            _, message = self._messages.popleft()
+    def discard_messages(self, count: int | None = None) -> None:
+        """Forget the first messages, or all, and their artifacts, unless these are in their final place."""
+        for _ in range(len(self._messages) if count is None else count):
+            message = self._messages.popleft()
             if isinstance(message, messages.JobFinished) and not self.stores_directly:
                 for artifact in message.end.artifacts:
                     with contextlib.suppress(OSError):
@@ -376,8 +376,7 @@ class WorkerBatch:
             self._add_message(message)
 
     def _add_message(self, message: messages.WorkerMessage) -> None:
-        self._last_number += 1
-        self._messages.append((self._last_number, message))
+        self._messages.append(message)
         self._changed.set()
 
     def _with_measures(self, message: messages.JobFinished) -> messages.JobFinished:

@@ -20,7 +20,13 @@ from sweeper.embedded import EmbeddedServer
 if TYPE_CHECKING:
     from tests.cluster.probes import BesideServers
 
-os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"  # each worker would look at itself all the time
+# Otherwise each process of Dask looks at itself up to fifty times a second, all the time.
+os.environ |= {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "5s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+}
 
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 

@@ -231,12 +231,12 @@ def test_another_run_between_two_rounds_is_taken_into_account(serve, tmp_path):
 
 def test_a_full_disk_ends_a_search_with_a_message_and_loses_nothing(serve, runners, tmp_path):
     server, target = serve()
-    experiment, out = write_search(tmp_path / "project", trials=60, batch=3), tmp_path / "out"
-    ended = runners.run(experiment, target, out, searches=True, file_limit=170_000)
+    experiment, out = write_search(tmp_path / "project", trials=36, batch=3), tmp_path / "out"
+    ended = runners.run(experiment, target, out, searches=True, file_limit=150_000)
     assert ended.said[-1] == "stopped_by unwritable", ended.said[-2:]
     assert "check that the disk is not full" in ended.error
     result = sweeper.search(experiment, target, out)
-    assert (result.ended_by, result.run.succeeded, server.seen.accepted) == ("trials", 60, 60)
+    assert (result.ended_by, result.run.succeeded, server.seen.accepted) == ("trials", 36, 36)
     assert find_broken_promises(out) == []
 
 
