@@ -23,7 +23,7 @@ from sweeper.comfy.jobs_api import add_marker, fingerprint
 from sweeper.comfy.protocol import JobSearch, JobSubmission, QueueFull
 from sweeper.comfy.target import Target
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
-from tests.running.servers import DIALECTS, REAL_V2, Served
+from tests.running.servers import DIALECTS, REAL, REAL_V2, Served
 
 KINDS = ("submits", "looks", "downloads", "uploads")  # properties of a request to the proxy
 
