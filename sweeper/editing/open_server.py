@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -53,8 +54,7 @@ from sweeper.regression.check import make_live_check
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.live import LiveView
 from sweeper.running.stop_control import run_sync
-from sweeper.schemas.values import fits_shape
-from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body, respond_not_found
+from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_json, respond_not_found
 from sweeper.store import Store
 from sweeper.tables.results_folder import REHEARSAL
 from sweeper.wording import shorten, to_one_line
@@ -64,6 +64,7 @@ T = TypeVar("T")
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 _EDIT_BYTES: Final = 16 * 2**20  # of a change
 _UPLOAD_BYTES: Final = 86 * 2**20  # of a file of 64 MiB, in base64
+_ADVICE: Final = f"put a file of more than 64 MiB into the folder {INPUTS} yourself"
 _WAIT_SECONDS: Final = 15.0  # until a question for a newer state is answered without one
 _POLL_SECONDS: Final = 0.2  # until it is looked for again
 _SANDBOX: Final = NO_STORE | {"content-security-policy": "default-src 'none'; sandbox"}
@@ -204,8 +205,8 @@ class OpenServer(PageServer):
                 except StaleVersionError:
                     value, status = None, 409
                 value = await asyncio.to_thread(self._describe) if value is None else value
-            except (SweeperError, OSError) as error:
-                value, status = {"problem": str(error)}, 422
+            except (SweeperError, OSError, HTTPException) as error:
+                value, status = {"problem": getattr(error, "detail", str(error))}, 422
             if isinstance(value, Response):
                 return value
             text = json.dumps(to_json(value), ensure_ascii=False).encode("utf-8", "replace")
@@ -241,7 +242,7 @@ class OpenServer(PageServer):
     async def open(self, request: Request) -> None:
         """POST /open: an experiment from the list, or the folder of a workflow."""
         shape = {"experiment": _TEXT, "workflow": _TEXT, "job": _TEXT, "target": _TEXT, "upload": (None, _UPLOAD)}
-        body = await _read(request, shape, _UPLOAD_BYTES)
+        body = await read_json(request, shape, _UPLOAD_BYTES, advice=_ADVICE)
         async with self._slow:
             if self.editor.is_open:
                 raise UsageError("an experiment is open already")
@@ -279,7 +280,7 @@ class OpenServer(PageServer):
 
     async def edit(self, request: Request) -> None:
         """POST /edit: `version`, and `changes`, the whole `text`, or the `step` "undo" or "redo"."""
-        body = await _read(request, _CHANGE)
+        body = await read_json(request, _CHANGE, _EDIT_BYTES)
         is_one = sum(body.get(name) is not None for name in ("changes", "text", "step")) == 1
         if not is_one or body.get("step") not in (None, "undo", "redo"):
             raise UsageError("the request has one of `changes`, `text` and `step`, which is undo or redo")
@@ -288,7 +289,7 @@ class OpenServer(PageServer):
     async def upload(self, request: Request) -> Any:
         """POST /upload: a file for the folder `inputs`, by `name`, its `content` in base64."""
         async with self._slow:
-            body = await _read(request, _UPLOAD, _UPLOAD_BYTES)
+            body = await read_json(request, _UPLOAD, _UPLOAD_BYTES, advice=_ADVICE)
             folder = self.editor.document.file.parent
             path = await asyncio.to_thread(lambda: add_input_file(folder, body["name"], _decode(body["content"])))
         self.editor.check_again()
@@ -306,7 +307,7 @@ class OpenServer(PageServer):
 
     async def run(self, request: Request) -> None:
         """POST /run: start a run. `confirmed`: its question about money that the user answered with yes."""
-        body = await _read(request, {"version": str, "kind": str, "confirmed": _TEXT})
+        body = await read_json(request, {"version": str, "kind": str, "confirmed": _TEXT}, _EDIT_BYTES)
         if body["kind"] not in ("run", _REHEARSE):
             raise UsageError(f"`kind` is run or {_REHEARSE}")
         async with self._slow:
@@ -326,21 +327,6 @@ class OpenServer(PageServer):
         """POST /stop: as Ctrl-C does; or the answer no to the question of a run."""
         if not await asyncio.to_thread(self.runner.stop):
             raise UsageError("no run of this page goes on")
-
-
-async def _read(request: Request, shape: Mapping[str, Any], limit: int = _EDIT_BYTES) -> Any:
-    """The JSON object of a request, whose keys have these types. Raises UsageError."""
-    body = await read_body(request, limit)
-    if body is None:
-        advice = f"put a file of more than 64 MiB into the folder {INPUTS} yourself"
-        raise UsageError(f"the request is longer than {limit >> 20} MiB; {advice}")
-    try:
-        value = await asyncio.to_thread(parse_json, body)
-    except ValueError as error:
-        raise UsageError(f"the request is not JSON: {error}") from None
-    if not fits_shape(value, dict(shape)):
-        raise UsageError(f"the request is no object with {', '.join(shape)}, each of its type")
-    return value
 
 
 def _decode(content: str) -> bytes:

@@ -17,10 +17,12 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -28,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.errors import UsageError
 from sweeper.model.bounded_json import parse_json
+from sweeper.schemas.values import fits_shape
 from sweeper.serving.hosting import ServerThread, bind
 from sweeper.serving.page_files import SHARED_PAGE, join_script, read_html, read_page
 
@@ -106,7 +109,7 @@ def check_embedder(origin: str) -> str:
 class AccessControl:
     """Passes a request to `app`, or answers it. `token` is None if none is required.
 
-    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_body` reads. `guarded`: if given,
+    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_json` reads. `guarded`: if given,
     only these paths require the token. `embedder`: the origin whose pages may show these in a frame.
     """
 
@@ -191,14 +194,10 @@ class AccessControl:
         return secrets.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in (token, self._token)))
 
     async def _create_session(self, request: Request) -> Response:
-        body = await read_body(request)
-        if body is None:
-            return PlainTextResponse("too long", 413)
-        try:
-            token = parse_json(body)["token"]
-        except (ValueError, KeyError, TypeError):
-            token = None
-        if not isinstance(token, str) or not self._is_token(token):
+        token = ""
+        with suppress(HTTPException):
+            token = (await read_json(request, {"token": str}))["token"]
+        if not self._is_token(token):
             await asyncio.sleep(WRONG_TOKEN_SECONDS)
             return JSONResponse({"entered": False}, 403)
         response = JSONResponse({"entered": True})
@@ -224,14 +223,25 @@ def _is_from_own_page(request: Request) -> bool:
     return is_own and kind == "application/json"
 
 
-async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes | None:
-    """The body of a request, or None if it is longer than so many bytes."""
+async def read_json(
+    request: Request, shape: Any = object, limit: int = MAX_BODY_BYTES, *, advice: str = "send less"
+) -> Any:
+    """The JSON of a request, of this shape (see `fits_shape`). Raises HTTPException, 413 for more than `limit` bytes.
+
+    `advice`: what to do if it is too long.
+    """
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > limit:
-            return None
-    return bytes(body)
+            raise HTTPException(413, f"the request has more than {limit:,} bytes; {advice}")
+    try:
+        value = await asyncio.to_thread(parse_json, bytes(body))
+    except ValueError as error:
+        raise HTTPException(400, f"the request is not JSON: {error}") from None
+    if not fits_shape(value, shape):
+        raise HTTPException(400, "the request does not have what this page sends")
+    return value
 
 
 _FIRST_PORT: Final = 49152  # of the range for private use

@@ -14,14 +14,14 @@ from typing import Any, Final, Self, TypeVar
 
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sweeper.errors import ImageError, SweeperError, UsageError
 from sweeper.images.decoding import decode_frames, open_bytes, read_bytes
-from sweeper.model.bounded_json import parse_json
-from sweeper.serving.access import MAX_BODY_BYTES, NO_STORE, PageServer, make_page_route, read_body, respond_not_found
+from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_json, respond_not_found
 from sweeper.voting.ballot import Ballot, check_voter
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -75,16 +75,6 @@ T = TypeVar("T")
 def _read_text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     return value if isinstance(value, str) else None
-
-
-def _parse_object(body: bytes | None) -> dict[str, Any]:
-    try:
-        value = parse_json(body or b"")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError(f"the request is not a JSON object of at most {MAX_BODY_BYTES} bytes")
-    return value
 
 
 class VoteServer(PageServer):
@@ -189,13 +179,12 @@ class VoteServer(PageServer):
         return Response(content, headers=_PICTURE_HEADERS, media_type=media_type)
 
     async def _respond(self, request: Request, serve: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Response:
-        body = await read_body(request)
         try:
-            value = _parse_object(body)
+            value = await read_json(request, {})
             voter = self._voter or check_voter(_read_text(value, "voter") or "")
             answer = await self._run(lambda: serve(voter, value))
-        except UsageError as refusal:
-            return JSONResponse({"problem": str(refusal)}, 400)
+        except (UsageError, HTTPException) as refusal:
+            return JSONResponse({"problem": getattr(refusal, "detail", str(refusal))}, 400)
         except SweeperError as problem:
             return JSONResponse({"problem": str(problem)}, 503)  # the page keeps its vote and sends it again
         if (vote := _read_text(value, "vote")) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,14 +14,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from sweeper.errors import UsageError
-from sweeper.serving.access import PageServer, check_embedder, read_body
+from sweeper.serving.access import PageServer, check_embedder, read_json
 
 COMFYUI = "http://127.0.0.1:8188"
 
 
 async def store(request: Request) -> Response:
-    body = await read_body(request, 100_000)
-    return PlainTextResponse("too long", 413) if body is None else PlainTextResponse(str(len(body)))
+    return PlainTextResponse(str(len(json.dumps(await read_json(request, limit=100_000)))))
 
 
 @pytest.fixture

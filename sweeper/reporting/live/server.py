@@ -22,7 +22,6 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from sweeper.errors import InputError, ResultsError, SweeperError, UsageError
-from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER, CheckFunction
 from sweeper.reporting.contact_sheet import write_sheets
@@ -33,15 +32,13 @@ from sweeper.reporting.one_file import write_one_file
 from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER, write_report
-from sweeper.schemas.values import fits_shape
 from sweeper.serving.access import (
     HAS_SESSION,
-    MAX_BODY_BYTES,
     NO_STORE,
     PageServer,
     is_loopback,
     make_page_route,
-    read_body,
+    read_json,
     respond_not_found,
 )
 from sweeper.store import Store
@@ -225,23 +222,24 @@ class LiveView(PageServer):
             return PlainTextResponse(
                 f"{self._results.name} has no results any more, so nothing was stored; put the folder back", 410
             )
-        marks = await _read(request, lambda body: parse_marks(parse_json(body)), "too long")
+        try:
+            marks = parse_marks(await read_json(request))
+        except ValueError as problem:
+            raise HTTPException(400, str(problem)) from None
         await asyncio.to_thread(self._follower.store_marks, marks)
         return Response(status_code=204)
 
     async def accept(self, request: Request) -> Response:
         """POST /accept: `trial` and what the page shows of it; see `Follower.accept`."""
-        value = await _read(request, parse_json, "the trial has too many files for one press; use `sweeper accept`")
-        if not fits_shape(value, _ACCEPT_SHAPE):
-            return PlainTextResponse("`trial` must be a number, and `seen` a list of texts", 400)
+        value = await read_json(request, _ACCEPT_SHAPE, advice="use `sweeper accept` for so many files")
         await asyncio.to_thread(self._follower.accept, value["trial"], value["seen"])
         return Response(status_code=204)
 
     async def act_on_cell(self, request: Request) -> Response:
         """POST /cell: `kind`, `trial`, the `digest` that the page shows of it, and to revise it `set`."""
-        value = await _read(request, parse_json, "the values are too long for one request", _CELL_BYTES)
-        if not fits_shape(value, _CELL_SHAPE) or value["kind"] not in ("more", "revise"):
-            return PlainTextResponse('`trial` is a number, `kind` "more" or "revise", `set` a mapping', 400)
+        value = await read_json(request, _CELL_SHAPE, _CELL_BYTES, advice="its values are too long; use the file")
+        if value["kind"] not in ("more", "revise"):
+            return PlainTextResponse('`kind` is "more" or "revise"', 400)
         answer = await asyncio.to_thread(self._act_on_cell, value)
         return JSONResponse(answer, 428 if "question" in answer else 200, NO_STORE)
 
@@ -256,8 +254,7 @@ class LiveView(PageServer):
 
     async def share(self, request: Request) -> Response:
         """POST /share: a file to save, see `_make_shared_file`. One at a time, because each takes all cores."""
-        too_long = "these trials have too many gaps for one request; narrow the filter"
-        wish = await _read(request, parse_json, too_long)
+        wish = await read_json(request, advice="narrow the filter, because these trials have too many gaps")
         async with self._sharing:
             content, media_type = await asyncio.to_thread(_make_shared_file, self._results, self._run, wish)
         return Response(content, headers=NO_STORE | _SANDBOX, media_type=media_type)
@@ -293,17 +290,6 @@ class LiveView(PageServer):
             yield "event: over\ndata: {}\n\n"
         finally:
             self._streams.discard(event)
-
-
-async def _read(request: Request, parse: Callable[[bytes], T], too_long: str, limit: int = MAX_BODY_BYTES) -> T:
-    """What `parse` makes of a body. Raises HTTPException: 413 with `too_long`, 400 for a ValueError of `parse`."""
-    body = await read_body(request, limit)
-    if body is None:
-        raise HTTPException(413, too_long)
-    try:
-        return parse(body)
-    except ValueError as problem:
-        raise HTTPException(400, str(problem)) from None
 
 
 async def _explain(_request: Request, problem: Exception) -> Response:
