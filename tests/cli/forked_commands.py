@@ -1,7 +1,8 @@
 """Commands that are forked from a process that has imported sweeper, because each import takes a second.
 
-`python` is a small program that stands for Python where a test runs `python -m sweeper`, and `forked_commands` puts it
-in the place of Python where `sweeper mcp` starts a command. The program hands its streams, folder, environment and
+`python` is a small program that stands for Python where a test runs `python -m sweeper` or a script, and
+`forked_commands` puts it in the place of Python where `sweeper mcp` starts a command. If the environment has
+`TESTS_PYTHON`, that is what the command sees as its own Python. The program hands its streams, folder, environment and
 arguments to this script, which forks. So a command is still a process of its own: it gets the signals of the program,
 dies when the program is killed, and the program ends as the command did. Only the start of Python is skipped; tests
 about that, and those that look at the id of the process, start it themselves.
@@ -9,8 +10,10 @@ about that, and those that look at the id of the process, start it themselves.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import runpy
 import select
 import signal
 import socket
@@ -46,11 +49,11 @@ if os.WIFSIGNALED(status):
 os._exit(os.waitstatus_to_exitcode(status))
 """
 _MODULES = (
-    "sweeper.cli.main_group", "sweeper.cli.commands.plan", "sweeper.cli.commands.report", "sweeper.cli.commands.run",
+    "sweeper.cli.main_group", "sweeper.cli.commands.check", "sweeper.cli.commands.init", "sweeper.cli.commands.plan", "sweeper.cli.commands.report", "sweeper.cli.commands.run",
     "sweeper.cli.commands.search", "sweeper.cli.commands.template", "sweeper.cli.assistant.confined_session",
     "sweeper.embedded.app_comfyui", "sweeper.embedded.app_cloud", "sweeper.embedded.nodes.images",
     "sweeper.images.metrics.formulas", "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler",
-    "sweeper.reporting.write_report", "sweeper.running.run", "sweeper.schemas.validator", "anyio._backends._asyncio",
+    "sweeper.regression.check", "sweeper.reporting.write_report", "sweeper.running.own_servers", "sweeper.running.run", "sweeper.schemas.validator", "anyio._backends._asyncio",
     "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn", "PIL.PngImagePlugin",
 )  # fmt: skip
 
@@ -104,6 +107,7 @@ def main() -> None:
         importlib.import_module(name)
     with suppress(ImportError):
         importlib.import_module("uvloop")
+    gc.freeze()  # a search for cycles would copy all of the memory that the processes share
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(f"{sys.argv[1]}.new")
         listening.listen()
@@ -147,6 +151,11 @@ def _carry_out(folder: str, environment: dict[str, str], arguments: list[str], s
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.executable = environment.get("TESTS_PYTHON", sys.executable)
+    if arguments[0].endswith(".py"):
+        sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+        sys.exit()
     _, module, *sys.argv[1:] = arguments[arguments.index("-m") :]
     sys.exit(importlib.import_module("sweeper.cli" if module == "sweeper" else module).main())
 

@@ -26,6 +26,7 @@ from tests.regression.conftest import TEMPLATE
 
 ACTION = ROOT / ".github/actions/check"
 KEY = "a-secret-key"
+forks = ""  # what the steps run in place of Python, see `tests.cli.forked_commands`
 needs_git_lfs = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
 
 
@@ -33,6 +34,11 @@ needs_git_lfs = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-
 def github() -> Iterator[GitHub]:
     with serve_github() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _forks(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "forks", python)
 
 
 @pytest.fixture
@@ -76,6 +82,7 @@ def run_check(
         ACTION, clone, {"experiments": "sweeps/shop.yaml", "target": "embedded", "api-key": KEY} | inputs, context,
         GITHUB_API_URL=github.url if github else "http://127.0.0.1:9", GITHUB_SERVER_URL="https://github.example",
         GITHUB_REPOSITORY="someone/pictures", GITHUB_RUN_ID="42", PYTHONPATH=str(clone), starts_pip=starts_pip,
+        forks=None if starts_pip else forks,
     )  # fmt: skip
     assert TOKEN not in done.log + done.summary
     assert KEY not in done.log + done.summary
@@ -338,7 +345,7 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_comfyui(folder: Path) -> None:
     ComfyUIFolder(folder)
     (folder / "venv/bin").mkdir(parents=True)
-    (folder / "venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "venv/bin/python").write_text(f'#!/bin/sh\nexec {forks} "$@"\n')
     (folder / "venv/bin/python").chmod(0o755)
 
 

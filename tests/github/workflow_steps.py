@@ -13,14 +13,16 @@ from typing import Any
 
 import yaml
 
-# The Python of a job. pip starts but installs nothing, which would take the network and a minute.
+# The Python of a job. pip starts but installs nothing, which would take the network and a minute. What is neither pip
+# nor isolated is forked from a process that has imported sweeper, if `forks` is such a program.
 _PYTHON = """#!/bin/sh
 case "$*" in
   "-I -c "*) printf %%s "$0" ;;  # so that the action finds no pip which installs
   *"-m pip install"*) words="$*"; echo "$words" >> "$RUNNER_TEMP/installed"
     exec %(start)s ${words%%%%-m pip*} -m pip --version > /dev/null ;;
   *"-m pip cache dir") exec %(start)s "$@" ;;
-  *) exec %(python)s "$@" ;;
+  "-I "*) exec %(python)s "$@" ;;
+  *) exec %(forks)s "$@" ;;
 esac
 """
 
@@ -67,11 +69,13 @@ def run_action(
     github: Mapping[str, str],
     *,
     starts_pip: bool = False,
+    forks: str | None = None,
     **variables: str,
 ) -> Steps:
     """Run the composite action in `folder`. `github` has the values of that context, such as `event_name`.
 
     Without `starts_pip`, its commands of pip are recorded and do nothing; pip takes half of the time of an action.
+    `forks`: see `tests.cli.forked_commands`.
     """
     action = yaml.safe_load((folder / "action.yml").read_text("utf-8"))
     unknown = inputs.keys() - action["inputs"].keys()
@@ -83,7 +87,9 @@ def run_action(
     done.values |= {f"github.{name}": text for name, text in github.items()}
     temporary = cwd.parent / "runner"
     (temporary / "bin").mkdir(parents=True, exist_ok=True)
-    programs = {"python": sys.executable, "start": sys.executable if starts_pip else "true"}
+    programs = {
+        "python": sys.executable, "start": sys.executable if starts_pip else "true", "forks": forks or sys.executable,
+    }  # fmt: skip
     (temporary / "bin/python").write_text(_PYTHON % programs)
     (temporary / "bin/python").chmod(0o755)
     for number, step in enumerate(action["runs"]["steps"]):
@@ -109,6 +115,7 @@ def run_action(
             "GITHUB_ACTION_PATH": str(folder),
             "RUNNER_TEMP": str(temporary),
             "RUNNER_OS": "Linux",
+            **({"TESTS_PYTHON": str(temporary / "bin/python")} if forks else {}),
             **{name: _fill(str(text), done.values) for name, text in step.get("env", {}).items()},
         }
         ran = subprocess.run(
