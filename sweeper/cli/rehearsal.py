@@ -73,9 +73,10 @@ class Rehearsal:
         expanded = make_plan(local)
         described = dict(_iter_object_infos(prepared, self.object_info, warn=options["check"]))
         keep_temp = local.run.keep_temp if options["keep_temp"] is None else options["keep_temp"]
+        names = {node["class_type"] for node in experiment.template.graph.values()}
         problems = []
         for name, object_info in described.items() if options["check"] else ():
-            fit = expanded.fit(NodeInfo.from_object_info(object_info))
+            fit = expanded.fit(NodeInfo.from_object_info(object_info, only=names))
             found = fit.problems or (() if keep_temp else fit.unsaved)
             problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in found]
         if problems:

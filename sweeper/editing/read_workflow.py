@@ -81,10 +81,11 @@ class NodeClassSource:
         target, *_ = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
         return asyncio.run(get_object_info(target))
 
-    @cached_property
-    def classes(self) -> NodeInfo:
-        """The classes to check a template against. Any name of a model file is allowed, because those come and go."""
-        return NodeInfo.from_object_info(self.object_info, is_embedded=self.is_default).with_any_model()
+    def select(self, graph: Graph) -> NodeInfo:
+        """The classes of a workflow. Any name of a model file is allowed, because those come and go."""
+        names = {node["class_type"] for node in graph.values()}
+        info = NodeInfo.from_object_info(self.object_info, is_embedded=self.is_default, only=names)
+        return info.with_any_model()
 
 
 def read_object_info(path: Path) -> Mapping[str, Any]:

@@ -135,14 +135,15 @@ def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSou
     if classes.is_default:
         return None
     workflow = read_graph(path, classes)
+    known = classes.select(workflow.graph)
     uploaded = [
         Address(*address.split(".", 1))
-        for slot in suggest_workflow_slots(workflow, classes.classes) if slot.type == "file"
+        for slot in suggest_workflow_slots(workflow, known) if slot.type == "file"
         for address in slot.addresses
     ]  # fmt: skip
     info = NodeInfo.from_object_info(classes.object_info)
     problems = find_graph_problems(workflow.graph, info, uploaded=uploaded)
-    if not problems or find_graph_problems(workflow.graph, classes.classes, uploaded=uploaded):
+    if not problems or find_graph_problems(workflow.graph, known, uploaded=uploaded):
         return None
     return "; ".join(message for _, message in problems)
 
@@ -157,8 +158,9 @@ def make_starter_files(
     """
     source = source or _STARTER
     workflow = read_graph(source, classes)
-    slots = suggest_workflow_slots(workflow, classes.classes)
-    outputs = find_output_nodes(workflow.graph, classes.classes)
+    info = classes.select(workflow.graph)
+    slots = suggest_workflow_slots(workflow, info)
+    outputs = find_output_nodes(workflow.graph, info)
     if not workflow.app_inputs:
         slots = order_slots(slots, find_upstream(workflow.graph, outputs)) or slots
     if not slots and not is_saved:
@@ -176,10 +178,10 @@ def make_starter_files(
         _choose_name(folder), title=title, template=f"{stem}.json",
         target=_choose_target(workflow, classes.target, notes), slots=slots, files=files, choices=choices,
         has_pictures=any("Audio" not in workflow.graph[key]["class_type"] for key in outputs),
-        keep_temp=bool(GraphCheck(workflow.graph, classes.classes).find_unsaved_outputs()), is_saved=is_saved,
+        keep_temp=bool(GraphCheck(workflow.graph, info).find_unsaved_outputs()), is_saved=is_saved,
     )  # fmt: skip
     slots_file = render_slots_file(
-        f"{stem}.json", workflow.graph, classes.classes, slots, models=workflow.models, unchecked=workflow.unchecked
+        f"{stem}.json", workflow.graph, info, slots, models=workflow.models, unchecked=workflow.unchecked
     )
     return {
         EXPERIMENT: f"{make_editor_line('experiment')}\n{experiment}".encode(),
@@ -207,7 +209,8 @@ def _list_choices(
     workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], classes: NodeClassSource
 ) -> dict[str, tuple[Any, ...]]:
     """What the server offers for each slot that has a list: samplers, and model files if it is the user's server."""
-    info = classes.classes if classes.is_default else NodeInfo.from_object_info(classes.object_info)
+    graph = workflow.graph
+    info = classes.select(graph) if classes.is_default else NodeInfo.from_object_info(classes.object_info)
     found: dict[str, tuple[Any, ...]] = {}
     for slot in slots:
         node, _, name = slot.address.partition(".")

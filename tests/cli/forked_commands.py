@@ -49,12 +49,14 @@ if os.WIFSIGNALED(status):
 os._exit(os.waitstatus_to_exitcode(status))
 """
 _MODULES = (
-    "sweeper.cli.main_group", "sweeper.cli.commands.check", "sweeper.cli.commands.init", "sweeper.cli.commands.plan", "sweeper.cli.commands.report", "sweeper.cli.commands.run",
-    "sweeper.cli.commands.search", "sweeper.cli.commands.template", "sweeper.cli.assistant.confined_session",
-    "sweeper.embedded.app_comfyui", "sweeper.embedded.app_cloud", "sweeper.embedded.nodes.images",
-    "sweeper.images.metrics.formulas", "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler",
-    "sweeper.regression.check", "sweeper.reporting.write_report", "sweeper.running.own_servers", "sweeper.running.run", "sweeper.schemas.validator", "anyio._backends._asyncio",
-    "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn", "PIL.PngImagePlugin",
+    "sweeper.cli.main_group", "sweeper.cli.commands.check", "sweeper.cli.commands.init", "sweeper.cli.commands.plan",
+    "sweeper.cli.commands.report", "sweeper.cli.commands.run", "sweeper.cli.commands.search",
+    "sweeper.cli.commands.template", "sweeper.cli.assistant.confined_session", "sweeper.embedded.app_comfyui",
+    "sweeper.embedded.app_cloud", "sweeper.embedded.nodes.images", "sweeper.images.metrics.formulas",
+    "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler", "sweeper.regression.check",
+    "sweeper.reporting.write_report", "sweeper.running.own_servers", "sweeper.running.run", "sweeper.schemas.validator",
+    "anyio._backends._asyncio", "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn",
+    "PIL.PngImagePlugin",
 )  # fmt: skip
 
 

@@ -300,7 +300,7 @@ def _list_slots(file: Path) -> Any:
     classes = NodeClassSource()
     found = read_graph(file, classes)
     own = load_named_template(file).slots if found.is_unchanged else {}
-    return list_slots(found.graph, classes.classes, own)
+    return list_slots(found.graph, classes.select(found.graph), own)
 
 
 def _read_first_page(folder: Path) -> bytes:

@@ -60,7 +60,7 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     classes = NodeClassSource(target, object_info)
     workflow = _read_graph(file, classes)
     own = load_named_template(file).slots if workflow.is_unchanged else {}
-    rows = list_slots(workflow.graph, classes.classes, own)
+    rows = list_slots(workflow.graph, classes.select(workflow.graph), own)
     if as_json:
         console.print_json(rows)
     else:
@@ -91,12 +91,13 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
         raise UsageError(f"{output}: a template is a .json file; its slots go into the .slots.yaml beside it")
     classes = NodeClassSource(target, object_info)
     workflow = _read_graph(file, classes)
-    suggestions = suggest_workflow_slots(workflow, classes.classes)
+    info = classes.select(workflow.graph)
+    suggestions = suggest_workflow_slots(workflow, info)
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
     slots_path = output.with_suffix(".slots.yaml")
     slots_file = render_slots_file(
-        output.name, workflow.graph, classes.classes, suggestions, models=workflow.models, unchecked=workflow.unchecked
+        output.name, workflow.graph, info, suggestions, models=workflow.models, unchecked=workflow.unchecked
     )
     contents = {output: workflow.content, slots_path: slots_file.encode()}
     # If FILE is already the unchanged workflow of the template, it does not have to be replaced.
@@ -128,7 +129,7 @@ def show(file: Path, *, target: str | None, object_info: Path | None, as_json: b
     classes = NodeClassSource(target, object_info)
     workflow = _read_graph(file, classes)
     template = load_named_template(file) if workflow.is_unchanged else build_template(workflow.source)
-    description = _describe_template(template, classes.classes)
+    description = _describe_template(template, classes.select(template.graph))
     if as_json:
         console.print_json(description)
     else:

@@ -94,7 +94,7 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
     Raises UiFormatError with everything that cannot be converted with certainty, and InputError if `object_info` is
     something else.
     """
-    info = NodeInfo.from_object_info(object_info)
+    info = NodeInfo.from_object_info(object_info, only=dict.fromkeys(_iter_types(workflow)))
     try:
         ui_workflow = parse_ui_workflow(workflow)
         converter = _Converter(ui_workflow, info, object_info)
@@ -119,6 +119,14 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
     return ConversionResult(
         converter.graph, tuple(dict.fromkeys(converter.notes)), tuple(models), unchecked, app_inputs
     )
+
+
+def _iter_types(value: Any) -> Iterator[str]:
+    """Yield every `type` in a workflow, among them the classes of its nodes, also of those in subgraphs."""
+    if isinstance(value, dict) and isinstance(value.get("type"), str):
+        yield value["type"]
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _iter_types(part)
 
 
 def _iter_models(items: Any) -> Iterator[ModelFile]:
