@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,11 +39,17 @@ def serve(client: bool = True, **options) -> Iterator[tuple[httpx.Client, LiveVi
     cells.close()
 
 
+_finished: list[Path] = []  # a copy of the folder of `file`, once one has run
+
+
 @pytest.fixture
-def file(write) -> Path:
+def file(write, tmp_path_factory) -> Path:
     """An experiment of two trials that has run."""
     found = write(f"name: mine\n{EXPERIMENT}")
-    assert main(["run", str(found), "--quiet"]) == 0
+    if not _finished:
+        assert main(["run", str(found), "--quiet"]) == 0
+        _finished.append(shutil.copytree("mine", tmp_path_factory.mktemp("finished") / "mine"))
+    shutil.copytree(_finished[0], "mine", dirs_exist_ok=True)
     return found
 
 
