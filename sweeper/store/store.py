@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -70,6 +71,7 @@ INSERT INTO runs SELECT id, ?, ?, ?, ?, 0, ?, NULL, NULL, id, id FROM (SELECT co
 """
 _INSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _IN_ORDER: Final = " ORDER BY intended, attempt"
+_get_cells: Final = attrgetter(*JobRecord.__slots__)  # `astuple` copies each cell
 
 
 class Store:
@@ -411,7 +413,7 @@ class Store:
         the facts about the files that it uses. Call `sync` before the request leaves.
         """
         with self.transaction(durable=False):
-            self._database.execute(_INSERT_JOB, astuple(job))
+            self._database.execute(_INSERT_JOB, _get_cells(job))
             row_queries.own_rows(self._database, "claims", job.run)
             self._database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (job.run, job.digest, job.id))
             if server_time is not None:
