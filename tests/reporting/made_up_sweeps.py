@@ -7,6 +7,8 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import numpy as np
 from PIL import Image
 
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
+from sweeper.store.records import JobRecord, TableLayout
+
+_get_cells = attrgetter(*JobRecord.__slots__)
 
 
+@lru_cache(maxsize=300)  # many tests show the same ones
 def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", noise: int = 24) -> bytes:
     """A different picture for each seed: a colour gradient with some noise."""
     random = np.random.default_rng(seed)
@@ -70,18 +75,24 @@ class Sweep:
         return out
 
     def _jobs(self, store: Store, run: int, trials: Sequence[Any], pictures: Sequence[tuple[str, str, int]]) -> None:
-        with store.transaction():  # a commit for each of ten thousand jobs would take a minute
-            for index, digest, _, _ in trials:
-                state, error = self.ends.get(index, ("succeeded", None))
-                if state == "pending":
-                    continue
-                job = JobRecord(f"job{index}", run, self.target, digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0,
-                          2.5, *(error or (None, None)))  # fmt: skip
-                store.record_intent(job)
-                count = self.outputs if state == "succeeded" else 0
-                files = [pictures[(index * self.outputs + place) % len(pictures)] for place in range(count)]
-                made = [Artifact("9", "images", place, *file, "x.png") for place, file in enumerate(files)]
-                store.record_finished(job.id, JobEnd(state, started=2.0, ended=2.5, error=error, artifacts=made))
+        """Record the jobs and their files, all at once: some sweeps have ten thousand."""
+        jobs, files = [], []
+        for index, digest, _, _ in trials:
+            state, error = self.ends.get(index, ("succeeded", None))
+            if state == "pending":
+                continue
+            job = JobRecord(f"job{index}", run, self.target, digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
+                            *(error or (None, None)))  # fmt: skip
+            jobs.append(job)
+            for place in range(self.outputs if state == "succeeded" else 0):
+                file = pictures[(index * self.outputs + place) % len(pictures)]
+                files.append((job.id, place, "9", "images", place, *file, "x.png"))
+        with store.transaction():
+            for table, rows in (("jobs", list(map(_get_cells, jobs))), ("artifacts", files)):
+                if rows:
+                    marks = ", ".join("?" * len(rows[0]))
+                    store._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+            store.assign_jobs(run, jobs)
 
     def _picture(self, out: Path, number: int) -> tuple[str, str, int]:
         size = self.sizes[number] if number < len(self.sizes) else self.size
