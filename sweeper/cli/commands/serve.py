@@ -38,8 +38,6 @@ _MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zer
 @click.option("--strict-models", is_flag=True, help="Reject model files that the server does not have.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",
               help="Jobs to run at once (not for comfyui). [default: 1]")  # fmt: skip
-@click.option("--previews/--no-previews", default=None,
-              help="Send previews of pictures in progress. [default: except in the comfyui dialect]")  # fmt: skip
 @click.option("--like", metavar="TARGET", help="As --object-info, with the node classes of this server: cloud, a URL "
               "or a name from the targets file.")  # fmt: skip
 @click.option("--permissive", is_flag=True, help="Let stand-ins run every other class too, from what the submitted "
