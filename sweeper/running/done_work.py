@@ -113,10 +113,6 @@ class StaleJob:
             (change for change, _, _ in self.changes.values()), key=lambda change: change.value, default=Change.SAME
         )
 
-    @property
-    def now(self) -> dict[ModelKey, ModelFacts]:
-        return {key: now for key, (_, _, now) in self.changes.items()}
-
 
 @dataclass(slots=True)
 class DoneWork:
@@ -161,7 +157,7 @@ class DoneWork:
         for job_id, item in self.touched.items():
             changes = {change for change, _, _ in item.changes.values()}
             if self.keeps_stale or changes == {Change.TOUCHED}:
-                yield job_id, {**item.made, **item.now}
+                yield job_id, {**item.made, **{key: now for key, (_, _, now) in item.changes.items()}}
 
     def describe_stale(self, digests: Iterable[str]) -> str:
         """`mychar.safetensors on studio changed (3 Nov 2026 -> 28 Nov 2026)`, for the stale ones of some trials."""

@@ -44,10 +44,10 @@ _MAX_FAILURES_IN_A_ROW: Final = 3  # downloads from a target that does not respo
 class ResumeState:
     """What earlier runs have done for the digests of a plan.
 
-    `current_jobs`: by digest, the job whose result counts. `done`: the digests with nothing left to do, which have
-    `reused` rows. `unresolved`: items whose jobs may still be on a server. `first_index` and `duplicates`: by digest,
-    the first trial that has it, and the others. `todo`: the number of digests to execute, which have `todo_rows` rows,
-    or more if `limit` leaves some out. `work`: what else the store has for the plan; `stale` counts its stale rows.
+    `work`: what the store has for the plan, of which `stale` counts the stale rows. `done`: the digests with nothing
+    left to do, which have `reused` rows. `unresolved`: items whose jobs may still be on a server. `first_index` and
+    `duplicates`: by digest, the first trial that has it, and the others. `todo`: the number of digests to execute,
+    which have `todo_rows` rows, or more if `limit` leaves some out.
     """
 
     work: DoneWork
@@ -60,23 +60,19 @@ class ResumeState:
     stale: int = 0
 
     @property
-    def current_jobs(self) -> dict[str, JobRecord]:
-        return self.work.jobs
-
-    @property
     def reused(self) -> int:
         return self._count_rows(self.done)
 
     @property
     def reused_failures(self) -> int:
-        return self._count_rows({d for d in self.done if self.current_jobs[d].state != records.SUCCEEDED})
+        return self._count_rows({d for d in self.done if self.work.jobs[d].state != records.SUCCEEDED})
 
     def _count_rows(self, digests: Collection[str]) -> int:
         return len(digests) + sum(len(rest) for digest, rest in self.duplicates.items() if digest in digests)
 
     def list_notes(self, targets: Collection[str]) -> Iterator[str]:
         """What to say about finished trials: where they were made if not on these targets, and how files differ."""
-        done_on = Counter(self.current_jobs[digest].target for digest in self.done)
+        done_on = Counter(self.work.jobs[digest].target for digest in self.done)
         if not done_on.keys() <= set(targets):
             yield f"{len(self.done)} done: {', '.join(f'{count} on {name}' for name, count in done_on.most_common())}"
         if self.stale:
@@ -106,7 +102,7 @@ def load_resume_state(
             state.duplicates.setdefault(digest, []).append(trial.index)
             continue
         state.first_index[digest] = trial.index
-        job = state.current_jobs.get(digest)
+        job = state.work.jobs.get(digest)
         if job is not None and job.state in OPEN_STATES:
             state.unresolved.append(WorkItem(trial, job))
         elif job is not None and _is_ended(job, settings) and not should_redo(job):
@@ -157,7 +153,7 @@ def record_run(
         store.models.set_aside(run_id, state.work.contradicted)
         for job_id, models in state.work.list_accepted():
             store.models.add(job_id, models)
-        jobs = (job for digest, job in state.current_jobs.items() if digest in state.first_index)
+        jobs = (job for digest, job in state.work.jobs.items() if digest in state.first_index)
         is_same &= store.assign_jobs(run_id, jobs) and not state.work.contradicted
     return run_id, is_same
 
@@ -193,7 +189,7 @@ def iter_remaining(
         return is_first and digest not in state.done and digest not in unresolved and is_selected(trial)
 
     def make_item(trial: Trial) -> WorkItem:
-        job = state.current_jobs.get(trial.digest)
+        job = state.work.jobs.get(trial.digest)
         return WorkItem(trial, job, never_submitted=job is None)
 
     return islice(map(make_item, filter(is_remaining, plan)), settings.limit)

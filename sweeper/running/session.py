@@ -441,7 +441,7 @@ class Session:
         says_charges = any(is_comfy_platform(target.url) for target in self.targets)
         if not prices.has_prices and not self.pending and not says_charges and budget is None:
             return None
-        prices.learn(state.current_jobs.values(), store.load_params)
+        prices.learn(state.work.jobs.values(), store.load_params)
         spending = self.spending_class(prices, store.charges.iter_all(), budget=budget, report=self.report)
         for item in state.unresolved:
             if item.open_job is not None:

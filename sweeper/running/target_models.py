@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ from sweeper.model.trial import Trial
 from sweeper.planning.model_inputs import PlanModels, may_name_models
 from sweeper.planning.plan import Plan
 from sweeper.schemas.values import fits_shape
-from sweeper.wording import count_things
+from sweeper.wording import count_things, join_names
 
 if TYPE_CHECKING:
     from sweeper.store import Store
@@ -112,8 +112,8 @@ class TargetModels:
                 raise TransientError(str(error), sent=False, trouble=error.trouble) from error
             save_seen(url, {key: self.facts[key] for key in self.to_free})
             self.to_free.clear()  # the server forgot everything
-        verb = "was" if len(outdated) == 1 else "were"
-        return f"{_join_names(outdated)} {verb} replaced while the server was running, so it reads all models again"
+        names, verb = join_names(key.name for key in outdated), "was" if len(outdated) == 1 else "were"
+        return f"{names} {verb} replaced while the server was running, so it reads all models again"
 
 
 class RunModels:
@@ -191,7 +191,8 @@ class RunModels:
         store.models.set_aside(run_id, mixed)
         if not mixed:
             return None
-        return f"{target}: {_join_names(placed)} replaced during the run, so the next run repeats {len(mixed)} jobs"
+        names = join_names(key.name for key in placed)
+        return f"{target}: {names} replaced during the run, so the next run repeats {len(mixed)} jobs"
 
 
 async def read_target_models(source: ModelSource, plan: Plan, classes: NodeInfo | None) -> TargetModels | None:
@@ -272,13 +273,6 @@ def describe_differences(targets: Mapping[str, Models]) -> Iterator[str]:
                 texts = describe_both(before, now)
                 yield f"{key}: {texts[0]} on {first}, {texts[1]} on {second}"
                 break
-
-
-def _join_names(keys: Iterable[ModelKey]) -> str:
-    """`mychar.safetensors and 2 more`."""
-    names = [key.name for key in keys]
-    shown = ", ".join(names[:_MAX_SHOWN])
-    return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN} more"
 
 
 _MAX_FILES: Final = 20_000  # of a server
