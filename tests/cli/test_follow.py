@@ -47,12 +47,12 @@ class Following:
 
 
 @pytest.fixture
-def studio(tmp_path, monkeypatch):
+def studio(tmp_path, monkeypatch, python):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with ExitStack() as stack:
         made = Studio(tmp_path, stack)
-        made.server = made.serve("studio")
+        made.server, made.program = made.serve("studio"), python
         yield made
 
 
@@ -70,10 +70,10 @@ def place(studio, name, size=8):
 
 
 @contextmanager
-def follow(studio, *options):
+def follow(studio, *options, program=None):
     log = studio.folder / f"log{len(list(studio.folder.glob('log*')))}"
     with log.open("wb") as file:
-        command = [sys.executable, "-P", "-m", "sweeper", "run", "e.yaml", "--follow", *options]
+        command = [program or studio.program, "-P", "-m", "sweeper", "run", "e.yaml", "--follow", *options]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env)
     try:
@@ -126,7 +126,7 @@ def test_killed_anywhere_it_does_nothing_twice(studio):
     write(studio, MODELS)
     moments = ("run 1:", "waiting for new files", "s: ComfyUI", "run ")
     for number, moment in enumerate(moments, 2):
-        with follow(studio) as run:
+        with follow(studio, program=sys.executable) as run:  # its lock is gone when it is
             run.wait_for(moment)
             run.process.kill()
             run.process.wait()

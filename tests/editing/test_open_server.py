@@ -348,12 +348,12 @@ def test_inputs_that_is_a_link_gets_no_uploads(open_page, write, tmp_path):
 
 
 @pytest.fixture
-def start():
+def start(python):
     """A function that starts `sweeper open` and returns the process and the address that it prints."""
     started = []
 
-    def make(*arguments):
-        command = [sys.executable, "-P", "-m", "sweeper", "open", "--no-open", *map(str, arguments)]
+    def make(*arguments, program=python):
+        command = [program, "-P", "-m", "sweeper", "open", "--no-open", *map(str, arguments)]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1], read_line(started[-1].stdout).strip()
 
@@ -365,7 +365,7 @@ def start():
 
 def test_a_killed_server_loses_no_edit(start, write):
     file = write()
-    process, url = start(file)
+    process, url = start(file, program=sys.executable)
     page = Page(url)
     for count in range(1, 20):
         page.edit({"set": "axis", "name": "steps", "value": list(range(1, count + 1))})
@@ -383,7 +383,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(start, monkeypatch):
     import resource
 
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # a part of compiled code would stay
-    process, url = start("--into", "made")
+    process, url = start("--into", "made", program=sys.executable)
     page = Page(url)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1400, -1))  # more than the workflow, less than the rest
     assert "File too large" in page.post("open", 422, example=True)["problem"]
