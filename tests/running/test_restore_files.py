@@ -40,16 +40,20 @@ def test_a_deleted_picture_is_downloaded_again_without_submitting(server, target
     assert list_notices(events) == ["1 file missing from artifacts/ was downloaded again from probe-server, at no cost"]
 
 
+LOST = {
+    "file": "the server does not serve the file",
+    "other": "the server has another file of that name now",
+    "server": "no response",
+}
+
+
+# All dialects ask for a file in their own way; what they then get is compared in one place.
 @pytest.mark.parametrize(
-    "lost",
-    [
-        ("file", "the server does not serve the file"),
-        ("other", "the server has another file of that name now"),
-        ("server", "no response"),
-    ],
+    ("dialect", "loss"),
+    [("comfyui", "file"), ("cloud", "file"), ("v2", "file"), ("comfyui", "other"), ("cloud", "server")],
+    indirect=["dialect"],
 )
-def test_files_lost_on_the_server_too_are_remade_on_request_only(target, server, experiment, out, lost):
-    loss, reason = lost
+def test_files_lost_on_the_server_too_are_remade_on_request_only(target, server, experiment, out, loss):
     sweeper.run(experiment(seed=[1, 2]), target, out)
     pictures(out)[0].unlink()
     for path in server.folders.output_dir.rglob("*.png") if loss != "server" else ():
@@ -63,7 +67,7 @@ def test_files_lost_on_the_server_too_are_remade_on_request_only(target, server,
     assert (run.submitted, run.succeeded, len(pictures(out))) == (0, 2, 1)
     assert list(sweeper.results(out)["status"]) == ["succeeded", "succeeded"]
     assert "1 file is missing and could not be downloaded again from probe-server" in list_notices(events)[0]
-    assert reason in list_notices(events)[0]
+    assert LOST[loss] in list_notices(events)[0]
     assert "`--remake` submits their trials again" in list_notices(events)[0]
     assert not list((out / "artifacts").glob(".*"))
 

@@ -182,16 +182,6 @@ def test_more_trials_than_allowed_are_refused_and_leave_nothing(target, experime
     assert not (tmp_path / "out").exists()
 
 
-@in_one_dialect
-def test_too_many_failures_stop_the_run(server, target, experiment, tmp_path):
-    server.faults.fail_nodes = {"Paint"}
-    plan = experiment(seed=list(range(30)), run={"max_failures": 2})
-    run = sweeper.run(plan, {**target, "concurrency": 1}, tmp_path / "out")
-    assert run.stopped_by == "max_failures"
-    assert run.failed == 3
-    assert run.pending == 27
-
-
 def test_the_filename_prefix_is_ours_on_the_server_and_not_in_the_digest(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1], name="Fox.No_2"), target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
