@@ -202,7 +202,13 @@ class PlanCounter:
 
     def answer(self) -> PlanAnswer:
         """The answer. Call it after all trials were added."""
-        estimate = self._estimate()
+        estimate, count = self._estimate(), len(self.plan)
+        warnings = [*self.notes, *self._work.list_notes(self._jobs.keys())]
+        if self._counts["new"] and self._renaming is not None:
+            warnings.append(self._renaming)
+        limit = self._run_options.max_trials or self.plan.experiment.run.max_trials
+        if count > limit:
+            warnings.append(f"`run` refuses more than {limit} trials; --max-trials {count} raises the limit")
         return PlanAnswer(
             outline=outline_plan(self.plan),
             out=str(self.out),
@@ -218,7 +224,7 @@ class PlanCounter:
             estimate_s=None if estimate is None else estimate.total.mean_s,
             estimate=estimate,
             cost=self._compute_cost(),
-            warnings=tuple(self._list_warnings()),
+            warnings=tuple(warnings),
             has_classes=self._has_classes,
             equal_pictures=self._find_equal_pictures() or None,
         )
@@ -251,16 +257,6 @@ class PlanCounter:
             unseen = sum(count for size, count in sizes.items() if not sized.is_seen(size))
         total, job = (MeanSeconds(*(round(seconds, 3) for seconds in found)) for found in (whole, each))
         return Estimate(total, len(times), job, new - unseen, unseen)
-
-    def _list_warnings(self) -> list[str]:
-        experiment = self.plan.experiment
-        warnings = [*self.notes, *self._work.list_notes(self._jobs.keys())]
-        if self._counts["new"] and self._renaming is not None:
-            warnings.append(self._renaming)
-        limit = self._run_options.max_trials or experiment.run.max_trials
-        if len(self.plan) > limit:
-            warnings.append(f"`run` refuses more than {limit} trials; --max-trials {len(self.plan)} raises the limit")
-        return warnings
 
 
 class _Pictures(NamedTuple):

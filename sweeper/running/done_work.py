@@ -59,6 +59,7 @@ class DoneRule:
             return found
         recorded, void = store.models.load(), store.models.load_void()
         is_rehearsal = EMBEDDED in self.targets and len(self.targets) == 1
+        refused = (Change.CHANGED, Change.UNCLEAR) if self.remake_stale else (Change.CHANGED,)
         for job in store.jobs():
             is_own = job.target in self.targets
             if not is_own and (job.state != SUCCEEDED or self.per_target or is_rehearsal or job.target == EMBEDDED):
@@ -70,7 +71,7 @@ class DoneRule:
                     if self.keep_stale or item.worst is not Change.CHANGED:
                         found.add(job)
                     continue
-                if job.id in void or not self._is_accepted(item.worst):
+                if job.id in void or (item.worst in refused and not self.keep_stale):
                     found.stale[job.digest] = item
                     found.contradicted.append(job.id)
                     found.drop_failure(job.digest)
@@ -80,11 +81,6 @@ class DoneRule:
             found.add(job)
         found.stale = {digest: item for digest, item in found.stale.items() if not found.is_made(digest)}
         return found
-
-    def _is_accepted(self, change: Change) -> bool:
-        if self.keep_stale:
-            return True
-        return change is not Change.CHANGED and not (change is Change.UNCLEAR and self.remake_stale)
 
     def _find_least_change(self, job: JobRecord, sets: Sequence[Models]) -> StaleJob:
         """How the files of a job differ on the target of the run that contradicts it least."""
@@ -143,9 +139,8 @@ class DoneWork:
 
     def drop_failure(self, digest: str) -> None:
         """Forget an earlier failure of a trial that succeeded after it, although the success counts no more."""
-        job = self.jobs.get(digest)
-        if job is not None and job.state not in _RANKS:
-            del self.jobs[digest]
+        if not self.is_made(digest):
+            self.jobs.pop(digest, None)
 
     def is_made(self, digest: str) -> bool:
         """Whether a job has made the trial's pictures of the files of now, or may be making them."""
@@ -237,17 +232,13 @@ def describe_renaming(planned: Plan, out: Path, store: Store | None, rule: DoneR
         return _compare(planned, store, rule, is_same_folder=True)
     if out != default_results_folder(planned.experiment.file, planned.experiment.name):
         return None
-    return next(_compare_with_neighbours(planned, out, rule), None)
-
-
-def _compare_with_neighbours(planned: Plan, out: Path, rule: DoneRule) -> Iterator[str]:
     for file in sorted(out.parent.glob(f"*/{FILE_NAME}")):
-        with suppress(ResultsError), Store.open(file.parent, readonly=True) as store:
-            runs = store.runs()
-            if runs and runs[-1].experiment == file.parent.name:  # not that of a check, for example
-                message = _compare(planned, store, rule, is_same_folder=False)
-                if message is not None:
-                    yield message
+        with suppress(ResultsError), Store.open(file.parent, readonly=True) as neighbour:
+            runs = neighbour.runs()
+            is_default = bool(runs) and runs[-1].experiment == file.parent.name  # not that of a check, for example
+            if is_default and (message := _compare(planned, neighbour, rule, is_same_folder=False)) is not None:
+                return message
+    return None
 
 
 def _compare(planned: Plan, store: Store, rule: DoneRule, *, is_same_folder: bool) -> str | None:

@@ -170,7 +170,7 @@ class JobExecutor:
         if isinstance(answer, QueueFull):
             return await self._handle_queue_full(item, job, answer, is_again=is_again)
         if isinstance(answer, KnownJob):
-            self._finder.record_had(job)
+            self._finder.had_by_server.add(job.id)
         else:
             self._record_submitted(item, job, answer, sent_at)
         return None

@@ -233,7 +233,7 @@ class JobFinder:
         self._earlier_jobs = {job.id: job for job in earlier_jobs}
         self._earlier_answers: dict[str, str | None] = {}  # what one search for all of them found, by job id
         self._search_lock = asyncio.Lock()
-        self._had_by_server: set[str] = set()  # ids that the server refused because it has had them
+        self.had_by_server: set[str] = set()  # ids that it refused because it has had them
 
     @property
     def sends_again(self) -> bool:
@@ -251,13 +251,9 @@ class JobFinder:
         prompt_id = await self.client.find_submission(
             search, allow_late_arrival=allow_late_arrival, trusts_key=trusts_key
         )
-        if prompt_id is None and job.id in self._had_by_server:
+        if prompt_id is None and job.id in self.had_by_server:
             raise TransientError("the server has this job, but does not list it yet")
         return prompt_id
-
-    def record_had(self, job: JobRecord) -> None:
-        """Note that the server refused the job because it has had its id, so that only its list can show it."""
-        self._had_by_server.add(job.id)
 
     async def _find_earlier(self, job: JobRecord) -> str | None:
         """As `find`, for an earlier run's job. One search, which walks the server's list, answers for all of them."""

@@ -95,6 +95,7 @@ def load_resume_state(
     to be repeated, for example because its files are missing.
     """
     state = ResumeState(rule.find(store))
+    kept_states = () if settings.fresh else (records.SUCCEEDED,) if settings.retry_failed else ENDED_STATES
     selected: list[str] = []
     for trial in plan.written():
         digest = trial.digest
@@ -105,7 +106,7 @@ def load_resume_state(
         job = state.work.jobs.get(digest)
         if job is not None and job.state in OPEN_STATES:
             state.unresolved.append(WorkItem(trial, job))
-        elif job is not None and _is_ended(job, settings) and not should_redo(job):
+        elif job is not None and job.state in kept_states and not should_redo(job):
             state.done.add(digest)
         elif is_selected(trial):
             selected.append(digest)
@@ -117,12 +118,6 @@ def load_resume_state(
     shown = [item.trial.digest for item in state.unresolved] + (selected if count == len(selected) else [])
     state.todo_rows = state.todo + sum(len(state.duplicates.get(digest, ())) for digest in shown)
     return state
-
-
-def _is_ended(job: JobRecord, settings: EffectiveSettings) -> bool:
-    if settings.fresh or job.state not in ENDED_STATES:
-        return False
-    return job.state == records.SUCCEEDED or not settings.retry_failed
 
 
 def record_run(
@@ -188,11 +183,9 @@ def iter_remaining(
         is_first = trial.index == state.first_index[digest]
         return is_first and digest not in state.done and digest not in unresolved and is_selected(trial)
 
-    def make_item(trial: Trial) -> WorkItem:
-        job = state.work.jobs.get(trial.digest)
-        return WorkItem(trial, job, never_submitted=job is None)
-
-    return islice(map(make_item, filter(is_remaining, plan)), settings.limit)
+    found = ((trial, state.work.jobs.get(trial.digest)) for trial in filter(is_remaining, plan))
+    items = (WorkItem(trial, job, never_submitted=job is None) for trial, job in found)
+    return islice(items, settings.limit)
 
 
 class MissingFiles:

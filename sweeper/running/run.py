@@ -195,7 +195,9 @@ class NotebookBar:
         text = "\n".join([f"{done}/{total}: {counts}", *lines])
         if text != self._shown:
             self._shown, self._shown_at = text, now
-            self._display(_make_html(done, total, counts, lines), text)
+            bar = f'<progress value="{done}" max="{max(total, 1)}" style="width:16em;vertical-align:middle"></progress>'
+            problems = "".join(f"<div>⚠ {html.escape(line)}</div>" for line in lines)
+            self._display(f"<div>{bar} {done}/{total}: {html.escape(counts)}</div>{problems}", text)
 
 
 def make_notebook_bar() -> NotebookBar | None:
@@ -229,12 +231,6 @@ def _find_marimo() -> Display | None:
     if marimo is None or not getattr(marimo, "running_in_notebook", bool)():
         return None
     return lambda markup, _: marimo.output.replace(marimo.Html(markup))
-
-
-def _make_html(done: int, total: int, counts: str, lines: list[str]) -> str:
-    bar = f'<progress value="{done}" max="{max(total, 1)}" style="width:16em;vertical-align:middle"></progress>'
-    problems = "".join(f"<div>⚠ {html.escape(line)}</div>" for line in lines)
-    return f"<div>{bar} {done}/{total}: {html.escape(counts)}</div>{problems}"
 
 
 def _describe_problem(event: events.Event) -> str | None:

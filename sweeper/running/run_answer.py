@@ -249,21 +249,19 @@ def answer_search(result: SearchResult, *, find_idle: bool = True, **shown: Any)
 
     `find_idle`: whether to find the axes that change hardly anything, which takes a moment and scipy.
     """
-    run = result.run
+    run, idle_axes = result.run, {}
+    if find_idle and run is not None:
+        from sweeper.tables.effects import find_idle_axes
+
+        with Store.open(run.out, readonly=True) as store:
+            idle_axes = find_idle_axes(list(store.results()), store.layout())
     return SearchAnswer(
         result=result,
         best=BestPoints(result.best),
-        idle_axes=_find_idle_axes(run.out) if find_idle and run is not None else {},
+        idle_axes=idle_axes,
         cost=None if run is None else load_run_cost(run),
         **shown,
     )
-
-
-def _find_idle_axes(results: Path) -> dict[str, float]:
-    from sweeper.tables.effects import find_idle_axes
-
-    with Store.open(results, readonly=True) as store:
-        return find_idle_axes(list(store.results()), store.layout())
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,15 +304,14 @@ class RunContext:
         self.finish_trial(item, result.FAILED, job.target, error=(DEADLY_ERROR, message))
         return True
 
-    def record_unanswered(self, item: WorkItem, job: JobRecord, error: TransientError) -> JobRecord:
+    def record_unanswered(self, item: WorkItem, job: JobRecord, error: TransientError) -> None:
         """Record that the server was silent after a submission, for the searches of this run and the next.
 
-        Returns the job, which stays open; unchanged if its connection ended otherwise.
+        The job stays open; it is unchanged if its connection ended otherwise.
         """
         if error.trouble is Trouble.TIMEOUT:
-            item.job = job = replace(job, error_type=UNANSWERED_ERROR, error=str(error))
+            item.job = replace(job, error_type=UNANSWERED_ERROR, error=str(error))
             self.store.record_finished(job.id, JobEnd(job.state, error=(UNANSWERED_ERROR, str(error))))
-        return job
 
     @contextmanager
     def follow(self, item: WorkItem) -> Iterator[None]:

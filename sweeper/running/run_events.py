@@ -299,8 +299,10 @@ class RunCounts:
                 self.cost = event
             case JobSubmitted():
                 self.in_flight.add(event.trial)
+            case JobQueued() if event.reason:
+                self.waiting[event.trial] = event
             case JobQueued() | JobProgress():
-                self._count_waiting(event)
+                self.waiting.pop(event.trial, None)
             case Retrying():
                 self._end_job(event.trial)
             case TrialDone():
@@ -313,12 +315,6 @@ class RunCounts:
             self.awaited.pop(event.target, None)
         elif event.group is not None:
             self._grouped[event.target] = event
-
-    def _count_waiting(self, event: JobQueued | JobProgress) -> None:
-        if isinstance(event, JobQueued) and event.reason:
-            self.waiting[event.trial] = event
-        else:
-            self.waiting.pop(event.trial, None)
 
     def _end_trial(self, event: TrialDone) -> None:
         self._end_job(event.trial)
@@ -435,7 +431,10 @@ class LiveFeed:
             case JobPreview():
                 self._write_preview(event)
             case TrialDone() | Retrying():
-                self._remove_trial(event.trial)
+                if self._progress.pop(event.trial, None) is not None and self.has_viewer():
+                    self.folder.remove_preview(event.trial)
+                self._preview_written_at.pop(event.trial, None)
+                self._write_progress()
             case RunStarted() | RunEnded():
                 self.folder.clear()
             case _:
@@ -454,12 +453,6 @@ class LiveFeed:
         self.folder.write_preview(event.trial, event.image)
         previous = self._progress.get(event.trial, TrialProgress(event.node, 0.0, 0.0))
         self._update(event.trial, replace(previous, preview=previous.preview + 1))
-
-    def _remove_trial(self, trial: int) -> None:
-        if self._progress.pop(trial, None) is not None and self.has_viewer():
-            self.folder.remove_preview(trial)
-        self._preview_written_at.pop(trial, None)
-        self._write_progress()
 
     def _write_progress(self) -> None:
         clock = self.clock()

@@ -259,7 +259,16 @@ class SearchRounds:
             return SearchState(self.space, plan, list(store.results(self.run_id)))
 
     def _count_votes(self, store: Store, run_id: int | None = None) -> int:
-        return load_votes_needed(store, run_id) if self.search.is_by_votes else 0
+        """Return about how many votes the rows of a run, by default the latest, lack for a search by votes to go on.
+
+        With a run, bring the metric of votes up to date, too: what the store has may be that of another table.
+        """
+        if not self.search.is_by_votes:
+            return 0
+        pictures, votes = VotePictures(store, run_id=run_id), store.votes.load()
+        if run_id is not None:
+            write_metric(store, pictures, votes)
+        return count_votes_needed(pictures, votes) or 0
 
     def _choose_step(self, state: SearchState) -> _Step:
         if (problem := self._find_problem(state)) is not None:
@@ -272,7 +281,11 @@ class SearchRounds:
         count = self.batch if left is None else min(self.batch, left // len(self.space.combinations))
         if count == 0:
             return _Step(ended_by=TRIALS)
-        points = self._propose(state, count)
+        # `require_search` reports a missing Optuna
+        from sweeper.planning.searching.proposals import Proposer  # noqa: PLC0415
+
+        tried = {point: known.objectives for point, known in state.points.items()}
+        points = Proposer(self.space).propose(tried, count)
         if not points and not state.points:
             message = "no point of the space was found for which this is true"
             raise self.space.experiment.make_error(("search", "where"), message)
@@ -297,12 +310,6 @@ class SearchRounds:
                 message = "the trials so far have no known cost, so the budget does not end the search"
                 return _Step(ended_by=FAILING, error=f"{message}; state the `price` of the target, or add --trials N")
         return None
-
-    def _propose(self, state: SearchState, count: int) -> list[Point]:
-        # `require_search` reports a missing Optuna
-        from sweeper.planning.searching.proposals import Proposer  # noqa: PLC0415
-
-        return Proposer(self.space).propose({point: known.objectives for point, known in state.points.items()}, count)
 
     def _describe_round(self, state: SearchState, batches: Sequence[PointBatch]) -> RoundPlanned:
         return RoundPlanned(
@@ -379,14 +386,3 @@ def load_rows(plan: SearchPlan, store: Store) -> list[Result]:
         else Result(trial.index, trial.columns, trial.params, trial.digest)
         for trial in plan.written()
     ]
-
-
-def load_votes_needed(store: Store, run_id: int | None = None) -> int:
-    """Return about how many votes the rows of a run, by default the latest, lack for a search by votes to go on.
-
-    With a run, bring the metric of votes up to date, too: what the store has may be that of another table.
-    """
-    pictures, votes = VotePictures(store, run_id=run_id), store.votes.load()
-    if run_id is not None:
-        write_metric(store, pictures, votes)
-    return count_votes_needed(pictures, votes) or 0

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -38,19 +38,15 @@ def run_sync(
     thread.shutdown(wait=False)
     while True:
         try:
-            return _wait_for_result(future, refresh)
+            while not wait((future,), _SECONDS_BETWEEN_REFRESHES).done:
+                refresh()
+            if future.exception() is None:
+                refresh()
+            return future.result()
         except KeyboardInterrupt:
             if interrupt is None or future.done():
                 raise
             interrupt()
-
-
-def _wait_for_result(future: Future[T], refresh: Callable[[], None]) -> T:
-    while not wait((future,), _SECONDS_BETWEEN_REFRESHES).done:
-        refresh()
-    if future.exception() is None:
-        refresh()
-    return future.result()
 
 
 def _is_loop_running() -> bool:
