@@ -85,7 +85,7 @@ class Dispatcher:
                 return
             if self._is_over_budget and not self.batches and not self.pool.is_waiting:
                 self.context.control.drain(BUDGET)
-            if not self._stealing and self._idle_count:
+            if not self._stealing and self._idle_addresses:
                 self._spawn(self._steal_back())
             await self._changed.wait()
 
@@ -280,22 +280,17 @@ class Dispatcher:
             self.context.report(TargetDown(f"{worker.name}: {self.name}", "the worker left the cluster", final=True))
         for worker in came:
             self.context.report(make_worker_event(worker, self.name))
-        self._stop_if_unusable()
-        if not self.registry.present and not self._no_workers and not self.context.control.stopping:
-            self.context.report(Notice("the last worker left; waiting for the cluster to start one"))
-        self._no_workers = not self.registry.present
-
-    def _stop_if_unusable(self) -> None:
-        """Stop the run if no worker can be used."""
         unusable = list(self.registry.unusable.values())
         if unusable and not self.registry.workers and not self.batches:
             self.context.error = unusable[0].problem or self.context.error
             self.context.control.stop_with(REFUSED if unusable[0].refused else UNREACHABLE)
+        if not self.registry.present and not self._no_workers and not self.context.control.stopping:
+            self.context.report(Notice("the last worker left; waiting for the cluster to start one"))
+        self._no_workers = not self.registry.present
 
     def _resubmit_stale(self) -> None:
         """Resubmit tasks that wait behind a busy worker while another is idle, or for a worker that left."""
-        now = asyncio.get_running_loop().time()
-        idle = set(self.registry.workers) - self._busy_addresses
+        now, idle = asyncio.get_running_loop().time(), self._idle_addresses
         for batch in list(self.batches.values()):
             if batch.worker is not None or now - batch.created_at < _STALE_AFTER:
                 continue
@@ -326,15 +321,12 @@ class Dispatcher:
             if batch.worker is not None and batch.server_id is None:
                 by_worker.setdefault(batch.worker.address, []).append(batch)
         busiest = sorted(by_worker.values(), key=lambda batches: -sum(len(batch.pending) for batch in batches))
-        return busiest[: self._idle_count]
+        return busiest[: len(self._idle_addresses)]
 
     @property
-    def _busy_addresses(self) -> set[str]:
-        return {batch.worker.address for batch in self.batches.values() if batch.worker is not None}
-
-    @property
-    def _idle_count(self) -> int:
-        return len(set(self.registry.workers) - self._busy_addresses)
+    def _idle_addresses(self) -> set[str]:
+        busy = {batch.worker.address for batch in self.batches.values() if batch.worker is not None}
+        return set(self.registry.workers) - busy
 
     # --- stopping
 

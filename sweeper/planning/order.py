@@ -224,17 +224,12 @@ def find_best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[i
     for node, dimensions in needs.items():
         places = frozenset(map(preferred.index, dimensions))
         weights[places] = weights.get(places, 0.0) + costs.estimate(graph[node]["class_type"])
-    found = _search_exact(sizes, weights) if len(written) <= _MAX_EXACT else _sort_by_cost(sizes, weights)
+    if len(written) <= _MAX_EXACT:
+        found = _search_exact(sizes, weights)
+    else:  # the dimension whose change costs most is the outermost; of equal ones, the first
+        changes = [sum(cost for places, cost in weights.items() if place in places) for place in written]
+        found = tuple(sorted(written, key=changes.__getitem__, reverse=True))
     return tuple(preferred[place] for place in found)
-
-
-def _compute_step_cost(
-    outer: frozenset[int], added: int, sizes: Sequence[int], costs: dict[frozenset[int], float]
-) -> float:
-    """Return the cost of the nodes whose innermost dimension is `added`: they run once for every combination so far."""
-    chosen = outer | {added}
-    runs = prod(sizes[dimension] for dimension in chosen)
-    return runs * sum(cost for dimensions, cost in costs.items() if added in dimensions and dimensions <= chosen)
 
 
 def _search_exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
@@ -245,20 +240,14 @@ def _search_exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> t
         larger: dict[frozenset[int], tuple[float, tuple[int, ...]]] = {}
         for outer, (cost, order) in best.items():
             for added in sorted(all_dimensions - outer):
-                candidate = (round(cost + _compute_step_cost(outer, added, sizes, costs), 6), (*order, added))
-                key = outer | {added}
-                larger[key] = min(larger.get(key, candidate), candidate)
+                chosen = outer | {added}
+                # The nodes whose innermost dimension is `added` run once for every combination so far.
+                runs = prod(sizes[dimension] for dimension in chosen)
+                each = sum(cost for needed, cost in costs.items() if added in needed and needed <= chosen)
+                candidate = (round(cost + runs * each, 6), (*order, added))
+                larger[chosen] = min(larger.get(chosen, candidate), candidate)
         best = larger
     return best[all_dimensions][1]
-
-
-def _sort_by_cost(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
-    """Sort the dimensions by what their change costs, the costliest outermost; of equal ones, the smallest first."""
-
-    def add_costs(changed: int) -> float:
-        return sum(cost for dimensions, cost in costs.items() if changed in dimensions)
-
-    return tuple(sorted(range(len(sizes)), key=add_costs, reverse=True))
 
 
 class RunSequence:

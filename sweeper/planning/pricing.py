@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, reduce
@@ -287,7 +287,8 @@ class PlanPrices(TemplatePrices):
             axes={
                 name: tuple(itertools.starmap(CellCost, rows.values()))
                 for name, rows in axes.items()
-                if _differs(rows.values())
+                # The jobs of its cells cost differently, each on average.
+                if len({str(amount.scale(Fraction(1, count))) for _, count, amount in rows.values() if count}) > 1
             },
         )
 
@@ -441,8 +442,3 @@ class _NodeSum:
             approximate=self._is_approximate,
             reasons=tuple(self._reasons),
         )
-
-
-def _differs(rows: Iterable[tuple[Any, int, Amount]]) -> bool:
-    """Whether the jobs of the cells of an axis cost differently, each on average."""
-    return len({str(amount.scale(Fraction(1, count))) for _, count, amount in rows if count}) > 1

@@ -73,9 +73,18 @@ def check_url(url: str) -> None:
 
 
 def _open_filesystem(url: str, *, is_folder: bool = False) -> tuple[Any, str]:
-    """The fsspec file system for a URL, and the path in it. Raises ResultsError if its storage is not allowed."""
-    require_storage(url, is_folder=is_folder)
-    return _find_filesystem(url)
+    """The fsspec file system for the URL of a file, or of a folder, and the path in it.
+
+    Raises ResultsError unless sweeper may open its storage.
+    """
+    if _is_in(url, _allowed) or _is_in(url, _load_storages()):
+        return _find_filesystem(url)
+    storage = url if is_folder else url.rpartition("/")[0]
+    raise ResultsError(
+        f"{storage}: no run of yours wrote there from this machine, so sweeper does not open it: whoever made this "
+        "results folder would choose where you send requests, with your keys; if you trust them, add the line "
+        f"`{storage}` to {get_storages_path()}"
+    )
 
 
 def _find_filesystem(url: str) -> tuple[Any, str]:
@@ -285,18 +294,6 @@ def allow_storage(url: str, *, remember: bool = False) -> None:
                 if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
                     file.write(b"\n")  # the user may have edited it
                 file.write(f"{url}\n".encode())
-
-
-def require_storage(url: str, *, is_folder: bool = False) -> None:
-    """Raise ResultsError unless the URL of a file, or of a folder, is in a storage that sweeper may open."""
-    if _is_in(url, _allowed) or _is_in(url, _load_storages()):
-        return
-    storage = url if is_folder else url.rpartition("/")[0]
-    raise ResultsError(
-        f"{storage}: no run of yours wrote there from this machine, so sweeper does not open it: whoever made this "
-        "results folder would choose where you send requests, with your keys; if you trust them, add the line "
-        f"`{storage}` to {get_storages_path()}"
-    )
 
 
 def _load_storages() -> frozenset[str]:

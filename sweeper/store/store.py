@@ -64,13 +64,10 @@ SELECT DISTINCT path, sha256 FROM artifacts WHERE sha256 NOT IN (
     SELECT sha256 FROM metrics WHERE metric IN (SELECT value FROM json_each(?)) GROUP BY sha256 HAVING count(*) >= ?)
 """
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
-# The schema was checked, so that the columns are those of JobRecord, in their order.
-_SELECT_JOBS: Final = "SELECT * FROM jobs"
 _INSERT_RUN: Final = """
 INSERT INTO runs SELECT id, ?, ?, ?, ?, 0, ?, NULL, NULL, id, id FROM (SELECT coalesce(max(id), 0) + 1 id FROM runs)
 """
 _INSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_IN_ORDER: Final = " ORDER BY intended, attempt"
 _get_cells: Final = attrgetter(*JobRecord.__slots__)  # `astuple` copies each cell
 
 
@@ -245,8 +242,8 @@ class Store:
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every job, or those of some digests, in the order of their intents."""
         wanted = None if digests is None else set(digests)
-        for row in self._query(_SELECT_JOBS + _IN_ORDER):
-            job = JobRecord(*row)
+        for row in self._query("SELECT * FROM jobs ORDER BY intended, attempt"):
+            job = JobRecord(*row)  # the schema was checked, so that these are its columns, in their order
             if wanted is None or job.digest in wanted:
                 yield job
 

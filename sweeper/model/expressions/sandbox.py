@@ -197,8 +197,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, int) and isinstance(right, int):
-            if operator not in ("+", "-"):
-                _check_integers(operator, left, right)
+            # Refuse a large result such as 9**9**9, and slow operations on large integers.
+            bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+            if operator not in ("+", "-") and bits > MAX_BITS:
+                raise ExpressionError(f"`{operator}` gives a number too large to compute here")
         elif not isinstance(left, (int, float)) or not isinstance(right, (int, float)):
             _check_sequences(context, operator, left, right)
         return self.binop_table[operator](left, right)
@@ -306,13 +308,6 @@ def _to_json_value(value: Any) -> Any:
 
 def _make_length_error() -> ExpressionError:
     return ExpressionError(f"gives a text of more than {MAX_TEXT:,} characters")
-
-
-def _check_integers(operator: str, left: int, right: int) -> None:
-    """Refuse a large result such as 9**9**9, and slow operations on large integers."""
-    bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
-    if bits > MAX_BITS:
-        raise ExpressionError(f"`{operator}` gives a number too large to compute here")
 
 
 def _check_sequences(context: BudgetContext, operator: str, left: Any, right: Any) -> None:

@@ -170,10 +170,7 @@ class GraphCheck:
         cycle = find_cycle({node_id: node for node_id, node in self.graph.items() if node_id in self.reached})
         if cycle:
             yield (cycle[0],), f"these nodes link in a cycle: {join_cycle(cycle)}"
-        yield from self._find_crashing_links()
-
-    def _find_crashing_links(self) -> Iterator[GraphProblem]:
-        """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""
+        # In nodes of unknown classes also links to missing nodes; `check_input` finds them in other nodes.
         for node_id, node in self.graph.items():
             for name, source, _ in iter_links(node) if node_id not in self.specs else ():
                 if source not in self.graph:
