@@ -48,7 +48,9 @@ def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool], look
         for table, (variance, df) in zip(tables, noises, strict=True):
             leads = np.where(rivals[:, None], table[:, shared] - table[point, shared], 0.0).mean(axis=1)
             error = math.sqrt(2 * variance / int(shared.sum()))
-            worse &= _is_clear(leads, error, df, tests)
+            # Without noise any lead is clear; without degrees of freedom none is.
+            clear = special.stdtr(df, -leads / error) * tests <= ERROR_RATE if error else leads > 0
+            worse &= clear & (df >= 1)
         if worse.any():
             dropped.append(int(point))
     return dropped
@@ -67,10 +69,3 @@ def _estimate_noise(table: Numbers) -> tuple[float, int]:
     residuals[np.abs(residuals) <= _ROUNDING * np.max(np.abs(table), initial=0, where=known)] = 0
     df = len(numbers) - int(known.any(axis=1).sum()) - int(rank)
     return float(residuals @ residuals) / max(df, 1), df
-
-
-def _is_clear(leads: Numbers, error: float, df: int, tests: int) -> Flags:
-    if df < 1:
-        return np.zeros(len(leads), dtype=bool)
-    ahead: Flags = leads > 0
-    return ahead & (special.stdtr(df, -leads / error) * tests <= ERROR_RATE) if error else ahead

@@ -308,10 +308,9 @@ def compute_studentized_range(level: float, values: int, df: float) -> float:
     if values == 2:
         return math.sqrt(2) * float(special.stdtrit(df, (1 + level) / 2))
     ranges, chances = _tabulate_range(values)
+    nodes, weights = _get_nodes()
     # The standard deviation, as a multiple of the true one, at equal steps of its probability in a wide grid
-    spreads = np.sqrt(special.chdtri(df, 1 - _get_nodes()[0]) / df)
-    weights = _get_nodes()[1]
-
+    spreads = np.sqrt(special.chdtri(df, 1 - nodes) / df)
     return bisect(lambda quantile: bool(np.interp(quantile * spreads, ranges, chances) @ weights >= level), 10.0)
 
 

@@ -25,7 +25,6 @@ from sweeper.statistics.codes import LEVEL
 
 Floats: TypeAlias = NDArray[np.float64]
 
-RESAMPLES: Final = 1000
 MIN_GROUPS: Final = 10  # with fewer groups, their resamples are too much alike, and the intervals too narrow
 MIN_SAMPLE: Final = 6  # of prompts or of voters: fewer say nothing about others, so what is said is about these alone
 _FEWEST_DIRECT: Final = 6  # with fewer votes, even a sign test that all of them agree on finds nothing
@@ -121,7 +120,7 @@ def to_shares(strengths: Floats) -> Floats:
     return (compute_win_chances(strengths).sum(axis=-1) - 0.5) / (count - 1) if count > 1 else 0.0 * strengths + 0.5
 
 
-def rank(comparisons: ItemComparisons, *, resamples: int = RESAMPLES, seed: int = 0) -> Ranking:
+def rank(comparisons: ItemComparisons, *, resamples: int = 1000, seed: int = 0) -> Ranking:
     """Rank the items, with intervals by a bootstrap: draw comparisons with replacement, and fit again.
 
     What is drawn are the prompts, and the voters, if there are at least six of each (of both, the numbers of their
@@ -140,13 +139,10 @@ def rank(comparisons: ItemComparisons, *, resamples: int = RESAMPLES, seed: int 
     if sizes[0] < MIN_SAMPLE and sizes[2] >= MIN_GROUPS:
         drawn_by.append(groups)
     draws = [(codes, int(codes.max(initial=-1)) + 1) for codes in drawn_by or [np.arange(count)]]
-
-    def draw_weights() -> Floats:
+    fits = []
+    for prior in random.poisson(1.0, (resamples, 2, comparisons.count)) + _RESAMPLED_PRIOR:
         drawn = [random.multinomial(size, np.full(size, 1 / size))[codes] for codes, size in draws if size]
-        return np.prod(drawn, axis=0, dtype=float) if drawn else np.zeros(0)
-
-    prior = random.poisson(1.0, (resamples, 2, comparisons.count)) + _RESAMPLED_PRIOR
-    fits = [model.fit(draw_weights(), wins) for wins in prior]
+        fits.append(model.fit(np.prod(drawn, axis=0, dtype=float) if drawn else np.zeros(0), prior))
     fitted = model.fit()
     wider = max((_compute_t_factor(size) for _, size in draws), default=1.0) if drawn_by else 1.0
     strengths = fitted + wider * (np.array(fits).reshape(resamples, comparisons.count) - fitted)
