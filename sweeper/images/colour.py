@@ -36,13 +36,11 @@ def flatten_alpha(pixels: Pixels) -> list[Pixels]:
 
 def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
     """The mean CIEDE2000 over all pixels; those outside `mask` are equal. With alpha, the worse of two views."""
-    pairs = zip(flatten_alpha(a[mask]), flatten_alpha(b[mask]), strict=True)
-    return max(_sum_differences(this, other) for this, other in pairs) / mask.size
-
-
-def _sum_differences(a: Pixels, b: Pixels) -> float:
-    parts = (slice(at, at + _CHUNK) for at in range(0, len(a), _CHUNK))
-    return math.fsum(float(ciede2000(to_lab(a[part]), to_lab(b[part])).sum()) for part in parts)
+    sums = []
+    for this, other in zip(flatten_alpha(a[mask]), flatten_alpha(b[mask]), strict=True):
+        parts = (slice(at, at + _CHUNK) for at in range(0, len(this), _CHUNK))
+        sums.append(math.fsum(float(ciede2000(to_lab(this[part]), to_lab(other[part])).sum()) for part in parts))
+    return max(sums) / mask.size
 
 
 def to_lab(pixels: Pixels) -> Values:
@@ -76,9 +74,14 @@ def ciede2000(this: Values, other: Values) -> Values:
     turn = hue[1] - hue[0]  # (10): the shorter angle, 0 if a colour is grey
     turn = np.where(turn > math.pi, turn - 2.0 * math.pi, np.where(turn < -math.pi, turn + 2.0 * math.pi, turn))
     turn = np.where(product == 0.0, 0.0, turn)
-    mean_hue = _mean_hue(hue, product)
+    total = hue[0] + hue[1]  # (14): twice the middle of the shorter angle; if a colour is grey, the other hue
+    around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)
+    middle = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0
+    mean_hue = np.where(product == 0.0, total, middle)
     mean_chroma = (chroma[0] + chroma[1]) / 2.0
-    tint = _tint(mean_hue)
+    tint = np.ones_like(mean_hue)  # T of (15); weight, multiple of the angle, degrees
+    for weight, multiple, shift in ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.20, 4, -63)):
+        tint += weight * np.cos(multiple * mean_hue + math.radians(shift))
     rotation = math.radians(60) * np.exp(-(((np.degrees(mean_hue) - 275.0) / 25.0) ** 2))  # twice (16)
     offset = (lightness - 50.0) ** 2
     by_lightness = (other[0] - this[0]) / (1.0 + 0.015 * offset / np.sqrt(20.0 + offset))  # (8), (18)
@@ -88,15 +91,6 @@ def ciede2000(this: Values, other: Values) -> Values:
     square = by_lightness**2 + by_chroma**2 + by_hue**2 + coupling  # (22)
     difference: Values = np.sqrt(np.maximum(square, 0.0))
     return difference
-
-
-def _tint(hue: Values) -> Values:
-    """T of equation 15."""
-    terms = ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.20, 4, -63))  # weight, multiple of the angle, degrees
-    tint = np.ones_like(hue)
-    for weight, multiple, shift in terms:
-        tint += weight * np.cos(multiple * hue + math.radians(shift))
-    return tint
 
 
 def _saturation(chroma: Values) -> Values:
@@ -112,11 +106,3 @@ def _chroma_and_hue(this: Values, other: Values) -> tuple[Values, Values]:
     red_green *= 1.5 - 0.5 * _saturation(mean_chroma)
     angle = np.arctan2(yellow_blue, red_green)
     return np.hypot(red_green, yellow_blue), np.where(angle < 0.0, angle + 2.0 * math.pi, angle)
-
-
-def _mean_hue(hue: Values, product: Values) -> Values:
-    """Equation 14: the middle of the shorter angle, or the other hue if one colour is grey."""
-    total = hue[0] + hue[1]
-    around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)
-    mean: Values = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0
-    return np.where(product == 0.0, total, mean)

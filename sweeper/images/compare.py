@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 import numpy as np
 from PIL import Image
@@ -106,8 +106,6 @@ def _strip_text_chunks(data: bytes) -> bytes:
 COMPARISON_METRICS: Final = DEFAULT_NAMES
 ALL_METRICS: Final = tuple(MEASURES)
 
-State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames", "rate"]
-
 
 @dataclass(frozen=True, slots=True)
 class ImageComparison:
@@ -118,7 +116,7 @@ class ImageComparison:
     measures. It is empty if nothing can be compared, and `reason` then explains why.
     """
 
-    state: State
+    state: Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames", "rate"]
     metrics: Mapping[str, float]
     reason: str = ""
 

@@ -35,7 +35,6 @@ Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 
 CHANNELS = {1: "greyscale", 2: "greyscale with alpha", 3: "RGB", 4: "RGBA"}
-_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _CONVERTED_MODES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 # The exceptions of Pillow's decoders on broken files, found by truncating files and flipping bytes.
 _DECODE_ERRORS = (
@@ -123,7 +122,7 @@ def _to_plain_mode(image: Image.Image) -> Image.Image:
     """Convert to greyscale or RGB, with or without alpha."""
     if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
         return image.convert("LA" if image.mode in ("1", "L") else "RGBA")
-    if image.mode in _PLAIN_MODES:
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
     if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
         return image.convert("RGBA")

@@ -19,14 +19,6 @@ _WINDOW = 16  # pixels
 _SIDE, _FREQUENCIES = 32, 8  # of a perceptual hash: the side of the reduced picture, and its low frequencies
 
 
-def absolute_difference(a: Pixels, b: Pixels) -> Pixels:
-    """|a - b|, 0-255, exact. uint8 if both are, which is several times faster than wider types."""
-    if a.dtype == np.uint8 and b.dtype == np.uint8:
-        lower: NDArray[np.uint8] = np.minimum(a, b)
-        return np.maximum(a, b) - lower
-    return np.abs(a.astype(np.float64) - b.astype(np.float64))
-
-
 def psnr(distance: Pixels) -> float:
     """Peak signal-to-noise ratio in dB for a peak of 255 over all pixels and channels; infinite for equal pictures."""
     square = float(np.square(distance, dtype=np.float64).mean())
@@ -70,11 +62,6 @@ def _hash_view(view: Pixels) -> NDArray[np.bool_]:
 
 
 _COSINES = 2.0 * np.cos(math.pi * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(_SIDE)[None, :] + 1) / (2 * _SIDE))
-
-
-def _count_differing_bits(a: Pixels, b: Pixels) -> int:
-    """The distance of two perceptual hashes; with alpha, in the worse of two views."""
-    return max(int((x != y).sum()) for x, y in zip(phash(a), phash(b), strict=True))
 
 
 _RADIUS = 5  # of SSIM's window: int(3.5 sigma + 0.5)
@@ -186,7 +173,11 @@ class ImagePair:
 
     @cached_property
     def distance(self) -> Pixels:
-        return absolute_difference(self.a, self.b)
+        """|a - b|, 0-255, exact. uint8 if both are, which is several times faster than wider types."""
+        if self.a.dtype == np.uint8 and self.b.dtype == np.uint8:
+            lower: NDArray[np.uint8] = np.minimum(self.a, self.b)
+            return np.maximum(self.a, self.b) - lower
+        return np.abs(self.a.astype(np.float64) - self.b.astype(np.float64))
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -206,7 +197,8 @@ MEASURES: Final[Mapping[str, Callable[[ImagePair], float]]] = {
     "max_abs": lambda pair: float(pair.distance.max()),
     "differing": lambda pair: float(pair.mask.mean()),
     "ciede2000": lambda pair: colour.mean_ciede2000(pair.a, pair.b, pair.mask),
-    "phash": lambda pair: _count_differing_bits(pair.a, pair.b),
+    # With alpha, the worse of two views
+    "phash": lambda pair: max(int((x != y).sum()) for x, y in zip(phash(pair.a), phash(pair.b), strict=True)),
     "windowed": lambda pair: worst_window(pair.mask),
     "lpips": lambda pair: neural.lpips_distance(pair.a, pair.b),
     "clip": lambda pair: neural.clip_similarity(pair.a, pair.b),

@@ -36,7 +36,6 @@ _SAMPLES: Final = (YES, NO, UNCLEAR)  # what an answer without log-probabilities
 MAX_MARK: Final = 5  # of the scale, which begins at 1
 MAX_SIDE: Final = 1024  # pixels; vision models scale larger pictures down, and a request stays below a megabyte
 
-_JPEG_QUALITY: Final = 95
 _THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)  # reasoning models may begin with them
 _FENCE: Final = re.compile(r"\s*```(?:json)?\s*(\{.*\})\s*```\s*", re.DOTALL)
 _FIRST_WORD: Final = re.compile(r"[\s\W_]*(\w+)")
@@ -81,7 +80,7 @@ def _encode(picture: NDArray[Any]) -> str:
     image = Image.fromarray(picture)
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=_JPEG_QUALITY)
+    image.save(content, "JPEG", quality=95)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 

@@ -36,10 +36,10 @@ from sweeper.wording import format_install
 Vector: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
 
-CLIP_VARIABLE: Final = "SWEEPER_CLIP"  # the image encoder; the text encoder and its tokenizer are beside it
-AESTHETIC_VARIABLE: Final = "SWEEPER_AESTHETIC"
-
-_TEXT_MODEL, _TOKENIZER = "text_model.onnx", "tokenizer.json"  # the names that Hugging Face's exporter (Optimum) gives
+_TEXT_MODEL, _TOKENIZER = (
+    "text_model.onnx",
+    "tokenizer.json",
+)  # beside the image encoder; the names that Hugging Face's exporter (Optimum) gives
 _MAX_TOKENS: Final = 77  # the positions of CLIP's text encoder (Radford et al. 2021, 2.4)
 _PROMPT_SLOTS: Final = ("prompt", "positive", "text")  # the prompt is in the first of these slots that a trial has
 
@@ -54,9 +54,9 @@ def load_learned(name: str) -> tuple[Callable[..., float], str, bool]:
 
     Raises UsageError if a variable, a file or a package is missing. The message continues after the metric's name.
     """
-    clip = find_model_file(CLIP_VARIABLE, "the image encoder of a CLIP")
+    clip = find_model_file("SWEEPER_CLIP", "the image encoder of a CLIP")
     if name == "aesthetic":
-        head = find_model_file(AESTHETIC_VARIABLE, "a model from that CLIP's embedding (batch, n) to one number")
+        head = find_model_file("SWEEPER_AESTHETIC", "a model from that CLIP's embedding (batch, n) to one number")
         return _make_score(clip, head), _hash_files([clip, head]), False
     text, tokenizer = clip.with_name(_TEXT_MODEL), clip.with_name(_TOKENIZER)
     missing = [file.name for file in (text, tokenizer) if not file.is_file()]

@@ -34,7 +34,6 @@ FORMULA_NAMES: Final = (
 )  # fmt: skip
 LEARNED_NAMES: Final = ("aesthetic", "prompt_similarity")
 METRIC_NAMES: Final = (*FORMULA_NAMES, *LEARNED_NAMES, SAMPLING_METRIC)
-ENTRY_POINT_GROUP: Final = "sweeper.metrics"
 
 _FUNCTION_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _FORMULAS_VERSION: Final = "1"  # increase it if a formula gives another value for the same picture
@@ -167,7 +166,7 @@ def _find_entry_points() -> Mapping[str, EntryPoint]:
     """The entry points of installed packages by name, without those that have the name of a table column."""
     from importlib.metadata import entry_points
 
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in RESERVED_COLUMNS}
+    return {entry.name: entry for entry in entry_points(group="sweeper.metrics") if entry.name not in RESERVED_COLUMNS}
 
 
 class _UserFinder:
