@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.app_comfyui import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
-from sweeper.embedded.folders import ServerFolders, hash_name
+from sweeper.embedded.folders import ServerFolders, hash_file, hash_name
 from sweeper.embedded.http_helpers import (
     RouteRow,
     cut_page,
@@ -43,12 +43,10 @@ PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs
 ASSET_PAGE_SIZE, MAX_ASSET_PAGE_SIZE = 20, 500
 MAX_CANCELLED_JOBS = 100  # in one request
 
-# Paths that need no key by the specification.
-_PUBLIC = ("/api/features", "/api/system_stats", "/api/experiment/models")
-
 
 def is_public(path: str) -> bool:
-    return path.startswith(_PUBLIC)
+    """Whether a path needs no key by the specification."""
+    return path.startswith(("/api/features", "/api/system_stats", "/api/experiment/models"))
 
 
 def shape_refusal(path: str, response: Response) -> Response:
@@ -242,12 +240,12 @@ class CloudRoutes(CommonRoutes):
 
 
 def _make_model_asset(folders: ServerFolders, folder: str, name: str) -> dict[str, Any]:
-    facts = folders.describe_model(folder, name)
+    facts, path = folders.describe_model(folder, name), folders.find_model(folder, name)
     changed = format_time(round(facts["modified"] * 1000))
     return {
         "id": str(uuid.UUID(hex=hash_name(folder, name)[:32])),
         "name": name,
-        "hash": f"blake3:{folders.hash_model(folder, name)}",
+        "hash": f"blake3:{hash_file(path) if path else hash_name(folder, name)}",
         "size": facts["size"],
         "tags": ["models", folder],
         "file_path": f"models/{folder}/{name}",

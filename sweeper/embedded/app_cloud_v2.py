@@ -92,10 +92,9 @@ class V2Routes(CommonRoutes):
         if self.faults.stopped:
             raise refuse("The deployment is stopped.", 422, "deployment_stopped")
         data = await read_object(request)
-        workflow = data.get("workflow")
-        _check_workflow(data, workflow)
-        fields: dict[str, Any] = {"labels": self._read_labels(data.get("metadata"))}
-        submitted = {"prompt": self._resolve_assets(workflow), "extra_data": data.get("extra_data", {})}
+        _check_submission(data, keeps_labels=self.is_deployment)
+        fields: dict[str, Any] = {"labels": data.get("metadata") or {}}
+        submitted = {"prompt": self._resolve_assets(data["workflow"]), "extra_data": data.get("extra_data", {})}
         key = request.headers.get("idempotency-key")
         if key is None:
             return self._submit(submitted, fields)
@@ -121,16 +120,6 @@ class V2Routes(CommonRoutes):
             raise RequestRefusedError(json_response({"error": error}, 422 if status == 400 else status))
         job = self.queue.find(body["prompt_id"])
         return json_response(self._job_json(job) if job else {}, 201)
-
-    def _read_labels(self, value: Any) -> dict[str, str]:
-        if value is None:
-            return {}
-        if not self.is_deployment:
-            raise refuse("Comfy Cloud keeps no labels.", 422, "metadata_not_supported")
-        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-            raise refuse("'metadata' must be an object of texts.", 422, "metadata_invalid")
-        labels: dict[str, str] = value
-        return labels
 
     def _resolve_assets(self, value: Any) -> Any:
         """Replace each asset reference in a graph by the file name that the node class expects."""
@@ -278,17 +267,22 @@ def _get_status(job: ServerJob) -> str:
     return _STATUS_BY_STATE.get(job.state) or _STATUS_BY_WORD[job.status]
 
 
-def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
+def _check_submission(data: dict[str, Any], *, keeps_labels: bool) -> None:
     unknown = sorted(set(data) - _FIELDS)
     if unknown:
         raise refuse(f"Unknown fields: {', '.join(unknown)}.", 422, "invalid_workflow")
     extra = data.get("extra_data")
     if extra is not None and not (isinstance(extra, dict) and set(extra) == {"api_key_comfy_org"}):
         raise refuse("'extra_data' holds only 'api_key_comfy_org'.", 422, "invalid_request")
+    workflow, labels = data.get("workflow"), data.get("metadata")
     if not isinstance(workflow, dict):
         raise refuse("'workflow' must be an API-format graph.", 422, "invalid_workflow")
     if isinstance(workflow.get("nodes"), list):
         raise refuse("This workflow is in UI format; export it in API format.", 422, "workflow_format_ui")
+    if labels is not None and not keeps_labels:
+        raise refuse("Comfy Cloud keeps no labels.", 422, "metadata_not_supported")
+    if labels is not None and not (isinstance(labels, dict) and all(isinstance(text, str) for text in labels.values())):
+        raise refuse("'metadata' must be an object of texts.", 422, "metadata_invalid")
 
 
 def _error_json(job: ServerJob) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
-from sweeper.embedded.faults import QUEUE_LIMIT, make_refusal
+from sweeper.embedded.faults import make_refusal
 from sweeper.embedded.folders import read_metadata
 from sweeper.embedded.http_helpers import (
     MAX_BODY,
@@ -82,20 +82,15 @@ class CommonRoutes:
 
     def submit_with_faults(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:
         """Submit a job, with the faults before and after `Service.submit`. Returns (HTTP status, body)."""
-        self._check_limits(data.get("prompt"))
+        faults, waiting = self.faults, self.queue.snapshot()[1]
+        refusal = faults.take_refusal(len(waiting), self.service.settings.queue_bound)
+        if refusal is not None:
+            raise RequestRefusedError(json_response(*make_refusal(refusal, data.get("prompt"), faults.retry_after)))
         self.drop_if("drop_before_accept")
         status, body = self.service.submit(data, **job_fields)
-        if status == 200 and (self.faults.take("drop_after_accept") or self.faults.should_inject("drop")):
+        if status == 200 and (faults.take("drop_after_accept") or faults.should_inject("drop")):
             raise DropError
         return status, body
-
-    def _check_limits(self, graph: Any) -> None:
-        faults = self.faults
-        kind = faults.take_refusal()
-        if kind is None and faults.is_queue_full(len(self.queue.snapshot()[1]), self.service.settings.queue_bound):
-            kind = QUEUE_LIMIT
-        if kind is not None:
-            raise RequestRefusedError(json_response(*make_refusal(kind, graph, faults.retry_after)))
 
     def list_jobs_shown(self) -> list[ServerJob]:
         """The jobs that a listing shows by now, newest first."""

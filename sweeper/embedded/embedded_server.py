@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from socket import socket
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
@@ -16,7 +15,7 @@ from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.executor import run_jobs
-from sweeper.embedded.faults import DEFAULT, Faults, RequestLog
+from sweeper.embedded.faults import DEFAULT, Faults, RequestLog, Scenario
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.http_helpers import RequestGuard
 from sweeper.embedded.jobs import SQLiteJournal
@@ -75,9 +74,8 @@ class EmbeddedServer:
         permissive: bool = False,
         nodes: Mapping[str, NodeClass] | None = None,
     ) -> None:
-        _check_arguments(dialect, workers, cache)
         self.faults = faults or Faults()
-        _check_account(dialect, self.faults)
+        _check_arguments(dialect, workers, cache, self.faults.scenario)
         self.account = Account(self.faults)
         workers = 1 if dialect == "comfyui" else self.faults.scenario.jobs_at_once or workers
         self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, permissive)
@@ -191,13 +189,11 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
-def _check_arguments(dialect: str, workers: int, cache: str) -> None:
+def _check_arguments(dialect: str, workers: int, cache: str, scenario: Scenario) -> None:
     if dialect not in {"cloud", "comfyui", "v2"}:
         raise UsageError(f"dialect {dialect!r}: the embedded server speaks 'cloud', 'comfyui' and 'v2'")
     if workers < 1:
@@ -206,13 +202,10 @@ def _check_arguments(dialect: str, workers: int, cache: str) -> None:
         make_cache(cache)
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
-
-
-def _check_account(dialect: str, faults: Faults) -> None:
     for name in ("tier", "credits", "refusal_rate"):
-        if dialect == "comfyui" and getattr(faults.scenario, name) not in {None, 0}:
+        if dialect == "comfyui" and getattr(scenario, name) not in {None, 0}:
             raise UsageError(f"scenario: {name}: a ComfyUI has no account; use the cloud dialect or v2")
-    if dialect != "cloud" and faults.scenario.balance is not None:
+    if dialect != "cloud" and scenario.balance is not None:
         raise UsageError("scenario: balance: only the cloud dialect tells a balance; use it, or leave `balance` out")
 
 

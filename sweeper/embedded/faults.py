@@ -285,25 +285,24 @@ class Faults:
         low, high = span
         return self.draw_between(low, high, kind)
 
-    def take_refusal(self) -> str | None:
-        """The `error.type` with which to refuse the next submission, or None."""
+    def take_refusal(self, waiting: int, default_bound: int) -> str | None:
+        """The `error.type` with which to refuse the next submission, or None.
+
+        `waiting` jobs are queued. A scenario overrides the default bound for them.
+        """
         if not self._has_credits():
             return "FREE_TIER_EXHAUSTED" if self.scenario.tier == "free" else "PAYMENT_REQUIRED"
         if self.should_inject("refusal"):
             return self.scenario.refusal
-        if not self.refusal or (self.refusal_times is not None and not self.take("refusal_times")):
-            return None
-        return self.refusal
+        if self.refusal and (self.refusal_times is None or self.take("refusal_times")):
+            return self.refusal
+        bound = default_bound if self.scenario.queue_bound is None else self.scenario.queue_bound
+        return QUEUE_LIMIT if self.take("queue_full_times") or waiting >= bound else None
 
     def _has_credits(self) -> bool:
         """Whether the account can pay for one more job."""
         allowed = self.scenario.credits
         return allowed is None or self._counts["paid"] < allowed
-
-    def is_queue_full(self, waiting: int, default_bound: int) -> bool:
-        """Whether to refuse a submission while `waiting` jobs are queued. A scenario overrides the default bound."""
-        bound = default_bound if self.scenario.queue_bound is None else self.scenario.queue_bound
-        return self.take("queue_full_times") or waiting >= bound
 
     def pop_odd_state(self) -> str | None:
         """The raw state to report now instead of the true one, or None."""

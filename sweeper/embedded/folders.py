@@ -133,11 +133,6 @@ class ServerFolders:
             modified, created, size = facts.st_mtime, facts.st_ctime, facts.st_size
         return {"name": name, "pathIndex": 0, "modified": modified, "created": created, "size": size}
 
-    def hash_model(self, folder: str, name: str) -> str:
-        """The BLAKE3 of a model, in hex; of its name if it has no file."""
-        path = self.find_model(folder, name)
-        return hash_file(path) if path else hash_name(folder, name)
-
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
         root = {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind].resolve()

@@ -175,8 +175,12 @@ class RequestGuard:
             await self.app(scope, _limit_body(receive, headers), send)
         except RequestRefusedError as refused:
             await self.shape_refusal(scope["path"], refused.response)(scope, receive, send)
-        except DropError:
-            await drop_connection(scope, receive, self.transports)
+        except DropError:  # close the client's socket at once; bytes that were already written are still sent
+            transport = self.transports.get((tuple(scope["server"]), tuple(scope["client"])))
+            if transport is not None:
+                transport.close()
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         """Raise RequestRefusedError for a foreign name or web page (403) and for a wrong or missing key (401)."""
@@ -234,12 +238,3 @@ def is_right_key(key: str, expected: str | None) -> bool:
 
 class DropError(Exception):
     """Raise this in a route to close the socket without an answer."""
-
-
-async def drop_connection(scope: Scope, receive: Receive, transports: Transports) -> None:
-    """Close the client's socket at once. Bytes that were already written are still sent."""
-    transport = transports.get((tuple(scope["server"]), tuple(scope["client"])))
-    if transport is not None:
-        transport.close()
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -194,7 +194,8 @@ class _GraphValidator:
         for name, spec in (*required.items(), *optional.items()):
             if name not in inputs:
                 if name in required:
-                    yield name, spec, _make_error("required_input_missing", "Required input is missing", name), None
+                    message = "Required input is missing"
+                    yield name, spec, make_error("required_input_missing", message, name, input_name=name), None
                 continue
             value = inputs[name]  # TypeError if `inputs` is not an object
             if isinstance(value, list):
@@ -211,12 +212,13 @@ class _GraphValidator:
     def _check_link(self, name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
         if len(value) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _make_error("bad_linked_input", message, name, input_config=spec, received_value=value)
+            info = {"input_name": name, "input_config": spec, "received_value": value}
+            return make_error("bad_linked_input", message, name, **info)
         source = self.nodes[self.graph[value[0]]["class_type"]]
         received = source.outputs[value[1]]
         if _are_types_compatible(received, spec[0]):
             return None
-        return _make_error(
+        return make_error(
             "return_type_mismatch",
             "Return type mismatch between linked nodes",
             f"{name}, received_type({received}) mismatch input_type({spec[0]})",
@@ -231,7 +233,7 @@ class _GraphValidator:
         inputs = node["inputs"] if isinstance(node["inputs"], dict) else {}
         text = "Custom validation failed for node"
         return [
-            _make_error(
+            make_error(
                 "custom_validation_failed", text, f"{name} - Invalid {kind} file: {inputs[name]}", input_name=name
             )
             for name, kind in self.nodes[node["class_type"]].input_files.items()
@@ -311,9 +313,15 @@ def read_submission(data: dict[str, Any]) -> PromptSubmission:
     targets = data.get("partial_execution_targets")
     if targets is not None and not (isinstance(targets, list) and all(isinstance(item, str) for item in targets)):
         raise SubmissionError("partial_execution_targets must be a list of node ids.")
+    prompt_id = data.get("prompt_id")
+    if prompt_id is not None and not is_canonical_id(prompt_id):
+        advice = "prompt_id must be a UUID string in canonical lowercase hyphenated form"
+        raise SubmissionError(
+            "prompt_id must be a valid UUID", "invalid_prompt_id", f"{advice}; omit it to let the server generate one"
+        )
     return PromptSubmission(
         graph=data["prompt"],
-        prompt_id=_parse_prompt_id(data.get("prompt_id")),
+        prompt_id=prompt_id,
         number=_parse_number(data["number"]) if "number" in data else None,
         front=bool(data.get("front")),
         extra_data=extra_data,
@@ -327,15 +335,6 @@ def is_canonical_id(value: Any) -> bool:
         return isinstance(value, str) and str(uuid.UUID(value)) == value
     except ValueError:
         return False
-
-
-def _parse_prompt_id(value: Any) -> str | None:
-    if value is None or is_canonical_id(value):
-        return value if value is None else str(value)
-    advice = "prompt_id must be a UUID string in canonical lowercase hyphenated form"
-    raise SubmissionError(
-        "prompt_id must be a valid UUID", "invalid_prompt_id", f"{advice}; omit it to let the server generate one"
-    )
 
 
 def _parse_number(value: Any) -> float:
@@ -395,7 +394,7 @@ def _check_value(
         if isinstance(kind, str) and kind in _CONVERSIONS:
             value = inputs[name] = _CONVERSIONS[kind](value)
     except (TypeError, ValueError, OverflowError, AttributeError) as problem:
-        return _make_error(
+        return make_error(
             "invalid_input_type",
             f"Failed to convert an input value to a {kind} value",
             f"{name}, {value}, {problem}",
@@ -411,21 +410,21 @@ def _check_value(
     info = {"input_name": name, "input_config": spec, "received_value": received}
     if is_number and "min" in options and value < options["min"]:
         message = f"Value {value} smaller than min of {options['min']}"
-        return _make_error("value_smaller_than_min", message, name, **info)
+        return make_error("value_smaller_than_min", message, name, **info)
     if is_number and "max" in options and value > options["max"]:
         message = f"Value {value} bigger than max of {options['max']}"
-        return _make_error("value_bigger_than_max", message, name, **info)
+        return make_error("value_bigger_than_max", message, name, **info)
     if received is not value:
         reason = "not a finite number"
         message = f"Failed to convert an input value to a {kind} value"
         details = f"{name}, {value}, {reason}"
-        return _make_error("invalid_input_type", message, details, **info, exception_message=reason)
+        return make_error("invalid_input_type", message, details, **info, exception_message=reason)
     choices = options.get("options", []) if kind == "COMBO" else kind
     if isinstance(choices, list) and (is_unsafe_name(value) if any_file else value not in choices):
         is_long = len(choices) > MAX_LISTED
         info["input_config"] = None if is_long else spec
         listed = f"(list of length {len(choices)})" if is_long else str(choices)
-        return _make_error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {listed}", **info)
+        return make_error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {listed}", **info)
     return None
 
 
@@ -439,7 +438,3 @@ def _are_types_compatible(received: Any, expected: Any) -> bool:
     if not isinstance(received, str) or not isinstance(expected, str):
         return False
     return bool({kind.strip() for kind in received.split(",")} & {kind.strip() for kind in expected.split(",")})
-
-
-def _make_error(kind: str, message: str, details: str, **extra_info: Any) -> dict[str, Any]:
-    return {"type": kind, "message": message, "details": details, "extra_info": {"input_name": details} | extra_info}

@@ -74,25 +74,12 @@ def _find_style_name(name: str) -> str | None:
     return stem if stem in _STYLES else None
 
 
-def _split_words(name: str) -> str:
-    return re.sub(r"[^a-z]+", " ", re.split(r"[\\/]", name)[-1].rsplit(".", 1)[0].lower())
-
-
-def make_style(name: str) -> Features:
-    """The features that a model of this name adds to every prompt."""
-    style_name = _find_style_name(name)
-    features = np.zeros(len(FEATURES), np.float32) if style_name else _read_name("style", name, 0.5)
-    for feature, value in _STYLES.get(style_name or "", {}).items():
-        features[INDEX[feature]] = value
-    features[-HASHED:] = 0.12 * digest_normals(f"layout/{name}", HASHED)
-    return tuple(features.tolist())
-
-
 def _read_name(kind: str, name: str, share: float) -> Array:
     """What the words and the hash of a file's name say, [F]: light and style, never things."""
     features = np.zeros(len(FEATURES), np.float32)
     start = INDEX["dark"]
-    features[start:-HASHED] = share * pool(encode(_split_words(name)))[start:-HASHED]
+    words = re.sub(r"[^a-z]+", " ", re.split(r"[\\/]", name)[-1].rsplit(".", 1)[0].lower())
+    features[start:-HASHED] = share * pool(encode(words))[start:-HASHED]
     draw = digest_normals(f"{kind}/{name}", 8)
     for feature, value in zip(("saturation", "contrast", "warm", "facets", "dark"), draw.tolist(), strict=False):
         features[INDEX[feature]] += 0.22 * value
@@ -100,8 +87,13 @@ def _read_name(kind: str, name: str, share: float) -> Array:
 
 
 def load_model(name: str) -> Model:
+    style_name = _find_style_name(name)
+    features = np.zeros(len(FEATURES), np.float32) if style_name else _read_name("style", name, 0.5)
+    for feature, value in _STYLES.get(style_name or "", {}).items():
+        features[INDEX[feature]] = value
+    features[-HASHED:] = 0.12 * digest_normals(f"layout/{name}", HASHED)
     shift = next((shift for family, shift in _SHIFTS.items() if family in name.lower()), 1.0)
-    return Model(name, make_style(name), shift)
+    return Model(name, tuple(features.tolist()), shift)
 
 
 def load_clip(name: str, kind: str = "") -> Clip:
@@ -170,12 +162,11 @@ def weigh_words(text: str) -> list[tuple[str, float]]:
     words: list[tuple[str, float]] = []
     opened: list[tuple[int, str]] = []
 
-    def scale(start: int, factor: float) -> None:
-        words[start:] = [(word, weight * factor) for word, weight in words[start:]]
-
     def close(bracket: str, factor: float | None) -> None:
         if opened and opened[-1][1] == bracket:
-            scale(opened.pop()[0], factor if factor is not None else (1.1 if bracket == "(" else 1 / 1.1))
+            start = opened.pop()[0]
+            by = factor if factor is not None else (1.1 if bracket == "(" else 1 / 1.1)
+            words[start:] = [(word, weight * by) for word, weight in words[start:]]
 
     explicit: float | None = None
     for match in _PIECES.finditer(text):
@@ -184,7 +175,8 @@ def weigh_words(text: str) -> list[tuple[str, float]]:
             continue
         if piece in "([":
             opened.append((len(words), piece))
-            _check_depth(len(opened))
+            if len(opened) > MAX_DEPTH:
+                raise ValueError(f"the brackets of the prompt nest deeper than {MAX_DEPTH} levels")
         elif piece in ")]":
             close("(" if piece == ")" else "[", explicit if piece == ")" else None)
             explicit = None
@@ -195,11 +187,6 @@ def weigh_words(text: str) -> list[tuple[str, float]]:
     while opened:
         close(opened[-1][1], None)
     return words
-
-
-def _check_depth(depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"the brackets of the prompt nest deeper than {MAX_DEPTH} levels")
 
 
 def digest_normals(text: str, count: int) -> Array:

@@ -133,7 +133,9 @@ def paint(
     done = np.linspace(0, 1, len(levels))
     bends = np.interp((0.3, 0.7), done, levels / max(start, 1e-6)) - (0.7, 0.3)  # of the schedule against a line
     scene = _paint_scene(guider, hand, canvas, blur, bends)
-    coarse = _coarsen(scene)
+    height, width = scene.shape[2:]
+    small = resize(scene, max(1, width // 4), max(1, height // 4), "area")
+    coarse = resize(small, width, height, "bicubic")  # without anything finer than four latent pixels
     scene += (coarse - scene) * np.float32(0.9 * blur)
     scene[:, 3] *= np.float32(1 - 0.8 * blur)
     share = (start * start * (3 - 2 * start)) ** 2 * (1.0 if noisy else 0.6) if given else 1.0
@@ -163,11 +165,13 @@ def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends:
     negative = [pool(embedding) for embedding, _ in guider.negative or []]
     avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
     scene = np.zeros(canvas.samples.shape, np.float32)
+    count = max(1, _AT_ONCE // (height * width))
     for embedding, options in guider.positive:
         features = pool(embedding) + np.array(guider.model.style, np.float32)
         if avoided is not None:
             features = _subtract_avoided(features, avoided)
-        part = _compose_all(features, layouts, height, width)
+        parts = [compose(features, height, width, layouts[i : i + count]) for i in range(0, len(layouts), count)]
+        part = np.asarray(np.concatenate(parts) * np.float32(SCALE), np.float32)  # [B, 3, h, w] in latent units
         distilled = max(float(options.get("guidance", 0.0) or 0.0) - 1, 0.0)
         push = _GUIDANCE * (1 + 0.5 * turn) * ((guider.cfg - 1) * hand.guidance + distilled)
         contrast = np.float32(_UNGUIDED * (1 + hand.touch[0] - 0.2 * turn))
@@ -184,13 +188,6 @@ def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends:
     return scene
 
 
-def _compose_all(features: Array, layouts: Array, height: int, width: int) -> Array:
-    """The scene of each layout in latent units, [B, 3, h, w]."""
-    count = max(1, _AT_ONCE // (height * width))
-    parts = [compose(features, height, width, layouts[i : i + count]) for i in range(0, len(layouts), count)]
-    return np.asarray(np.concatenate(parts) * np.float32(SCALE), np.float32)
-
-
 def _subtract_avoided(features: Array, avoided: Array) -> Array:
     """Features with some of a negative prompt's light, style and colours taken off."""
     features = features.copy()
@@ -199,13 +196,6 @@ def _subtract_avoided(features: Array, avoided: Array) -> Array:
     for channel in "uv":  # a colour to avoid is taken out of the subject's too
         features[INDEX[f"subject_{channel}"]] -= np.float32(0.6) * avoided[INDEX[f"tint_{channel}"]]
     return features
-
-
-def _coarsen(scene: Array) -> Array:
-    """The same [B, 4, h, w] without anything finer than four latent pixels."""
-    height, width = scene.shape[2:]
-    small = resize(scene, max(1, width // 4), max(1, height // 4), "area")
-    return resize(small, width, height, "bicubic")
 
 
 @lru_cache(maxsize=16)

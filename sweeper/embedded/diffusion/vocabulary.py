@@ -32,8 +32,7 @@ SUBJECTS = tuple(_GROUPS[1].split())
 
 def yuv(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
     """`to_yuv` of a colour 0-255."""
-    y, u, v = to_yuv(*(value / 255 for value in rgb))
-    return y, u, v
+    return to_yuv(*(value / 255 for value in rgb))
 
 
 def to_yuv(red: Any, green: Any, blue: Any) -> tuple[Any, Any, Any]:

@@ -16,7 +16,7 @@ import inspect
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
@@ -161,13 +161,12 @@ def hash_files(names: Iterable[str]) -> Callable[..., str]:
 def make_node_class(name: str, record: Mapping[str, Any], run: Callable[..., NodeOutput], **more: Any) -> NodeClass:
     """Make a class of a record (see `complete_declaration`); `more` are further fields of the `NodeClass`."""
     groups = record["input"]
-    required, optional = (_read_specs(groups.get(group, {})) for group in ("required", "optional"))
+    required, optional = (
+        {key: (spec[0], spec[1] if len(spec) > 1 else {}) for key, spec in groups.get(group, {}).items()}
+        for group in ("required", "optional")
+    )
     facts = required, optional, tuple(record["output"]), bool(record.get("output_node"))
     return NodeClass(name, complete_declaration(name, record), *facts, run, **more)
-
-
-def _read_specs(group: Mapping[str, Sequence[Any]]) -> dict[str, InputSpec]:
-    return {name: (spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in group.items()}
 
 
 def complete_declaration(name: str, record: Mapping[str, Any]) -> dict[str, Any]:

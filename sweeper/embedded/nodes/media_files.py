@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -226,8 +226,6 @@ def to_pil_images(images: Array) -> Iterator[Image.Image]:
 
 Audio = dict[str, Any]
 
-_TAGS = {"movflags": "use_metadata_tags"}  # MP4 keeps only known tags otherwise
-
 
 def _import_av() -> Any:
     """PyAV. Raises RuntimeError that says how to install it."""
@@ -249,8 +247,9 @@ class Film:
     bit_depth: int = 8
 
 
-def read_film(path: Path) -> Film:
+def load_video(context: Context, file: str) -> Film:
     """A film from disk. Raises ValueError for a file without pictures."""
+    path = find_input(context, file, "video")
     with _import_av().open(str(path), options=FILM_OPTIONS) as container:
         if not container.streams.video:
             raise ValueError(f"no video stream found in {path.name}")
@@ -280,10 +279,6 @@ def load_audio(context: Context, audio: str) -> Audio:
     return read_sound(find_input(context, audio, "audio"))
 
 
-def load_video(context: Context, file: str) -> Film:
-    return read_film(find_input(context, file, "video"))
-
-
 def _make_sound_frame(waveform: Array, rate: int) -> Any:
     """One frame of all samples of [C, N]; PyAV cuts it up."""
     layout = "mono" if len(waveform) == 1 else "stereo"
@@ -293,21 +288,19 @@ def _make_sound_frame(waveform: Array, rate: int) -> Any:
     return frame
 
 
-def _write_flac(file: BinaryIO, waveform: Array, rate: int, metadata: dict[str, str]) -> None:
-    """Encode [C, N]. Raises ValueError for more than two channels."""
-    if len(waveform) > 2:
-        raise ValueError(f"a sound of {len(waveform)} channels cannot be saved; one or two can")
-    with _import_av().open(file, mode="w", format="flac") as container:
-        container.metadata.update(metadata)
-        stream = container.add_stream("flac", rate=rate, layout="mono" if len(waveform) == 1 else "stereo")
-        if waveform.shape[1]:
-            container.mux(stream.encode(_make_sound_frame(waveform, rate)))
-        container.mux(stream.encode(None))
-
-
 def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool = False) -> NodeOutput:
-    def write(file: BinaryIO, waveform: Array) -> None:
-        _write_flac(file, waveform, int(audio["sample_rate"]), make_metadata(context))
+    """Raises ValueError for more than two channels."""
+    rate = int(audio["sample_rate"])
+
+    def write(file: BinaryIO, waveform: Array) -> None:  # of [C, N]
+        if len(waveform) > 2:
+            raise ValueError(f"a sound of {len(waveform)} channels cannot be saved; one or two can")
+        with _import_av().open(file, mode="w", format="flac") as container:
+            container.metadata.update(make_metadata(context))
+            stream = container.add_stream("flac", rate=rate, layout="mono" if len(waveform) == 1 else "stereo")
+            if waveform.shape[1]:
+                container.mux(stream.encode(_make_sound_frame(waveform, rate)))
+            container.mux(stream.encode(None))
 
     saved = save_files(context, prefix, ".flac", audio["waveform"], write, temporary=temporary)
     return NodeOutput((audio,), ui={"audio": saved})
@@ -330,27 +323,17 @@ def components(video: Film) -> tuple[Array, Audio | None, float, int, str]:
     return video.images, video.audio, float(video.rate), video.bit_depth, "sRGB"
 
 
-def _iter_frames(context: Context, images: Array) -> Iterator[Any]:
-    video_frame = _import_av().VideoFrame
-    for image in images:
-        context.check()
-        pixels = np.clip(np.float32(255) * image[..., :3], 0, 255).astype(np.uint8)
-        yield video_frame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-
-
 def save_video(context: Context, *, video: Film, filename_prefix: str, **_form: str) -> NodeOutput:
     """MP4 with H.264, whatever format and codec the node asks for."""
-
-    def write(file: BinaryIO, film: Film) -> None:
-        _write_mp4(context, file, film)
-
-    saved = save_files(context, filename_prefix, ".mp4", [video], write)
+    saved = save_files(context, filename_prefix, ".mp4", [video], partial(_write_mp4, context))
     return NodeOutput((video,), ui={"images": saved, "animated": [True]})
 
 
 def _write_mp4(context: Context, file: BinaryIO, film: Film) -> None:
     rate = Fraction(round(film.rate * 1000), 1000)
-    with _import_av().open(file, mode="w", format="mp4", options=_TAGS) as container:
+    av = _import_av()
+    options = {"movflags": "use_metadata_tags"}  # MP4 keeps only known tags otherwise
+    with av.open(file, mode="w", format="mp4", options=options) as container:
         container.metadata.update(make_metadata(context))
         stream = container.add_stream("h264", rate=rate)
         stream.height, stream.width = film.images.shape[1:3]
@@ -358,7 +341,10 @@ def _write_mp4(context: Context, file: BinaryIO, film: Film) -> None:
         sound = None
         if film.audio is not None:
             sound = container.add_stream("aac", rate=int(film.audio["sample_rate"]))
-        for frame in _iter_frames(context, film.images):
+        for image in film.images:
+            context.check()
+            pixels = np.clip(np.float32(255) * image[..., :3], 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         container.mux(stream.encode(None))
         if sound is not None and film.audio is not None:

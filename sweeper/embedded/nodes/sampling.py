@@ -115,16 +115,6 @@ class SeededNoise:
     noise_seed: int | None = None
 
 
-def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
-    """The latent's noise mask as [B, 1, h, w], or None."""
-    mask = latent.get("noise_mask")
-    if mask is None:
-        return None
-    planes = mask.reshape(-1, 1, *mask.shape[-2:]).astype(np.float32)  # a video's [B, 1, t, 1, 1] too
-    fitted = resize(planes, samples.shape[3], samples.shape[2], "bilinear")
-    return fitted[np.arange(len(samples)) % len(fitted)]
-
-
 def _make_canvas(latent: Latent, samples: Array, seed: int, *, noisy: bool) -> Canvas:
     """The latent as [B, 4, h, w]; the latents of a film follow each other, and its layout drifts slowly."""
     items = tuple(range(len(samples)))
@@ -136,7 +126,11 @@ def _make_canvas(latent: Latent, samples: Array, seed: int, *, noisy: bool) -> C
         items = tuple(item for item in items for _ in range(length))
         layouts = np.repeat(layouts, length, axis=0) * np.cos(angle) + np.repeat(aim, length, axis=0) * np.sin(angle)
         samples = np.ascontiguousarray(np.moveaxis(samples, 2, 1)).reshape(-1, 4, *samples.shape[3:])
-    mask = _prepare_mask(latent, samples)
+    mask = latent.get("noise_mask")
+    if mask is not None:
+        planes = mask.reshape(-1, 1, *mask.shape[-2:]).astype(np.float32)  # a video's [B, 1, t, 1, 1] too
+        fitted = resize(planes, samples.shape[3], samples.shape[2], "bilinear")
+        mask = fitted[np.arange(len(samples)) % len(fitted)]
     left, before = latent.get("unfinished") or (None, None)
     if left is not latent["samples"] or before is None:
         return Canvas(samples, layouts, seed, items, mask=mask)

@@ -185,7 +185,6 @@ _NUMBERED: Final = re.compile(r"[_ .]?\d+$")
 _Nodes = Mapping[str, Mapping[str, Any]]
 _Classes = Mapping[str, NodeClass]
 _Slot = tuple[str | tuple[Any, ...], str, bool]  # the type of an output, its name, and whether a known class says so
-_UNKNOWN_SLOT: _Slot = (ANY, "", False)
 
 
 def guess_classes(graph: Any, known: _Classes) -> _Classes:
@@ -241,7 +240,7 @@ def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> 
     classes = {}
     for class_type in unknown:
         found_slots = slots[class_type]
-        outputs = [found_slots.get(index, _UNKNOWN_SLOT) for index in range(max(found_slots, default=-1) + 1)]
+        outputs = [found_slots.get(index, (ANY, "", False)) for index in range(max(found_slots, default=-1) + 1)]
         declared = {
             "input": {"optional": inputs[class_type]},
             "output": [list(kind) if isinstance(kind, tuple) else kind for kind, _, _ in outputs],

@@ -131,10 +131,12 @@ def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: b
     if np.any(history.features):
         media = [(kind, mark_value(CHANGES[kind](context, value, history))) for kind, value in media]
     sounds = [value for kind, value in media if kind == "AUDIO"]
+    said = f"{reading.class_type} {reading.widgets.get('format', '')}"
+    is_animation = _ANIMATIONS.search(said) or importlib.util.find_spec("av") is None  # nothing here writes films
     for kind, value in media:
         if kind == "IMAGE":
             rate = reading.sizes.get("fps")
-            if rate is not None and len(value) > 1 and _is_animation(reading):
+            if rate is not None and len(value) > 1 and is_animation:
                 yield _save_animation(context, value, rate, prefix, reading)
             elif rate is not None and len(value) > 1:
                 sound, sounds = (sounds[0], []) if sounds else (None, sounds)
@@ -155,12 +157,6 @@ def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: b
 def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
     saved = media_files.preview_image(context, images) if shows else media_files.save_image(context, images, prefix)
     return dict(saved.ui or {})
-
-
-def _is_animation(reading: NodeReading) -> bool:
-    """Whether frames become an animated picture: if the node says so, or if nothing here writes films."""
-    said = f"{reading.class_type} {reading.widgets.get('format', '')}"
-    return bool(_ANIMATIONS.search(said)) or importlib.util.find_spec("av") is None
 
 
 def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
