@@ -205,7 +205,8 @@ class ClusterSession(Session):
         marker.write_text(registry.run_spec.token, "ascii")
         try:
             dispatcher = Dispatcher(context, store, registry, pool)
-            registry.reset()
+            registry.workers.clear()  # so that all register again, because the results folder exists now
+            registry.unusable.clear()
             await registry.refresh()
             self._queue_open_items(context, store, state, pool, registry)
             return await dispatcher.run()

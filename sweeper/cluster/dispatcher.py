@@ -335,16 +335,13 @@ class Dispatcher:
         if not control.stopping:
             return
         if self.context.report_stop(sum(len(batch.submitted) for batch in self.batches.values())):
-            self._stop_batches(cancelling=control.cancelling)
+            self.pool.closed = True
+            self.pool.open_by_server.clear()  # they stay open on record, so the next run searches for them
+            for batch in list(self.batches.values()):
+                if batch.worker is None:
+                    self.batches.pop(batch.id)
+                    self._spawn(self._forget_task(batch))
+                else:
+                    stop = SweeperWorkerPlugin.stop_batches, self.registry.run_spec.driver_id, control.cancelling
+                    self._spawn(self.registry.call_if_present(*stop, address=batch.worker.address))
         self._changed.set()
-
-    def _stop_batches(self, *, cancelling: bool) -> None:
-        self.pool.closed = True
-        self.pool.open_by_server.clear()  # they stay open on record, so the next run searches for them
-        for batch in list(self.batches.values()):
-            if batch.worker is None:
-                self.batches.pop(batch.id)
-                self._spawn(self._forget_task(batch))
-            else:
-                stop = SweeperWorkerPlugin.stop_batches, self.registry.run_spec.driver_id, cancelling
-                self._spawn(self.registry.call_if_present(*stop, address=batch.worker.address))

@@ -109,11 +109,6 @@ class WorkerRegistry:
         came = await asyncio.gather(*(self._register_worker(address) for address in new))
         return [worker for worker in came if worker is not None], left
 
-    def reset(self) -> None:
-        """Let the next `refresh` register every worker again, because the results folder exists now."""
-        self.workers.clear()
-        self.unusable.clear()
-
     def _is_eligible(self, worker: Mapping[str, Any]) -> bool:
         return worker.get("status") != "closing" and all(
             worker["resources"].get(name, 0) >= amount for name, amount in self.resources.items()

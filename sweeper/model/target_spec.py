@@ -154,9 +154,8 @@ def _leads_to(start: str, end: str, named: NamedTargets) -> bool:
 
     def list_members(name: str) -> list[str]:
         entry = named.get(name)
-        return (
-            [member.strip() for member in entry if isinstance(member, str)] if isinstance(entry, list | tuple) else []
-        )
+        members = entry if isinstance(entry, list | tuple) else ()
+        return [member.strip() for member in members if isinstance(member, str)]
 
     return end in find_reachable([start], list_members)
 

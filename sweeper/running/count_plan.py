@@ -136,6 +136,7 @@ class PlanCounter:
         self._digests.add(short)
         self._counts["duplicates"] += again
         job = self._jobs.get(digest)
+        done = job if job is not None and job.state == SUCCEEDED else None
         is_pending = not again
         if self._is_new(trial):
             self._counts["new"] += 1
@@ -148,14 +149,12 @@ class PlanCounter:
             self._counts["new"] += 1
             self._open_digests += not again
         else:
-            is_done = job is not None and job.state == SUCCEEDED
-            self._counts["done" if is_done else "failed"] += 1
-            if job is not None and is_done:
-                self._done_on[job.target] += 1
+            self._counts["failed" if done is None else "done"] += 1
+            if done is not None:
+                self._done_on[done.target] += 1
             is_pending = False
         if self._pictures is not None:
-            is_done = job is not None and job.state == SUCCEEDED
-            files = self._pictures.files.get(job.id, ()) if job is not None and is_done else ()
+            files = () if done is None else self._pictures.files.get(done.id, ())
             status = SUCCEEDED if files else PENDING
             self._rows.append(Result(trial.index, trial.columns, trial.params, digest, status, sha256=files))
         self._distinct[trial.index] = not again

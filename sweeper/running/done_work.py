@@ -155,9 +155,24 @@ class DoneWork:
                 yield job_id, {**item.made, **{key: now for key, (_, _, now) in item.changes.items()}}
 
     def describe_stale(self, digests: Iterable[str]) -> str:
-        """`mychar.safetensors on studio changed (3 Nov 2026 -> 28 Nov 2026)`, for the stale ones of some trials."""
+        """`mychar.safetensors on studio changed (3 Nov 2026 -> 28 Nov 2026)`, for the stale ones of some trials.
+
+        One text for each file that differs, at most three, and how many more.
+        """
         stale = [self.stale[digest] for digest in dict.fromkeys(digests) if digest in self.stale]
-        return "; ".join(_describe_files(stale))
+        texts = dict.fromkeys(
+            f"{key.name} {_describe_place(item)} {CHANGE_WORDS[change]} ({describe_change(before, now)})"
+            for item in stale
+            for key, (change, before, now) in item.changes.items()
+            if change is item.worst and change in CHANGE_WORDS
+        )
+        texts |= {
+            f"model files were replaced while run {item.job.run} made it": None
+            for item in stale
+            if item.worst not in CHANGE_WORDS
+        }
+        more = [f"{len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else []
+        return "; ".join([*list(texts)[:_MAX_FILES], *more])
 
     def list_notes(self, digests: Iterable[str]) -> Iterator[str]:
         """What to say about the trials that stay done although a time differs."""
@@ -183,23 +198,6 @@ class DoneWork:
             )
         for text, count in same.items():
             yield f"{text} has another time, but its header states the same: {count_things(count, 'trial')} kept"
-
-
-def _describe_files(stale: Sequence[StaleJob]) -> list[str]:
-    """One text for each file that differs, at most three, and how many more."""
-    texts = dict.fromkeys(
-        f"{key.name} {_describe_place(item)} {CHANGE_WORDS[change]} ({describe_change(before, now)})"
-        for item in stale
-        for key, (change, before, now) in item.changes.items()
-        if change is item.worst and change in CHANGE_WORDS
-    )
-    texts |= {
-        f"model files were replaced while run {item.job.run} made it": None
-        for item in stale
-        if item.worst not in CHANGE_WORDS
-    }
-    shown = list(texts)[:_MAX_FILES]
-    return [*shown, f"{len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else shown
 
 
 def _describe_place(item: StaleJob) -> str:

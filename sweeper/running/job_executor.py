@@ -31,7 +31,6 @@ from sweeper.errors import (
 )
 from sweeper.model import result
 from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
-from sweeper.model.trial import make_content_key
 from sweeper.running.concurrency_limit import Permit
 from sweeper.running.poll_job import InFlight, JobFinder, JobPoller
 from sweeper.running.run_context import RunContext
@@ -271,12 +270,8 @@ class JobExecutor:
         """
         if self.client.uploads.losses != item.known_losses:
             return True
-        content_keys = [
-            key
-            for file in self.context.plan.files(item.trial)
-            for key in {file.sha256, make_content_key(file.sha256, file.mask.sha256 if file.mask else None)}
-        ]
-        return await self.client.uploads.are_missing(content_keys)
+        files = self.context.plan.files(item.trial)
+        return await self.client.uploads.are_missing([key for file in files for key in {file.sha256, file.content_key}])
 
     def _record_intent(self, item: WorkItem, graph_fingerprint: str) -> JobRecord:
         context, last = self.context, item.job
@@ -464,9 +459,8 @@ class JobExecutor:
     async def _should_retry(self, item: WorkItem) -> bool:
         """Whether to submit an item again whose last job has ended. Waits for the backoff first."""
         context, job = self.context, item.job
-        if job is None:  # the run stopped before the first submission
-            return False
-        if job.state not in (records.LOST, records.FAILED) or item.finished:
+        # Without a job, the run stopped before the first submission.
+        if job is None or job.state not in (records.LOST, records.FAILED) or item.finished:
             return False
         if not item.submissions:
             return True

@@ -208,20 +208,17 @@ class PlanAnswer:
             yield Fact("selected", self.selected, f"(by --where: {self.where})")
         if self.duplicates:
             yield Fact("duplicates", self.duplicates, "(equal to another trial; run once)")
-        yield Fact("done", self.done, f"({self._describe_done()})" if self.done else "")
+        made = f"in {self.out}"
+        if not {*self.done_on} <= {*self.targets} or len(self.targets) != 1:  # else each was made on the only target
+            counts = sorted(self.done_on.items(), key=lambda item: -item[1])
+            made += f": {', '.join(f'{count} on {target}' for target, count in counts)}"
+        yield Fact("done", self.done, f"({made})" if self.done else "")
         if self.failed:
             yield Fact("failed", self.failed, "(in an earlier run; --retry-failed resubmits them)")
         jobs = f"({count_things(self.jobs, 'job')})" if self.jobs != self.new else ""
         yield Fact("new", self.new, jobs if self.limit is None else f"(submits {self.jobs}, by --limit)")
         if self.open:
             yield Fact("open", self.open, "(submitted earlier, outcome unknown; checked before submitting)")
-
-    def _describe_done(self) -> str:
-        """`in results/x`, and where they were made, unless each was on the only target."""
-        if {*self.done_on} <= {*self.targets} and len(self.targets) == 1:
-            return f"in {self.out}"
-        counts = sorted(self.done_on.items(), key=lambda item: -item[1])
-        return f"in {self.out}: {', '.join(f'{count} on {target}' for target, count in counts)}"
 
     def _list_order(self) -> Iterator[Fact]:
         order = self.order

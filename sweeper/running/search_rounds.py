@@ -202,7 +202,9 @@ class SearchRounds:
                 plan = SearchPlan(self.space, self.batches)
                 latest = await run_round(plan, self.run_id)
                 self.run_id = self.newest = latest.run_id
-                state = self._load_state(plan)
+                with Store.open(self.out, readonly=not self.search.is_by_votes) as store:
+                    self.votes_needed = self._count_votes(store, self.run_id)
+                    state = SearchState(self.space, plan, list(store.results(self.run_id)))
             if latest is not None and latest.stopped_by is not None:
                 return _summarize(state, latest, _Step(ended_by=latest.stopped_by, error=latest.error))
             step = self._limit_rows(await asyncio.to_thread(self._choose_step, state), most)
@@ -252,11 +254,6 @@ class SearchRounds:
                 return False
             self.newest, self.batches = newest, load_batches(self.space, store, self.rule)
         return True
-
-    def _load_state(self, plan: SearchPlan) -> SearchState:
-        with Store.open(self.out, readonly=not self.search.is_by_votes) as store:
-            self.votes_needed = self._count_votes(store, self.run_id)
-            return SearchState(self.space, plan, list(store.results(self.run_id)))
 
     def _count_votes(self, store: Store, run_id: int | None = None) -> int:
         """Return about how many votes the rows of a run, by default the latest, lack for a search by votes to go on.

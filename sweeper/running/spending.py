@@ -184,7 +184,10 @@ class JobPrices:
         """
         if job.target not in self._rates:
             return None
-        seconds = self._find_seconds(job, trial, elapsed)
+        if job.seconds is not None:
+            seconds = job.seconds, job.seconds
+        else:  # `elapsed` is wrong if somebody has set the clock back
+            seconds = 0.0, min(self._estimate_seconds(job.target, trial)[1], elapsed if elapsed > 0 else math.inf)
         if job.state == SUCCEEDED:
             self._seconds[job.target].append((seconds[1], self._measure(trial.params)))
         charged = usage.charged or ReportedCharges()
@@ -201,12 +204,6 @@ class JobPrices:
         priced = [replace(charge, amount=_find_amount(charge, job, usage)) for charge in prices.values()]
         time = (self._charge_time(job.target, seconds),) if self._rates[job.target].has_rate else ()
         return (*measured, *priced, *time)
-
-    def _find_seconds(self, job: JobRecord, trial: Trial, elapsed: float) -> tuple[float, float]:
-        if job.seconds is not None:
-            return job.seconds, job.seconds
-        # `elapsed` is wrong if somebody has set the clock back.
-        return 0.0, min(self._estimate_seconds(job.target, trial)[1], elapsed if elapsed > 0 else math.inf)
 
     def _charge_time(self, target: str, seconds: tuple[float, float]) -> Charge:
         return Charge(OF_JOB, "", self._rates[target].price_jobs(1, seconds), ESTIMATED)
@@ -418,20 +415,12 @@ def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, i
         )
     are_left = "1 trial is" if trials == 1 else f"{trials} trials are"
     guess = max(2 * (spending.budget + spent.high), spent.high + 2 * total.low)  # if nothing limits the time of a job
-    larger = _round_up(guess if needed.high is None else needed.high)
-    option = join_command(["--budget", f"{larger} {CURRENCY}"])
-    retry = ""
-    if failures:
-        retry = f" and `--retry-failed`, because {failures} of them failed for a reason that may pass"
+    larger = guess if needed.high is None else needed.high
+    unit = 10 ** max(len(str(larger)) - 2, 0)  # so that the sum has two significant digits
+    option = join_command(["--budget", f"{format_usd(-(-larger // unit) * unit)} {CURRENCY}"])
+    retry = f" and `--retry-failed`, because {failures} of them failed for a reason that may pass" if failures else ""
     return (
         f"budget: {format_usd(spent.high)} {CURRENCY} of {format_usd(spending.budget)} {CURRENCY} is spent, and the "
         f"next job may cost {'any sum' if next_most.high is None else f'{format_usd(next_most.high)} {CURRENCY}'}; "
-        f"{are_left} left, for about {total}. To go on, run the same command with `{option}`"
-        f"{retry}"
+        f"{are_left} left, for about {total}. To go on, run the same command with `{option}`{retry}"
     )
-
-
-def _round_up(micros: int) -> str:
-    """Return dollars with two significant digits that are at least these micro-dollars."""
-    unit = 10 ** max(len(str(micros)) - 2, 0)
-    return format_usd(-(-micros // unit) * unit)

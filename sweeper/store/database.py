@@ -242,19 +242,15 @@ def translate_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_NOTADB:
-            raise ResultsError(f"{path}: {_NO_STORE}: {_describe_start(path)}; {_REMEDY}") from error
+            with path.open("rb") as file:
+                head = file.read(16)
+            start = f"its {path.stat().st_size} bytes are not an SQLite database and begin with {head!r}"
+            raise ResultsError(f"{path}: {_NO_STORE}: {start}; {_REMEDY}") from error
         if code in _DAMAGE_CODES:
             raise ResultsError(f"{path}: the sweeper store is damaged: {error}; {_REMEDY}") from error
         raise ResultsError(f"{path}: {error}; check that the disk is not full and the folder is writable") from error
     except OSError as error:
         raise ResultsError(f"{path.parent}: {error.strerror or error}") from error
-
-
-def _describe_start(path: Path) -> str:
-    """Describe the first bytes of a file that is not a database."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    return f"its {path.stat().st_size} bytes are not an SQLite database and begin with {head!r}"
 
 
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:

@@ -94,7 +94,6 @@ _SELECT_USED: Final = """
 SELECT m.facts FROM models m JOIN job_models q ON q.models = m.id AND q.place = 0 JOIN jobs j ON j.id = q.job
 WHERE j.state = ? AND j.target = ? GROUP BY m.id ORDER BY max(j.intended)
 """
-_SELECT_VOID: Final = "SELECT s.job FROM stale s JOIN jobs j ON j.id = s.job AND j.run = s.run"
 
 
 class JobModels:
@@ -142,7 +141,8 @@ class JobModels:
 
     def load_void(self) -> frozenset[str]:
         """The jobs that their own run set aside, because a file was replaced while it made them."""
-        return frozenset(job for (job,) in self._database.query(_SELECT_VOID))
+        sql = "SELECT s.job FROM stale s JOIN jobs j ON j.id = s.job AND j.run = s.run"
+        return frozenset(job for (job,) in self._database.query(sql))
 
     def set_aside(self, run_id: int, jobs: Iterable[str]) -> None:
         """Record that a run found these results stale: the folder's table shows them no more."""
