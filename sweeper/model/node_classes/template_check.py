@@ -150,7 +150,7 @@ def _make_skeleton(template: Template, *, keep_links: bool = False) -> dict[str,
     graph = copy.deepcopy(dict(template.graph))
     for leaf in template.leaves:
         inputs = graph[str(leaf.path[0])]["inputs"] if len(leaf.path) == 3 else {}
-        if inputs and not (keep_links and is_link(inputs[leaf.path[2]])):
+        if inputs and not (keep_links and is_link(inputs.get(leaf.path[2]))):
             inputs[leaf.path[2]] = None
     for node_id, branches in template.branches.items():
         drop_unchosen_inputs(graph[node_id]["inputs"], branches)
