@@ -54,7 +54,7 @@ _MODULES = (
     "sweeper.cli.commands.template", "sweeper.cli.assistant.confined_session", "sweeper.embedded.app_comfyui",
     "sweeper.embedded.app_cloud", "sweeper.embedded.nodes.images", "sweeper.images.metrics.formulas",
     "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler", "sweeper.regression.check",
-    "sweeper.reporting.write_report", "sweeper.running.own_servers", "sweeper.running.run", "sweeper.schemas.validator",
+    "sweeper.reporting.write_report", "sweeper.running.health", "sweeper.running.run", "sweeper.schemas.validator",
     "anyio._backends._asyncio", "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn",
     "PIL.PngImagePlugin",
 )  # fmt: skip
