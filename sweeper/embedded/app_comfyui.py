@@ -118,11 +118,8 @@ class CommonRoutes:
         """GET /system_stats; `argv` shows the cache policy, as a real server's does."""
         device = {"name": "cpu", "type": "cpu", "index": None}
         memory = {"vram_total": 0, "vram_free": 0, "torch_vram_total": 0, "torch_vram_free": 0}
-        return json_response({"system": self._describe_system(), "devices": [device | memory]})
-
-    def _describe_system(self) -> dict[str, Any]:
         total, free = measure_memory()
-        return {
+        system = {
             "os": "nt" if sys.platform == "win32" else "posix",
             "ram_total": total,
             "ram_free": free,
@@ -134,6 +131,7 @@ class CommonRoutes:
             "embedded_server": f"sweeper {version(DISTRIBUTION)}: procedural nodes, no diffusion model",
             "argv": self._build_argv(),
         }
+        return json_response({"system": system, "devices": [device | memory]})
 
     def _build_argv(self) -> list[str]:
         name, *size = self.service.settings.cache.split()
