@@ -48,7 +48,7 @@ from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget
 from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl, run_for_all
 from sweeper.running.target_models import RunModels
-from sweeper.running.work_queue import WorkItem, WorkQueue, make_work_source, may_pass
+from sweeper.running.work_queue import ShardedQueue, SingleQueue, WorkItem, WorkQueue, WorkSource, may_pass
 from sweeper.store import FILE_NAME, Store, records
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
 from sweeper.store.file_names import FileNaming
@@ -402,12 +402,11 @@ class Session:
         transition_cost: TransitionCost,
     ) -> str | None:
         """Let all targets execute the `items`, and those of `state`. Returns why that stopped early, as a message."""
-        source = make_work_source(
-            items,
-            transition_cost,
-            count=state.todo - len(state.unresolved),
-            reachable=len(self.clients),
-            targets=len(self.targets),
+        count = state.todo - len(state.unresolved)
+        source: WorkSource = (
+            SingleQueue(items)
+            if len(self.targets) == 1
+            else ShardedQueue(items, transition_cost, count=count, targets=len(self.clients))
         )
         context.work_queue = WorkQueue(state.unresolved, source)
 

@@ -142,8 +142,14 @@ class RunModels:
             models.new = _note_listed(target.url, models)
             models.new |= self.by_target.get(target.name, models).new  # a run asks twice
             self.by_target[target.name] = models
-            if not self._may_differ:
-                check_same_models(self.facts)
+            lines = [] if self._may_differ else list(describe_differences(self.facts))
+            if lines:
+                more = f"\nand {count_things(len(lines) - _MAX_SHOWN, 'more file')}" if len(lines) > _MAX_SHOWN else ""
+                raise UsageError(
+                    "the targets have different files under one name, so that their pictures do not belong together:\n"
+                    + "\n".join(lines[:_MAX_SHOWN])
+                    + f"{more}\nmake them equal, give one --target, or allow it with --allow-different-models"
+                )
 
     async def find_outdated(self, source: ModelSource, target: Target, store: Store) -> bool:
         """Find out which files a server may still have in its memory as they were before. Whether there are any."""
@@ -252,20 +258,8 @@ async def find_outdated(
     }
 
 
-def check_same_models(targets: Mapping[str, Models]) -> None:
-    """Raise UsageError if a name means different content on two targets, as far as they tell (not by times)."""
-    lines = list(describe_differences(targets))
-    if lines:
-        more = f"\nand {count_things(len(lines) - _MAX_SHOWN, 'more file')}" if len(lines) > _MAX_SHOWN else ""
-        raise UsageError(
-            "the targets have different files under one name, so that their pictures do not belong together:\n"
-            + "\n".join(lines[:_MAX_SHOWN])
-            + f"{more}\nmake them equal, give one --target, or allow it with --allow-different-models"
-        )
-
-
 def describe_differences(targets: Mapping[str, Models]) -> Iterator[str]:
-    """One line for each file that differs between two targets."""
+    """One line for each file that differs between two targets, as far as they tell (not by times)."""
     for key in sorted({key for facts in targets.values() for key in facts}):
         known = [(name, facts[key]) for name, facts in targets.items() if key in facts]
         for (first, before), (second, now) in itertools.combinations(known, 2):

@@ -239,15 +239,6 @@ class ShardedQueue:
         return costliest.split_tail(self._transition_cost) if costliest is not None else None
 
 
-def make_work_source(
-    items: Iterator[WorkItem], transition_cost: TransitionCost, *, count: int, reachable: int, targets: int
-) -> WorkSource:
-    """A source of `count` items: one queue if there is one target, else shards for the `reachable` ones."""
-    if targets == 1:
-        return SingleQueue(items)
-    return ShardedQueue(items, transition_cost, count=count, targets=reachable)
-
-
 class WorkQueue:
     """`unresolved`: items whose jobs were submitted earlier with an unknown outcome; they go first.
 

@@ -150,7 +150,12 @@ class _ColumnParser:
         self.text, self.columns, self.keeps_others = text, columns, keeps_others
         self.columns_by_name: dict[str, str] = {}
         self.unknown: list[str] = []
-        self.source = self._substitute()
+        pieces, position = [], 0
+        while (match := _TOKEN.search(text, position)) is not None:
+            pieces.append(text[position : match.start()])
+            piece, position = self._substitute_token(match)
+            pieces.append(piece)
+        self.source = "".join((*pieces, text[position:]))
 
     @cached_property
     def _prefix(self) -> str:
@@ -165,14 +170,6 @@ class _ColumnParser:
         ]
         mentioned = [name for name in unquoted if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)]
         return [f"write the column '{name}' between backticks here: `{name}`" for name in mentioned]
-
-    def _substitute(self) -> str:
-        pieces, position = [], 0
-        while (match := _TOKEN.search(self.text, position)) is not None:
-            pieces.append(self.text[position : match.start()])
-            piece, position = self._substitute_token(match)
-            pieces.append(piece)
-        return "".join((*pieces, self.text[position:]))
 
     def _substitute_token(self, match: re.Match[str]) -> tuple[str, int]:
         if (quoted := match["quoted"]) is not None:

@@ -92,7 +92,9 @@ class TemplateCheck:
 
 def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
     """Check everything that does not depend on slots, and prepare a check for each input that does."""
-    leaves_by_address = _group_leaves(template)
+    leaves_by_address: dict[Address, list[Leaf]] = {}
+    for leaf in template.leaves:
+        leaves_by_address.setdefault(Address(str(leaf.path[0]), str(leaf.path[2])), []).append(leaf)
     graph_check = GraphCheck(_make_skeleton(template), info, find_upload_addresses(template))
     input_checks = _make_input_checks(graph_check, template, leaves_by_address)
     checked_nodes = {input_check.node for input_check in input_checks if input_check.input is None}
@@ -113,7 +115,8 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
         findings: Iterable[Finding] = () if node_id in checked_nodes else graph_check.check_node(node_id, values, fixed)
         for path, message, is_note in findings:
             (notes if is_note or not is_reached else fixed_problems).append((path, message))
-    ignored, notes = _find_ignored(template, graph_check), [*notes, *_find_unreached_slots(template, reached)]
+    notes += _find_unreached_slots(template, reached)
+    ignored = _find_ignored(leaves_by_address, graph_check)
     unsaved = tuple(graph_check.find_unsaved_outputs())
     return TemplateCheck(template, info, tuple(fixed_problems), input_checks, tuple(ignored), tuple(notes), unsaved)
 
@@ -133,13 +136,6 @@ def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> Mapping[
 def find_upload_addresses(template: Template) -> frozenset[Address]:
     """Return the addresses of local files, whose names exist on the server only after the upload."""
     return frozenset(address for slot in template.slots.values() if slot.kind == "file" for address in slot.addresses)
-
-
-def _group_leaves(template: Template) -> dict[Address, list[Leaf]]:
-    leaves_by_address: dict[Address, list[Leaf]] = {}
-    for leaf in template.leaves:
-        leaves_by_address.setdefault(Address(str(leaf.path[0]), str(leaf.path[2])), []).append(leaf)
-    return leaves_by_address
 
 
 def _make_skeleton(template: Template, *, keep_links: bool = False) -> dict[str, Any]:
@@ -187,8 +183,8 @@ def _can_take_any_text(graph_check: GraphCheck, address: Address, leaves: list[L
     return input_spec is not None and input_spec.schema in ({"type": "string"}, {})
 
 
-def _find_ignored(template: Template, graph_check: GraphCheck) -> Iterable[GraphProblem]:
-    for address, leaves in _group_leaves(template).items():
+def _find_ignored(leaves_by_address: Mapping[Address, list[Leaf]], graph_check: GraphCheck) -> Iterable[GraphProblem]:
+    for address, leaves in leaves_by_address.items():
         spec = graph_check.specs.get(address.node)
         if spec is None or spec.can_take_undeclared(address.input):
             continue
