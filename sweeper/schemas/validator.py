@@ -27,12 +27,18 @@ from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is
 from sweeper.wording import find_nearest, join_names, shorten, suggest
 
 _MAX_WORK: Final = 2_000_000  # steps of a schema for all values: a step is a part of the schema for a part of a value
-_FREE_WORK: Final = 50  # steps of a valid value, so that any number of values may have a usual schema
+# Steps of a valid value, and for each character of it, so that any number of values may have a usual schema.
+_FREE_WORK: Final = 50
+_FREE_WORK_OF_CHARACTER: Final = 4
+_CHARACTERS_OF_STEP: Final = 100  # that a message repeats
 _STATES_OF_STEP: Final = 16  # RE2 takes up to 100 ns for each state of its automaton and character
 _MAX_REASONS: Final = 20  # why one value is refused
 # They follow references, or search again for each part of a value. No schema of one input needs them.
 _REFUSED: Final = ("$ref", "$dynamicRef", "patternProperties", "unevaluatedItems", "unevaluatedProperties")
+_REFUSED_BELOW: Final = (*_REFUSED, "$schema")  # in a part of a schema it would let jsonschema check as another draft
 _MAX_PATTERN: Final = 10_000  # characters; RE2 needs about a hundred bytes for each
+_MAX_PATTERN_MEMORY: Final = 2**20  # bytes
+_MAX_STATES: Final = 200_000  # of all patterns of a schema
 _END_OF_TEXT: Final = r"$(?!\n)"  # in the dialect that JavaScript shares, for editors; RE2 has a word of its own
 
 _MISSPELT_KEY: Final = 0.75  # of its letters: `gird` is a misspelt `grid`, but `steps` is a slot and no `sweep`
@@ -60,11 +66,11 @@ def _check_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _compile_pattern(pattern: str) -> Any:
     """Compile a pattern with RE2. Raises re2.error."""
     options = re2.Options()
-    options.log_errors, options.never_capture = False, True
+    options.log_errors, options.never_capture, options.max_mem = False, True, _MAX_PATTERN_MEMORY
     return re2.compile(pattern.replace(_END_OF_TEXT, r"\z"), options)
 
 
@@ -126,11 +132,13 @@ class SchemaValidator:
         A sentence about a part of a mapping begins with its key.
         """
         text = json.dumps(value)
-        work = self._parts * _count_parts(text) + self._states * len(text) // _STATES_OF_STEP
+        work = self._parts * (_count_parts(text) + len(text) // _CHARACTERS_OF_STEP)
+        work += self._states * len(text) // _STATES_OF_STEP
         if work > self._remaining_work:
             return [f"the schema needs more than {_MAX_WORK:,} steps for its values; write a simpler one"]
         found = list(itertools.islice(self._validator.iter_errors(value), _MAX_REASONS))
-        self._remaining_work -= work if found else max(work - _FREE_WORK, 0)
+        free = 0 if found else _FREE_WORK + _FREE_WORK_OF_CHARACTER * len(text)
+        self._remaining_work -= max(work - free, 0)
         errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
         keys = [".".join(key for key in error.absolute_path if isinstance(key, str)) for error in errors]
         return list(dict.fromkeys(f"{shorten(key)}: {_explain(error)}" if key else _explain(error)
@@ -146,15 +154,19 @@ def _measure(text: str) -> tuple[int, int]:
     except SchemaError as error:
         message = f"is not a JSON Schema: {shorten(error.message, 300)}"
         raise InvalidSchemaError(tuple(error.absolute_path), message) from error
+    except RecursionError:  # of Python's compiler of patterns, which jsonschema asks
+        raise InvalidSchemaError((), "nests a pattern too deeply") from None
     states = 0
     pending: list[tuple[KeyPath, Any]] = [((), rules)]
     while pending:
         path, part = pending.pop()
         if isinstance(part, dict):
-            if refused := next((key for key in _REFUSED if key in part), ""):
+            if refused := next((key for key in (_REFUSED_BELOW if path else _REFUSED) if key in part), ""):
                 raise InvalidSchemaError((*path, refused), "is not allowed in the schema of a slot; write it without")
             if isinstance(pattern := part.get("pattern"), str):
                 states += _count_states(pattern, (*path, "pattern"))
+                if states > _MAX_STATES:
+                    raise InvalidSchemaError((*path, "pattern"), "makes the patterns of the schema too large")
             # What `enum` lists are values. A property of that name has a mapping.
             pending += [((*path, key), item) for key, item in part.items() if key != "enum" or isinstance(item, dict)]
         elif isinstance(part, list):

@@ -16,6 +16,7 @@ from tests.platforms import needs_memory_limit
 GRAPH = {"1": {"class_type": "A", "inputs": {"s": "ab", "n": 3, "x": 1.5}}}
 SLOTS = "slots:\n  s: {at: 1.s}\n  n: {at: 1.n}\n  x: {at: 1.x}\n"
 PATTERN = "slots:\n  s: {at: 1.s, schema: {pattern: %s}}\n"
+SLOW = "{{pattern: '(?:" + "ab" * 150 + "c{}){{900}}'}}"
 REFUSED = "schema.%s: is not allowed in the schema of a slot"
 GRID = "sweep: {grid: {%s}}\n"
 POINTS = "grid: {s: {seeds: 100000}, n: {seeds: 100000}}"
@@ -46,6 +47,16 @@ CASES = {
         PATTERN % '"[01]*1[01]{1000}2|^ab$"', "needs more than 2,000,000 steps"),
     "a pattern of property names": (
         "", 'slots:\n  s: {at: 1.s, schema: {patternProperties: {"^(a+)+[A-Z]$": {}}}}\n', REFUSED % "patternProperties"),
+    "many patterns that compile slowly": (
+        "", f"slots:\n  s: {{at: 1.s, schema: {{anyOf: [{', '.join(map(SLOW.format, range(40)))}]}}}}\n", "schema.anyOf"),
+    "a pattern of 3,000 parentheses": ("", PATTERN % f'"{"(" * 3000}{")" * 3000}"', "schema: nests a pattern too deeply"),
+    "a part of an earlier draft": (
+        "", 'slots:\n  s: {at: 1.s, schema: {anyOf: [{$schema: "http://json-schema.org/draft-07/schema#", pattern: "^(a+)+[A-Z]$"}]}}\n',
+        "schema.anyOf[0].$schema: is not allowed in the schema of a slot"),
+    "a long text in many messages": (
+        f'params: {{s: "{"x" * 1_000_000}"}}',
+        f"slots:\n  s: {{at: 1.s, schema: {{anyOf: [{'{type: integer}, ' * 1000}{{const: ab}}]}}}}\n",
+        "needs more than 2,000,000 steps"),
     "a schema that refers to itself": ("", 'slots:\n  s: {at: 1.s, schema: {$ref: "#"}}\n', REFUSED % "$ref"),
     "a schema beside many values": (
         f"params: {{s: [{', '.join(map(str, range(10_000)))}]}}",
