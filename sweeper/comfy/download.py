@@ -16,9 +16,11 @@ import httpx
 
 from sweeper.comfy.protocol import JobOutput, ServerResponse, raise_for_status
 from sweeper.comfy.transport import (
+    COMPRESSED_FILE_BYTES,
     FILE_BYTES,
     FILE_SECONDS,
     format_bytes,
+    is_compressed,
     iter_body,
     read_answer,
 )
@@ -199,7 +201,10 @@ async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes:
     etag = response.headers.get("etag")
     partial.validator = etag if etag and not etag.startswith("W/") else None  # of If-Range (RFC 9110, 13.1.5)
     length, expected = response.headers.get("content-length", ""), None
-    if re.fullmatch("[0-9]{1,18}", length):
+    if is_compressed(response):  # although we asked not to: the length does not apply, and a part cannot be resumed
+        partial.restart()
+        max_bytes = min(max_bytes, COMPRESSED_FILE_BYTES)
+    elif re.fullmatch("[0-9]{1,18}", length):
         expected = partial.received + int(length)
     if expected is None or expected <= max_bytes:
         async for chunk in iter_body(response, max_bytes, stall_seconds):

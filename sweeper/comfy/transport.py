@@ -3,10 +3,11 @@
 httpx sends a request once, because its own retries are off and because httpcore replaces an idle connection that the
 server has closed. Retries belong to `client`, which knows what a request sent twice may cost.
 
-A server is not trusted. It may send without end, or send one byte every few seconds. So an answer has limits, each far
-above what ComfyUI or Comfy Cloud needs. One that makes no progress for `stall_seconds` counts as no answer: its header
-has to be complete in that time after the last part of the request left, and its body must bring `MIN_RATE` on average.
-An answer beyond a limit is a TransientError, so the caller retries it and no paid job is given up.
+A server is not trusted. It may send without end, expand a few bytes into gigabytes, or send one byte every few seconds.
+So an answer has limits, each far above what ComfyUI or Comfy Cloud needs. One that makes no progress for
+`stall_seconds` counts as no answer: its header has to be complete in that time after the last part of the request left,
+and its body must bring `MIN_RATE` on average. An answer beyond a limit is a TransientError, so the caller retries it
+and no paid job is given up.
 
 A public server could also make us request our own machine, our private network, or a cloud's metadata service, which
 hands out credentials. So a redirect may lead to public addresses, and to addresses of the target's own kind: a server
@@ -23,7 +24,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -144,10 +146,13 @@ UPLOAD_RATE: Final = 16 * 1024  # bytes per second
 _SENT_PIECE: Final = 16 * 1024  # bytes of a request that the server has to take within `stall_seconds`
 # Bytes of one artifact: an hour of film in high quality. `max_download_gb` in your targets file sets another limit.
 FILE_BYTES: Final = 16 * 2**30
+# Bytes of an artifact that the server compressed although we asked it not to: only text shrinks, and no text is longer.
+COMPRESSED_FILE_BYTES: Final = 2**30
 # Seconds for one artifact with all retries: 16 GiB take this long at 6 Mbit/s.
 FILE_SECONDS: Final = 6 * 3600.0
 # Bytes per second that a body must bring, on average over `stall_seconds`. A slow telephone line has ten times as much.
 MIN_RATE: Final = 1024
+_PIECE_BYTES: Final = 2**20  # how much of a compressed body is expanded at once
 
 
 async def send(http: httpx.AsyncClient, request: httpx.Request, stall_seconds: float) -> httpx.Response:
@@ -223,21 +228,23 @@ async def _read_body(
 
 
 async def iter_body(response: httpx.Response, max_bytes: int, stall_seconds: float) -> AsyncGenerator[bytes]:
-    """Yield the body. The caller closes the response.
+    """Yield the body, expanded if it is compressed. The caller closes the response.
 
-    Raises TransientError after a piece with which it is longer than `max_bytes`, and if it is too slow or compressed,
-    which we ask servers not to do. Raises httpx.HTTPError if the connection drops.
+    Raises TransientError after a piece with which it is longer than `max_bytes`, or if it is too
+    slow, cut off or in an unknown encoding. Raises httpx.HTTPError if the connection drops.
     """
-    encoding = response.headers.get("content-encoding", "").strip().casefold()
-    if encoding not in ("", "identity"):
-        raise TransientError(f"the server compresses its answer ({encoding[:40]!r}), although sweeper asks it not to")
-    total_bytes = 0
+    expand, is_complete = _make_decoder(response.headers.get("content-encoding", ""))
+    raw_bytes = total_bytes = 0
     async for chunk in _iter_chunks(response, stall_seconds):
-        total_bytes += len(chunk)
-        yield chunk
-        if total_bytes > max_bytes:
-            message = f"the answer is larger than {format_bytes(max_bytes)}, which sweeper does not accept"
-            raise TransientError(message, trouble=Trouble.TOO_LARGE)
+        raw_bytes += len(chunk)
+        for piece in expand(chunk):
+            total_bytes += len(piece)
+            yield piece
+            if max(raw_bytes, total_bytes) > max_bytes:
+                message = f"the answer is larger than {format_bytes(max_bytes)}, which sweeper does not accept"
+                raise TransientError(message, trouble=Trouble.TOO_LARGE)
+    if not is_complete():
+        raise TransientError("the compressed answer is cut off", trouble=Trouble.DROPPED)
 
 
 async def _iter_chunks(response: httpx.Response, stall_seconds: float) -> AsyncIterator[bytes]:
@@ -271,6 +278,37 @@ def format_bytes(count: int) -> str:
         (unit for unit in ((2**30, "GB"), (2**20, "MB"), (2**10, "KB")) if count >= unit[0]), (1, "bytes")
     )
     return f"{count / unit:g} {name}"
+
+
+def is_compressed(response: httpx.Response) -> bool:
+    """Whether the body has a Content-Encoding, although we ask for none."""
+    return response.headers.get("content-encoding", "identity").strip().casefold() not in ("", "identity")
+
+
+def _make_decoder(encoding: str) -> tuple[Callable[[bytes], Iterator[bytes]], Callable[[], bool]]:
+    """A function that expands a chunk in pieces, and one that says whether the body was complete.
+
+    httpx expands a whole chunk at once, several times if the header names several encodings, without any limit.
+    """
+    encoding = encoding.strip().casefold()
+    if encoding in ("", "identity"):
+        return lambda chunk: iter((chunk,)), lambda: True
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise TransientError(f"the server compresses its answer ({encoding[:40]!r}), although sweeper asks it not to")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # with the header of gzip or of zlib
+
+    def expand(chunk: bytes) -> Iterator[bytes]:
+        while not decoder.eof:
+            try:
+                piece = decoder.decompress(chunk, _PIECE_BYTES)
+            except zlib.error:
+                raise TransientError("the compressed answer is damaged", trouble=Trouble.DROPPED) from None
+            yield piece
+            chunk = decoder.unconsumed_tail
+            if not chunk and len(piece) < _PIECE_BYTES:
+                return
+
+    return expand, lambda: decoder.eof
 
 
 PUBLIC: Final = "public"
