@@ -211,6 +211,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def measure_picture(data: bytes) -> tuple[int, int]:
+    """The width and height of a picture; 0 and 0 for a film or a sound. Raises ImageError for a broken picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+            return image.size
+    except UnidentifiedImageError:
+        return 0, 0
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise ImageError(str(problem)) from problem
+
+
 def replace_alpha(original: Path, mask: bytes) -> bytes:
     """The original as PNG, with the alpha channel of the mask. Keeps the text chunks of the original.
 

@@ -42,6 +42,7 @@ from sweeper.embedded.folders import (
     ServerFolders,
     hash_file,
     is_file,
+    measure_picture,
     replace_alpha,
     split_annotation,
     write_atomically,
@@ -66,6 +67,10 @@ from sweeper.errors import ImageError
 _HASH = re.compile(r"blake3:([a-f0-9]{64})")
 _UPLOAD = re.compile(r"[a-f0-9]{64}(\.\w{1,20})?", re.ASCII)
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
+# Cloud's published limits for an uploaded picture.
+CLOUD_MAX_BYTES = 50 * 1024 * 1024
+CLOUD_MAX_PIXELS = 67_108_864
+CLOUD_MAX_EDGE = 16_384
 
 
 @dataclass(eq=False)
@@ -139,6 +144,7 @@ class MediaRoutes:
         kind = form.texts.get("type") or "input"
         if self.sign_url is not None:
             upload = folders, data, form.filename, form.content_type
+            _check_cloud_limits(data)
             name, new = await asyncio.to_thread(store_by_content, *upload)
         else:
             overwrite = form.texts.get("overwrite") in {"true", "1"}
@@ -194,6 +200,19 @@ def _store_by_name(
     except (OSError, ValueError) as problem:  # name too long, NUL character, a file instead of a folder
         raise refuse(f"{filename!r} cannot be written: {problem}") from problem
     return name, True
+
+
+def _check_cloud_limits(data: bytes) -> None:
+    """Raise RequestRefusedError for an upload, or a picture, that is larger than Cloud takes."""
+    if len(data) > CLOUD_MAX_BYTES:
+        raise refuse(f"The file has {len(data)} bytes; at most {CLOUD_MAX_BYTES} are allowed.")
+    try:
+        width, height = measure_picture(data)
+    except ImageError as problem:
+        raise refuse(f"The picture cannot be read: {problem}") from problem
+    if max(width, height) > CLOUD_MAX_EDGE or width * height > CLOUD_MAX_PIXELS:
+        limits = f"{CLOUD_MAX_EDGE} an edge and {CLOUD_MAX_PIXELS} in all"
+        raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
 
 
 def store_by_content(folders: ServerFolders, data: bytes, name: str, content_type: str) -> tuple[str, bool]:
