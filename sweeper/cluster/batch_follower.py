@@ -22,6 +22,7 @@ from sweeper.cluster.worker_batch import WorkerBatch
 from sweeper.cluster.worker_plugin import SweeperWorkerPlugin
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.jobs_api import fingerprint
+from sweeper.comfy.protocol import find_advice
 from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
@@ -266,9 +267,10 @@ class BatchFollower:
     def _finish_trial(self, item: WorkItem, artifacts: tuple[Artifact, ...] = ()) -> None:
         """Report the trial of a job that has ended, unless it is retried."""
         assert item.job is not None
-        if self._schedule_retry(item, item.job):
+        is_refused = find_advice(item.job.error_type) is not None  # by the account, so the run ends, too
+        if not is_refused and self._schedule_retry(item, item.job):
             return
-        job, status = item.job, records.STATUS_OF_STATE[item.job.state]
+        job, status = item.job, result.FAILED if is_refused else records.STATUS_OF_STATE[item.job.state]
         if status == result.SUCCEEDED:
             self.context.finish_trial(item, status, self.name, artifacts=artifacts, seconds=job.seconds)
         else:

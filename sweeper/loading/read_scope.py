@@ -144,12 +144,13 @@ class ReadScope:
         `hidden`: it may be hidden, as an experiment file may. Raises OutsideError; BoundError for a folder of the
         system, which nobody may read; and OSError or ValueError for a name that the system does not accept.
         """
-        check_is_no_system_file(Path(os.path.realpath(path)))
-        return self.check(path, name, hidden=hidden)
+        return self.check(path, name, hidden=hidden, opens=True)
 
-    def check(self, path: Path, name: str | None = None, *, hidden: bool = True) -> Path:
+    def check(self, path: Path, name: str | None = None, *, hidden: bool = True, opens: bool = False) -> Path:
         """Do the same, but on the way of a pattern, where folders of the system are only passed through."""
         resolved = Path(os.path.realpath(path))
+        if opens:
+            check_is_no_system_file(resolved)
         is_given = name in self.given or any(resolved.is_relative_to(granted) for granted in self.granted)
         for project, is_exempt in ((_limit, False), (self.project, is_given)):
             if project is not None and not is_exempt and not project.contains(path, hidden=hidden):

@@ -21,6 +21,7 @@ _MAX_FLOAT: Final = sys.float_info.max
 _TYPE_NAMES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _Check = Callable[[Any], bool]
 _ANNOTATIONS: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
+_RANGE: Final = _ANNOTATIONS | {"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _FOR_SOME_NUMBERS: Final = frozenset({"multipleOf", "enum", "const", "allOf", "anyOf", "oneOf", "not", "if"})
 
 
@@ -49,7 +50,12 @@ class SlotSchema:
     @property
     def rules_for_some_numbers(self) -> list[str]:
         """The rules that may refuse a number between two that are valid."""
-        return sorted(self.rules.keys() & _FOR_SOME_NUMBERS)
+        found = self.rules.keys() & _FOR_SOME_NUMBERS
+        choices: Any = self.rules.get("anyOf")
+        others = [part for part in choices or () if part != {"type": "null"}]
+        if len(others) == 1 and isinstance(others[0], dict) and others[0].keys() <= _RANGE:
+            found -= {"anyOf"}  # a number of a range, or nothing
+        return sorted(found)
 
     def allows(self, value: Any) -> bool:
         """Whether the slot takes a value."""

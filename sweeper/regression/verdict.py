@@ -50,7 +50,8 @@ MAXIMIZED: Final = ("aesthetic", "prompt_similarity", VOTES_METRIC)
 MINIMIZED: Final = (*_COLUMNS, SAMPLING_METRIC)
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <title>{title}</title><style>
 :root {{ color-scheme: light dark; }}
 body {{ margin: 0 auto; max-width: 80rem; padding: 1rem; font: 15px/1.45 system-ui; overflow-wrap: anywhere; }}

@@ -11,7 +11,7 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import sweeper
 from sweeper.errors import UnreachableError, UsageError
-from sweeper.running.run_events import JobSubmitted, TargetDown, TargetReady, TrialDone
+from sweeper.running.run_events import JobSubmitted, Retrying, TargetDown, TargetReady, TrialDone
 from sweeper.running.stop_control import StopControl
 from tests.cluster.probes import BesideServers
 from tests.cluster.result_rows import raw_rows, rows_of, run_on
@@ -32,6 +32,22 @@ def test_files_are_fetched_in_chunks_and_measured_on_the_worker(servers, cluster
     assert sizes[0] < 2**16 < 4 * 2**16 < sizes[-1], "one chunk, several chunks"
     assert rows_of(tmp_path / "far") == rows_of(tmp_path / "near")
     assert all(row.metrics["brightness"] is not None for row in raw_rows(tmp_path / "far"))
+
+
+def test_job_that_the_account_cannot_pay_is_not_retried_and_ends_the_run(servers, cluster, experiment, tmp_path):
+    for server in servers:
+        server.faults.fail_nodes, server.faults.fail_type = {"Paint"}, "InsufficientFundsError"
+    events = []
+    try:
+        run = run_on(
+            experiment(seed=[1, 2, 3, 4]), cluster.scheduler_address, out=tmp_path / "out", progress=events.append
+        )
+    finally:
+        for server in servers:
+            server.faults.reset()
+    assert run.stopped_by == "refused"
+    assert not [event for event in events if isinstance(event, Retrying)]
+    assert {event.status for event in events if isinstance(event, TrialDone)} == {"failed"}
 
 
 def test_input_files_are_sent_to_workers_by_content(cluster, tmp_path):

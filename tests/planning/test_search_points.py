@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeper.loading.load import load
 from sweeper.model.result import Result
 from sweeper.planning.searching.search_plan import PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import SearchState, group_points
@@ -133,3 +135,13 @@ def test_patience_counts_alike_after_points_were_grouped_anew(tmp_path):
         ]
         stale.append(SearchState(space, plan, rows).count_stale())
     assert stale == [1, 1]
+
+
+def test_a_range_needs_no_step_where_the_slot_takes_a_number_or_nothing(tmp_path):
+    graph = {"1": {"class_type": "A", "inputs": {"x": 1.5}}}
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    schema = {"anyOf": [{"type": "number", "minimum": 1, "maximum": 20}, {"type": "null"}]}
+    (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": {"x": {"at": "1.x", "schema": schema}}}))
+    search = {"maximize": "brightness", "trials": 4, "space": {"x": {"from": 1, "to": 20}}}
+    (tmp_path / "e.yaml").write_text(json.dumps({"template": "t.json", "search": search}))
+    assert load(tmp_path / "e.yaml").search is not None
