@@ -306,7 +306,10 @@ def _explain_yaml_error(error: yaml.MarkedYAMLError, text: str) -> tuple[int, st
             where = f" before line {line}" if line > start else ""
             found = f"the {opening} that opens in this line has no {closing}, or a comma is missing{where}"
             return start, f"{found}; a text with brackets, braces or commas in it needs quotes"
-    before, after = _split_at(mark, text)
+    lines = _LINE_BREAK.split(text)
+    column = mark.column if mark else 0
+    marked = lines[mark.line] if mark and mark.line < len(lines) else ""  # a mark may lie behind the end of the text
+    before, after = marked[:column], marked[column:]
     is_letter, is_colon = "cannot start any token" in problem, "mapping values are not allowed" in problem
     explanations: tuple[tuple[object, str], ...] = (
         (is_letter and after[:1] == "\t",
@@ -327,10 +330,3 @@ def _explain_yaml_error(error: yaml.MarkedYAMLError, text: str) -> tuple[int, st
         (True, f"{context} {problem}".strip()),
     )  # fmt: skip
     return line, next(sentence for is_true, sentence in explanations if is_true)
-
-
-def _split_at(mark: Any, text: str) -> tuple[str, str]:
-    """Return the parts of the line before and after the mark, which may lie behind the end of the text."""
-    lines = _LINE_BREAK.split(text)
-    line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    return line[: mark.column if mark else 0], line[mark.column if mark else 0 :]

@@ -48,10 +48,16 @@ def find_measuring_problems(raw: Mapping[str, Any], refused: Collection[KeyPath]
 
     `refused`: the paths of the schema's problems.
     """
-    measured = raw.get("metrics")
-    names = name_metrics(measured if isinstance(measured, list) else ())
+    entries = raw.get("metrics")
+    entries = entries if isinstance(entries, list) else []
+    names = name_metrics(entries)
+    named = {name for name, entry in zip(names, entries, strict=True) if isinstance(entry, Mapping)}
+    problems: list[tuple[KeyPath, str]] = []
+    for name, message in find_unknown_metrics(names, named):
+        text = f"several metrics are named '{name}'; give each a `name` of its own" if name in named else message
+        problems.append((("metrics", names.index(name)), text))
     objectives = _find_objective_problems(raw.get("search"), names)
-    return [*_find_metric_problems(measured), *(pair for pair in objectives if pair[0] not in refused)]
+    return [*problems, *(pair for pair in objectives if pair[0] not in refused)]
 
 
 def _find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[KeyPath, str]]:
@@ -182,18 +188,6 @@ def _name_metric(entry: Any) -> str:
         return str(entry)
     kind, settings = (_LIKENESS, entry) if _LIKENESS in entry else (_JUDGE, entry.get(_JUDGE))
     return str(settings.get("name", kind)) if isinstance(settings, Mapping) else str(entry)
-
-
-def _find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:
-    if not isinstance(entries, list):
-        return []
-    names = name_metrics(entries)
-    named = {name for name, entry in zip(names, entries, strict=True) if isinstance(entry, Mapping)}
-    problems: list[tuple[KeyPath, str]] = []
-    for name, message in find_unknown_metrics(names, named):
-        text = f"several metrics are named '{name}'; give each a `name` of its own" if name in named else message
-        problems.append((("metrics", names.index(name)), text))
-    return problems
 
 
 def build_judges(entries: Sequence[Any]) -> tuple[dict[str, Judge], list[tuple[KeyPath, str]]]:

@@ -187,6 +187,9 @@ class BlockBuilder:
     def _build_axis(self, name: str, form: Any, path: KeyPath) -> Axis | None:
         slot = self.owner.template.slots.get(name)
         is_off = isinstance(form, dict) and form.get("none") is True
+        default = MISSING if slot is None else slot.default
+        if self.owner.no_template and isinstance(form, dict):
+            default = form.get("replace")  # a text in which it can replace, because the real one is unknown
         try:
             options = expand_axis(
                 form,
@@ -194,7 +197,7 @@ class BlockBuilder:
                 experiment=self.owner.name,
                 integer=slot is not None and slot.schema.is_integer,
                 parse_text=partial(slot.schema.parse_text, like=slot.default) if slot is not None else str,
-                base=self._find_base(name, slot, form),
+                base=(self.owner.raw.get("params") or {}).get(name, default),
                 files=self.owner.folder,
                 budget=self.owner.budget,
             )
@@ -213,13 +216,6 @@ class BlockBuilder:
             self.replaced.add(name)
         self._record_given(name, options, path)
         return Axis(name, tuple(normalised), path)
-
-    def _find_base(self, name: str, slot: Slot | None, form: Any) -> Any:
-        """The value of a slot without its axis; if the template could not be read, a text in which it can replace."""
-        default = MISSING if slot is None else slot.default
-        if self.owner.no_template and isinstance(form, dict):
-            default = form.get("replace")
-        return (self.owner.raw.get("params") or {}).get(name, default)
 
     def _normalise_options(self, name: str, options: list[Option], path: KeyPath, form: Any) -> list[Option]:
         """Return the options as `_normalise_option` does. Of the wrong ones, all but the first are only counted."""
@@ -372,11 +368,14 @@ def apply_overrides(
     new_blocks = [_override_block(block, overrides, axes, bases) for block in blocks]
     if raw is not None:
         changed["sweep"] = new_blocks if isinstance(raw, list) else new_blocks[0]
-    if "search" in value:
-        changed["search"] = _override_search(value["search"], overrides, axes, bases)
     swept_names = [set(_iter_axis_names(block)) & overrides.keys() for block in new_blocks]
     if "search" in value:
-        swept_names.append({*changed["search"]["space"], *changed["search"].get("over", {})} & overrides.keys())
+        changed["search"] = search = dict(value["search"])
+        for section in {"space", "over"} & search.keys():
+            search[section] = _override_axes(search[section], overrides, axes, bases)
+        over = search.get("over", {})
+        search["space"] |= {name: form for name, form in axes.items() if name not in {*search["space"], *over}}
+        swept_names.append({*search["space"], *over} & overrides.keys())
     swept_everywhere = set.intersection(*swept_names) if swept_names else set()
     params = {**(value.get("params") or {}), **overrides}
     changed["params"] = {name: item for name, item in params.items() if name not in swept_everywhere}
@@ -431,17 +430,6 @@ def _override_block(
     if "include" in block:
         rows = [row for row in block["include"] if row.keys() & overrides.keys() <= listed.keys()]
         changed["include"] = [other for row in rows for other in _override_row(row, listed)]
-    return changed
-
-
-def _override_search(
-    search: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any], bases: Overrides
-) -> dict[str, Any]:
-    changed = dict(search)
-    for section in {"space", "over"} & search.keys():
-        changed[section] = _override_axes(search[section], overrides, axes, bases)
-    given = {*changed["space"], *changed.get("over", {})}
-    changed["space"] |= {name: form for name, form in axes.items() if name not in given}
     return changed
 
 
