@@ -108,7 +108,13 @@ def find_effect_axes(
     alone = [axis for axis in found if axis.is_replicate and len(axis.values) == len(rows) > 1]
     notes += [f"{axis.name} has another value in each trial, so what it changes counts as noise" for axis in alone]
     found = [axis for axis in found if axis not in alone]
-    return EffectAxes(tuple(found), constant, (*unswept, *notes, *_describe_few(found), *_describe_confounding(found)))
+    notes += [  # a few prompts tell nothing about others; see `statistics.paired`
+        f"{axis.name} has {len(axis.values)} values, so what is said holds for these alone; from {FEWEST_PROMPTS} on, "
+        "other prompts are judged too"
+        for axis in found
+        if axis.kind == PROMPTS and len(axis.values) < FEWEST_PROMPTS
+    ]
+    return EffectAxes(tuple(found), constant, (*unswept, *notes, *_describe_confounding(found)))
 
 
 def read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectAxis:
@@ -218,16 +224,6 @@ def find_kind(name: str, cells: Iterable[Any]) -> str:
     if types <= {str}:
         return "prompt" if "prompt" in lowered and "neg" not in lowered else "text"
     return ""
-
-
-def _describe_few(axes: Sequence[EffectAxis]) -> list[str]:
-    """Say that a few prompts tell nothing about others; see `statistics.paired`."""
-    return [
-        f"{axis.name} has {len(axis.values)} values, so what is said holds for these alone; from {FEWEST_PROMPTS} on, "
-        "other prompts are judged too"
-        for axis in axes
-        if axis.kind == PROMPTS and len(axis.values) < FEWEST_PROMPTS
-    ]
 
 
 def _describe_confounding(axes: Sequence[EffectAxis]) -> list[str]:

@@ -232,19 +232,16 @@ def _to_plain_value(cell: Any) -> Any:
         return cell if math.isfinite(cell) else None
     if isinstance(cell, str):
         text = replace_surrogates(cell)
-        return _strip_folder(strip_secrets(text) if _URL.fullmatch(text) else text)
+        text = strip_secrets(text) if _URL.fullmatch(text) else text
+        for path in (PurePosixPath(text), PureWindowsPath(text)):
+            if path.is_absolute() and len(path.parts) > 2 and "\n" not in text and _FILE_SUFFIX.fullmatch(path.suffix):
+                return path.name
+        return text
     if isinstance(cell, Mapping):
         return {key: _to_plain_value(value) for key, value in cell.items()}
     if isinstance(cell, Collection):
         return [_to_plain_value(value) for value in cell]
     return cell
-
-
-def _strip_folder(text: str) -> str:
-    for path in (PurePosixPath(text), PureWindowsPath(text)):
-        if path.is_absolute() and len(path.parts) > 2 and "\n" not in text and _FILE_SUFFIX.fullmatch(path.suffix):
-            return path.name
-    return text
 
 
 def _write_folder(out: Path, sources: Mapping[Path, str], texts: Mapping[str, str]) -> None:

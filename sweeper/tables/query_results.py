@@ -85,7 +85,8 @@ class _RunTable:
     best: Sequence[SearchedPoint]
 
     def has_numbers(self, name: str) -> bool:
-        return _has_numbers(self.columns[name])
+        cells = self.columns[name]
+        return not set(map(type, cells)).isdisjoint((int, float)) and any(map(is_number, cells))
 
     def describe_missing(self, indexes: Iterable[int]) -> str:
         """Say which files of these rows are gone, and how to get them back; empty if none is."""
@@ -114,10 +115,6 @@ class _RunTable:
         if wanted is None and self.extras:
             rows = [{**row, **self.extras.get(index, {}), **row} for index, row in zip(indexes, rows, strict=True)]
         return rows
-
-
-def _has_numbers(cells: Sequence[Any]) -> bool:
-    return not set(map(type, cells)).isdisjoint((int, float)) and any(map(is_number, cells))
 
 
 def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> ResultsAnswer:
@@ -218,14 +215,11 @@ def _check_query(table: _RunTable, query: ResultsQuery, errors: OptionErrors) ->
     for option, message in (conflict[1:] for conflict in _find_conflicts(query) if conflict[0]):
         errors.add(option, message)
     if query.best is not None and table.layout.search is None:
-        errors.add("--best", _explain_no_search(table, query.best))
+        metric = next(filter(table.has_numbers, table.layout.metrics), "COLUMN")
+        words = ["sweeper", "results", display_path(table.folder), "--sort", f"-{metric}", "--limit", str(query.best)]
+        most = f"`{join_command(words)}` shows its trials with most {metric}"
+        errors.add("--best", f"this run is not a search, so it has no points; {most}")
     errors.raise_if_any()
-
-
-def _explain_no_search(table: _RunTable, count: int) -> str:
-    metric = next(filter(table.has_numbers, table.layout.metrics), "COLUMN")
-    words = ["sweeper", "results", display_path(table.folder), "--sort", f"-{metric}", "--limit", str(count)]
-    return f"this run is not a search, so it has no points; `{join_command(words)}` shows its trials with most {metric}"
 
 
 def _check_mean_columns(table: _RunTable, query: ResultsQuery, errors: OptionErrors) -> None:
@@ -284,7 +278,9 @@ def _find_answer(selected: Sequence[int], table: _RunTable, query: ResultsQuery)
         found = [{name: row[name] for name in query.columns} for row in found]
         return RowTable(found, query.columns, ("queued_s", *table.measures), _label_axes(found, query.columns, layout))
     rows = table.make_rows(selected)
-    shown = _choose_default_columns(rows, table)
+    errors = ("error_type", "error") if any(row["error"] for row in rows) else ()
+    costs = ("cost", "cost_kind") if "cost" in table.measures else ()
+    shown = ["trial", *layout.axis_columns, "status", "attempts", "ran_s", *costs, *layout.metrics, *errors]
     rows = sort_rows(rows, query.sorts)[:limit]
     return RowTable(rows, shown, ("queued_s", *table.measures), _label_axes(rows, shown, layout))
 
@@ -292,10 +288,3 @@ def _find_answer(selected: Sequence[int], table: _RunTable, query: ResultsQuery)
 def _label_axes(rows: Rows, shown: Iterable[str], layout: TableLayout) -> Labels:
     """The short labels of the axes; those that a user gave have a column of their own."""
     return {name: label_column([row[name] for row in rows]) for name in shown if name in layout.axis_columns}
-
-
-def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
-    errors = ("error_type", "error") if any(row["error"] for row in rows) else ()
-    costs = ("cost", "cost_kind") if "cost" in table.measures else ()
-    outcome = ("status", "attempts", "ran_s", *costs)
-    return ["trial", *table.layout.axis_columns, *outcome, *table.layout.metrics, *errors]

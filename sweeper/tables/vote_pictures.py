@@ -96,7 +96,12 @@ class VotePictures:
         self._hashes = store.load_cached_metrics(PIXEL_HASH)
         self.layout = layout = store.layout(run_id)
         rows = []
-        _check_names(store, layout)
+        names = [*layout.axis_columns, *layout.slot_names, *layout.measured_metrics]
+        if VOTES_METRIC in names and not (store.votes.has_any() and names.index(VOTES_METRIC) == len(names) - 1):
+            raise UsageError(
+                f"{store.path.parent}: the experiment has a column '{VOTES_METRIC}', which is the name of the metric "
+                "of votes; give it another name in the experiment, and run it again"
+            )
         for outcome in store.outcomes(run_id):
             row = outcome.result
             rows.append(row)
@@ -190,21 +195,16 @@ class VotePictures:
         return chosen
 
 
-def _check_names(store: Store, layout: TableLayout) -> None:
-    names = [*layout.axis_columns, *layout.slot_names, *layout.measured_metrics]
-    if VOTES_METRIC in names and not (store.votes.has_any() and names.index(VOTES_METRIC) == len(names) - 1):
-        raise UsageError(
-            f"{store.path.parent}: the experiment has a column '{VOTES_METRIC}', which is the name of the metric of "
-            "votes; give it another name in the experiment, and run it again"
-        )
-
-
 def _build_axes(layout: TableLayout, rows: Sequence[Result], pictures: Sequence[VotePicture]) -> list[VoteAxis]:
     layout, rows = select_results(layout, list(rows), {picture.row.trial for picture in pictures})
     positions = {row.trial: position for position, row in enumerate(rows)}
     row_of = [positions[picture.row.trial] for picture in pictures]
     is_search = layout.search is not None
-    found, usual = _find_points(layout, layout.search, rows) if layout.search is not None else _find_axes(layout, rows)
+    if layout.search is not None:
+        found, usual = _find_points(layout, layout.search, rows)
+    else:  # with all axes named, none is left out because each trial has another value of it
+        found = find_effect_axes(rows, layout, list_axis_columns(layout), ()).axes
+        usual = {axis.columns for axis in find_effect_axes(rows, layout, (), ()).axes if not axis.is_replicate}
     codes = [axis.codes[row_of].tolist() for axis in found]
     outputs = [picture.output for picture in pictures]
     axes = []
@@ -219,13 +219,6 @@ def _build_axes(layout: TableLayout, rows: Sequence[Result], pictures: Sequence[
             axis.columns, axis.labels, codes[index], context_of, is_usual, axis.values, prompt_of, is_point
         ))  # fmt: skip
     return axes
-
-
-def _find_axes(layout: TableLayout, rows: Sequence[Result]) -> tuple[Sequence[EffectAxis], set[tuple[str, ...]]]:
-    """Return all axes, and the columns of those that people can compare."""
-    # With all axes named, none is left out because each trial has another value of it.
-    found = find_effect_axes(rows, layout, list_axis_columns(layout), ()).axes
-    return found, {axis.columns for axis in find_effect_axes(rows, layout, (), ()).axes if not axis.is_replicate}
 
 
 def _find_points(
@@ -361,8 +354,15 @@ def score_pictures(votes: Iterable[Vote]) -> dict[str, float]:
 
     Pictures are compared with those that votes connect with them, which are usually those of the same prompt and seed.
     """
-    groups = _group_connected([vote for vote in votes if vote.counts])
-    return {sha256: share for group in groups for sha256, share in _score_group(group).items()}
+    scores: dict[str, float] = {}
+    for group in _group_connected([vote for vote in votes if vote.counts]):
+        items = list(dict.fromkeys(sha256 for vote in group for sha256 in vote.pictures))
+        numbers = {sha256: number for number, sha256 in enumerate(items)}
+        left, right = [numbers[vote.left_sha256] for vote in group], [numbers[vote.right_sha256] for vote in group]
+        points = [_POINTS[vote.answer or TIE] for vote in group]
+        shares = compute_shares(ItemComparisons(len(items), left, right, points)).tolist()
+        scores |= {sha256: round(share, 4) for sha256, share in zip(items, shares, strict=True)}
+    return scores
 
 
 def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
@@ -377,15 +377,6 @@ def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
     for vote, (number, _) in zip(votes, ends, strict=True):
         groups.setdefault(int(group_of[number]), []).append(vote)
     return list(groups.values())
-
-
-def _score_group(votes: Sequence[Vote]) -> dict[str, float]:
-    items = list(dict.fromkeys(sha256 for vote in votes for sha256 in vote.pictures))
-    numbers = {sha256: number for number, sha256 in enumerate(items)}
-    left, right = [numbers[vote.left_sha256] for vote in votes], [numbers[vote.right_sha256] for vote in votes]
-    points = [_POINTS[vote.answer or TIE] for vote in votes]
-    shares = compute_shares(ItemComparisons(len(items), left, right, points)).tolist()
-    return {sha256: round(share, 4) for sha256, share in zip(items, shares, strict=True)}
 
 
 def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], changed: Vote | None = None) -> None:
