@@ -223,7 +223,7 @@ def _build_sheet(
     ]
     return Sheet(
         layout.experiment, across, down, tuple(titled),
-        _format_footer(layout.experiment, count_things(len(rows), "trial")),
+        f"{layout.experiment} · {count_things(len(rows), 'trial')} · made with sweeper",
     )  # fmt: skip
 
 
@@ -245,12 +245,11 @@ def _build_search_sheet(
     columns = sorted(across, key=lambda key: _rank(over, key))
     goals = " and ".join(f"{'highest' if goal.maximize else 'lowest'} {goal.metric}" for goal in search.objectives)
     kind = "complete points" if len(search.objectives) == 1 else "points on the Pareto front"
-    shown = f"{len(best)} of {len(found)} {kind}: {goals}"
     return Sheet(
         experiment, tuple((across[key], _format_heads([map(_SheetAxis.name_value, over, key)])) for key in columns),
         tuple((down, _describe_point(point, index_of, space)) for down, point in enumerate(best)),
         (Section("", cells),),
-        _format_footer(experiment, shown),
+        f"{experiment} · {len(best)} of {len(found)} {kind}: {goals} · made with sweeper",
     )  # fmt: skip
 
 
@@ -263,10 +262,6 @@ def _describe_point(point: SearchedPoint, index_of: Mapping[int, int], space: Se
 def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:
     """The key that sorts combinations of values in the written order of their axes."""
     return [axis.order.index(index) for axis, index in zip(axes, indices, strict=True)]
-
-
-def _format_footer(experiment: str, shown: str) -> str:
-    return f"{experiment} · {shown} · made with sweeper"
 
 
 def _build_cell(result: Result, artifacts: _Artifacts) -> Cell:

@@ -315,19 +315,13 @@ def to_json(value: Any) -> str:
 
 def transpose_files(entries: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Store the entries of files as columns; a cell is None if the file has no such value."""
-    columns = _to_columns((map(entry.get, _FILE_FIELDS) for entry in entries), len(_FILE_FIELDS))
-    named = zip(_FILE_FIELDS, columns, strict=True)
-    return {name: cells for name, cells in named if any(cell is not None for cell in cells)}
-
-
-def _to_columns(rows: Iterable[Iterable[Any]], count: int) -> list[list[Any]]:
-    """Transpose rows of `count` cells, batch by batch, so that they need not be in memory at once."""
-    columns: list[list[Any]] = [[] for _ in range(count)]
-    iterator = iter(rows)
-    while batch := list(islice(iterator, _BATCH)):
+    columns: list[list[Any]] = [[] for _ in _FILE_FIELDS]
+    rows = (map(entry.get, _FILE_FIELDS) for entry in entries)
+    while batch := list(islice(rows, _BATCH)):  # so that the entries need not be in memory at once
         for column, cells in zip(columns, zip(*batch, strict=True), strict=True):
             column.extend(cells)
-    return columns
+    named = zip(_FILE_FIELDS, columns, strict=True)
+    return {name: cells for name, cells in named if any(cell is not None for cell in cells)}
 
 
 def _compress_column(name: str, files: Mapping[str, Sequence[Any]]) -> Any:

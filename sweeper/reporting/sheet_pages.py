@@ -98,21 +98,14 @@ class _SheetRenderer:
         widest = max((width for width, _ in self.sizes.values()), default=side)
         highest = max((height for _, height in self.sizes.values()), default=side)
         self.cell = max(widest, min(side, _MIN_CELL_WIDTH)), highest  # small pictures must leave room for labels
-        self.labels_width = self._measure_labels()
-        self.columns = self._count_columns(megapixels * 1e6)
+        widths = [self.text.measure_width(label, _LABEL) for _, label in sheet.down if label]
+        self.labels_width = min(_MAX_LABELS_WIDTH, max(widths)) + 2 * _GAP if widths else 0
+        widest_page = int(megapixels * 1e6 // (2 * self.cell[1] + 300))  # that has room for at least two rows
+        room = min(_MAX_SIDE, widest_page) - 2 * _MARGIN - self.labels_width
+        self.columns = max(1, min(len(sheet.across), room // (self.cell[0] + _GAP)))
         used = self.labels_width + self.columns * (self.cell[0] + _GAP)
         self.width = max(_MIN_PAGE_WIDTH, 2 * _MARGIN + used)
         self.max_height = min(_MAX_SIDE, int(megapixels * 1e6 // self.width))
-
-    def _measure_labels(self) -> int:
-        """The width of the column of row labels, with the gaps beside it; 0 without labels."""
-        widths = [self.text.measure_width(label, _LABEL) for _, label in self.sheet.down if label]
-        return min(_MAX_LABELS_WIDTH, max(widths)) + 2 * _GAP if widths else 0
-
-    def _count_columns(self, pixels: float) -> int:
-        """Count the columns that leave room for at least two rows on a page; at least one."""
-        widest = min(_MAX_SIDE, int(pixels // (2 * self.cell[1] + 300))) - 2 * _MARGIN - self.labels_width
-        return max(1, min(len(self.sheet.across), widest // (self.cell[0] + _GAP)))
 
     # --- pages
 

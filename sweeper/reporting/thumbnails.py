@@ -220,20 +220,16 @@ class Thumbnails:
         try:
             index: dict[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
             for sha, fields in index.items():  # in place, because a second mapping takes 10 MB
-                index[sha] = None if fields is None else _read_thumbnail(fields)
+                if fields is not None:
+                    width, height, frames, colour, workflow, look = fields
+                    index[sha] = Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow), str(look))
         except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            return {}  # make all thumbnails again
+            return {}  # somebody else wrote it, so make all thumbnails again
         return index
 
     def _write_index(self) -> None:
         with atomic_write(self._folder / _INDEX_NAME) as file:
             file.write(json.dumps(self.known).encode())
-
-
-def _read_thumbnail(fields: Sequence[Any]) -> Thumbnail:
-    """Raises TypeError or ValueError, because somebody else may have written the index."""
-    width, height, frames, colour, workflow, look = fields
-    return Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow), str(look))
 
 
 def _judge_look(image: Any, brightest: int) -> str:
