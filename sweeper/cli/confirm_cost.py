@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -13,7 +13,6 @@ import click
 
 from sweeper.answers.cells import sanitize
 from sweeper.cli import console
-from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
@@ -59,7 +58,7 @@ def confirm_plan(prepared: Prepared, plan: Plan, out: Any, run_options: Mapping[
     answer = answer_priced_plan(replace(prepared, plans=(plan,)), out, run_options)
     budget = run_options.get("budget")
     budget = prepared.experiment.run.budget if budget is None else budget
-    return _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
+    return _confirm(prepared, answer, budget)
 
 
 def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, budget: Decimal | None) -> None:
@@ -73,13 +72,11 @@ def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, bud
     if answer.cost is not None and amount is not None:
         answer = replace(answer, cost=replace(answer.cost, left=amount))
     answer = replace(answer, jobs=trials if answer.jobs else 0)
-    _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
+    _confirm(prepared, answer, budget)
 
 
-def _confirm(
-    answer: PlanAnswer, paid: Sequence[Target], experiment: Experiment, budget: Decimal | None
-) -> Decimal | None:
-    question = find_cost_question(answer, paid, experiment, budget)
+def _confirm(prepared: Prepared, answer: PlanAnswer, budget: Decimal | None) -> Decimal | None:
+    question = find_cost_question(answer, list_paid_targets(prepared), prepared.experiment, budget)
     asked = sanitize(f"{question.text[0].upper()}{question.text[1:]}?") if question.text else ""
     if (confirmed := os.environ.get(CONFIRMED)) is not None:
         if asked and confirmed != asked:

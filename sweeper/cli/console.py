@@ -12,16 +12,13 @@ import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from sweeper.answers.cells import sanitize
 from sweeper.answers.parts import Answer, Fail, Note, Part, Warn
 from sweeper.answers.render import render_text, to_json
 from sweeper.files import atomic_write
 from sweeper.tables.export import encode_text
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 
@@ -84,12 +81,6 @@ def is_terminal(stream: IO[str]) -> bool:
         return stream.isatty()
     except ValueError:
         return False
-
-
-def make_rich_console(stream: IO[str]) -> Console:
-    from rich.console import Console
-
-    return Console(file=stream, no_color=not is_colour_enabled(stream), highlight=False)
 
 
 def print_answer(answer: Answer, *, as_json: bool, on_stderr: bool = False) -> None:

@@ -77,7 +77,9 @@ def report_failure(failure: BaseException) -> int:
         traceback.print_exception(failure)
     if isinstance(failure, click.exceptions.Exit):
         return failure.exit_code
-    if isinstance(failure, OSError) and _is_closed_pipe(failure):
+    # Windows reports that the reader of our output is gone as EINVAL without a file name.
+    is_invalid = isinstance(failure, OSError) and failure.errno == errno.EINVAL and failure.filename is None
+    if isinstance(failure, BrokenPipeError) or (sys.platform == "win32" and is_invalid):
         # Redirect stdout, so that Python's flush at exit does not fail.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
@@ -101,9 +103,3 @@ def report_failure(failure: BaseException) -> int:
     message = " ".join(str(failure).split()) or "no message"
     console.print_error(f"{type(failure).__name__}: {message} (a bug in sweeper; SWEEPER_DEBUG=1 shows the traceback)")
     return INTERNAL_ERROR
-
-
-def _is_closed_pipe(failure: OSError) -> bool:
-    """Whether the reader of our output is gone, which Windows reports as EINVAL without a file name."""
-    is_invalid = failure.errno == errno.EINVAL and failure.filename is None
-    return isinstance(failure, BrokenPipeError) or (sys.platform == "win32" and is_invalid)

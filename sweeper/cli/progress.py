@@ -164,15 +164,15 @@ def _describe_round(event: events.RoundPlanned) -> str:
 def _start_bar(*, shows_time: bool) -> Progress:
     """Draw a bar on stderr. rich is imported only here, when the first bar is drawn."""
     from rich import progress
+    from rich.console import Console
 
     time_left = progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True)
-
     bar = progress.Progress(
         progress.BarColumn(bar_width=30),
         progress.MofNCompleteColumn(),
         time_left if shows_time else progress.TextColumn("time left unknown (sizes differ)"),
         progress.TextColumn("{task.fields[counts]}"),
-        console=console.make_rich_console(sys.stderr),
+        console=Console(file=sys.stderr, no_color=not console.is_colour_enabled(sys.stderr), highlight=False),
     )
     bar.add_task("", counts="")
     bar.start()

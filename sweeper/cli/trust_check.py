@@ -86,14 +86,12 @@ def require_trust(experiment: Experiment, *, trust: bool, targets: Sequence[Any]
 
     The arguments are those of `load_trusted`.
     """
-    confinement = find_confinement()
+    confinement, users = find_confinement(), load_named_targets()
     if confinement is not None:
-        users = load_named_targets()
         if problems := confinement.find_problems(experiment, targets=targets, users=users, out=None):
             raise ExperimentError(problems)
         return
     known = load_grants().get(experiment.file.parent.resolve(), frozenset())
-    users = load_named_targets()
     needs = [] if trust else find_trust_needs(experiment, known, targets=targets, named=users)
     if needs and not _ask(experiment.file, needs):
         raise ExperimentError(describe_missing_trust(experiment.file, needs, is_known=bool(known)))
