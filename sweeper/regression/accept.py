@@ -365,7 +365,9 @@ def _add_file(
         return accepted
     graph, inputs = workflow
     base, changes = baseline.add_graph(graph)
-    return replace(accepted, workflow=base, changes=changes, inputs=inputs, models=_find_models(graph))
+    values = (value for node in graph.values() for value in node["inputs"].values())
+    models = {value for value in values if isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)}
+    return replace(accepted, workflow=base, changes=changes, inputs=inputs, models=tuple(sorted(models)))
 
 
 def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, WorkflowInfo]:
@@ -382,13 +384,6 @@ def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, Wo
         for trial in plan.written()
         if trial.digest in digests
     }
-
-
-def _find_models(graph: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """The names of the model files in a workflow, sorted."""
-    values = (value for node in graph.values() for value in node["inputs"].values())
-    names = {value for value in values if isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)}
-    return tuple(sorted(names))
 
 
 def _describe_input(file: InputFile) -> dict[str, str]:

@@ -232,7 +232,12 @@ class Baseline:
         shape = _graph_shape(graph)
         for name, base in self.workflows.items():
             if _graph_shape(base) == shape:
-                return name, _diff_inputs(base, graph)
+                return name, {
+                    f"{node}.{key}": value
+                    for node, content in graph.items()
+                    for key, value in content["inputs"].items()
+                    if encode_canonical(value) != encode_canonical(base[node]["inputs"][key])
+                }
         name = hashlib.sha256(encode_graph(graph)).hexdigest()[:12]
         self.workflows[name] = graph
         return name, {}
@@ -379,12 +384,3 @@ def _graph_shape(graph: Graph) -> bytes:
     return encode_canonical(
         {node: [content["class_type"], sorted(content["inputs"])] for node, content in graph.items()}
     )
-
-
-def _diff_inputs(base: Graph, graph: Graph) -> dict[str, Any]:
-    return {
-        f"{node}.{name}": value
-        for node, content in graph.items()
-        for name, value in content["inputs"].items()
-        if encode_canonical(value) != encode_canonical(base[node]["inputs"][name])
-    }

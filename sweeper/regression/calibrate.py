@@ -142,7 +142,14 @@ class Calibration:
             if not case.is_checkable:
                 yield Warn(f"no threshold can separate {case.case.name} from noise: {case.reason}")
         if self.checks:
-            yield from self._list_checks()
+            yield Line("On this server as it runs now, these checks allow the noise:")
+            yield Line("checks:")
+            yield from (Item(f'{name}: "{threshold}"') for name, threshold in self.checks.items())
+            if missed := sum(case.is_checkable and case.is_missed_by(self.checks) for case in self.cases):
+                yield Warn(
+                    f"they may miss a change of {count_things(missed, 'case')} with less noise; write `overrides` for "
+                    "the noisy cases, with the bounds above, and tighter checks for the others"
+                )
         elif self.cases and all(case.stable for case in self.cases):
             yield Line(
                 "On this server as it runs now, every picture was the same every time. No checks are needed: "
@@ -150,16 +157,6 @@ class Calibration:
             )
         else:
             yield Line("No single measure works for all cases; write `overrides` for each.")
-
-    def _list_checks(self) -> Iterator[Part]:
-        yield Line("On this server as it runs now, these checks allow the noise:")
-        yield Line("checks:")
-        yield from (Item(f'{name}: "{threshold}"') for name, threshold in self.checks.items())
-        if missed := sum(case.is_checkable and case.is_missed_by(self.checks) for case in self.cases):
-            yield Warn(
-                f"they may miss a change of {count_things(missed, 'case')} with less noise; write `overrides` for the "
-                "noisy cases, with the bounds above, and tighter checks for the others"
-            )
 
 
 class RepeatedPlan(Plan):

@@ -79,7 +79,7 @@ def check(
         experiment = _load_recorded_experiment(folder, options.get("run")) if attribute else None
     else:
         experiment = complete_experiment(what if isinstance(what, Experiment) else load(what), target, named)
-        folder = Path(out) if out is not None else _find_results(experiment)
+        folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "check")
 
     def run_silently(*arguments: Any, **rest: Any) -> Run:
         runs.append((runner or run)(*arguments, notify="", **rest))
@@ -108,10 +108,6 @@ def check(
     return found
 
 
-def _find_results(experiment: Experiment) -> Path:
-    return default_results_folder(experiment.file, experiment.name, "check")
-
-
 def check_experiment(
     experiment: Experiment,
     baseline: str | os.PathLike[str] | Baseline | None = None,
@@ -138,7 +134,7 @@ def check_experiment(
     """
     checks = parse_checks(experiment)
     accepted = read_accepted(baseline, experiment.file, experiment.name)
-    folder = Path(out) if out is not None else _find_results(experiment)
+    folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "check")
     plan = Plan(experiment)
     is_selected = TrialFilter(where, plan, trials)
     is_partial = where is not None or trials is not None

@@ -212,7 +212,8 @@ def _match_pictures(accepted: Path, now: Path, thresholds: Thresholds, reported:
     if comparison.state == "same_pixels":
         return Match("pixels", metrics)
     if comparison.state != "measured":
-        return Match(comparison.state, {}, f"{comparison.state}: {_shorten_paths(comparison.reason, accepted, now)}")
+        reason = comparison.reason.replace(str(accepted), "the accepted picture").replace(str(now), "today's")
+        return Match(comparison.state, {}, f"{comparison.state}: {reason}")
     amount = f"{metrics['differing']:.2%} of them, by {metrics['mae']:.3g} of 255 on average over all"
     return _judge(metrics, thresholds, f"pixels differ: {amount}")
 
@@ -298,12 +299,6 @@ def _round_up(value: float) -> float:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / step) * step
-
-
-def _shorten_paths(reason: str, *paths: Path) -> str:
-    for path, name in zip(paths, ("the accepted picture", "today's"), strict=True):
-        reason = reason.replace(str(path), name)
-    return reason
 
 
 def map_parallel(function: Callable[[Item], Mapped], items: Iterable[Item]) -> list[Mapped]:
