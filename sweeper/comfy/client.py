@@ -325,9 +325,7 @@ class ComfyClient:
             except TransientError as error:
                 refusals += not error.sent
                 wait = next(waits, None) if refusals < retry_policy.connect_attempts else None
-                if error.trouble is Trouble.TOO_LARGE:
-                    raise
-                if wait is None or loop.time() + wait > deadline:
+                if error.trouble is Trouble.TOO_LARGE or wait is None or loop.time() + wait > deadline:
                     raise
                 await asyncio.sleep(wait)
                 continue

@@ -99,7 +99,10 @@ class RetryWaiter:
         if server_wait <= own_wait:
             await asyncio.sleep(own_wait)
             return 0.0
-        self._report_wait(server_wait, reason)
+        now = asyncio.get_running_loop().time()
+        if self.on_wait is not None and now + server_wait > self._reported_until + 1.0:
+            self._reported_until = now + server_wait
+            self.on_wait(server_wait, reason)
         if is_cut:
             await asyncio.sleep(server_wait)
         else:
@@ -111,9 +114,3 @@ class RetryWaiter:
     def cut_short(self) -> None:
         """End all current waits for the server and limit later ones, because the run is being cancelled."""
         self._cut.set()
-
-    def _report_wait(self, seconds: float, reason: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if self.on_wait is not None and now + seconds > self._reported_until + 1.0:
-            self._reported_until = now + seconds
-            self.on_wait(seconds, reason)

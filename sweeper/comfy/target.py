@@ -297,20 +297,18 @@ def _read_key(
     """The key from the command `words`, else from the environment variable; None if the target has neither."""
     if words:
         return validate_key(command(words), "`api_key_command`")
-    key = read_key_from_variable(variable, environ) if variable else None
-    if key is None and (not variable or not is_required):
+    if not variable:
         return None
-    source = f"the environment variable {_safe_variable_name(variable or '')}"
+    key = read_key_from_variable(variable, environ)
+    if key is None and not is_required:
+        return None
+    is_name = variable.isupper() and len(variable) <= 64  # if not, it may be a key written in the wrong place
+    source = f"the environment variable {variable if is_name else 'that `api_key_env` names'}"
     if key is None:
         alternative = f"; {CLOUD_KEYS[1]} has none either" if variable == CLOUD_KEY else ""
-        is_empty = (variable or "") in environ
-        raise UsageError(f"its key is expected in {source}, which is {'empty' if is_empty else 'not set'}{alternative}")
+        state = "empty" if variable in environ else "not set"
+        raise UsageError(f"its key is expected in {source}, which is {state}{alternative}")
     return validate_key(key, source)
-
-
-def _safe_variable_name(variable: str) -> str:
-    """The name of a variable, unless it does not look like one: it may be a key written in the wrong place."""
-    return variable if variable.isupper() and len(variable) <= 64 else "that `api_key_env` names"
 
 
 def describe_targets(targets: Sequence[Target]) -> str:

@@ -96,35 +96,6 @@ def make_path(prompt_id: str) -> str:
     return f"{JOBS_PATH}/{quote(prompt_id, safe='')}"
 
 
-def get_job(prompt_id: str) -> Flow[JobState]:
-    """The state of a job; `lost` if the server does not know it."""
-    response = raise_for_status((yield ServerRequest("GET", make_path(prompt_id))), 404)
-    if response.status == 404:  # a gateway's answer must not make a paid job look lost
-        if not is_own_refusal(response):
-            raise TransientError(f"HTTP 404, but not as a server answers about its jobs: {response.excerpt()!r}")
-        return JobState("lost")
-    return _read_state(response.json_object(), response.headers)
-
-
-def list_running() -> Flow[frozenset[str]]:
-    """The ids of the jobs that the server executes now, also those of others."""
-    page, _ = yield from jobs_api.request_page(JOBS_PATH, {"limit": str(_RUNNING_ROWS)})
-    return frozenset(row["id"] for row in jobs_api.list_rows(page) if row.get("status") in ("running", "canceling"))
-
-
-def find_submissions(searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
-    """By job id, the id of each submission on the server, or None if it has no trace of it.
-
-    A job id is missing if a job without labels may be it, but does not show its workflow.
-    """
-    answers: dict[str, str | None] = {}
-    for search in searches:
-        found, is_clear = yield from _find_submission(search)
-        if found is not None or is_clear:
-            answers[search.job_id] = found
-    return answers
-
-
 def _read_rejection(response: ServerResponse, graph: Mapping[str, Any]) -> str:
     """Why the server rejects a workflow: by the errors of ComfyUI's own validation if the answer has them."""
     error = response.json_object()["error"] if read_error_code(response) else {}
@@ -265,7 +236,6 @@ class V2Dialect(ServerTraits):
     lost_after_checks = 3  # also, the proxy reads the history before the queue, so it misses a job that ends in between
     key_seconds = 23 * 3600.0  # the server forgets an Idempotency-Key after 24 hours
     get_model_facts = staticmethod(model_files.find_asset)
-    get_job = staticmethod(get_job)
 
     def __init__(self) -> None:
         self._host = "deployment"  # or "proxy" or "cloud", as the handshake finds out
@@ -316,14 +286,30 @@ class V2Dialect(ServerTraits):
             raise TransientError(f"the response to a submission has no id: {response.excerpt()!r}")
         return str(answer["id"])
 
+    def get_job(self, prompt_id: str) -> Flow[JobState]:
+        response = raise_for_status((yield ServerRequest("GET", make_path(prompt_id))), 404)
+        if response.status == 404:  # a gateway's answer must not make a paid job look lost
+            if not is_own_refusal(response):
+                raise TransientError(f"HTTP 404, but not as a server answers about its jobs: {response.excerpt()!r}")
+            return JobState("lost")
+        return _read_state(response.json_object(), response.headers)
+
     def list_running(self) -> Flow[frozenset[str]]:
-        return jobs_api.list_running() if self._host == "cloud" else list_running()
+        if self._host == "cloud":
+            return (yield from jobs_api.list_running())
+        page, _ = yield from jobs_api.request_page(JOBS_PATH, {"limit": str(_RUNNING_ROWS)})
+        return frozenset(row["id"] for row in jobs_api.list_rows(page) if row.get("status") in ("running", "canceling"))
 
     def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
         if self._host == "cloud":
             query = {"sort_by": "create_time", "sort_order": "desc"}
-            return jobs_api.find_submissions(searches, query, keeps_ids=False)
-        return find_submissions(searches)
+            return (yield from jobs_api.find_submissions(searches, query, keeps_ids=False))
+        answers: dict[str, str | None] = {}
+        for search in searches:
+            found, is_clear = yield from _find_submission(search)
+            if found is not None or is_clear:  # if not, a job without labels may be it, and does not show its workflow
+                answers[search.job_id] = found
+        return answers
 
     def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
         for prompt_id in sorted(prompt_ids):
