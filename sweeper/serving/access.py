@@ -155,7 +155,11 @@ class AccessControl:
             return await self._create_session(request)
         path = request.url.path
         if request.method == "POST" and path in self._writable:
-            if not _is_from_own_page(request):
+            # Another site's page can send JSON only if this server permits it in an answer to OPTIONS, and it does not.
+            # Browsers also name the page's site in `Origin`.
+            origin, kind = request.headers.get("origin"), request.headers.get("content-type", "")
+            is_own = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
+            if not is_own or kind.partition(";")[0].strip().lower() != "application/json":
                 return PlainTextResponse("only a page of this server may send this, as application/json", 403)
         elif request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET", 405)
@@ -209,18 +213,6 @@ class AccessControl:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_from_own_page(request: Request) -> bool:
-    """Whether no page of another site sends this POST request.
-
-    Another site's page can send JSON only if this server permits it in an answer to OPTIONS, and it does not. Browsers
-    also name the page's site in `Origin`.
-    """
-    origin = request.headers.get("origin")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_own = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
-    return is_own and kind == "application/json"
 
 
 async def read_json(

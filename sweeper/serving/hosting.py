@@ -214,16 +214,13 @@ class GuardedProtocol(H11Protocol):
         self._transports[self.server, self.client] = transport
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check_deadlines)
         if len(self.connections) > self._limit:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Close the connection that has waited longest: the first, or this one if all others get responses."""
-        for address, transport in self._transports.items():
-            protocol = transport.get_protocol()
-            if not (isinstance(protocol, GuardedProtocol) and protocol.is_answering):
-                del self._transports[address]
-                transport.abort()
-                return
+            # Close the connection that has waited longest: the first, or this one if all others get responses.
+            for address, waiting in self._transports.items():
+                protocol = waiting.get_protocol()
+                if not (isinstance(protocol, GuardedProtocol) and protocol.is_answering):
+                    del self._transports[address]
+                    waiting.abort()
+                    break
 
     @property
     def is_answering(self) -> bool:
