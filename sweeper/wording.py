@@ -1,4 +1,4 @@
-"""Words of messages: a count, a command, a long text cut, one line of it, the nearest allowed name or all of them."""
+"""Words of messages: a count, a command, a long text cut, one line of it, the nearest allowed name. And their bytes."""
 
 from __future__ import annotations
 
@@ -158,3 +158,16 @@ def _strip_common(first: str, second: str) -> tuple[str, str]:
     if suffix is not None and second.endswith(suffix[0]) and suffix.start() and len(second) > len(suffix[0]):
         first, second = first.removesuffix(suffix[0]), second.removesuffix(suffix[0])
     return first, second
+
+
+def encode_text(text: str) -> bytes:
+    """Encode as UTF-8, with U+FFFD for half a surrogate pair, which UTF-8 cannot hold."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return replace_surrogates(text).encode("utf-8")
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace every half surrogate pair, where a server cut a message, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

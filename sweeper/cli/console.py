@@ -18,7 +18,7 @@ from sweeper.answers.cells import sanitize
 from sweeper.answers.parts import Answer, Fail, Note, Part, Warn
 from sweeper.answers.render import render_text, to_json
 from sweeper.files import atomic_write
-from sweeper.tables.export import encode_text
+from sweeper.wording import encode_text
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 

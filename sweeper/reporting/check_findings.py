@@ -21,7 +21,7 @@ from sweeper.errors import SweeperError
 from sweeper.images.file_types import TEXT_TYPES
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import build_column
-from sweeper.tables.export import replace_surrogates
+from sweeper.wording import replace_surrogates
 
 if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparison, Comparisons

@@ -44,7 +44,7 @@ from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
 from sweeper.store.votes import Mark
-from sweeper.tables.export import replace_surrogates
+from sweeper.wording import replace_surrogates
 
 FILES_FOLDER: Final = "files"
 MEDIA_TYPES: Final = {

@@ -20,7 +20,8 @@ from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.store.row_queries import Batch
-from sweeper.tables.export import replace_surrogates, share_texts
+from sweeper.tables.export import share_texts
+from sweeper.wording import replace_surrogates
 
 FORMAT: Final = 1  # of the data; the page refuses any other
 # The columns of the outcome that the page shows beside the status.

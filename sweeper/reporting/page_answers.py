@@ -12,8 +12,7 @@ from sweeper.errors import UsageError
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.reporting.dataset import encode_values, to_json
 from sweeper.store import Store
-from sweeper.tables.export import replace_surrogates
-from sweeper.wording import join_command
+from sweeper.wording import join_command, replace_surrogates
 
 _MAX_ANSWERED: Final = 10_000  # trials; for more, the answer would take longer than the page
 

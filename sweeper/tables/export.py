@@ -30,7 +30,7 @@ from sweeper.model.result import OUTCOME_COLUMNS, RESERVED_COLUMNS
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.row_queries import Batch
-from sweeper.wording import suggest
+from sweeper.wording import encode_text, replace_surrogates, suggest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,19 +55,6 @@ _COLUMN_TYPES: Final[Mapping[str, type]] = {"trial": int, **OUTCOME_COLUMNS}  # 
 LIST_COLUMNS: Final = ("outputs", "sha256")
 _NAME: Final = "results.csv"
 CSV_DIALECTS: Final = {"csv": (",", "\r\n"), "tsv": ("\t", "\n")}  # their delimiters and line ends
-
-
-def encode_text(text: str) -> bytes:
-    """Encode as UTF-8, with U+FFFD for half a surrogate pair, which UTF-8 cannot hold."""
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        return replace_surrogates(text).encode("utf-8")
-
-
-def replace_surrogates(text: str) -> str:
-    """Replace every half surrogate pair, where a server cut a message, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def choose_format(path: str | os.PathLike[str], name: str | None = None) -> str:

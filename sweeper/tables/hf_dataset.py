@@ -31,8 +31,8 @@ from sweeper.store.containment import is_plain_path, refuse_links
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.store.row_queries import batch_results
-from sweeper.tables.export import collect_cells, encode_text, replace_surrogates
-from sweeper.wording import count_things
+from sweeper.tables.export import collect_cells
+from sweeper.wording import count_things, encode_text, replace_surrogates
 
 FORMAT: Final = "hf-dataset"
 LIST_NAME: Final = ".sweeper-export.json"

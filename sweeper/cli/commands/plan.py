@@ -26,8 +26,8 @@ from sweeper.planning.plan import Plan
 from sweeper.running.count_plan import PlanCounter, PlanDiff, answer_plan, resolve_diff_run
 from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
 from sweeper.running.settings import RunOptions
-from sweeper.tables.export import CSV_DIALECTS, encode_text, format_delimited
-from sweeper.wording import join_command
+from sweeper.tables.export import CSV_DIALECTS, format_delimited
+from sweeper.wording import encode_text, join_command
 
 _CHUNK: Final = 4096  # trials
 _FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")  # of a workflow in a folder
