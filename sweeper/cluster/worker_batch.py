@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.cluster import messages
 from sweeper.errors import RefusedError, SweeperError
 from sweeper.images.metrics.registry import MetricInput
-from sweeper.model.charges import Charge
+from sweeper.model.money import Charge
 from sweeper.model.trial import InputFile, Trial
 from sweeper.running import run_events as events
 from sweeper.running.concurrency_limit import ConcurrencyLimit

@@ -18,14 +18,12 @@ from sweeper.editing.read_workflow import (
     suggest_workflow_slots,
 )
 from sweeper.errors import ImageError, InputError, Problem, TemplateError, UsageError
-from sweeper.files import write_new
-from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
+from sweeper.files import make_portable, write_new
 from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment, render_slots_file
 from sweeper.loading.suggest_slots import Suggestion, find_output_nodes
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.graph_check import GraphCheck, find_graph_problems
-from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
-from sweeper.model.portable_names import make_portable
+from sweeper.model.picture_size import FILM_TYPES, PICTURE_FORMATS, PICTURE_SUFFIXES, SOUND_TYPES, check_pixels
 from sweeper.model.template import Address
 from sweeper.model.workflow import find_upstream
 from sweeper.running.node_class_cache import get_embedded_classes

@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
-from sweeper.images.file_types import FILM_TYPES, SOUND_TYPES
-from sweeper.model.picture_size import FILM_OPTIONS, check_pixels
+from sweeper.model.picture_size import FILM_OPTIONS, FILM_TYPES, SOUND_TYPES, check_pixels
 from sweeper.wording import format_install
 
 _PEAK_SAMPLES: Final = 64  # of which `read_peaks` keeps one

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem, UsageError
+from sweeper.files import find_name_problem
 from sweeper.loading.read_scope import ExperimentFolder, OutsideError, TrustNeed
 from sweeper.loading.search_builder import (
     SearchBuilder,
@@ -30,7 +31,6 @@ from sweeper.model.experiment import Experiment, Judge, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.launch_spec import anchor_launches
 from sweeper.model.money import parse_usd
-from sweeper.model.portable_names import find_name_problem
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems

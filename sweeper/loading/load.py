@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
+from sweeper.files import find_name_problem
 from sweeper.loading.bounded_files import BoundError, read_named_bytes, read_text_bytes
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
 from sweeper.loading.parse import parse_json, parse_yaml
@@ -35,7 +36,6 @@ from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust, find_trust_needs, load_grants
 from sweeper.model.experiment import Experiment, select_listed_models, select_settings
 from sweeper.model.expressions import ExpressionError, compile_column_expression
-from sweeper.model.portable_names import find_name_problem
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import NamedTargets, TargetSpec, find_target_problems
 from sweeper.model.template import Template

@@ -1,4 +1,4 @@
-"""Amounts of money in whole micro-dollars, and the rates that a target states for the time of its GPU.
+"""Amounts of money in whole micro-dollars, the rates that a target states for the time of its GPU, and charges.
 
 An amount is a range, because a forecast seldom is one number. Whoever computes one multiplies exactly, with fractions,
 and then rounds up once, so that a sum never falls short by what floats lose. Prices in credits become dollars where
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sweeper.errors import UsageError
 from sweeper.schemas.values import format_value, is_number
@@ -216,3 +216,48 @@ def _parse_credits_per_usd(settings: Mapping[str, Any], cause: str) -> Fraction:
 
 def _list(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+# --- what a job was charged
+
+MEASURED: Final = "measured"
+PRICED: Final = "priced"
+ESTIMATED: Final = "estimated"
+KINDS: Final = (MEASURED, PRICED, ESTIMATED)  # the surest first
+AT_LEAST: Final = " (at least)"  # ends the kind of a cost that has no upper bound
+OF_JOB: Final = ""  # the node of a charge for the job itself: its time, or what the server said for the whole job
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A part of what a job cost. `node` is the id of a partner node, or `OF_JOB`; `class_type` is empty for the job.
+
+    `kind`: `measured` if the server said it, `priced` if it is the price that the class of a partner node states, and
+    `estimated` if it is the time of the job, times the price of the target.
+
+    For a job that has not ended, `amount` is what it costs at most. `amount.high` is None if nobody knows that.
+    """
+
+    node: str
+    class_type: str
+    amount: Amount
+    kind: str
+
+
+class JobCost(NamedTuple):
+    """What jobs cost in micro-dollars, as one number: the upper end of a range. `kind` is the least sure.
+
+    If a charge has no upper bound, its lower bound counts and `kind` ends in ` (at least)`.
+    """
+
+    micros: int
+    kind: str
+
+
+def sum_charges(charges: Iterable[Charge]) -> Amount:
+    return sum((charge.amount for charge in charges), NOTHING)
+
+
+def find_weakest_kind(kinds: Iterable[str]) -> str | None:
+    """Return the least sure of several kinds, which is that of their sum; None if there are none."""
+    return max(kinds, key=KINDS.index, default=None)

@@ -24,6 +24,13 @@ FILM_OPTIONS: Final[Mapping[str, str]] = {
     "protocol_whitelist": "file",
 }
 
+# The types of output files, by the suffix of their name.
+PICTURE_TYPES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
+PICTURE_SUFFIXES: Final = frozenset(f".{name}" for name in PICTURE_TYPES)
+FILM_TYPES: Final = frozenset(("mp4", "webm", "mkv", "mov", "avi", "m4v"))
+SOUND_TYPES: Final = frozenset(("wav", "flac", "mp3", "opus", "ogg", "m4a", "aac"))
+TEXT_TYPES: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
+
 MAX_PIXELS: Final = 100_000_000  # 10,000 x 10,000; with Pillow's copy and a metric about 3 GB
 MAX_SHEET_MEGAPIXELS: Final = 178  # of a page of a contact sheet; Pillow takes a larger one for a decompression bomb
 MAX_FRAME_PIXELS: Final = 40_000_000_000  # of all frames together: ten minutes of 1920 x 1080 with 30 frames a second

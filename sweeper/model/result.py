@@ -46,7 +46,7 @@ class Result:
 
     `cost` is what the job cost in US dollars, the upper end of a range; None if nothing has a price or the job has not
     ended. If trials share a job, the first of them has its cost and the others have 0, so that the sum of a table is
-    what was paid. `cost_kind` is the least sure kind of the job's charges (`sweeper.model.charges`). `models` names the
+    what was paid. `cost_kind` is the least sure kind of the job's charges (`sweeper.model.money`). `models` names the
     model files with a tag for the content of each (`sweeper.model.model_facts`); None if its server told nothing.
     `model_facts` has all that it told.
     """

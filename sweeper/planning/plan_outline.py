@@ -16,9 +16,8 @@ from typing import Any, Final
 from sweeper.answers.cells import format_cell, join_choices, label_values
 from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table
 from sweeper.answers.render import NOT_IN_JSON, json_name
-from sweeper.model.charges import PRICED
 from sweeper.model.experiment import Block, Experiment
-from sweeper.model.money import CURRENCY, Amount
+from sweeper.model.money import CURRENCY, PRICED, Amount
 from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import get_written_block
 from sweeper.wording import count_things

@@ -17,9 +17,17 @@ from fractions import Fraction
 from functools import cached_property, reduce
 from typing import Any, Final
 
-from sweeper.model.charges import PRICED, Charge, sum_charges
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount, TargetPrice, find_stated_price
+from sweeper.model.money import (
+    NOTHING,
+    PRICED,
+    UNKNOWN_AMOUNT,
+    Amount,
+    Charge,
+    TargetPrice,
+    find_stated_price,
+    sum_charges,
+)
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.price_badge import NodePrice, PriceBadge, PriceCalculator
 from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path

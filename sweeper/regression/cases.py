@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import UsageError
+from sweeper.files import make_portable
 from sweeper.model.axis_values import format_label
 from sweeper.model.expressions import ExpressionError, compile_column_expression
-from sweeper.model.portable_names import make_portable
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store

@@ -20,12 +20,12 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images.compare import ALL_METRICS, compare_bytes, compare_files
-from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.measures import EQUAL_VALUES
 from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
 from sweeper.images.media import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, read_sound, text_ratio
 from sweeper.images.neural import MODELS, find_model
 from sweeper.model.experiment import Experiment
+from sweeper.model.picture_size import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.planning.grid import map_axis_columns
 from sweeper.regression.cases import Condition
 

@@ -17,8 +17,8 @@ from sweeper.answers.parts import Fail, Heading, Line, Note, Part, Table
 from sweeper.answers.render import IF_GIVEN
 from sweeper.comfy.target import check_targets
 from sweeper.errors import ExperimentError, Problem, SweeperError, TargetError, TransientError, UsageError
+from sweeper.files import make_portable
 from sweeper.model.experiment import Experiment
-from sweeper.model.portable_names import make_portable
 from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import RunCases, read_run

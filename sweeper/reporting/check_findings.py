@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import SweeperError
-from sweeper.images.file_types import TEXT_TYPES
+from sweeper.model.picture_size import TEXT_TYPES
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import build_column
 from sweeper.wording import replace_surrogates

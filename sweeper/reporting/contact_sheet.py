@@ -19,9 +19,8 @@ from PIL import ExifTags, Image
 from sweeper.answers.cells import format_rounded, join_values
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import atomic_write, describe_write_error
-from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import is_film
-from sweeper.model.picture_size import PICTURE_FORMATS
+from sweeper.model.picture_size import PICTURE_FORMATS, PICTURE_SUFFIXES
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns, SearchedPoint
 from sweeper.reporting.contents import LocatedFile, collect_artifacts

@@ -24,9 +24,8 @@ from sweeper.images.metrics.registry import find_unknown_metrics
 from sweeper.loading.load import load_recorded
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.search_builder import name_metrics
-from sweeper.model.charges import AT_LEAST
 from sweeper.model.experiment import Block, Experiment, select_settings
-from sweeper.model.money import CURRENCY, format_usd, from_usd
+from sweeper.model.money import AT_LEAST, CURRENCY, format_usd, from_usd
 from sweeper.model.result import MAX_COMPARED, SUCCEEDED, Result
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import expand_groups

@@ -22,7 +22,7 @@ from PIL import Image
 
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write, describe_write_error
-from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.model.picture_size import PICTURE_SUFFIXES
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_script, to_json, transpose_files
 from sweeper.reporting.thumbnails import SMALLER_SIDES, THUMBS_FOLDER, UNREADABLE, is_whole_webp, open_picture

@@ -28,9 +28,8 @@ from PIL import ExifTags, Image, ImageDraw, ImageOps, ImageStat
 
 from sweeper.errors import ImageError, ResultsError
 from sweeper.files import atomic_write
-from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import is_film, is_sound, iter_film_frames, read_peaks
-from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, PICTURE_SUFFIXES, check_pixels
 
 THUMBS_FOLDER: Final = "thumbs"
 THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels on a screen with double density

@@ -31,12 +31,11 @@ from sweeper.errors import (
     UnreachableError,
     UsageError,
 )
-from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
-from sweeper.model.charges import PRICED, Charge
 from sweeper.model.experiment import CHAT_PATH, JUDGE_FACTS, PROBABILITY, SCALE, Experiment, HashedFile, Judge
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.money import CURRENCY, Amount, format_usd
+from sweeper.model.money import CURRENCY, PRICED, Amount, Charge, format_usd
+from sweeper.model.picture_size import FILM_TYPES, PICTURE_SUFFIXES
 from sweeper.model.workflow import encode_canonical
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice

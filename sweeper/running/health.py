@@ -22,8 +22,8 @@ from sweeper.comfy.protocol import Server
 from sweeper.comfy.retry import RECONNECT
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, Trouble, UnreachableError, UsageError
+from sweeper.files import make_portable
 from sweeper.launching.supervise import Supervisor
-from sweeper.model.portable_names import make_portable
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, Notice, TargetDown, TargetStarting, TargetUp, WaitingForTarget
 from sweeper.running.settings import EffectiveSettings

@@ -13,10 +13,9 @@ from sweeper.answers.cells import format_cell
 from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.errors import SweeperError
-from sweeper.model.charges import AT_LEAST
 from sweeper.model.experiment import Search
 from sweeper.model.html_display import HtmlDisplay
-from sweeper.model.money import CURRENCY, NOTHING, Amount, to_usd
+from sweeper.model.money import AT_LEAST, CURRENCY, NOTHING, Amount, to_usd
 from sweeper.model.result import FAILED, MAX_COMPARED, Run
 from sweeper.model.search_columns import VOTES_METRIC, SearchedPoint
 from sweeper.planning.plan_outline import PlanCost, list_values

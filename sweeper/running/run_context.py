@@ -17,8 +17,8 @@ from uuid import uuid4
 from sweeper.errors import DEADLY_ERROR, LOST_ERROR, UNANSWERED_ERROR, TransientError, Trouble
 from sweeper.launching.supervise import Supervisor
 from sweeper.model import result
-from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
+from sweeper.model.money import Charge
 from sweeper.model.trial import InputFile, Trial
 from sweeper.running.node_class_cache import ClassSource
 from sweeper.running.run_events import Cancelling, Draining, Event, Notice, TrialDone

@@ -37,7 +37,7 @@ from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, read_notify, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
-from sweeper.statistics.early_stopping import find_clearly_worse
+from sweeper.statistics.paired import find_clearly_worse
 from sweeper.store import Store
 from sweeper.store.records import ENDED_STATES
 from sweeper.tables.vote_pictures import VotePictures, count_votes_needed, write_metric

@@ -16,17 +16,21 @@ from typing import Any, Final
 from sweeper.comfy.protocol import ReportedCharges
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
-from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, Charge, sum_charges
 from sweeper.model.money import (
     COMFY_CREDITS_PER_USD,
     CURRENCY,
+    ESTIMATED,
+    MEASURED,
     MICROS,
     NOTHING,
+    OF_JOB,
     Amount,
+    Charge,
     TargetPrice,
     find_stated_price,
     format_usd,
     round_up,
+    sum_charges,
 )
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import is_comfy_platform

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.errors import ResultsError
-from sweeper.model.portable_names import find_name_problem
+from sweeper.files import find_name_problem
 from sweeper.model.urls import strip_secrets
 from sweeper.schemas.values import format_value
 from sweeper.store.file_names import find_job_prefix, is_artifact_name

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import quote_from_bytes
 
 from sweeper.errors import ResultsError
-from sweeper.model.charges import KINDS
+from sweeper.model.money import KINDS
 from sweeper.schemas.values import format_value
 from sweeper.store.checked_stores import find_once, remember
 from sweeper.store.containment import refuse_links

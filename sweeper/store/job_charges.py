@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.model.charges import AT_LEAST, Charge, JobCost, find_weakest_kind
-from sweeper.model.money import Amount
+from sweeper.model.money import AT_LEAST, Amount, Charge, JobCost, find_weakest_kind
 from sweeper.store.database import Database
 from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT, parse_trial
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.bounded_json import parse_json
-from sweeper.model.charges import Charge
+from sweeper.model.money import Charge
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.schemas.values import fits_shape, format_value

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.model import result
-from sweeper.model.charges import JobCost
 from sweeper.model.model_facts import MODELS_SHAPE, NO_MODELS, Models, decode_models, describe_models
-from sweeper.model.money import to_usd
+from sweeper.model.money import JobCost, to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.target_spec import EMBEDDED

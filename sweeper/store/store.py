@@ -23,8 +23,8 @@ from typing import Any, Final, Self
 
 from sweeper.errors import ResultsError
 from sweeper.model import result
-from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
+from sweeper.model.money import Charge
 from sweeper.model.result import PIXEL_HASH, SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.store import row_queries

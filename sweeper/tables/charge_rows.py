@@ -16,8 +16,7 @@ from typing import Any, Final
 from sweeper.answers.cells import format_cell
 from sweeper.answers.parts import MAX_CELL_LENGTH, Fact, Facts, Heading, Item, Line, Part, Table
 from sweeper.answers.render import INLINE, NOT_IN_JSON
-from sweeper.model.charges import KINDS, find_weakest_kind, sum_charges
-from sweeper.model.money import CURRENCY, NOTHING, Amount
+from sweeper.model.money import CURRENCY, KINDS, NOTHING, Amount, find_weakest_kind, sum_charges
 from sweeper.store import Store
 from sweeper.store.containment import display_path
 from sweeper.store.job_charges import JobCharge

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sweeper.errors import ResultsError, UsageError
-from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.loading.load import read_name
 from sweeper.loading.trust import check_default_folder
+from sweeper.model.picture_size import PICTURE_SUFFIXES
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.remote_artifacts import is_url
 from sweeper.wording import find_nearest, join_command, join_names

@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from sweeper.errors import UsageError
-from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.model.picture_size import PICTURE_SUFFIXES
 from sweeper.model.result import PIXEL_HASH, SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, VOTES_METRIC, SearchColumns
 from sweeper.statistics.ranking import ItemComparisons, compute_shares

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sweeper.model.charges import ESTIMATED, MEASURED, PRICED, Charge
-from sweeper.model.money import Amount
+from sweeper.model.money import ESTIMATED, MEASURED, PRICED, Amount, Charge
 from sweeper.model.search_columns import SearchedPoint
 from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import RowTable, make_groups, make_pivot

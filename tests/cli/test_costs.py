@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.embedded import EmbeddedServer
-from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
-from sweeper.model.money import Amount
+from sweeper.model.money import ESTIMATED, MEASURED, OF_JOB, PRICED, Amount, Charge
 from sweeper.store import Store, records
 from sweeper.store.records import JobEnd, JobRecord, TableLayout
 from sweeper.tables import dataframe

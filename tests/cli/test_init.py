@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded import node_classes
+from sweeper.files import find_name_problem
 from sweeper.loading.load import load
-from sweeper.model.portable_names import find_name_problem
 from sweeper.planning.plan import Plan
 from tests.cli.test_template_ui_format import UI_WORKFLOW
 

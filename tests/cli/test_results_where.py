@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.model.charges import Charge
-from sweeper.model.money import Amount
+from sweeper.model.money import Amount, Charge
 from sweeper.store import Store
 from sweeper.store.records import SUBMITTED, SUCCEEDED, JobEnd, JobRecord, TableLayout
 

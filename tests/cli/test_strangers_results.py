@@ -17,8 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeper.model.charges import Charge
-from sweeper.model.money import Amount
+from sweeper.model.money import Amount, Charge
 from sweeper.store import Store
 from sweeper.store.database import connect
 from sweeper.store.votes import Mark, Vote

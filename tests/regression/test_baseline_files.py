@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.model.portable_names import find_name_problem
+from sweeper.files import find_name_problem
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, read_baseline
 from sweeper.regression.cases import Case
 

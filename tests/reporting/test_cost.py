@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.model.charges import MEASURED, OF_JOB, PRICED, Charge
-from sweeper.model.money import UNKNOWN_AMOUNT, Amount
+from sweeper.model.money import MEASURED, OF_JOB, PRICED, UNKNOWN_AMOUNT, Amount, Charge
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from tests.reporting.made_up_sweeps import Sweep

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sweeper
-from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED
-from sweeper.model.money import Amount, to_micros
+from sweeper.model.money import ESTIMATED, MEASURED, OF_JOB, PRICED, Amount, to_micros
 from sweeper.running.run_events import CostChanged
 from sweeper.store import Store
 from tests.running.shop import KEY_VARIABLE, PRICE, Shop, load_charges

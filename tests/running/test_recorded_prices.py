@@ -9,8 +9,7 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import UsageError
-from sweeper.model.charges import PRICED
-from sweeper.model.money import Amount, to_usd
+from sweeper.model.money import PRICED, Amount, to_usd
 from tests.running.shop import KEY_VARIABLE, load_charges
 
 PRICES = {  # class -> what its expression computes

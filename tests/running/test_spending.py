@@ -7,8 +7,7 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.model.charges import OF_JOB, PRICED, Charge, sum_charges
-from sweeper.model.money import NOTHING, Amount
+from sweeper.model.money import NOTHING, OF_JOB, PRICED, Amount, Charge, sum_charges
 from sweeper.running.spending import FolderSpending, JobUsage
 from sweeper.store.records import INTENT, SUCCEEDED, JobRecord
 

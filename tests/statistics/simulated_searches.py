@@ -9,7 +9,7 @@ import optuna
 
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.search_columns import Objective, SearchColumns
-from sweeper.statistics.early_stopping import find_clearly_worse
+from sweeper.statistics.paired import find_clearly_worse
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import AxisEffect
 from sweeper.tables.effects import SearchAnalysis, find_search_axes

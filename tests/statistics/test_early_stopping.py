@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweeper.statistics.early_stopping import ERROR_RATE, find_clearly_worse
+from sweeper.statistics.paired import ERROR_RATE, find_clearly_worse
 from tests.statistics.simulated_searches import SCENARIOS, simulate
 
 NAN = np.nan

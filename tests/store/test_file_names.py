@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.model.portable_names import find_name_problem
+from sweeper.files import find_name_problem
 from sweeper.model.trial import Trial
 from sweeper.store.file_names import (
     FileNaming,

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
-from sweeper.model.money import UNKNOWN_AMOUNT, Amount
+from sweeper.model.money import ESTIMATED, MEASURED, OF_JOB, PRICED, UNKNOWN_AMOUNT, Amount, Charge
 from sweeper.store import Store, records
 from sweeper.store.records import JobEnd, JobRecord, TableLayout
 

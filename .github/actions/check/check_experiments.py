@@ -16,7 +16,7 @@ from action_inputs import find_outside, list_experiments, read_lines
 from job_log import print_command, run_program
 
 from sweeper.answers.render import escape_markdown
-from sweeper.model.portable_names import make_portable
+from sweeper.files import make_portable
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweeper.cli.assistant.workspace import Ledger, Workspace
 from sweeper.loading.trust import find_url_path
-from sweeper.model.charges import Charge, sum_charges
+from sweeper.model.money import Charge, sum_charges
 from sweeper.model.trial import Trial
 from sweeper.running.session import Session
 from sweeper.running.spending import FolderSpending

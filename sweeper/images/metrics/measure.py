@@ -13,9 +13,8 @@ from PIL import Image
 
 from sweeper.errors import ImageError
 from sweeper.images.decoding import decode_frames, hash_frames
-from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.metrics.registry import Metric, MetricInput
-from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
+from sweeper.model.picture_size import FILM_TYPES, PICTURE_FORMATS, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES, check_pixels
 from sweeper.model.result import PIXEL_HASH
 
 Value: TypeAlias = float | str

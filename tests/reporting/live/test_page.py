@@ -12,8 +12,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.model.charges import PRICED, Charge
-from sweeper.model.money import Amount
+from sweeper.model.money import PRICED, Amount, Charge
 from sweeper.model.result import PIXEL_HASH
 from sweeper.reporting.live import LiveView
 from sweeper.store import Store, records
