@@ -250,14 +250,17 @@ class Editor:
                 self.check_again()
 
     def make_axis(self, address: str) -> None:
-        """Make an input an axis with its own value, unless it is one. Raises UsageError if there is no such input."""
+        """Make an input the first axis, with its own value unless it is one. Raises UsageError if it does not exist."""
         self._check(asks_targets=False)
         row = next((row for row in self.check.inputs.rows if row["address"] == address), None)
         if row is None:
             raise UsageError(f"--axis {address}: no such input; `sweeper template slots` lists them")
-        if row["slot"] not in [axis["name"] for axis in describe_document(self.document.text)["axes"]]:
-            change = {"set": "axis", "address": address, "value": [row["value"]]}
-            self.change(self.document.version, changes=[change])
+        axes = {axis["name"]: axis["zip"] for axis in describe_document(self.document.text)["axes"]}
+        changes = [] if row["slot"] in axes else [{"set": "axis", "address": address, "value": [row["value"]]}]
+        if axes.get(row["slot"]) is None:  # a zip group stays together
+            firsts = [name for name, group in axes.items() if group is None][:1]
+            changes += [{"set": "move", "address": address, "before": name} for name in firsts]
+        self.change(self.document.version, changes=changes)
 
     def look_at_disk(self) -> None:
         """Take what another program wrote into the files, if one did, and say so if they are gone."""
