@@ -182,8 +182,8 @@ def edit_yaml(text: str, path: KeyPath, value: Any, *, before: str | None = None
 
     Missing mappings and lists on the way are made; an index of the length of a list adds an item. A new entry stands in
     front of the key `before`, else at the end; `lines` are how it is written. If one item of a list in block style
-    differs, only this is written; what is in brackets is written anew. Raises UsageError if the text is not YAML, or if
-    this place can only be edited by hand.
+    differs, or it gets more, only these are written; what is in brackets is written anew. Raises UsageError if the text
+    is not YAML, or if this place can only be edited by hand.
     """
     written = YamlText(text)
     nodes, expected = written.walk(path), _replace_at(written.source.value, path, value)
@@ -198,6 +198,9 @@ def edit_yaml(text: str, path: KeyPath, value: Any, *, before: str | None = None
         changed = text  # so it is refused: the whole file is in brackets, or an alias or `<<` gives the value
     elif value is DELETE:
         changed = written.delete(nodes[-2], path[-1])
+    elif is_block and isinstance(value, list) and _encode(value[: len(old)]) == _encode(old):  # several more items
+        more = [line for item in value[len(old) :] for line in _write_entry(0, item, 2 * len(path) + 2)]
+        changed = written.insert(nodes[-1], None, more)
     elif is_there:
         changed = written.replace(nodes[-1], _write_value(value, 2 * len(path) + len(str(path[-1])), is_block=is_block))
     else:

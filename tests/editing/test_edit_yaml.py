@@ -260,9 +260,10 @@ def test_a_long_list_has_one_item_on_each_line():
     assert one_line.endswith("]  # c\n")
 
 
-def test_an_added_item_leaves_the_quotes_and_comments_of_the_others():
+def test_added_items_leave_the_quotes_and_comments_of_the_others():
     text = "a:\n  - 'x'  # 1\n\n  # two\n  - >-\n    y\n"
     assert edit_yaml(text, ("a",), ["x", "y", "z"]) == text + "  - z\n"
+    assert edit_yaml(text, ("a",), ["x", "y", "z", "p\nq"]) == text + "  - z\n  - |-\n    p\n    q\n"
     assert edit_yaml("a: ['x', y z]  # c\n", ("a",), ["x", "y z", "q"]) == 'a: [x, "y z", q]  # c\n'
 
 
