@@ -215,7 +215,10 @@ def iter_inputs(graph: Graph, info: NodeInfo, own: Mapping[str, Slot]) -> Iterat
         free = [address for address in suggestion.addresses if address not in taken]
         if free:
             name = f"{suggestion.name}_{free[0].partition('.')[0]}" if suggestion.name in names else suggestion.name
-            yield replace(suggestion, name=name, address=free[0], others=tuple(free[1:])), False
+            node = graph[free[0].partition(".")[0]]
+            title = str(node.get("_meta", {}).get("title", ""))
+            facts = {"address": free[0], "class_type": node["class_type"], "title": title}
+            yield replace(suggestion, name=name, others=tuple(free[1:]), **facts), False
 
 
 def _find_wrapper(value: Any) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ def list_page_inputs(template: Template, info: NodeInfo, own_slots: Collection[s
             choices[suggestion.address] = offered
         rows.append({
             "address": suggestion.address,
+            "others": suggestion.others,
             "slot": suggestion.name if is_slot else None,
             "node": node_id,
             # A stranger's title may be megabytes, each of them in every input of its node, or turn the text around it.
@@ -252,14 +253,14 @@ class Editor:
     def make_axis(self, address: str) -> None:
         """Make an input the first axis, with its own value unless it is one. Raises UsageError if it does not exist."""
         self._check(asks_targets=False)
-        row = next((row for row in self.check.inputs.rows if row["address"] == address), None)
+        row = next((row for row in self.check.inputs.rows if address in (row["address"], *row["others"])), None)
         if row is None:
             raise UsageError(f"--axis {address}: no such input; `sweeper template slots` lists them")
         axes = {axis["name"]: axis["zip"] for axis in describe_document(self.document.text)["axes"]}
-        changes = [] if row["slot"] in axes else [{"set": "axis", "address": address, "value": [row["value"]]}]
+        changes = [] if row["slot"] in axes else [{"set": "axis", "address": row["address"], "value": [row["value"]]}]
         if axes.get(row["slot"]) is None:  # a zip group stays together
             firsts = [name for name, group in axes.items() if group is None][:1]
-            changes += [{"set": "move", "address": address, "before": name} for name in firsts]
+            changes += [{"set": "move", "address": row["address"], "before": name} for name in firsts]
         self.change(self.document.version, changes=changes)
 
     def look_at_disk(self) -> None:

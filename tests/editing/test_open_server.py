@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from sweeper.editing.open_server import OpenServer
+from sweeper.editing.state import Editor
 from sweeper.loading.trust import add_grants
 from tests.cli.conftest import TXT2IMG
 from tests.editing.conftest import EXPERIMENT, Page
@@ -411,6 +412,21 @@ def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, wri
     assert process.wait(60) == 0
     assert Path("t/experiment.yaml").read_text() == before
     assert not Path("t-2").exists()
+
+
+def test_an_axis_may_be_any_of_the_inputs_that_are_one_slot(write):
+    graph = json.loads(json.dumps(TXT2IMG))
+    graph["11"] = {**graph["3"], "_meta": {"title": "Second"}}
+    file = write(f"{EXPERIMENT}  zip: [{{cfg: [4, 7], seed: [1, 2]}}]\n")
+    Path("mine/t.json").write_text(json.dumps(graph))
+    editor = Editor(target=None, trust=False)
+    editor.open(file)
+    editor.make_axis("11.sampler_name")
+    editor.make_axis("3.cfg")  # stays in its group
+    assert [axis["name"] for axis in editor.describe()["axes"]][:2] == ["sampler", "steps"]
+    editor.refresh()
+    rows = {row["address"]: row for row in editor.describe()["inputs"]}
+    assert (rows["3.sampler_name"]["others"], rows["11.steps"]["title"]) == (("11.sampler_name",), "Second")
 
 
 def test_the_browser_gets_the_token_by_a_file_of_the_user(start, write, monkeypatch):

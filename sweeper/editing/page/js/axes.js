@@ -3,7 +3,7 @@
 import { edit, redraw, toggle, TYPING, ui } from "./app.js";
 import { makeChips } from "./chips.js";
 import { makeMenu, makeValueField } from "./fields.js";
-import { countThings, describeValues, findForm, findInput, findProblems, isOfFilter, listRange, makeRange, nameAxis, nameInput, splitLines, toLabel, toPlain, toText } from "./model.js";
+import { countThings, describeValues, findForm, findInput, findProblems, isOfFilter, listRange, makeRange, nameAxis, nameInput, splitLines, toLabel, toPlain, toSource, toText } from "./model.js";
 import { h } from "./render.js";
 /** @import { Axis, Input, State } from "./model.js" */
 /** @import { Child, Item } from "./render.js" */
@@ -54,7 +54,7 @@ function makeCard(state, axis, isZipped) {
     forms.length > 1 && makeMenu(`How the values of ${name} are given`, forms.map((form) => [form, FORM_NAMES[form]]), form, (chosen) => put(axis, input, convert(axis, input, chosen))),
     state.axes.length > 1 && !isZipped && h("button", { class: "quiet", "aria-expanded": String(isOpen), "aria-label": `More for ${name}`, onclick: () => toggle(`more ${key}`) }, "More"),
     h("button", { class: "quiet", "aria-label": `Do not vary ${name}`, onclick: () => keep(axis, input) }, "Do not vary"));
-  const head = h("header", {}, grip, h("h3", {}, input ? toLabel(input) : name), h("span", { class: "dim source" }, input ? `${input.title} · ${input.address}` : "a name of this experiment"), size !== null && h("span", { class: "dim" }, countThings(size, "value")), acts);
+  const head = h("header", {}, grip, h("h3", {}, input ? toLabel(input) : name), h("span", { class: "dim source" }, input ? toSource(input) : "a name of this experiment"), size !== null && h("span", { class: "dim" }, countThings(size, "value")), acts);
   const isTarget = () => ui.dragged !== "" && ui.dragged !== name;
   const ondrop = () => {
     if (isTarget()) edit({ set: "zip", name: ui.dragged, with: name });
@@ -135,7 +135,7 @@ function makeForm(state, axis, input) {
 
 /** @param {State} state */
 function makeBundleButton(state) {
-  const isFree = (/** @type {string | null} */ name) => !state.axes.some((axis) => axis.name === name);
+  const isFree = (/** @type {string | null} */ name) => ![...state.axes, ...state.fixed].some((given) => given.name === name);
   const input = state.inputs.find(({ slot, type }) => slot !== null && type !== "object" && isFree(slot));
   const name = ["look", "setup", "format"].find((name) => isFree(name) && !findInput(state, name)) ?? `look-${state.axes.length}`;
   const onclick = () => {

@@ -1,7 +1,7 @@
 // The state of `sweeper open`, what a change does to it until the server's answer says it exactly, and values as texts. No DOM.
 
 /**
- * @typedef {{address: string, slot: string | null, node: string, title: string, class: string, role: string, group: "app" | "often" | "other",
+ * @typedef {{address: string, others: string[], slot: string | null, node: string, title: string, class: string, role: string, group: "app" | "often" | "other",
  *   type: string, schema: Record<string, any> | null, step: number | null, value: any, multiline: boolean, choices: number | null, model: boolean}} Input
  * @typedef {{name: string, value: any, yaml: string, zip: number | null, line: number}} Axis
  * @typedef {{name: string, value: any, yaml: string, line: number}} Fixed
@@ -51,6 +51,9 @@ export const findForm = (value) => (Array.isArray(value) ? "values" : (FORMS.fin
 /** The input that a name sets, if it is one. @param {State} state @param {string} name */
 export const findInput = (state, name) => state.inputs.find(({ slot, address }) => slot === name || address === name);
 
+/** What `params` gives an input. @param {State} state @param {Input} input */
+export const findFixed = (state, { slot, address }) => state.fixed.find(({ name }) => name === slot || name === address);
+
 /** What a change says to name an input. @param {Input} input */
 export const nameInput = (input) => (input.slot === null ? { address: input.address } : { name: input.slot });
 
@@ -59,6 +62,9 @@ export const nameAxis = ({ name }, input) => (input ? nameInput(input) : { name 
 
 /** The short name of an input. @param {Input} input */
 export const toLabel = (input) => input.slot ?? input.address.slice(input.address.indexOf(".") + 1);
+
+/** Where an input is, or the inputs that are one slot because their nodes have the same value. @param {Input} input */
+export const toSource = ({ title, address, others }) => `${title} · ${[address, ...others].join(", ")}`;
 
 /** Problems that a field shows; all others stand on top. @param {State} state @param {string} name @returns {Problem[]} */
 export const findProblems = (state, name) => state.problems.filter(({ slot }) => slot !== null && slot === name);
