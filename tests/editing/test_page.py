@@ -186,6 +186,36 @@ def test_a_mistake_stands_at_its_field_in_the_words_of_validate(experiment, visi
     assert page.get_by_role("button", name="Run", exact=True).get_attribute("aria-disabled") == "true"
 
 
+def test_a_typed_value_is_saved_while_typing_goes_on(experiment, visit):
+    page = visit(experiment)
+    field = page.get_by_label("prompt of CLIPTextEncode", exact=True)
+    field.click()
+    page.keyboard.press("End")
+    for word in ("one", "two", "three"):  # with pauses, in which the page is shown anew
+        page.keyboard.type(f" {word}")
+        assert has(experiment, f" {word}")
+    before = experiment.read_text()
+    for _ in range(20):  # without any
+        page.keyboard.type("0123", delay=25)
+    assert experiment.read_text() != before
+    page.keyboard.type(" end")
+    assert has(experiment, f" one two three{'0123' * 20} end")
+    page.get_by_role("button", name="Vary prompt of CLIPTextEncode", exact=True).click()
+    assert has(experiment, "prompt:\n") or has(experiment, "prompt: [")
+    assert "three0123" in experiment.read_text()  # what was typed becomes the first value
+    assert "params" not in experiment.read_text()
+
+
+def test_a_named_value_does_not_set_what_is_fixed(experiment, visit):
+    experiment.write_text(f"{EXPERIMENT}params: {{prompt: a fox}}\n")
+    page = visit(experiment)
+    page.get_by_role("button", name="Add a named value that sets several inputs").click()
+    assert has(experiment, "look: [{label: first, set: {")
+    assert "prompt" not in page.get_by_label("Also set an input").inner_text()
+    experiment.write_text(experiment.read_text().replace("set: {", "set: {prompt: a hare, "))
+    page.locator(".input .error").get_by_text("is also swept").wait_for()  # at the field
+
+
 def test_another_editor_wins_and_what_is_being_typed_stays(experiment, visit):
     page = visit(experiment)
     wait_for_count(page, "4 pictures")

@@ -1,11 +1,12 @@
 // What the page knows: the state of the server, which it follows and changes, and what is open and typed on the page.
 
 import { announce } from "../../../serving/page/js/dom.js";
-import { applyChanges, nameInput, toLabel } from "./model.js";
+import { applyChanges, findFixed, nameInput, toLabel } from "./model.js";
 /** @import { Change, Input, State } from "./model.js" */
 
 const RETRY = 2000; // milliseconds until a server that does not respond is asked again
 export const TYPING = 300; // milliseconds without a key after which a typed change is sent
+const LONGEST = 700; // milliseconds after which it is sent although somebody still types
 const { parse, rawJSON } = /** @type {any} */ (JSON); // TypeScript does not know rawJSON and the source yet
 
 /** Read JSON in which an integer may be larger than a double can hold; it becomes a BigInt. @param {string} text */
@@ -31,6 +32,7 @@ class Server {
     /** @type {Change[]} */
     this.lost = []; // not made (or the whole text), because another program had changed the file
     this.timer = 0;
+    this.since = 0; // when the first of the waiting changes was made
     /** @type {Promise<any>} */
     this.last = Promise.resolve(); // the last request that changes something: they go one after the other
   }
@@ -66,11 +68,12 @@ class Server {
 
   /** Change the file, at once or after a pause in typing. @param {Change[]} changes @param {number} [delay] milliseconds */
   edit(changes, delay = 0) {
+    if (this.waiting.length === 0) this.since = performance.now();
     this.waiting.push(...changes);
     this.problem = "";
     this.lost = [];
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.flush(), delay);
+    this.timer = setTimeout(() => this.flush(), Math.min(delay, this.since + LONGEST - performance.now()));
     this.onChange();
     if (delay === 0) draw(); // the next press, which may come before the next frame, builds on it
   }
@@ -188,7 +191,8 @@ export const edit = (change, delay) => server.edit([change], delay);
 
 /** Make an input an axis, and go there. @param {Input} input */
 export function vary(input) {
-  const { value, type, address, choices } = input;
+  const { type, address, choices } = input;
+  const { value } = findFixed(/** @type {State} */ (server.shown), input) ?? input;
   const isSeed = type === "integer" && /seed/i.test(`${input.role} ${address}`);
   if (choices !== null) ui.open.add(`picker ${address}`);
   edit({ set: "axis", ...nameInput(input), value: isSeed ? { seeds: 3 } : type === "boolean" ? [value, !value] : [value] });

@@ -98,7 +98,7 @@ function makeBundle(state, item, chip, put) {
     const field = makeValueField(findInput(state, name), value, { key: `bundle ${chip} ${name}`, label: `${name} of ${item.label}`, onValue: (changed, delay) => add(name, changed, delay) });
     return h("div", { class: "row", key: name }, h("span", {}, name), field, h("button", { class: "cross", "aria-label": `Do not set ${name}`, onclick: () => remove(name) }, "×"));
   });
-  const free = state.inputs.filter(({ slot, type }) => slot !== null && !(slot in item.set) && type !== "object" && !state.axes.some(({ name }) => name === slot)).map(toLabel);
+  const free = state.inputs.filter(({ slot, type }) => slot !== null && !(slot in item.set) && type !== "object" && ![...state.axes, ...state.fixed].some(({ name }) => name === slot)).map(toLabel);
   return h("div", { class: "bundle" }, rows, makeMenu("Also set an input", [["", "also set…"], ...free.map((name) => [name, name])], "", (name) => add(name, findInput(state, name)?.value, 0)));
 }
 

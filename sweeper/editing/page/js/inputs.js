@@ -2,17 +2,20 @@
 
 import { edit, redraw, toggle, ui, vary } from "./app.js";
 import { makeValueField } from "./fields.js";
-import { countThings, findInput, findProblems, nameInput, toLabel, toText } from "./model.js";
+import { countThings, findFixed, findInput, findProblems, nameInput, toLabel, toSource, toText } from "./model.js";
 import { h } from "./render.js";
 /** @import { Input, State } from "./model.js" */
 /** @import { Item } from "./render.js" */
 
 const GROUPS = { set: "Set by this experiment", app: "Marked by the author of the workflow", often: "Often varied" };
 
+/** @type {Record<string, string>} */
+const groups = {}; // in which each input was shown last
+
 /** @param {State} state @returns {Item} */
 export function makeInputs(state) {
   const given = new Set(state.axes.flatMap(({ name, value }) => [name, ...(Array.isArray(value) ? value.flatMap((item) => Object.keys(item?.set ?? {})) : [])]));
-  const free = state.inputs.filter(({ slot, address }) => !given.has(slot ?? address));
+  const free = state.inputs.filter((input) => !given.has(input.slot ?? input.address) || findFixed(state, input)); // both are a mistake
   const oninput = (/** @type {any} */ event) => {
     ui.search = event.target.value;
     redraw();
@@ -26,18 +29,19 @@ export function makeInputs(state) {
 function makeFound(state, inputs, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const found = inputs.filter((input) => {
-    const all = [input.address, input.slot, input.title, input.class, input.role, toText(input.value)].join(" ").toLowerCase();
+    const all = [input.address, ...input.others, input.slot, input.title, input.class, input.role, toText(input.value)].join(" ").toLowerCase();
     return words.every((word) => all.includes(word));
   });
   return h("div", { class: "found" }, h("p", { class: "dim", role: "status" }, `${countThings(found.length, "input")} found`), found.map((input) => makeRow(state, input)));
 }
 
-/** What `params` gives an input. @param {State} state @param {Input} input */
-const findFixed = (state, { slot, address }) => state.fixed.find(({ name }) => name === slot || name === address);
-
 /** @param {State} state @param {Input[]} free */
 function makeGroups(state, free) {
-  const groupOf = (/** @type {Input} */ input) => (findFixed(state, input) ? "set" : input.group);
+  const focused = document.activeElement?.closest(".input")?.id; // this row stays in its group, because it would lose the focus
+  const groupOf = (/** @type {Input} */ input) => {
+    const group = findFixed(state, input) ? "set" : input.group;
+    return (groups[input.address] = focused === `input-${input.address}` ? (groups[input.address] ?? group) : group);
+  };
   const parts = Object.entries(GROUPS).map(([group, title]) => {
     const members = free.filter((input) => groupOf(input) === group);
     return members.length > 0 && h("div", { class: "group-list" }, h("h3", {}, title), members.map((input) => makeRow(state, input)));
@@ -68,7 +72,7 @@ function makeRow(state, input) {
   });
   const reset = fixed && h("button", { class: "quiet", title: `Back to ${toText(input.value)}`, "aria-label": `Reset ${label}`, onclick: () => edit({ set: "none", name: fixed.name }) }, "Reset");
   const button = input.type !== "object" && h("button", { class: "vary", "aria-label": `Vary ${label} of ${title}`, onclick: () => vary(input) }, "Vary");
-  return h("div", { class: input.multiline ? "input tall" : "input", key: `input ${address}`, id: `input-${address}` }, h("div", { class: "what" }, h("b", {}, label), h("span", { class: "dim" }, `${title} · ${address}`)), field, h("div", { class: "acts" }, reset, button), problems.map(({ message }) => h("p", { class: "error" }, message)));
+  return h("div", { class: input.multiline ? "input tall" : "input", key: `input ${address}`, id: `input-${address}` }, h("div", { class: "what" }, h("b", {}, label), h("span", { class: "dim" }, toSource(input))), field, h("div", { class: "acts" }, reset, button), problems.map(({ message }) => h("p", { class: "error" }, message)));
 }
 
 /** A value in `params` that is no input: `derive` or `where` reads it. @param {string} name @param {any} value @param {string} yaml */
