@@ -274,7 +274,9 @@ class OpenServer(PageServer):
             path = Path(folder, to_file_name(name) or "workflow.json")
             path.write_bytes(content)
             classes = NodeClassSource(None if upload or target == EMBEDDED else target)
-            return make_experiment(path, self._into, classes)
+            file, notes = make_experiment(path, self._into, classes)
+            kept = file.with_name(f"{to_file_name(path.stem) or 'workflow'}.json")
+            return file, [note.replace(str(path), str(kept)) for note in notes]
 
     # --- the document
 

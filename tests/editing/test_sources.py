@@ -207,3 +207,12 @@ def test_a_link_beside_a_strangers_workflow_is_not_followed():
         Path("theirs/w.json").write_text(json.dumps({**TXT2IMG, "5": latent, "10": picture}))
         file, _ = make_experiment(Path("theirs/w.json"), Path(f"mine-{name}"), NodeClassSource())
         assert expected in (file.parent / "inputs" / name).read_bytes()
+
+
+def test_what_to_know_of_a_workflow_names_its_file_in_the_folder(open_page):
+    page = open_page()
+    content = base64.b64encode(json.dumps({"prompt": TXT2IMG}).encode()).decode()
+    page.post("open", upload={"name": "my flow-.json", "content": content})
+    note = page.follow()["notes"][0]
+    assert note.startswith("my-flow/my-flow.json"), note
+    assert Path("my-flow/my-flow.json").is_file()
