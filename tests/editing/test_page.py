@@ -206,6 +206,18 @@ def test_a_typed_value_is_saved_while_typing_goes_on(experiment, visit):
     assert "params" not in experiment.read_text()
 
 
+def test_the_text_of_the_file_is_saved_while_typing_goes_on(experiment, visit):
+    page = visit(experiment)
+    page.get_by_role("button", name="File", exact=True).click()
+    page.locator("#yaml").focus()
+    page.keyboard.press("Control+End")
+    for _ in range(20):
+        page.keyboard.type("# 34", delay=25)
+    assert "# 34" in experiment.read_text()
+    page.keyboard.type("# end")
+    assert has(experiment, f"{'# 34' * 20}# end")
+
+
 def test_a_named_value_does_not_set_what_is_fixed(experiment, visit):
     experiment.write_text(f"{EXPERIMENT}params: {{prompt: a fox}}\n")
     page = visit(experiment)

@@ -6,7 +6,7 @@ import { applyChanges, findFixed, nameInput, toLabel } from "./model.js";
 
 const RETRY = 2000; // milliseconds until a server that does not respond is asked again
 export const TYPING = 300; // milliseconds without a key after which a typed change is sent
-const LONGEST = 700; // milliseconds after which it is sent although somebody still types
+export const LONGEST = 700; // milliseconds after which it is sent although somebody still types
 const { parse, rawJSON } = /** @type {any} */ (JSON); // TypeScript does not know rawJSON and the source yet
 
 /** Read JSON in which an integer may be larger than a double can hold; it becomes a BigInt. @param {string} text */

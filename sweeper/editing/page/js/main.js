@@ -2,7 +2,7 @@
 
 import { byId, copyText } from "../../../serving/page/js/dom.js";
 import { createSwitch } from "../../../serving/page/js/segment.js";
-import { redraw, server, setDraw, TYPING, ui } from "./app.js";
+import { LONGEST, redraw, server, setDraw, TYPING, ui } from "./app.js";
 import { makeAxes } from "./axes.js";
 import { makeInputs } from "./inputs.js";
 import { countThings, findInput } from "./model.js";
@@ -13,6 +13,7 @@ import { makeStartScreen, openFiles } from "./start.js";
 
 const CONTEXT = 2; // equal lines that are shown around a change
 let timer = 0;
+let since = 0; // when the first change of the text was made that is not sent yet
 let found = ""; // the address whose input was shown last
 
 function draw() {
@@ -66,9 +67,15 @@ function makeEditor(state) {
 function makeDrawer(state) {
   const oninput = (/** @type {any} */ event) => {
     const text = event.target.value;
+    if (timer === 0) since = performance.now();
     clearTimeout(timer);
+    timer = 0;
+    const send = () => {
+      timer = 0;
+      server.act("edit", { text });
+    };
     if (server.lost.length) server.lost = [{ text }]; // until one has chosen
-    else timer = setTimeout(() => server.act("edit", { text }), TYPING);
+    else timer = setTimeout(send, Math.min(TYPING, since + LONGEST - performance.now()));
   };
   const field = h("textarea", { id: "yaml", "data-key": "yaml", class: "yaml", spellcheck: "false", wrap: "off", "aria-label": `The text of ${state.file}`, value: state.text, oninput, onblur: redraw });
   const problems = state.problems.map(({ text }) => h("li", {}, text));
