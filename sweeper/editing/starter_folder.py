@@ -172,8 +172,10 @@ def make_starter_files(
         notes += _find_absent_values(slots, choices)
     stem = to_file_name(source.stem) or "workflow"
     title = f"Made by `sweeper init` from {to_one_line(source.name)}."
+    # The name of the folder, which may have more kinds of characters than that of an experiment.
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
     experiment = render_experiment(
-        _choose_name(folder), title=title, template=f"{stem}.json",
+        make_portable(name[:90], "sweep") or "first-sweep", title=title, template=f"{stem}.json",
         target=_choose_target(workflow, classes.target, notes), slots=slots, files=files, choices=choices,
         has_pictures=any("Audio" not in workflow.graph[key]["class_type"] for key in outputs),
         keep_temp=bool(GraphCheck(workflow.graph, info).find_unsaved_outputs()), is_saved=is_saved,
@@ -342,9 +344,3 @@ def _draw_placeholder() -> bytes:
     buffer = io.BytesIO()
     Image.linear_gradient("L").rotate(90).resize(_PLACEHOLDER_SIZE).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _choose_name(folder: Path) -> str:
-    """The name of the folder as the name of an experiment, which may have fewer kinds of characters."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
-    return make_portable(name[:90], "sweep") or "first-sweep"

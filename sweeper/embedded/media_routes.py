@@ -204,15 +204,13 @@ def _store_by_name(
 
 def _check_cloud_limits(data: bytes) -> None:
     """Raise RequestRefusedError for an upload, or a picture, that is larger than Cloud takes."""
-    if len(data) > CLOUD_MAX_BYTES:
-        raise refuse(f"The file has {len(data)} bytes; at most {CLOUD_MAX_BYTES} are allowed.")
     try:
         width, height = measure_picture(data)
     except ImageError as problem:
         raise refuse(f"The picture cannot be read: {problem}") from problem
-    if max(width, height) > CLOUD_MAX_EDGE or width * height > CLOUD_MAX_PIXELS:
-        limits = f"{CLOUD_MAX_EDGE} an edge and {CLOUD_MAX_PIXELS} in all"
-        raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
+    if len(data) > CLOUD_MAX_BYTES or max(width, height) > CLOUD_MAX_EDGE or width * height > CLOUD_MAX_PIXELS:
+        limits = f"{CLOUD_MAX_BYTES} bytes, {CLOUD_MAX_EDGE} pixels an edge and {CLOUD_MAX_PIXELS} in all"
+        raise refuse(f"The file has {len(data)} bytes and {width} x {height} pixels; at most {limits} are allowed.")
 
 
 def store_by_content(folders: ServerFolders, data: bytes, name: str, content_type: str) -> tuple[str, bool]:

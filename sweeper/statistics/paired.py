@@ -355,10 +355,10 @@ def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool], look
     """Return the unfinished points that are clearly worse than another one. A finished point has a number everywhere.
 
     `values` has one table for each objective: a row for each point, a column for each combination, and NaN for a trial
-    that did not run or has no number. The model is `value = point + combination + noise`: two points are compared over
-    the combinations that both have, such as prompts and seeds, so an easy prompt helps neither. The variance of the
-    noise comes from the residuals of all points together, so even one shared combination can decide. `maximize` says for each objective whether larger is better. With several
-    objectives, a point is dropped only if its rival is clearly better in each of them.
+    that did not run or has no number. `maximize` says for each objective whether larger is better. With several
+    objectives, a point is dropped only if its rival is clearly better in each of them. The model is `value = point +
+    combination + noise`: two points are compared over the combinations (prompts, seeds) that both have. The variance of
+    the noise comes from the residuals of all points, so even one shared combination can decide.
 
     `looks` is how often the caller looks at a point with new combinations; by default after each one but the last. A
     rival has a number wherever the point has one. The test is one-sided, at the level `ERROR_RATE` / (rivals * looks)

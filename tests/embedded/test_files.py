@@ -180,7 +180,7 @@ def test_cloud_stores_uploads_under_a_hash_of_their_content(cloud):
 def test_cloud_refuses_an_upload_of_more_bytes_than_it_takes(cloud):
     answer = upload(cloud, png() + b"\0" * (50 * 1024 * 1024), "x.png", "/api/upload/image")
     assert answer.status_code == 400
-    assert "at most 52428800 are allowed" in answer.json()["message"]
+    assert "at most 52428800 bytes" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("name", ["fox", "a.b-c", "a.\u00e9", "a." + "x" * 300])

@@ -146,7 +146,9 @@ def _stream_trials(
             for trial in trials:
                 consume(trial)
         if jsonl is not None:
-            jsonl.writelines(encode_text(_to_json_line(trial)) for trial in trials)
+            for trial in trials:
+                facts = {"axes": dict(trial.axes), "params": dict(trial.params), "digest": trial.digest}
+                jsonl.write(encode_text(json.dumps({"index": trial.index, **facts}, ensure_ascii=False) + "\n"))
         if csv is not None:
             rows = [
                 (trial.index, *map(trial.columns.get, axes), *map(trial.params.get, slots), trial.digest)
@@ -154,11 +156,6 @@ def _stream_trials(
             ]
             _, text = format_delimited((), [list(zip(*rows, strict=True))], dialect)  # the header is already written
             csv.write(encode_text(text))
-
-
-def _to_json_line(trial: Trial) -> str:
-    values = {"index": trial.index, "axes": dict(trial.axes), "params": dict(trial.params), "digest": trial.digest}
-    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 class WorkflowFolder:
