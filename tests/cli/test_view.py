@@ -51,11 +51,15 @@ def view(python):
 def test_view_prints_its_address_first_and_sigterm_stops_it(plan, view):
     process, url = view(plan)
     assert url.startswith("http://127.0.0.1:")
-    assert httpx.get(f"{url}data.json").json()["experiment"] == "e"
+    data = httpx.get(f"{url}data.json").json()
+    assert (data["experiment"], data["live"]["can_act"]) == ("e", False)
+    note = read_line(process.stderr).strip()
+    assert note.startswith(f"with the buttons of cells: {url}#token=")
+    data = httpx.get(f"{url}data.json", headers={"authorization": f"Bearer {note.rpartition('=')[2]}"}).json()
+    assert data["live"]["can_act"]
+    assert "Ctrl-C stops it" in read_line(process.stderr)
     process.send_signal(signal.SIGTERM)
-    rest, stderr = process.communicate(timeout=30)
-    assert (process.returncode, rest) == (0, "")
-    assert "Ctrl-C stops it" in stderr
+    assert (process.wait(30), process.stdout.read()) == (0, "")
 
 
 def test_view_shows_a_plan_before_its_first_run(plan, view):

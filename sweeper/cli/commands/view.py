@@ -59,7 +59,8 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     else:
         folder = find_results_folder(results)
     with catch_stop_signals() as wait, _show_view(folder, experiment, run=run_id, host=host, port=port) as view:
-        show_address(view, "see it", _ENVIRONMENT_VARIABLE, open_browser=open_browser, as_json=as_json)
+        note = f"with the buttons of cells: {view.session_url}" if view.token is None else ""
+        show_address(view, "see it", _ENVIRONMENT_VARIABLE, open_browser=open_browser, as_json=as_json, note=note)
         wait()
 
 
