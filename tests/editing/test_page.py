@@ -294,6 +294,7 @@ def test_the_question_about_money_is_asked_on_the_page(experiment, visit, box): 
     experiment.write_text(EXPERIMENT.replace("embedded", "box"))
     page = visit(experiment)
     wait_for_count(page, "4 pictures")
+    page.get_by_text("how long is known after the first job there").wait_for()
     for answer in ("No", "Yes, run"):
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_role("alert").get_by_text("Submit 4 jobs to box for 8.00 USD?").wait_for()

@@ -20,11 +20,12 @@ export function describePlan({ plan, problems, target }) {
 
 /** @param {State} state */
 export function makeOutcome(state) {
-  const { plan, problems, notes, checking } = state;
+  const { plan, problems, notes, target, checking } = state;
   const others = findOtherProblems(state);
   const [count, ...rest] = describePlan(state);
   const { trials = 0, done = 0, jobs = 0 } = plan ?? {};
   if (done > 0) rest.push(done >= trials ? "all of them made already" : `${done.toLocaleString("en-US")} of them made already`);
+  if (jobs && !plan?.seconds && target !== "embedded") rest.push("how long is known after the first job there");
   if (jobs !== null && jobs < trials - done) rest.push(`${countThings(jobs, "job")}, because some are equal`);
   const first = problems.find((problem) => !others.includes(problem));
   const wrong = first && h("p", { class: "error" }, `${first.slot ?? "where"}: ${first.message} `, first.slot !== null && h("a", { href: `#input=${first.slot}`, onclick: () => (location.hash = "") }, "Show it"));
