@@ -65,14 +65,15 @@ if os.access(_MEMORY, os.W_OK):
 # A process gets whole files, so that their fixtures are made once; all files of `cluster/` share one cluster. The files
 # that take longest (half a minute to two minutes each) start first, so that no process works alone at the end.
 _LONGEST = (
-    "cluster/", "running/test_stalling_servers.py", "cli/test_assistant_limits.py", "running/test_never_paid_twice.py",
-    "cli/test_planted_modules.py", "running/test_same_key_again.py", "running/test_kills.py",
-    "running/test_search_kills.py", "regression/test_pytest_plugin.py", "reporting/test_scale.py",
-    "running/test_interruptions.py", "running/test_hostile_servers.py", "voting/test_vote_page.py",
-    "reporting/test_page.py", "reporting/test_looks.py", "cli/test_fuzz.py", "running/test_faults.py",
-    "running/test_remote_output.py", "running/test_client_on_a_server.py", "running/test_current_calls.py",
-    "running/test_promises.py", "cli/test_strangers_results.py", "cli/test_mcp.py", "running/test_models.py",
-    "running/test_schedules.py", "running/test_several_targets.py", "running/test_notify.py",
+    "cluster/", "running/test_stalling_servers.py", "cli/test_follow.py", "running/test_same_key_again.py",
+    "github/test_check_action.py", "launching/test_restarts.py", "regression/test_bisection.py",
+    "running/test_never_paid_twice.py", "cli/test_assistant_limits.py", "reporting/live/test_page.py",
+    "reporting/live/test_check.py", "running/test_hostile_servers.py", "regression/test_accept_and_check.py",
+    "cli/test_planted_modules.py", "reporting/test_one_file.py", "running/test_judges.py", "running/test_faults.py",
+    "editing/test_runs.py", "running/test_interruptions.py", "running/test_promises.py", "editing/test_page.py",
+    "running/test_client_on_a_server.py", "reporting/test_heat.py", "running/test_runpod.py",
+    "reporting/test_page.py", "running/test_models.py", "running/test_budget.py", "editing/test_cell_actions.py",
+    "test_readme.py",
 )  # fmt: skip
 
 
