@@ -215,7 +215,7 @@ class ServerTraits(Protocol):
     key_seconds: float = 0.0  # for how many the server surely refuses to accept an id again; 0 if it runs the job twice
     runs_one_job: bool = False  # at a time, so that a job which ignores its cancellation blocks all others
     jobs_survive_restart: bool = True  # of the server's process
-    lists_jobs: bool = True  # without a list, nobody can say whether a job ran whose answer was lost
+    lists_jobs: bool = True  # without a list, nobody can tell whether a job with a lost answer has run
     keeps_files: bool = True  # for later jobs; else the value of an upload in a workflow contains the file
     has_event_stream: bool = False  # the WebSocket that `event_stream` reads. Without it, polling suffices
     needs_key_in_events: bool = False  # the URL of the event stream must contain the key

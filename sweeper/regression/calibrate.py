@@ -162,7 +162,7 @@ class Calibration:
 class RepeatedPlan(Plan):
     """A plan that repeats all trials several times. Each repeat has its own digest, so that it is executed.
 
-    It is no product of axes, so that no order brings the repeats of a trial together.
+    Its trials are a list and no product of axes, so no order brings the repeats of a trial together.
     """
 
     def __init__(self, plan: Plan, repeats: int) -> None:

@@ -396,7 +396,7 @@ _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0
 
 
 def to_junit_xml(suites: Mapping[str, Comparisons | str]) -> bytes:
-    """Checks as UTF-8 XML, a suite for each title. A text says why there is no check.
+    """Return the checks as UTF-8 XML, a suite for each title. A text in place of a check says why there is none.
 
     A changed, new or missing case is a failure. A case that failed or was not compared is an error. A new case that is
     allowed is skipped, not passed. A check without any case is an error too.

@@ -78,7 +78,7 @@ def test_failed_start_says_why_with_the_last_lines(comfyui, plan, behaviour, wor
         ({"launch": "."}, "it has no main.py; give .*ComfyUI"),
         ({"python": None}, "no Python in .*: neither venv, nor .venv"),
         ({"python": "/no/python"}, "there is no /no/python"),
-        ({"python": "no-such-program"}, "there is no no-such-program that can be started"),
+        ({"python": "absent-python"}, "there is no absent-python that can be started"),
         ({"python": __file__}, r"there is no .*test_launch\.py that can be started"),
     ],
 )

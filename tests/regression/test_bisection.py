@@ -141,7 +141,7 @@ def test_the_same_command_goes_on_after_an_interruption(shop, bisect, repo, numb
     assert repo.read_all() == before
 
 
-def test_what_belongs_to_another_experiment_or_was_written_by_somebody_else_is_not_used(shop, bisect, repo, tmp_path):
+def test_state_of_another_experiment_or_writer_is_not_used(shop, bisect, repo, tmp_path):
     repo.commit("Change the sampler", CHANGED)
     assert bisect("-q").code == 0
     starts = len(repo.starts)
