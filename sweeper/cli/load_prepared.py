@@ -22,6 +22,7 @@ from sweeper.model.target_spec import EMBEDDED, NamedTargets
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 from sweeper.running.prepare import Prepared, complete_models, list_planners, prepare
+from sweeper.running.run_events import Event
 from sweeper.wording import count_things, join_names
 
 
@@ -82,17 +83,22 @@ def load_for_run(
     out: object = None,
     rehearses: bool = False,
     counts: Callable[[str, str, ModelFacts], bool] = lambda *_: True,
+    report: Callable[[Event], None] | None = None,
 ) -> Prepared:
     """The experiment for a run, which makes the plan and checks it. Raises ExperimentError with every mistake.
 
-    `rehearses`: it runs on the embedded server, and the `targets` are not asked. `counts`: see `complete_models`.
+    `rehearses`: it runs on the embedded server, and the `targets` are not asked. `counts` and `report` are those of
+    `complete_models`.
     """
     users = load_named_targets()
     used = [EMBEDDED] if rehearses else targets
     partial, missing_trust = load_trusted(file, users, trust=trust, targets=used, overrides=overrides, out=out)
     if not missing_trust:
         asks = not rehearses
-        partial, notes = complete_models(partial, targets, users, asks=asks, may_send_keys=asks, out=out, counts=counts)
+        partial, notes = complete_models(
+            partial, targets, users, asks=asks, may_send_keys=asks, out=out, counts=counts,
+            report=report if asks else None,
+        )  # fmt: skip
         for note in notes:
             console.warn(note)
     if partial.problems:  # raises with these and more

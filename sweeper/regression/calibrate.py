@@ -222,7 +222,7 @@ def calibrate(
         raise UsageError(f"margin: {margin} is below 1, so a check would fail on the measured noise; give 1 or more")
     if isinstance(experiment, (str, os.PathLike)):
         experiment = load(experiment)
-    experiment = complete_experiment(experiment, target, named)
+    experiment = complete_experiment(experiment, target, named, report=progress or (lambda _: None))
     folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "calibrate")
     plan = RepeatedPlan(Plan(experiment), repeats)
     ended = run(experiment, target, folder, plan=plan, named=named, progress=progress, fresh=True, **options)

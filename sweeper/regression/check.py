@@ -71,6 +71,7 @@ def check(
     `attribute_changes` raise.
     """
     experiment: Experiment | None
+    report = progress or (lambda _: None)
     runs: list[Run] = []
     if is_folder := not isinstance(what, Experiment) and Path(what).is_dir():
         folder = Path(str(what))
@@ -78,7 +79,8 @@ def check(
         reject_for_folder(folder, [name for name, value in {"out": out, **only_for_runs}.items() if value is not None])
         experiment = _load_recorded_experiment(folder, options.get("run")) if attribute else None
     else:
-        experiment = complete_experiment(what if isinstance(what, Experiment) else load(what), target, named)
+        loaded = what if isinstance(what, Experiment) else load(what)
+        experiment = complete_experiment(loaded, target, named, report=report)
         folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "check")
 
     def run_silently(*arguments: Any, **rest: Any) -> Run:
@@ -95,7 +97,6 @@ def check(
 
     if experiment is None:
         return compare()
-    report = progress or (lambda _: None)
     notice = EndNotice(read_notify(notify, experiment.run), "check", experiment.name, folder, report)
     try:
         found = compare()

@@ -210,7 +210,7 @@ async def fetch_model_files(target: Target, folders: Collection[str]) -> Listing
 
     If one of them is empty, all other folders have an entry too.
     """
-    if target.launch is not None:
+    if target.launch is not None and not target.url:
         return STARTS_LATER
     from sweeper.comfy.client import ComfyClient
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sweeper.comfy.target import Target, add_keys, as_target_list, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
@@ -33,6 +33,7 @@ from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.model_inputs import list_nodes, may_name_models
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space, plan_space
+from sweeper.running.folder_lock import is_locked
 from sweeper.running.node_class_cache import (
     Listing,
     fetch_classes,
@@ -41,12 +42,18 @@ from sweeper.running.node_class_cache import (
     use_cached_classes,
 )
 from sweeper.running.preflight import describe_large_files
+from sweeper.running.run_events import Event
 from sweeper.running.stop_control import run_for_all, run_sync
 from sweeper.running.target_models import TargetModels, describe_differences
 from sweeper.schemas.values import format_value
 from sweeper.store import Store
 from sweeper.tables.results_folder import default_results_folder
 from sweeper.wording import join_names, suggest
+
+if TYPE_CHECKING:
+    from sweeper.running.health import LaunchedServers
+
+T = TypeVar("T")
 
 _MAX_SPLIT_WORDS: Final = 3  # of the items of a list that may be one text
 _MAX_SPLIT_SHOWN: Final = 3
@@ -123,7 +130,7 @@ class Prepared:
         if problems:
             raise ExperimentError(dict.fromkeys(problems))
         swept = [plan for plan in self.plans if not is_space(plan)]
-        notes += filter(None, (describe_large_files(plan, of) for plan in swept for of in self._iter_targets()))
+        notes += filter(None, (describe_large_files(plan, of) for plan in swept for of in self.iter_targets()))
         models = {name: of.facts for name, of in told.items()}
         notes += [note for name, of in told.items() for note in of.list_limits(name)]
         if self.specs is None and first is not None and any(may_name_models(plan, first) for plan in self.plans):
@@ -141,20 +148,30 @@ class Prepared:
         return replace(self, classes=first, models={name: of.facts for name, of in told.items()})
 
     async def list_model_files(
-        self, folders: Collection[str], *, asks: bool = True, may_send_keys: bool = False
+        self,
+        folders: Collection[str],
+        *,
+        asks: bool = True,
+        may_send_keys: bool = False,
+        launched: LaunchedServers | None = None,
     ) -> tuple[dict[str, Listing], dict[str, str]]:
         """What each target lists in these folders, and why the others list nothing, by their names.
 
-        Not `asks`: the embedded server alone is asked. `may_send_keys`: see `_add_key`.
+        Not `asks`: the embedded server alone is asked. `may_send_keys`: see `_add_key`. `launched`: start there what
+        starts with a run, to ask it; None: its files stay unknown. Raises UsageError and UnreachableError if it cannot.
         """
 
         async def ask(target: Target) -> tuple[str, Listing | str]:
             if not asks and not target.embedded:
                 return target.name, "nobody asked it"
             keyed = self._add_key(target, may_send_keys=may_send_keys)
+            if not isinstance(keyed, str) and keyed.launch is not None and launched is not None:
+                launched.start(keyed)
+                await launched[keyed.name].wait_until_up()
+                keyed = replace(keyed, url=launched[keyed.name].url)
             return target.name, keyed if isinstance(keyed, str) else await fetch_model_files(keyed, folders)
 
-        answers = await run_for_all(ask, self._iter_targets())
+        answers = await run_for_all(ask, self.iter_targets())
         found = {name: answer for name, answer in answers if not isinstance(answer, str)}
         return found, {name: answer for name, answer in answers if isinstance(answer, str)}
 
@@ -164,7 +181,7 @@ class Prepared:
         known = (info for _, info in asked if not isinstance(info, str))
         return next((find_bypass_links(self.experiment.template, nodes, info) for info in known), {})
 
-    def _iter_targets(self) -> Iterator[Target]:
+    def iter_targets(self) -> Iterator[Target]:
         """The targets without keys, of several GPUs the first. Those that only workers know are left out."""
         specs = self.experiment.targets if self.specs is None else self.specs
         for used in expand_groups(specs, self.named):
@@ -183,7 +200,7 @@ class Prepared:
         `check` sees the classes first, and is False of those that may be outdated (see `get_classes`). `may_send_keys`:
         see `_add_key`.
         """
-        for target in self._iter_targets():
+        for target in self.iter_targets():
             name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
             classes, models = self._ask(target, check, may_send_keys=may_send_keys)
             if models is not None:
@@ -289,20 +306,24 @@ def complete_models(
     may_send_keys: bool = False,
     out: object = None,
     counts: Callable[[str, str, ModelFacts], bool] = lambda *_: True,
+    report: Callable[[Event], None] | None = None,
 ) -> tuple[PartialExperiment, list[str]]:
     """Complete the axes of model files of a loaded experiment, by what its targets list, and say what is unusual.
 
     If no target lists any, the values are those of the last run in `out` (default: the experiment's folder) that had
     some. `specs` and `users` are those of Prepared; `asks` and `may_send_keys`: see `list_model_files`. `counts`:
-    whether a file does, by its target and `folder/name`. Raises UsageError for an unknown target.
+    whether a file does, by its target and `folder/name`. `report`: also ask a ComfyUI that starts with the run, and
+    pass on how it starts; None: start nothing. Raises UsageError for an unknown target, and what `list_model_files`
+    raises.
     """
     experiment, found, notes, problems = loaded.experiment, {}, [], [*loaded.problems]
     if not experiment.pending or experiment.complete is None:
         return loaded, []
     prepared = Prepared(experiment, specs, users)
     folders = {pattern.partition("/")[0] for pattern in experiment.pending}
-    listings, silent = run_sync(lambda: prepared.list_model_files(folders, asks=asks, may_send_keys=may_send_keys))
     results = out if isinstance(out, Path) else default_results_folder(experiment.file, experiment.name)
+    ask = partial(prepared.list_model_files, folders, asks=asks, may_send_keys=may_send_keys)
+    listings, silent = run_sync(partial(_ask_launched, ask, prepared, results, report))
     reasons = "; ".join(f"{name}: {reason}" for name, reason in silent.items()) or "no target can be asked from here"
     if listings and silent:
         notes.append(f"the model files are those of {join_names(listings)}; {reasons}")
@@ -330,6 +351,18 @@ def complete_models(
     return experiment.complete(found), notes
 
 
+async def _ask_launched(
+    ask: Callable[..., Awaitable[T]], prepared: Prepared, out: Path, report: Callable[[Event], None] | None
+) -> T:
+    """Ask the targets, also those that start with a run, unless there is no `report` or a run uses `out`."""
+    if report is None or not any(target.launch for target in prepared.iter_targets()) or is_locked(out):
+        return await ask()
+    from sweeper.running.health import LaunchedServers
+
+    async with aclosing(LaunchedServers(out, prepared.experiment.run.patience, report)) as launched:
+        return await ask(launched=launched)
+
+
 def complete_experiment(
     experiment: Experiment,
     target: TargetSpec | Sequence[TargetSpec | Target] | None = None,
@@ -337,14 +370,15 @@ def complete_experiment(
     out: object = None,
     *,
     may_send_keys: bool = True,
+    report: Callable[[Event], None] | None = None,
 ) -> Experiment:
     """The experiment with the values of its axes of model files, for a caller that runs it.
 
-    The arguments are those of `run_async` and `complete_models`. Raises ExperimentError and UsageError.
+    The arguments are those of `run_async` and `complete_models`. Raises ExperimentError and what the latter raises.
     """
     specs = None if target is None or not experiment.pending else as_target_list(target)
     loaded = PartialExperiment(experiment, (), has_template=True, has_plan=True)
-    loaded, _ = complete_models(loaded, specs, named or {}, may_send_keys=may_send_keys, out=out)
+    loaded, _ = complete_models(loaded, specs, named or {}, may_send_keys=may_send_keys, out=out, report=report)
     if loaded.problems:
         raise ExperimentError(loaded.problems)
     return loaded.experiment

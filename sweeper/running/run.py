@@ -93,12 +93,12 @@ async def run_async(
     """
     if isinstance(experiment, (str, os.PathLike)):
         experiment = load(experiment)
-    experiment = complete_experiment(experiment, target, named, out)
+    report = (make_notebook_bar() if progress is None else progress) or (lambda _: None)
+    experiment = complete_experiment(experiment, target, named, out, report=report)
     if plan is None:
         plan = Plan(experiment)
     options = replace(options or RunOptions(), **changes)
     session_class, control = session or Session, control or StopControl()
-    report = (make_notebook_bar() if progress is None else progress) or (lambda _: None)
     output = resolve_output(out, experiment)
     if output[1] is not None:
         allow_storage(output[1], remember=True)

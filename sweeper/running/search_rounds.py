@@ -82,7 +82,7 @@ async def search_async(
 ) -> SearchResult:
     """Search as `search` does, inside an event loop. The arguments are those of `run_async`."""
     loaded = experiment if isinstance(experiment, Experiment) else load(experiment)
-    loaded = complete_experiment(loaded, target, named, out)
+    loaded = complete_experiment(loaded, target, named, out, report=progress or (lambda _: None))
     spec = require_search(loaded)
     control = control or StopControl()
     given = replace(options or RunOptions(), **changes)

@@ -3,6 +3,7 @@
 - `fail`: an exception's text, at the start; `late`: seconds before it answers; `faults`: of the server
 - `signals`: by the colour of an EmptyImage, the number of the signal that its process sends itself when it executes it
 - `seconds`: that each EmptyImage takes, or some by their colours; `megabytes`: that each takes and keeps
+- `models`: its model files, as `folder/name`
 
 Each start and each executed colour is a line in `log.txt`, with the number of the process.
 """
@@ -70,9 +71,10 @@ def serve() -> None:
         raise ModuleNotFoundError(behaviour["fail"])
     from sweeper.embedded import EmbeddedServer, app_comfyui
     from tests.few_classes import pick_classes
+    from tests.running.studio import make_file
 
     app_comfyui.CommonRoutes._build_argv = lambda _: sys.argv
-    nodes = pick_classes()
+    nodes = pick_classes("LoraLoader")
     empty, held = nodes["EmptyImage"], []
 
     def run(context: Any, **inputs: Any) -> Any:
@@ -90,6 +92,10 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     options = {"data": arguments.output_directory, "nodes": nodes, "strict_models": True}
     with EmbeddedServer("comfyui", port=int(arguments.port), **options) as server:
+        for name in behaviour.get("models", ()):
+            path = server.folders.base / "models" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(make_file({"format": "pt"}))
         for name, value in behaviour.get("faults", {}).items():
             setattr(server.faults, name, value)
         print("To see the GUI go to: http://127.0.0.1", flush=True)  # noqa: T201 (as ComfyUI)

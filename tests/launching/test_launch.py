@@ -8,11 +8,13 @@ import os
 import pytest
 
 import sweeper
-from sweeper.errors import UnreachableError, UsageError
+from sweeper.cli import main
+from sweeper.errors import ExperimentError, UnreachableError, UsageError
 from sweeper.launching.launch_comfyui import read_start_time as is_alive
 from sweeper.running.run_events import TargetReady, TargetStarting
 from tests.launching.comfyui_folder import ComfyUIFolder
 from tests.running.servers import TEMPLATE, colour
+from tests.running.studio import GRAPH
 from tests.waiting import wait_until
 
 
@@ -136,3 +138,56 @@ def test_search_starts_a_comfyui_once_for_all_rounds(comfyui, tmp_path):
     assert found.ended_by == "trials"
     assert (len(comfyui.pids), len(comfyui.colours)) == (1, 4)
     assert not is_alive(comfyui.pids[0])
+
+
+@pytest.fixture
+def checkpoints(comfyui, tmp_path):
+    """Gives the ComfyUI these LoRAs, of which the experiment in e.yaml tries each: `checkpoints("x-1", "x-2")`."""
+    (tmp_path / "w.json").write_text(json.dumps(GRAPH))
+    (tmp_path / "w.slots.yaml").write_text("slots: {lora: {at: 2.lora_name}}\n")
+    body = {"template": "w.json", "target": comfyui.target(), "sweep": {"grid": {"lora": {"models": "loras/x-*"}}}}
+    (tmp_path / "e.yaml").write_text(json.dumps(body))
+
+    def give(*names):
+        comfyui.behave(models=["checkpoints/base.safetensors", *(f"loras/{name}.safetensors" for name in names)])
+
+    return give
+
+
+def test_run_asks_it_for_model_files_also_for_those_that_are_new(comfyui, checkpoints, tmp_path):
+    checkpoints("x-1", "x-2")
+    events = []
+    run = sweeper.run(tmp_path / "e.yaml", comfyui.target(), progress=events.append)
+    assert (run.submitted, run.succeeded) == (2, 2)
+    assert isinstance(events[0], TargetStarting)
+    checkpoints("x-1", "x-2", "x-3")
+    run = sweeper.run(tmp_path / "e.yaml", comfyui.target())
+    assert (run.submitted, run.reused) == (1, 2)
+    assert not any(map(is_alive, comfyui.pids))
+
+
+def test_command_shows_how_it_starts_to_list_its_files_and_what_is_wrong(comfyui, checkpoints, tmp_path, capsys):
+    checkpoints("y-1")
+    assert main(["run", str(tmp_path / "e.yaml"), "--trust"]) == 2
+    told = capsys.readouterr().err
+    assert "mine: starting ComfyUI (" in told
+    assert "no file on mine matches 'loras/x-*'; files there: " in told
+    assert not is_alive(comfyui.pids[0])
+    assert not (tmp_path / "results" / "e" / "sweeper.sqlite").exists()
+    comfyui.behave(fail="No module named 'torch'")
+    assert main(["run", str(tmp_path / "e.yaml"), "--trust"]) != 0
+    assert "its Python lacks the package torch" in capsys.readouterr().err
+
+
+def test_plan_and_a_run_that_looks_for_new_files_start_nothing(comfyui, checkpoints, tmp_path, capsys):
+    checkpoints("x-1")
+    with pytest.raises(ExperimentError, match=r"its ComfyUI starts with the run"):
+        sweeper.plan(tmp_path / "e.yaml")
+    assert main(["plan", str(tmp_path / "e.yaml"), "--trust"]) == 2
+    assert main(["run", str(tmp_path / "e.yaml"), "--trust", "--follow"]) == 2
+    assert not comfyui.pids
+    assert sweeper.run(tmp_path / "e.yaml", comfyui.target()).succeeded == 1
+    capsys.readouterr()
+    assert main(["run", str(tmp_path / "e.yaml"), "--trust", "--follow"]) == 2
+    assert "runs only with a run, so nobody can look for new model files meanwhile" in capsys.readouterr().err
+    assert len(comfyui.pids) == 2

@@ -36,8 +36,8 @@ def command(
     """
     from sweeper.regression.calibrate import calibrate
 
-    prepared = load_for_run(experiment, targets, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
+        prepared = load_for_run(experiment, targets, trust=trust, report=display)
         calibration = calibrate(
             prepared.experiment, target=targets, named=prepared.users, progress=display, **calibrate_options
         )

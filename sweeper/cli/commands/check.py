@@ -136,8 +136,10 @@ def _check_once(
     if runner is not None:
         runner = confirm_cost.confirm_before(runner, yes=yes)
         runner = trust_check.require_trust_before(runner, trust=trust, targets=targets)
-    prepared = None if experiment.is_dir() else load_for_run(experiment, targets, selection.values, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
+        prepared = None
+        if not experiment.is_dir():
+            prepared = load_for_run(experiment, targets, selection.values, trust=trust, report=display)
         comparisons = check(
             experiment if prepared is None else prepared.experiment, baseline, target=targets, out=out,
             named=load_named_targets() if prepared is None else prepared.users,

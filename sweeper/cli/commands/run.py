@@ -90,10 +90,10 @@ def command(
         folder = out if isinstance(out, Path) else None
         show_dry_run(experiment, targets, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
         return 0
-    real = None
+    real, display = None, None if follow else ProgressDisplay(quiet=quiet)
     if follow and rehearsal is not None:
         raise UsageError("--rehearse runs once, before there is anything new; drop --follow")
-    load = partial(load_for_run, experiment, targets, overrides, trust=trust, out=out)
+    load = partial(load_for_run, experiment, targets, overrides, trust=trust, out=out, report=display)
     prepared = load(rehearses=rehearsal is not None)
     out = trust_check.choose_output(out)
     if rehearsal is not None:
@@ -204,6 +204,10 @@ def follow_files(prepared: Prepared, load: Callable[[_Counts], Prepared], *, qui
     """
     if not (prepared.experiment.look() or select_listed_models(prepared.experiment.overrides)):
         raise UsageError("--follow: nothing in this experiment can become new: no models, files, lines, csv or jsonl")
+    for target in prepared.iter_targets() if select_listed_models(prepared.experiment.overrides) else ():
+        if target.launch is not None:
+            message = f"--follow: {target.name} runs only with a run, so nobody can look for new model files meanwhile"
+            raise UsageError(f"{message}; start it yourself, and give its URL as --target")
     document, done, status = _read_document(prepared), None, ""
     while (found := _wait_for_change(prepared, done, status)) is not None:
         local, models = done = found

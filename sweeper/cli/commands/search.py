@@ -66,10 +66,10 @@ def command(
     from sweeper.running.run_answer import answer_preview, answer_search
     from sweeper.running.search_rounds import SearchRounds, require_search, search
 
-    _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
+    rehearses, report = rehearsal is not None, None if preview else ProgressDisplay(quiet=quiet)
+    _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearses)
     selection = Selection(values=values)
-    rehearses = rehearsal is not None
-    prepared = load_for_run(experiment, targets, values, trust=trust, out=out, rehearses=rehearses)
+    prepared = load_for_run(experiment, targets, values, trust=trust, out=out, rehearses=rehearses, report=report)
     spec = require_search(prepared.experiment)
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
