@@ -56,7 +56,7 @@ _MODULES = (
     "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler", "sweeper.regression.check",
     "sweeper.reporting.write_report", "sweeper.running.health", "sweeper.running.run", "sweeper.schemas.validator",
     "anyio._backends._asyncio", "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn",
-    "PIL.PngImagePlugin",
+    "PIL.PngImagePlugin", "tests.few_classes",
 )  # fmt: skip
 
 

@@ -27,8 +27,10 @@ MAIN = f"import sys\nsys.path[:0] = [{str(ROOT)!r}]\nfrom tests.launching.comfyu
 
 
 class ComfyUIFolder:
-    def __init__(self, path: Path, **behaviour: Any) -> None:
-        self.path = path
+    """`python` starts it: the fixture of that name, or Python where a test looks at the process itself."""
+
+    def __init__(self, path: Path, python: str = sys.executable, **behaviour: Any) -> None:
+        self.path, self.python = path, python
         path.mkdir(parents=True, exist_ok=True)
         (path / "main.py").write_text(MAIN)
         self.behave(**behaviour)
@@ -37,7 +39,7 @@ class ComfyUIFolder:
         (self.path / "behaviour.json").write_text(json.dumps(behaviour))
 
     def target(self, **settings: Any) -> dict[str, Any]:
-        return {"launch": str(self.path), "python": sys.executable, "gpus": "cpu", "name": "mine", **settings}
+        return {"launch": str(self.path), "python": self.python, "gpus": "cpu", "name": "mine", **settings}
 
     @property
     def lines(self) -> list[list[str]]:

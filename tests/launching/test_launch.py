@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
@@ -19,8 +20,8 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def comfyui(tmp_path):
-    return ComfyUIFolder(tmp_path / "ComfyUI")
+def comfyui(tmp_path, python):
+    return ComfyUIFolder(tmp_path / "ComfyUI", python)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def plan(tmp_path):
 
 def test_run_starts_a_comfyui_and_ends_it(comfyui, plan, tmp_path):
     events = []
-    run = sweeper.run(plan(3), comfyui.target(), progress=events.append)
+    run = sweeper.run(plan(3), comfyui.target(python=sys.executable), progress=events.append)
     assert (run.succeeded, run.submitted) == (3, 3)
     assert [event for event in events if isinstance(event, TargetStarting)]
     assert [event.target for event in events if isinstance(event, TargetReady)] == ["mine"]

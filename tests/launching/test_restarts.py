@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -26,6 +27,12 @@ from tests.running.servers import colour
 from tests.waiting import wait_until
 
 __all__ = ["comfyui", "plan"]  # fixtures
+
+
+@pytest.fixture
+def own_python(comfyui):
+    """Start ComfyUI by Python, because the test is about its process and not only about what it serves."""
+    comfyui.python = sys.executable
 
 
 def kill_at(comfyui, *moments, signum=signal.SIGKILL):
@@ -68,6 +75,7 @@ def test_trial_that_kills_its_server_three_times_fails_with_the_reason(comfyui, 
     assert len(comfyui.pids) == before  # a failure is reused like any other
 
 
+@pytest.mark.usefixtures("own_python")
 def test_comfyui_that_hangs_is_started_again(comfyui, plan):
     comfyui.behave(seconds=0.3)
     report = kill_at(comfyui, (JobSubmitted, 2), signum=signal.SIGSTOP)
@@ -81,6 +89,7 @@ def test_comfyui_that_hangs_is_started_again(comfyui, plan):
     assert not any(map(is_alive, comfyui.pids))
 
 
+@pytest.mark.usefixtures("own_python")
 def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, plan):
     comfyui.behave(megabytes=40, seconds=0.8)
     events = []
@@ -91,6 +100,7 @@ def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, pla
     assert sorted(comfyui.colours) == [colour(trial) for trial in range(8)]
 
 
+@pytest.mark.usefixtures("own_python")
 def test_max_memory_that_it_takes_at_the_start_ends_the_run(comfyui, plan):
     with pytest.raises(UnreachableError, match="GB, more than its max_memory"):
         sweeper.run(plan(2), comfyui.target(max_memory="10 MB"))
@@ -120,6 +130,7 @@ def test_ctrl_c_while_it_starts_ends_it(comfyui, plan):
     assert not any(map(is_alive, comfyui.pids))
 
 
+@pytest.mark.usefixtures("own_python")
 def test_kill_of_sweeper_ends_its_comfyui(comfyui, plan, runners):
     comfyui.behave(seconds=0.5)
     experiment = plan(4)
@@ -133,6 +144,7 @@ def test_kill_of_sweeper_ends_its_comfyui(comfyui, plan, runners):
     assert broken_promises(out, 4, []) == []
 
 
+@pytest.mark.usefixtures("own_python")
 def test_kill_of_sweeper_ends_what_its_comfyui_started(comfyui, plan, runners):
     (comfyui.path / "child.py").write_text(
         "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -148,6 +160,7 @@ def test_kill_of_sweeper_ends_what_its_comfyui_started(comfyui, plan, runners):
     wait_until(lambda: not any(map(is_alive, comfyui.pids)))
 
 
+@pytest.mark.usefixtures("own_python")
 def test_kill_of_the_guard_leaves_no_comfyui(comfyui, plan):
     def kill_guard(event):
         if isinstance(event, JobSubmitted) and len(comfyui.pids) == 1:
@@ -180,6 +193,7 @@ def test_jobs_of_a_dead_gpu_run_on_the_other(comfyui, plan):
     assert broken_promises(run.out, 10, []) == []
 
 
+@pytest.mark.usefixtures("own_python")
 def test_kept_comfyui_serves_the_next_run(comfyui, plan, tmp_path):
     try:
         events = []
@@ -202,7 +216,7 @@ def test_kept_comfyui_serves_the_next_run(comfyui, plan, tmp_path):
 
 
 def test_another_folder_does_not_use_a_kept_comfyui(comfyui, plan, tmp_path):
-    other = ComfyUIFolder(tmp_path / "other")
+    other = ComfyUIFolder(tmp_path / "other", comfyui.python)
     try:
         sweeper.run(plan(1), comfyui.target(keep=True))
         sweeper.run(plan(2), other.target(keep=True, name="other"))
@@ -212,6 +226,7 @@ def test_another_folder_does_not_use_a_kept_comfyui(comfyui, plan, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("own_python")
 def test_node_that_cannot_be_cancelled_ends_its_comfyui_and_not_the_run(comfyui, plan):
     comfyui.behave(seconds={str(colour(1)): 60})
     run = sweeper.run(plan(4, run={"timeout": 1.0}), comfyui.target(), patience=2.0)
@@ -239,12 +254,12 @@ def test_other_comfyui_at_its_port_is_not_used(comfyui, plan, monkeypatch):
 
 
 def test_targets_with_similar_names_have_logs_of_their_own(comfyui, plan):
-    other = ComfyUIFolder(comfyui.path.parent / "other")
+    other = ComfyUIFolder(comfyui.path.parent / "other", comfyui.python)
     run = sweeper.run(plan(2), [comfyui.target(name="my gpu"), other.target(name="My-GPU")])
     assert sorted(log.name for log in (run.out / "logs").iterdir()) == ["My-GPU-2.log", "my-gpu.log"]
 
 
 def test_gpu_that_does_not_start_leaves_its_work_to_the_others(comfyui, plan):
-    other = ComfyUIFolder(comfyui.path.parent / "other", fail="no luck")
+    other = ComfyUIFolder(comfyui.path.parent / "other", comfyui.python, fail="no luck")
     run = sweeper.run(plan(4), [comfyui.target(), other.target(name="other")])
     assert (run.succeeded, run.stopped_by, len(other.pids)) == (4, None, 1)
