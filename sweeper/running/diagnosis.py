@@ -228,16 +228,17 @@ def diagnose(
     checked = {report.target for report in reports} | set(plans[0].experiment.named_targets if plans else ())
     entries = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
     differences = describe_differences({report.target: report.models for report in reports})
+    versions = {name: _find_version(name) for name in ("sweeper", *(name for _, name, _ in _iter_requirements()))}
     found = [
-        *_find_package_problems(),
+        *_find_package_problems(versions),
         *(str(problem) for entry in entries for problem in entry.problems),
         *warnings,
         *(f"{line}; `run` on both needs --allow-different-models" for line in differences),
     ]
     return Diagnosis(
         version(DISTRIBUTION), platform.python_version(), platform.platform(),
-        {name: _find_version(name) for _, name, _ in _iter_requirements()}, _list_extras(), shutil.disk_usage(".").free,
-        tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
+        {name: versions[name] for _, name, _ in _iter_requirements()}, _list_extras(versions),
+        shutil.disk_usage(".").free, tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
     )  # fmt: skip
 
 
@@ -359,13 +360,12 @@ def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None
     return "check host and port, that the server runs with --listen, and that no firewall or proxy blocks it"
 
 
-def _find_package_problems() -> Iterator[str]:
+def _find_package_problems(versions: Mapping[str, str | None]) -> Iterator[str]:
     """A warning for each required package that is not installed, and for one that has a package `sweeper` too."""
     for _, name, extra in _iter_requirements():
-        if not extra and _find_version(name) is None:
+        if not extra and versions[name] is None:
             yield f"the package '{name}', which sweeper requires, is not installed; run: {format_install(name)}"
-    found = _find_version("sweeper")
-    if found is not None:
+    if (found := versions["sweeper"]) is not None:
         yield (
             f"the distribution 'sweeper' {found} is installed, and so is ours, '{DISTRIBUTION}'; "
             f"both have a package `sweeper`. Run `python -m pip uninstall sweeper {DISTRIBUTION}`, "
@@ -386,12 +386,12 @@ def _iter_requirements() -> Iterator[tuple[str, str, str]]:
                 yield requirement.strip(), name, extra[1] if extra else ""
 
 
-def _list_extras() -> dict[str, list[str]]:
+def _list_extras(versions: Mapping[str, str | None]) -> dict[str, list[str]]:
     """The requirements of each extra that are not installed, such as `av>=15`, by the extra's name."""
     extras: dict[str, list[str]] = {}
     for requirement, name, extra in _iter_requirements():
         if extra:
-            extras.setdefault(extra, []).extend([requirement] if _find_version(name) is None else [])
+            extras.setdefault(extra, []).extend([requirement] if versions[name] is None else [])
     return extras
 
 
