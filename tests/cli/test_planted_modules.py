@@ -37,8 +37,8 @@ AT_ONCE = (
 )  # fmt: skip
 # Each of these has a process of its own: it starts workers of a cluster, or waits until it is stopped.
 ALONE = (
-    "run shop.yaml --dask local:1", "doctor shop.yaml --dask local:1", "serve", "view shop.yaml",
-    "vote shop.yaml --between steps", "open shop.yaml --no-open",
+    "run PROJECT --dask local:1 --trust --quiet -o results/shop", "doctor shop.yaml --dask local:1", "serve",
+    "view shop.yaml", "vote shop.yaml --between steps", "open shop.yaml --no-open",
 )  # fmt: skip
 WAITING = ("serve", "view ", "vote ", "open ")
 
@@ -60,14 +60,19 @@ for line in sys.argv[1:]:
 """
 
 
+@pytest.fixture(scope="module")
+def packages() -> set[str]:
+    return set(packages_distributions())
+
+
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Path:
+def planted(packages: set[str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A marker file; every module that can be imported has a namesake in the current folder which writes there."""
     marker = Path("imported.txt").absolute()
     monkeypatch.setenv("MARKER", str(marker))
     names = {
         *sys.stdlib_module_names,
-        *packages_distributions(),
+        *packages,
         "sitecustomize",
         "usercustomize",
         "planted",
@@ -90,6 +95,18 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("comfyui/models").mkdir()
     Path("find.yaml").write_text(json.dumps({**shop, "params": {"seed": 1}, "search": SEARCH}))
     return marker
+
+
+@pytest.fixture
+def project(planted: Path, tmp_path: Path) -> Path:
+    """An experiment in another folder, with a metric of its own."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "own_metric.py").write_text("def red(picture):\n    return float(picture[..., 0].mean())\n")
+    shutil.copy("shop.json", folder)
+    experiment = json.loads(Path("shop.yaml").read_text())
+    (folder / "shop.yaml").write_text(json.dumps(experiment | {"metrics": ["brightness", "own_metric:red"]}))
+    return folder / "shop.yaml"
 
 
 def start(program: list[str], *words: str) -> tuple[int | None, str]:
@@ -117,12 +134,16 @@ def find_script() -> list[str]:
 MODULE = [sys.executable, "-P", "-m", "sweeper"]
 
 
-def test_script_and_its_workers_import_no_file_of_the_current_folder(planted: Path):
+def test_script_and_its_workers_import_no_file_of_the_current_folder(planted: Path, project: Path):
+    """But a worker imports a metric from beside its experiment."""
     script = find_script()
     for line in ALONE:
-        code, text = start(script, *line.split())
+        code, text = start(script, *line.replace("PROJECT", str(project)).split())
         assert not planted.exists(), (line, planted.read_text())
         assert code == 0 or "http://127.0.0.1" in text, (line, text)
+    code, text = start(MODULE, "results", "results/shop", "--json")
+    assert code == 0
+    assert all(isinstance(row["own_metric:red"], float) for row in json.loads(text))
 
 
 def test_no_command_imports_a_file_of_the_current_folder(planted: Path):
@@ -148,18 +169,3 @@ def test_module_without_p_imports_only_what_python_does_first(planted: Path):
     code, text = start(program, "run", "shop.yaml", "--trust")
     assert (code, planted.exists()) == (2, False)
     assert "unknown metric 'planted'" in text
-
-
-def test_worker_imports_a_metric_from_beside_the_experiment(planted: Path, tmp_path: Path):
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "own_metric.py").write_text("def red(picture):\n    return float(picture[..., 0].mean())\n")
-    shutil.copy("shop.json", project)
-    experiment = json.loads(Path("shop.yaml").read_text())
-    (project / "shop.yaml").write_text(json.dumps(experiment | {"metrics": ["own_metric:red"]}))
-    run = ["run", str(project / "shop.yaml"), "--dask", "local:1", "--trust", "--quiet"]
-    assert start(MODULE, *run)[0] == 0
-    assert not planted.exists()
-    code, text = start(MODULE, "results", str(project / "shop.yaml"), "--json")
-    assert code == 0
-    assert all(isinstance(row["own_metric:red"], float) for row in json.loads(text))
