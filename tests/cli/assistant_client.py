@@ -38,6 +38,7 @@ import os, sys
 from pathlib import Path
 from sweeper.cli import main
 Path(sys.argv[1]).write_text(str(os.getpid()))
+sys.executable = os.environ.get("TESTS_PYTHON", sys.executable)  # which starts its commands
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -86,15 +87,23 @@ def talk(root: Path, conversation: Conversation, *options: str, **environment: s
         asyncio.run(run())
 
 
-def talk_to_process(root: Path, conversation: Conversation, *options: str, **environment: str) -> None:
-    """Start the server as an assistant does, and talk to it over stdin and stdout; at most 100 seconds."""
+def talk_to_process(
+    root: Path, conversation: Conversation, *options: str, python: str = sys.executable, **environment: str
+) -> None:
+    """Start the server as an assistant does, and talk to it over stdin and stdout; at most 100 seconds.
+
+    `python` starts it, and the variable TESTS_PYTHON its commands; see `tests.cli.forked_commands`.
+    """
     from mcp import Client, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
+    script = root.parent / "server.py"
+    script.write_text(_START)
+
     async def run() -> None:
         parameters = StdioServerParameters(
-            command=sys.executable,
-            args=["-P", "-c", _START, str(root.parent / PID_FILE), "mcp", "--root", str(root), *options],
+            command=python,
+            args=["-P", str(script), str(root.parent / PID_FILE), "mcp", "--root", str(root), *options],
             env=make_environment(root) | environment,
             cwd=root.parent,
         )

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -56,7 +57,7 @@ _MODULES = (
     "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler", "sweeper.regression.check",
     "sweeper.reporting.write_report", "sweeper.running.health", "sweeper.running.run", "sweeper.schemas.validator",
     "anyio._backends._asyncio", "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn",
-    "PIL.PngImagePlugin", "tests.few_classes",
+    "PIL.PngImagePlugin", "tests.few_classes", "sweeper.cli.assistant.mcp_tools",
 )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def forked_commands(python: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Fork for each connection, until stdin ends."""
+    """Import sweeper, and fork until stdin ends."""
     for name in _MODULES:
         importlib.import_module(name)
     with suppress(ImportError):
@@ -114,34 +115,65 @@ def main() -> None:
         listening.bind(f"{sys.argv[1]}.new")
         listening.listen()
         Path(f"{sys.argv[1]}.new").rename(sys.argv[1])
-        while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
-            with listening.accept()[0] as connection:
-                pid = os.fork()
-                if not pid:
-                    listening.close()
-                    _watch_command(connection)
-            with suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
+        _Forks(listening).serve()
 
 
-def _watch_command(connection: socket.socket) -> None:
-    """Fork a command, kill it when its program is gone, and report how it ended."""
-    message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
-    pid = os.fork()
-    if not pid:
-        connection.close()
-        _carry_out(*literal_eval(message.decode()), streams)
-    for stream in streams:
-        os.close(stream)
-    end = os.pidfd_open(pid)
-    while end not in select.select([end, connection], [], [])[0]:
+class _Forks:
+    """Forks a command for each connection, and reports how it ended. Kills it when its program is gone."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._waiting: set[socket.socket] = set()  # for a program's message, its signals or its end
+        self._pids: dict[socket.socket, int] = {}
+        self._ends: dict[int, socket.socket] = {}  # each command's connection, by the descriptor that tells of its end
+
+    def serve(self) -> None:
+        """Go on until stdin ends; then kill what still runs."""
+        while sys.stdin not in (ready := self._wait()):
+            for source in ready:
+                if source is self._listening:
+                    self._waiting.add(self._listening.accept()[0])
+                elif source in self._ends:
+                    self._report_end(source)
+                elif source in self._pids:
+                    self._pass_signal(source)
+                elif source in self._waiting:
+                    self._start(source)
+        for pid in self._pids.values():
+            os.kill(pid, signal.SIGKILL)
+
+    def _wait(self) -> list[Any]:
+        return select.select([sys.stdin, self._listening, *self._waiting, *self._ends], [], [])[0]
+
+    def _start(self, connection: socket.socket) -> None:
+        message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+        if not message:  # the program was killed before it sent one
+            self._waiting.remove(connection)
+            connection.close()
+            return
+        pid = os.fork()
+        if not pid:
+            for one in (self._listening, *self._waiting, *self._ends.values()):
+                one.close()
+            _carry_out(*literal_eval(message.decode()), streams)
+        for stream in streams:
+            os.close(stream)
+        self._pids[connection] = pid
+        self._ends[os.pidfd_open(pid)] = connection
+
+    def _pass_signal(self, connection: socket.socket) -> None:
         number = connection.recv(16)  # nothing if the program is gone
-        os.kill(pid, int(number or signal.SIGKILL))
-    status = os.waitpid(pid, 0)[1]
-    with suppress(OSError):
-        connection.send(str(status).encode())
-    os._exit(0)
+        os.kill(self._pids[connection], int(number or signal.SIGKILL))
+        if not number:
+            self._waiting.remove(connection)
+
+    def _report_end(self, end: int) -> None:
+        connection = self._ends.pop(end)
+        os.close(end)
+        status = os.waitpid(self._pids.pop(connection), 0)[1]
+        with connection, suppress(OSError):
+            connection.send(str(status).encode())
+        self._waiting.discard(connection)
 
 
 def _carry_out(folder: str, environment: dict[str, str], arguments: list[str], streams: list[int]) -> None:
@@ -154,6 +186,8 @@ def _carry_out(folder: str, environment: dict[str, str], arguments: list[str], s
     sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.executable = environment.get("TESTS_PYTHON", sys.executable)
+    if arguments[0] == "-P":
+        del arguments[0]
     if arguments[0].endswith(".py"):
         sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
         runpy.run_path(arguments[0], run_name="__main__")

@@ -364,7 +364,7 @@ def test_trust_of_the_folder_is_not_for_the_assistant(root: Path, stranger: Any,
     assert stranger.seen == []
 
 
-def kill_while_running(root: Path, server: EmbeddedServer, number: int) -> float:
+def kill_while_running(root: Path, server: EmbeddedServer, number: int, python: str) -> float:
     """Start a run of many jobs, send the server a signal, and wait for the end of the run. Returns the seconds."""
     lock = root / "results/tiny/.lock"
     seconds = 0.0
@@ -380,15 +380,15 @@ def kill_while_running(root: Path, server: EmbeddedServer, number: int) -> float
         await wait_until(lambda: not is_running(child))
         seconds = time.monotonic() - start
 
-    talk_to_process(root, conversation, "--budget", "900 USD")
+    talk_to_process(root, conversation, "--budget", "900 USD", python=python, TESTS_PYTHON=python)
     return seconds
 
 
 @needs_posix
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_a_run_ends_with_its_server(root: Path, slow_box: EmbeddedServer, name: str) -> None:
+def test_a_run_ends_with_its_server(root: Path, slow_box: EmbeddedServer, name: str, python: str) -> None:
     # Jobs are cancelled after 2 s, and the process ends after 2 s more; its jobs would take minutes.
-    assert kill_while_running(root, slow_box, getattr(signal, name)) < 25
+    assert kill_while_running(root, slow_box, getattr(signal, name), python) < 25
     submitted = count_jobs(slow_box)
     queue = get_json(f"{slow_box.url}/queue")
     assert queue == {"queue_running": [], "queue_pending": []}
@@ -423,33 +423,28 @@ def test_a_run_that_is_killed_keeps_its_costs(root: Path, slow_box: EmbeddedServ
     assert count_jobs(slow_box) in (2, 3)
 
 
-# Python imports this first. The command of a server waits here until somebody writes into the FIFO beside this file.
-_HOLD = """
-import pathlib, sys
-if "sweeper.cli.assistant.confined_command" in sys.orig_argv:
-    pathlib.Path(__file__).with_name("gate").read_text()
-"""
-
-
 class Gate:
-    """Holds each command of a server whose PYTHONPATH is `path`, from the moment in which Python has started."""
+    """Holds each command of a server that starts them by `program`, in place of Python."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = os.pathsep.join((str(folder), str(ROOT)))
-        self._folder, self._opened = folder, list[int]()
+    def __init__(self, folder: Path, python: str) -> None:
+        self.program = str(folder / "program")
+        self._fifo, self._opened = folder / "gate", list[int]()
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(_HOLD)
-        os.mkfifo(folder / "gate")
+        os.mkfifo(self._fifo)
+        Path(self.program).write_text(
+            f'#!/bin/sh\n[ -p "{self._fifo}" ] && read -r _ < "{self._fifo}"\nexec {python} "$@"\n'
+        )
+        Path(self.program).chmod(0o755)
 
     def holds(self) -> bool:
         """Whether a command waits."""
         with contextlib.suppress(OSError):  # nobody reads it yet
-            self._opened.append(os.open(self._folder / "gate", os.O_WRONLY | os.O_NONBLOCK))
+            self._opened.append(os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK))
         return bool(self._opened)
 
     def open(self) -> None:
         """Let all commands go on, also those that come."""
-        (self._folder / "sitecustomize.py").unlink()
+        self._fifo.unlink()
         while self._opened:
             os.close(self._opened.pop())
 
@@ -464,15 +459,15 @@ async def cancel_call(client: Client, gate: Gate, tool: str, arguments: dict[str
 
 
 @needs_posix
-def test_a_cancelled_call_ends_its_command(root: Path) -> None:
-    gate = Gate(root.parent / "held")
+def test_a_cancelled_call_ends_its_command(root: Path, python: str) -> None:
+    gate = Gate(root.parent / "held", python)
 
     async def conversation(client: Client) -> None:
         await cancel_call(client, gate, "make_template", {"workflow": "templates/txt2img.json", "output": "mine.json"})
         await wait_until(lambda: not list_children(get_server_pid(root)))
         assert not (root / "mine.json").exists()
 
-    talk_to_process(root, conversation, PYTHONPATH=gate.path)
+    talk_to_process(root, conversation, python=python, TESTS_PYTHON=gate.program)
     gate.open()
 
 
@@ -489,17 +484,19 @@ except TimeoutError:
 """
 
 
-def test_a_question_without_an_answer_does_not_keep_the_server(root: Path) -> None:
+def test_a_question_without_an_answer_does_not_keep_the_server(root: Path, python: str) -> None:
     """An assistant that is gone waits for nothing, so the thread that still answers must not keep the process."""
-    command = [sys.executable, "-P", "-c", _ENDS, str(root.resolve())]
+    script = root.parent / "ends.py"
+    script.write_text(_ENDS)
+    command = [python, "-P", str(script), str(root.resolve())]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
                            timeout=60, check=False)  # fmt: skip
     assert (ended.returncode, ended.stdout) == (0, "given up\n"), ended.stderr
 
 
 @needs_posix
-def test_a_start_that_is_cancelled_leaves_no_run(root: Path, slow_box: EmbeddedServer) -> None:
-    gate = Gate(root.parent / "held")
+def test_a_start_that_is_cancelled_leaves_no_run(root: Path, slow_box: EmbeddedServer, python: str) -> None:
+    gate = Gate(root.parent / "held", python)
 
     async def conversation(client: Client) -> None:
         (root / "tiny.yaml").write_text(EXPERIMENT)
@@ -510,7 +507,7 @@ def test_a_start_that_is_cancelled_leaves_no_run(root: Path, slow_box: EmbeddedS
         await call(client, "start_run", **arguments, limit=1)
         assert (await wait_for_end(client))["summary"]["succeeded"] == 1
 
-    talk_to_process(root, conversation, "--budget", "900 USD", PYTHONPATH=gate.path)
+    talk_to_process(root, conversation, "--budget", "900 USD", python=python, TESTS_PYTHON=gate.program)
     assert count_jobs(slow_box) < 20
 
 
