@@ -267,9 +267,8 @@ class BlockBuilder:
 
     def _record_given(self, name: str, options: list[Option], path: KeyPath) -> None:
         """Record which names the axis gives. A name that another axis or bundle also gives is a problem."""
-        counts = Counter[str]()
-        for option in options:
-            counts.update(dict.fromkeys([*option.sets, *([name] if option.value is not MISSING else [])]).keys())
+        own = sum(option.value is not MISSING and name not in option.sets for option in options)
+        counts = Counter(itertools.chain.from_iterable(option.sets for option in options)) + Counter({name: own})
         for given_name in sorted(counts, key=lambda given_name: given_name != name):
             if given_name in self.given_paths:
                 line = self.owner.source.find_line(self.given_paths[given_name])
