@@ -50,6 +50,7 @@ if os.WIFSIGNALED(status):
 os._exit(os.waitstatus_to_exitcode(status))
 """
 _MODULES = (
+    "tests.few_classes", "sweeper.cli.assistant.mcp_tools",
     "sweeper.cli.main_group", "sweeper.cli.commands.check", "sweeper.cli.commands.init", "sweeper.cli.commands.plan",
     "sweeper.cli.commands.report", "sweeper.cli.commands.run", "sweeper.cli.commands.search",
     "sweeper.cli.commands.template", "sweeper.cli.assistant.confined_session", "sweeper.embedded.app_comfyui",
@@ -57,7 +58,7 @@ _MODULES = (
     "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler", "sweeper.regression.check",
     "sweeper.reporting.write_report", "sweeper.running.health", "sweeper.running.run", "sweeper.schemas.validator",
     "anyio._backends._asyncio", "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn",
-    "PIL.PngImagePlugin", "tests.few_classes", "sweeper.cli.assistant.mcp_tools",
+    "PIL.PngImagePlugin",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Run one `sweeper` command line as on Windows, as far as Linux can: `python simulated_windows.py run x.yaml`.
 
 sweeper sees `win32`, no `fcntl` and no handlers of signals in the event loop. `msvcrt` locks by `fcntl`, and SIGUSR1
-stands for Ctrl-Break. What sweeper imports comes first, because those packages must see the real system.
+stands for Ctrl-Break. What sweeper imports comes first, because those packages must see the real system. With the
+variable HELD, it then waits for a line on stdin.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import httpx
 import jinja2
 import jsonschema
 import numpy as np
-import pandas as pd
 import PIL.Image
 import platformdirs
 import rich.progress
@@ -28,7 +28,7 @@ import starlette.applications
 import uvicorn.protocols.http.h11_impl
 import websockets
 
-_IMPORTED = (anyio, click, httpx, jinja2, jsonschema, np, pd, PIL, platformdirs, rich, starlette, uvicorn, websockets)
+_IMPORTED = (anyio, click, httpx, jinja2, jsonschema, np, PIL, platformdirs, rich, starlette, uvicorn, websockets)
 
 
 def lock(descriptor: int, _mode: int, count: int) -> None:
@@ -54,5 +54,8 @@ def simulate() -> None:
 if __name__ == "__main__":
     simulate()
     from sweeper.cli import main
+    from sweeper.cli.commands import run as _
 
+    if "HELD" in os.environ:
+        sys.stdin.readline()
     sys.exit(main())

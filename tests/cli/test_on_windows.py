@@ -26,19 +26,20 @@ sweep: {grid: {seed: {from: 1, to: 500, step: 1}}}
 """
 
 
-def start(*arguments):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+def start(*arguments, **environment):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([*COMMAND, *arguments], **pipes, text=True, env=env)
 
 
 def test_a_run_locks_its_folder_and_ctrl_break_stops_it():
     template = json.dumps(str(ROOT / "templates/txt2img.json"))
     Path("my sweep.yaml").write_text(EXPERIMENT.replace("TEMPLATE", template))
-    with start("run", "my sweep.yaml", "--trust") as run:
+    # The second one imports what it needs meanwhile, because the first makes pictures until the second has ended.
+    with start("run", "my sweep.yaml", "--trust") as run, start("run", "my sweep.yaml", "--trust", HELD="1") as second:
         while "done" not in read_line(run.stderr):
             pass
-        with start("run", "my sweep.yaml", "--trust") as second:
-            _, refusal = second.communicate(timeout=60)
+        _, refusal = second.communicate("\n", timeout=60)
         run.send_signal(signal.SIGUSR1)
         out, err = run.communicate(timeout=60)
     assert second.returncode == 2
