@@ -51,6 +51,8 @@ _FOREIGN = (
 # Where compiled files are forbidden, each of the hundreds of processes that tests start would compile the package.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Hypothesis keeps there what it computes of Unicode and of all our modules, which takes two seconds of each process.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(__file__).parent.parent / ".hypothesis"))
 
 
 # The tests write thousands of databases and wait for the disk after each job, which a file system in memory need not.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib
 import os
 import signal
 import subprocess
@@ -54,8 +55,8 @@ def simulate() -> None:
 if __name__ == "__main__":
     simulate()
     from sweeper.cli import main
-    from sweeper.cli.commands import run as _
 
     if "HELD" in os.environ:
+        importlib.import_module("sweeper.cli.commands.run")
         sys.stdin.readline()
     sys.exit(main())

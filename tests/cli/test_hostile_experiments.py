@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 
 import pytest
 
@@ -89,9 +88,10 @@ for name in sys.argv[2:]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def outcomes(tmp_path_factory, python):
     """What `sweeper validate` says about each case: its exit code and its errors."""
     folder = tmp_path_factory.mktemp("hostile")
+    (folder / "run.py").write_text(RUN)
     folders = {}
     for number, (name, (experiment, slots, _)) in enumerate(CASES.items()):
         place = folder / str(number)
@@ -102,7 +102,7 @@ def outcomes(tmp_path_factory):
         folders[name] = str(number)
     results = {}
     while remaining := [name for name in CASES if name not in results]:
-        command = [sys.executable, "-c", RUN, str(ROOT), *(folders[name] for name in remaining)]
+        command = [python, "-P", str(folder / "run.py"), str(ROOT), *(folders[name] for name in remaining)]
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         said = process.stderr.split("begin\n")[1:]
         results |= {remaining[0]: (None, process.stderr[-500:])}
