@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shlex
@@ -99,9 +100,8 @@ def click_command(words: list[str]) -> click.Command:
     return command.commands.get(words[1]) or command.commands["list"]  # `sweeper votes RESULTS`
 
 
-@pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a reader has: the project's folders, a workflow of their own, and the experiment that README writes."""
+def make_clone(tmp_path: Path) -> None:
+    """Make what a reader has: the project's folders, a workflow of their own, and the experiment that README writes."""
     for folder in ("templates", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("baselines", "results"))
     shutil.copy(ROOT / "templates/txt2img.json", tmp_path / "my-workflow.json")
@@ -113,12 +113,39 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     row = '{"prompt": "two cars", "atom_count": 2, "skills": ["count", "object"]}\n'
     for name in ("geneval2_data.jsonl", "prompts.jsonl"):
         (tmp_path / "experiments" / name).write_text(row)
-    quickstart = tmp_path / "experiments/quickstart.yaml"
-    quickstart.write_text(quickstart.read_text("utf-8").replace("384", "64"), encoding="utf-8")  # soon made
+    for name in ("quickstart", "lora-strengths"):  # soon made
+        file = tmp_path / f"experiments/{name}.yaml"
+        file.write_text(file.read_text("utf-8").replace("384", "32"), encoding="utf-8")
     search = tmp_path / "experiments/search.yaml"
     search.write_text(search.read_text("utf-8").replace("trials: 48", "trials: 16").replace("96", "32"), "utf-8")
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_clone(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Where README's first command was run, and a copy of that folder."""
+    folder: Path = tmp_path_factory.mktemp("reader") / "clone"
+    folder.mkdir()
+    make_clone(folder)
+    with contextlib.chdir(folder):
+        assert main(["run", "experiments/quickstart.yaml"]) == 0
+    return folder, Path(shutil.copytree(folder, folder.with_name("copy")))
+
+
+@pytest.fixture
+def finished_clone(kept: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reader's folder after README's first command. It has one path for all tests, which the results name."""
+    folder, copy = kept
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def test_readme_has_two_set_up_commands_one_runs_one_tests():
@@ -205,9 +232,8 @@ def can_run_here(words: list[str]) -> bool:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_the_commands_of_a_page_run_in_its_order(page: Path, clone: Path, capsys: pytest.CaptureFixture[str]):
-    if "experiments/quickstart.yaml" in page.read_text("utf-8"):
-        assert main(["run", "experiments/quickstart.yaml"]) == 0  # README's first command, which a reader has run
+def test_the_commands_of_a_page_run_in_its_order(page: Path, request: pytest.FixtureRequest, capsys: Any):
+    request.getfixturevalue("finished_clone" if "experiments/quickstart.yaml" in page.read_text("utf-8") else "clone")
     for block in find_blocks("console", pages=[page]):
         for words in find_commands(block):
             if can_run_here(words):
