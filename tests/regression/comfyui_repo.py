@@ -18,7 +18,6 @@ from tests import ROOT
 
 MAIN = f"import sys\nsys.path[:0] = [{str(ROOT)!r}]\nfrom tests.regression.comfyui_repo import serve\nserve()\n"
 BROKEN = "raise ModuleNotFoundError(\"No module named 'comfy_new'\")"
-START = ("--launch", "{gpus: cpu}", "--python", sys.executable)  # the options that start a version
 _ADA = {"NAME": "Ada", "EMAIL": "ada@example.com", "DATE": "2026-01-02T03:04:05Z"}
 _AUTHOR = {f"GIT_{who}_{what}": text for who in ("AUTHOR", "COMMITTER") for what, text in _ADA.items()}
 

@@ -56,6 +56,12 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return found
 
 
+@pytest.fixture
+def start(python: str) -> tuple[str, ...]:
+    """The options of the command line that start a version of a `ComfyUIRepo`."""
+    return ("--launch", "{gpus: cpu}", "--python", python)
+
+
 @dataclass(frozen=True)
 class Outcome:
     code: int

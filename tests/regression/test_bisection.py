@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import sweeper
-from tests.regression.comfyui_repo import BROKEN, START, ComfyUIRepo
+from tests.regression.comfyui_repo import BROKEN, ComfyUIRepo
 from tests.waiting import wait_until
 
 CHANGED = "CFG = 2.0"
@@ -26,10 +25,10 @@ def repo(tmp_path):
 
 
 @pytest.fixture
-def bisect(command, repo):
+def bisect(command, repo, start):
     def run(*options, good="v1", bad="master"):
         return command(
-            "bisect", "shop.yaml", "--comfyui-repo", repo.path, "--good", good, "--bad", bad, *START, *options
+            "bisect", "shop.yaml", "--comfyui-repo", repo.path, "--good", good, "--bad", bad, *start, *options
         )
 
     return run
@@ -69,9 +68,9 @@ def test_commits_that_cannot_tell_are_skipped(shop, bisect, repo):
     assert "2 commits tested, 2 of them without a result" in outcome.out
 
 
-def test_pictures_are_compared_with_the_baseline_if_the_good_version_matches(shop, bisect, repo, command):
+def test_pictures_are_compared_with_the_baseline_if_the_good_version_matches(shop, bisect, repo, command, start):
     first = repo.commit("Change the sampler", CHANGED)
-    assert command("check", "shop.yaml", "--comfyui-repo", repo.path, "--versions", "v1", *START, "-q").code == 0
+    assert command("check", "shop.yaml", "--comfyui-repo", repo.path, "--versions", "v1", *start, "-q").code == 0
     sweeper.accept("results/shop-versions/v1")
     outcome = bisect("-q")
     assert "0 commits tested, compared with baselines/shop" in outcome.out
@@ -117,14 +116,14 @@ def test_a_good_version_comes_before_the_bad_one(shop, bisect, repo):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_same_command_goes_on_after_an_interruption(shop, bisect, repo, number):
+def test_the_same_command_goes_on_after_an_interruption(shop, bisect, repo, *, python, start, number):
     repo.commit("Write a text")
     first = repo.commit("Change the sampler", CHANGED)
     repo.commit("Write more text", CHANGED)
     before = repo.read_all()
-    words = ["bisect", shop.file, "--comfyui-repo", repo.path, "--good", "v1", "--bad", "master", *START]
+    words = ["bisect", shop.file, "--comfyui-repo", repo.path, "--good", "v1", "--bad", "master", *start]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", *map(os.fspath, words)],
+        [python, "-m", "sweeper", *map(os.fspath, words)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     wait_until(lambda: len(repo.starts) == 5, seconds=100)

@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from sweeper.embedded import EmbeddedServer
-from tests.regression.comfyui_repo import BROKEN, START, ComfyUIRepo
+from tests.regression.comfyui_repo import BROKEN, ComfyUIRepo
 from tests.waiting import wait_until
 
 
@@ -24,12 +23,12 @@ def repo(tmp_path):
     return found
 
 
-def test_versions_are_compared_with_the_baseline_and_the_one_before(shop, command, repo):
+def test_versions_are_compared_with_the_baseline_and_the_one_before(shop, command, repo, start):
     repo.commit("Need a new package", BROKEN, tag="v2")
     repo.commit("Change the sampler", "CFG = 2.0", tag="v3")
     repo.commit("Write a text", "CFG = 2.0")
     before = repo.read_all()
-    options = ("--comfyui-repo", repo.path, *START, "-q")
+    options = ("--comfyui-repo", repo.path, *start, "-q")
     assert command("check", shop.file, *options, "--versions", "v1").code == 0
     assert command("accept", "results/shop-versions/v1").code == 0
     reports = ("--junit", "x.xml", "--summary", "s.md", "--html", "page")
@@ -111,17 +110,17 @@ def test_a_clone_without_a_python_asks_for_one(shop, command, repo):
     assert "has no venv or .venv; name the Python with ComfyUI's packages by --python" in outcome.err
 
 
-def test_the_target_of_the_experiment_is_not_used(shop, command, repo, tmp_path):
+def test_the_target_of_the_experiment_is_not_used(shop, command, repo, start, tmp_path):
     shop.write(target={"launch": str(tmp_path / "theirs"), "env": {"TOKEN": "x"}})
-    outcome = command("check", shop.file, "--comfyui-repo", repo.path, "--versions", "v1", *START, "-q")
+    outcome = command("check", shop.file, "--comfyui-repo", repo.path, "--versions", "v1", *start, "-q")
     assert (outcome.code, repo.starts) == (0, [repo.git("rev-parse", "v1").strip()])
 
 
-def test_ctrl_c_ends_the_check_and_removes_the_worktree(shop, repo):
+def test_ctrl_c_ends_the_check_and_removes_the_worktree(shop, repo, python, start):
     repo.commit("Take long", "import time; time.sleep(60)", tag="v2")
     before = repo.read_all()
-    words = ("-m", "sweeper", "check", shop.file, "--comfyui-repo", repo.path, "--versions", "v1,v2", *START)
-    process = subprocess.Popen([sys.executable, *map(os.fspath, words)], stderr=subprocess.DEVNULL)
+    words = ("-m", "sweeper", "check", shop.file, "--comfyui-repo", repo.path, "--versions", "v1,v2", *start)
+    process = subprocess.Popen([python, *map(os.fspath, words)], stderr=subprocess.DEVNULL)
     wait_until(lambda: len(repo.starts) == 2, seconds=60)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
