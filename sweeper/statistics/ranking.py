@@ -17,7 +17,6 @@ from statistics import NormalDist
 from typing import Final, TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
@@ -252,7 +251,8 @@ def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreemen
     codes = {name: float(code) for code, name in enumerate(sorted(set[str]().union(*shared.values())))}
     if len(codes) < 2:
         return Agreement(same, pairs, None)
-    import evalica  # noqa: PLC0415 - it imports scipy.stats, which takes half a second
+    import evalica  # noqa: PLC0415 - it and pandas take one to three seconds
+    import pandas as pd  # noqa: PLC0415
 
     rows = [[codes.get(given.get(unit, "")) for unit in shared] for given in answers.values()]
     return Agreement(same, pairs, float(evalica.alpha(pd.DataFrame(rows, dtype="float64"), distance="nominal").alpha))
@@ -266,6 +266,7 @@ class _Model:
 
     def __init__(self, comparisons: ItemComparisons) -> None:
         import evalica  # noqa: PLC0415
+        from pandas import RangeIndex  # noqa: PLC0415
 
         self._fit = evalica.bradley_terry
         win, loss, tie = (evalica.Winner[name] for name in ("X", "Y", "Draw"))
@@ -274,12 +275,11 @@ class _Model:
         keys = zip(comparisons.first, comparisons.second, comparisons.points, strict=True)
         self._row_of = np.array([rows.setdefault(key, len(rows)) for key in keys], dtype=int)
         self._row_count = len(rows)
-        self._index = pd.RangeIndex(count + 1)
+        self._index = RangeIndex(count + 1)
         self._first = [first for first, _, _ in rows] + [*range(count)] * 2
         self._second = [second for _, second, _ in rows] + [count] * (2 * count)
         winners = [{1.0: win, 0.0: loss}.get(points, tie) for _, _, points in rows]
         self._winners = [*winners, *[win] * count, *[loss] * count]
-        self._prior = np.ones((2, count))
 
     def fit(self, weights: Floats | None = None, prior: Floats | None = None) -> Floats:
         """The logarithms of the strengths, that of the average item being 0.
@@ -291,7 +291,7 @@ class _Model:
         counts = np.bincount(self._row_of, weights, self._row_count)
         scores = self._fit(
             self._first, self._second, self._winners, index=self._index,
-            weights=[*counts, *(self._prior if prior is None else prior).ravel()],
+            weights=[*counts, *(np.ones(2 * len(self._index) - 2) if prior is None else prior.ravel())],
             tolerance=_TOLERANCE, limit=_MAX_STEPS,
         ).scores  # fmt: skip
         strengths = np.log(scores.sort_index().to_numpy())

@@ -14,8 +14,6 @@ from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from sweeper.errors import UsageError
 from sweeper.model.picture_size import PICTURE_SUFFIXES
@@ -369,9 +367,11 @@ def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
     """Group the votes about the same pictures, or about pictures that other votes of the group compare, in order."""
     if not votes:
         return []
+    from scipy.sparse import coo_matrix, csgraph  # noqa: PLC0415
+
     numbers: dict[str, int] = {}
     ends = [[numbers.setdefault(sha256, len(numbers)) for sha256 in vote.pictures] for vote in votes]
-    links = sparse.coo_matrix((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(numbers), len(numbers)))
+    links = coo_matrix((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(numbers), len(numbers)))
     _, group_of = csgraph.connected_components(links, directed=False)
     groups: dict[int, list[Vote]] = {}
     for vote, (number, _) in zip(votes, ends, strict=True):
