@@ -28,6 +28,7 @@ def run_pytest(folder, *arguments):
     importlib.invalidate_caches()
     # A base folder of its own, because pytest would clean up the folders of other runs, and leave a scan of them open.
     own = ["--capture=sys", "--import-mode=importlib", f"--rootdir={folder}", f"--basetemp={folder / '.temp'}"]
+    own += ["-p", "no:unraisableexception"]  # it collects the garbage of this process ten times, whose pytest has it
     try:
         with contextlib.chdir(folder), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
             code = pytest.main([*_plugin(), *own, *map(str, arguments)])
