@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +32,31 @@ os.environ |= {
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
 }
 
+_METHOD = "distributed.worker.multiprocessing-method"
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
+
+
+# What a worker imports, which takes more than a second.
+_MODULES = (
+    "distributed.nanny", "sweeper.cluster.worker_plugin", "sweeper.embedded.embedded_server",
+    "sweeper.images.metrics.measure", "tests.cluster.killable_driver", "tests.cluster.probes",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _forked_workers() -> Iterator[None]:
+    """Fork the workers from one process that has imported what they need, where that is safe."""
+    if sys.platform != "linux" or find_spec("distributed") is None:
+        yield
+        return
+    import dask
+    import distributed.utils
+
+    multiprocessing.set_forkserver_preload(list(_MODULES))
+    with pytest.MonkeyPatch.context() as patch, dask.config.set({_METHOD: "forkserver"}):
+        patch.setattr(distributed.utils, "_forkserver_preload_set", True)  # Dask would import pandas
+        yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="package")  # a cluster takes 5 s of the processor to start

@@ -1,20 +1,13 @@
-"""A driver that kills itself with SIGKILL at a chosen call of its store; run as a script.
-
-python killable_driver.py EXPERIMENT CLUSTER OUT METHOD WHEN NUMBER: dies before or after the NUMBERth call of METHOD,
-a method of Store or ServerFacts.
-python killable_driver.py EXPERIMENT CLUSTER OUT: runs, prints the class of each event, and stopped_by at the end.
-"""
+"""A driver that kills itself with SIGKILL at a chosen call of its store. It is a process of its own."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 
-from sweeper.cluster import bind_session
-from sweeper.running.run import run
 from sweeper.store import Store
 from sweeper.store.server_facts import ServerFacts
+from tests.cluster.result_rows import run_on
 
 
 def die_at(method: str, when: str, number: int) -> None:
@@ -35,15 +28,9 @@ def die_at(method: str, when: str, number: int) -> None:
     setattr(owner, method, dying)
 
 
-def main() -> None:
-    file, cluster, out, *crash = sys.argv[1:]
-    sys.stdout.reconfigure(line_buffering=True)
-    if crash:
-        die_at(crash[0], crash[1], int(crash[2]))
-    session = bind_session(cluster, {})
-    finished = run(file, session=session, out=out, progress=lambda event: sys.stdout.write(type(event).__name__ + "\n"))
-    sys.stdout.write(f"stopped_by {finished.stopped_by}\n")
-
-
-if __name__ == "__main__":
-    main()
+def drive(file: str, cluster: str, out: str, crash: tuple[str, str, int]) -> None:
+    """Run an experiment, and die before or after a call of a method of Store or ServerFacts: the method, when, and the
+    number of the call.
+    """
+    die_at(*crash)
+    run_on(file, cluster, out=out, progress=lambda event: None)

@@ -32,13 +32,10 @@ def paid(tmp_path):
 def beside_a_paid_server():
     """A cluster with one worker and its server. Only the worker has the keys in its environment."""
     with tattling(KEY, "nowhere") as (server, _):
-        with pytest.MonkeyPatch.context() as there:
-            there.setenv("WORKERS_KEY", KEY)
-            there.setenv("WORKERS_PARTNER_KEY", PARTNER)
-            cluster = BesideServers([server.url], silence_logs=50)
+        keys = {"WORKERS_KEY": KEY, "WORKERS_PARTNER_KEY": PARTNER}
+        with BesideServers([server.url], env=keys, silence_logs=50) as cluster:
             cluster.scale(1)
             cluster.wait_for_workers(1)
-        with cluster:
             yield cluster.scheduler_address, server
 
 

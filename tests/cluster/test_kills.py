@@ -10,17 +10,16 @@ import gc
 import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
-import sweeper
+from distributed.utils import get_mp_context
+
 from sweeper.running.run_events import JobSubmitted, TrialDone
 from tests.cluster.conftest import TARGET
+from tests.cluster.killable_driver import drive
 from tests.cluster.probes import WORKERS
 from tests.cluster.result_rows import raw_rows, rows_of, run_on
 
@@ -31,7 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SCRIPT = Path(__file__).with_name("killable_driver.py")
 KILLS = int(os.environ.get("SWEEPER_KILLS", "2"))
 TRIALS = 40
 # The budget is what all trials cost: a charge that counts twice would end the run early.
@@ -60,12 +58,6 @@ def pids_of(cluster):
                 cluster.scale(0)
                 cluster.scale(WORKERS)
         return list(pids.values())
-
-
-def start(experiment, cluster, out, *crash):
-    environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent)}
-    command = [sys.executable, str(SCRIPT), str(experiment.file), cluster.scheduler_address, str(out)]
-    return subprocess.Popen([*command, *map(str, crash)], stdout=subprocess.PIPE, text=True, env=environ)
 
 
 def assert_all_done(out):
@@ -108,9 +100,11 @@ def test_killed_driver_is_resumed_and_no_trial_runs_twice(cluster, experiment, e
     )
     crash = (method, chance.choice(["before", "after"]), chance.randint(1, calls))
     plan = experiment(seed=list(range(TRIALS)), **PRICED)
-    with start(plan, cluster, tmp_path / "out", *crash) as driver:
-        driver.communicate(timeout=60)
-    assert driver.returncode == -signal.SIGKILL, crash
+    arguments = str(plan.file), cluster.scheduler_address, str(tmp_path / "out"), crash
+    driver = get_mp_context().Process(target=drive, args=arguments)
+    driver.start()
+    driver.join(60)
+    assert driver.exitcode == -signal.SIGKILL, crash
     run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
     assert_all_done(tmp_path / "out")
     assert executions() == [1] * TRIALS, crash
