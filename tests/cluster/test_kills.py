@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 KILLS = int(os.environ.get("SWEEPER_KILLS", "2"))
-TRIALS = 40
+TRIALS = 24
 # The budget is what all trials cost: a charge that counts twice would end the run early.
 PRICED = {
     "target": {**TARGET, "price": {"per_job": "0.01 USD", "nodes": {}}},
