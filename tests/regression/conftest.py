@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sweeper
 from sweeper.cli import main
 
 TEMPLATE: dict[str, Any] = {
@@ -50,10 +53,31 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.chdir(tmp_path)
-    found = Shop(tmp_path, Path("shop.yaml"))
+    return _write_shop(tmp_path)
+
+
+def _write_shop(folder: Path) -> Shop:
+    found = Shop(folder, Path("shop.yaml"))
     found.rewire()
     found.write()
     return found
+
+
+@pytest.fixture(scope="session")
+def _accepted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run, whose pictures are accepted."""
+    folder: Path = tmp_path_factory.mktemp("accepted")
+    with contextlib.chdir(folder):
+        sweeper.run(_write_shop(folder).file)
+        sweeper.accept("results/shop")
+    return folder
+
+
+@pytest.fixture
+def accepted(shop: Shop, _accepted_folder: Path) -> None:
+    """The shop has `results/shop`, and its baseline. A run of its own would take a tenth of a second."""
+    for name in ("results", "baselines"):
+        shutil.copytree(_accepted_folder / name, shop.folder / name)
 
 
 @pytest.fixture

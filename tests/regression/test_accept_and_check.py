@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
@@ -64,8 +63,7 @@ def test_a_case_has_the_title_of_its_node_if_no_other_node_has_it(shop, command,
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_reports_show_paths_relative_to_the_current_folder(shop, command, absolute):
-    run_and_accept(shop)
+def test_reports_show_paths_relative_to_the_current_folder(shop, accepted, command, absolute):
     shop.rewire(cfg=2.0)
     baseline, out = (path.absolute() if absolute else path for path in (BASELINE, Path("now")))
     outcome = command("check", shop.file, "--baseline", baseline, "--out", out, "--junit", "nodir/x.xml", "--json")
@@ -76,8 +74,7 @@ def test_reports_show_paths_relative_to_the_current_folder(shop, command, absolu
     assert [case["accepted"], case["now"]] == pictures
 
 
-def test_accepting_twice_writes_the_same_manifest(shop):
-    run_and_accept(shop)
+def test_accepting_twice_writes_the_same_manifest(shop, accepted):
     before = (BASELINE / "manifest.json").read_bytes()
     shutil.rmtree("baselines")
     sweeper.accept("results/shop")
@@ -89,15 +86,13 @@ def test_accepting_twice_writes_the_same_manifest(shop):
     assert files == {path.name for path in BASELINE.glob("*.png")}
 
 
-def test_accepting_the_same_pictures_again_changes_nothing(shop):
-    run_and_accept(shop)
+def test_accepting_the_same_pictures_again_changes_nothing(shop, accepted):
     rerun = sweeper.accept("results/shop")
     assert rerun.counts == {"same": 2}
     assert not rerun.writes
 
 
-def test_accepted_pictures_are_overwritten_only_with_yes(shop, command):
-    run_and_accept(shop)
+def test_accepted_pictures_are_overwritten_only_with_yes(shop, accepted, command):
     before = {path.name: path.read_bytes() for path in BASELINE.iterdir()}
     shop.rewire(cfg=2.0)
     sweeper.run(shop.file)
@@ -117,7 +112,6 @@ def test_accepted_pictures_are_overwritten_only_with_yes(shop, command):
 # For each N on a line: `accept`, in a process that is killed before it renames or removes its file number N, from 1.
 KILLED_ACCEPT = """
 import os, sys
-import sweeper
 from sweeper.regression.accept import accept
 def kill(event, _):
     global left
@@ -134,7 +128,7 @@ for line in sys.stdin:
 """
 
 
-def test_accept_killed_at_any_step_leaves_the_old_or_the_new_baseline(shop):
+def test_accept_killed_at_any_step_leaves_the_old_or_the_new_baseline(shop, python):
     shop.write(steps=(3, 5, 7))
     run_and_accept(shop)
     shutil.copytree("results/shop", "results/before")
@@ -142,13 +136,13 @@ def test_accept_killed_at_any_step_leaves_the_old_or_the_new_baseline(shop):
     shop.rewire(cfg=2.0)
     shop.write(steps=(3, 9))
     sweeper.run(shop.file)
+    Path("killed.py").write_text(KILLED_ACCEPT)
     ended_as, process, forks = [], None, hasattr(os, "fork")
     for step in range(1, 20):
         shutil.rmtree(BASELINE)
         shutil.copytree("old", BASELINE)
         if process is None or not forks:  # an import for each step takes half a second
-            command = [sys.executable, "-c", KILLED_ACCEPT]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen([python, "killed.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         process.stdin.write(f"{step}\n")
         process.stdin.flush()
         code = int(process.stdout.readline()) if forks else process.wait(60)
@@ -168,8 +162,7 @@ def test_accept_killed_at_any_step_leaves_the_old_or_the_new_baseline(shop):
     assert old + new == len(ended_as)
 
 
-def test_picture_that_was_altered_since_its_run_is_not_accepted(shop):
-    run_and_accept(shop)
+def test_picture_that_was_altered_since_its_run_is_not_accepted(shop, accepted):
     before = {path.name: path.read_bytes() for path in BASELINE.iterdir()}
     artifact = min(Path("results/shop/artifacts").glob("*.png"))
     Image.new("RGB", (64, 64)).save(artifact)
@@ -178,8 +171,7 @@ def test_picture_that_was_altered_since_its_run_is_not_accepted(shop):
     assert {path.name: path.read_bytes() for path in BASELINE.iterdir()} == before
 
 
-def test_accept_removes_no_file_of_somebody_else(shop):
-    run_and_accept(shop)
+def test_accept_removes_no_file_of_somebody_else(shop, accepted):
     Path("elsewhere.png").write_bytes(b"mine")
     own = ["README.md", ".123456789abc.fox.png", ".part", ".123456789abc.link.png"]
     for name in own[:3]:
@@ -191,8 +183,7 @@ def test_accept_removes_no_file_of_somebody_else(shop):
     assert {path.name for path in BASELINE.iterdir()} >= set(own)
 
 
-def test_new_only_where_and_cases_select_pictures(shop):
-    run_and_accept(shop)
+def test_new_only_where_and_cases_select_pictures(shop, accepted):
     shop.write(steps=(3, 5, 7, 9))
     shop.rewire(cfg=2.0)
     sweeper.run(shop.file)
@@ -214,8 +205,7 @@ def test_where_without_a_match_is_reported(shop, command):
     assert command("accept", "results/shop", "--where", "steps > 4").err == ""
 
 
-def test_case_with_two_accepted_pictures_passes_with_either(shop):
-    run_and_accept(shop)
+def test_case_with_two_accepted_pictures_passes_with_either(shop, accepted):
     shop.rewire(cfg=2.0)
     sweeper.run(shop.file)
     assert sweeper.accept("results/shop", add=True).counts == {"added": 2}
@@ -228,8 +218,7 @@ def test_case_with_two_accepted_pictures_passes_with_either(shop):
     assert not sweeper.check("results/shop").ok
 
 
-def test_new_cases_fail_unless_allowed_and_missing_ones_are_reported(shop, command):
-    run_and_accept(shop)
+def test_new_cases_fail_unless_allowed_and_missing_ones_are_reported(shop, accepted, command):
     shop.write(steps=(3, 7))
     sweeper.run(shop.file)
     found = sweeper.check("results/shop")
@@ -271,8 +260,7 @@ def test_suggested_accept_command_creates_the_baseline(shop, command):
     assert "`sweeper accept results/shop-check --baseline 'no base'` makes one" in outcome.err
 
 
-def test_accepting_a_whole_run_removes_cases_that_no_longer_exist(shop):
-    run_and_accept(shop)
+def test_accepting_a_whole_run_removes_cases_that_no_longer_exist(shop, accepted):
     shop.write(steps=(3,))
     sweeper.run(shop.file)
     with pytest.raises(UsageError, match="1 removed"):
@@ -282,8 +270,7 @@ def test_accepting_a_whole_run_removes_cases_that_no_longer_exist(shop):
     assert sweeper.check("results/shop").ok
 
 
-def test_failed_trial_fails_its_case_and_keeps_its_picture(shop):
-    run_and_accept(shop)
+def test_failed_trial_fails_its_case_and_keeps_its_picture(shop, accepted):
     broken = json.loads(Path("shop.json").read_text())
     broken["10"] = {"class_type": "PrimitiveInt", "inputs": {"value": 1}}  # no picture
     broken["9"]["inputs"]["images"] = ["10", 0]
@@ -293,8 +280,7 @@ def test_failed_trial_fails_its_case_and_keeps_its_picture(shop):
     assert sweeper.accept("results/shop-check", yes=True).counts == {"kept": 2}
 
 
-def test_unusable_accepted_file_is_not_compared(shop):
-    run_and_accept(shop)
+def test_unusable_accepted_file_is_not_compared(shop, accepted):
     one, other = sorted(BASELINE.glob("*.png"))
     one.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     other.unlink()
@@ -312,8 +298,7 @@ def write_with_text(source, destination, text):
 
 
 @pytest.mark.parametrize("text", ["", "made elsewhere"])
-def test_accepted_file_replaced_without_the_manifest_is_detected(shop, text):
-    run_and_accept(shop)
+def test_accepted_file_replaced_without_the_manifest_is_detected(shop, accepted, text):
     shop.rewire(cfg=1.0)
     assert set(to_states(sweeper.check(shop.file)).values()) == {"changed"}
     path = BASELINE / "manifest.json"
@@ -332,8 +317,7 @@ def test_accepted_file_replaced_without_the_manifest_is_detected(shop, text):
 
 
 @pytest.mark.parametrize("name", ["ending", "sha256"])
-def test_picture_with_another_text_is_same_by_checksums_or_hash(shop, name):
-    run_and_accept(shop)
+def test_picture_with_another_text_is_same_by_checksums_or_hash(shop, accepted, name):
     for item in sweeper.check("results/shop"):
         write_with_text(item.accepted, item.now, "of another day")
     path = BASELINE / "manifest.json"
@@ -346,8 +330,7 @@ def test_picture_with_another_text_is_same_by_checksums_or_hash(shop, name):
     assert set(to_states(sweeper.check("results/shop")).values()) == {"same"}
 
 
-def test_checks_allow_small_differences_and_overrides_win(shop):
-    run_and_accept(shop)
+def test_checks_allow_small_differences_and_overrides_win(shop, accepted):
     for path in Path("results/shop/artifacts").iterdir():
         with Image.open(path) as image:
             image.point(lambda level: min(255, level + 1)).save(path)
@@ -360,8 +343,7 @@ def test_checks_allow_small_differences_and_overrides_win(shop):
     assert to_states(sweeper.check("results/shop")) == {"steps=3 seed=1 [9]": "same", "steps=5 seed=1 [9]": "changed"}
 
 
-def test_deleted_picture_is_restored_by_the_suggested_command(shop, command):
-    run_and_accept(shop)
+def test_deleted_picture_is_restored_by_the_suggested_command(shop, accepted, command):
     gone, _ = sorted(Path("results/shop/artifacts").iterdir())
     gone.unlink()
     (lost,) = [one for one in sweeper.check("results/shop") if one.state == "not compared"]
@@ -409,8 +391,7 @@ def test_missing_model_of_a_measure_is_reported_before_the_run(shop, command, mo
     assert not Path("results").exists()
 
 
-def test_picture_of_another_size_is_changed(shop):
-    run_and_accept(shop)
+def test_picture_of_another_size_is_changed(shop, accepted):
     for path in Path("results/shop/artifacts").iterdir():
         Image.new("RGB", (32, 64)).save(path)
     found = sweeper.check("results/shop")
@@ -421,15 +402,13 @@ def test_picture_of_another_size_is_changed(shop):
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"sweeper_baseline": 99}', '{"sweeper_baseline": 1, "experiment": "shop"}']
 )
-def test_unusable_manifest_is_an_error(shop, text):
-    run_and_accept(shop)
+def test_unusable_manifest_is_an_error(shop, accepted, text):
     (BASELINE / "manifest.json").write_text(text)
     with pytest.raises(ResultsError, match="manifest"):
         sweeper.check("results/shop")
 
 
-def test_manifest_cannot_name_files_outside_its_folder(shop):
-    run_and_accept(shop)
+def test_manifest_cannot_name_files_outside_its_folder(shop, accepted):
     manifest = json.loads((BASELINE / "manifest.json").read_text())
     manifest["cases"][0]["accepted"][0]["file"] = "../../secret.png"
     (BASELINE / "manifest.json").write_text(json.dumps(manifest))
@@ -437,8 +416,7 @@ def test_manifest_cannot_name_files_outside_its_folder(shop):
         sweeper.check("results/shop")
 
 
-def test_limit_where_and_set_check_some_cases(shop):
-    run_and_accept(shop)
+def test_limit_where_and_set_check_some_cases(shop, accepted):
     found = sweeper.check(shop.file, limit=1)
     assert (list(to_states(found).values()), found.left_out, found.ok) == (["same"], 1, True)
     found = sweeper.check(shop.file, where="steps > 4")
@@ -449,8 +427,7 @@ def test_limit_where_and_set_check_some_cases(shop):
     assert set(sweeper.accept("results/shop-check").counts) == {"same", "new"}  # the other case is not removed
 
 
-def test_trial_that_was_not_run_this_time_is_not_compared(shop):
-    run_and_accept(shop)
+def test_trial_that_was_not_run_this_time_is_not_compared(shop, accepted):
     sweeper.check(shop.file)
     control = StopControl()
     control.stop()
@@ -459,8 +436,7 @@ def test_trial_that_was_not_run_this_time_is_not_compared(shop):
     assert not found.ok
 
 
-def test_options_of_a_run_are_rejected_for_a_results_folder(shop, command):
-    run_and_accept(shop)
+def test_options_of_a_run_are_rejected_for_a_results_folder(shop, accepted, command):
     refused = command(
         "check", "results/shop", "--target", "cloud", "--out", "foo", "--dask", "local:2", "--dask-resource", "GPU=1"
     )
@@ -480,8 +456,7 @@ def test_options_of_a_run_are_rejected_for_a_results_folder(shop, command):
     assert command("check", "results/shop", "--target", "embedded", "--attribute").code == 0
 
 
-def test_options_of_a_results_folder_are_rejected_for_an_experiment(shop):
-    run_and_accept(shop)
+def test_options_of_a_results_folder_are_rejected_for_an_experiment(shop, accepted):
     with pytest.raises(TypeError, match="run"):
         sweeper.check(shop.file, run=1)
     with pytest.raises(TypeError, match="fresh"):
@@ -489,15 +464,13 @@ def test_options_of_a_results_folder_are_rejected_for_an_experiment(shop):
     assert not Path("results/shop-check").exists()
 
 
-def test_a_check_can_run_and_compare_only_some_trials(shop):
-    run_and_accept(shop)
+def test_a_check_can_run_and_compare_only_some_trials(shop, accepted):
     found = sweeper.check(shop.file, trials=[1])
     assert to_states(found) == {"steps=5 seed=1 [9]": "same"}
     assert (found.left_out, len(list(Path("results/shop-check/artifacts").iterdir()))) == (1, 1)
 
 
-def test_attribution_needs_the_experiment_file(shop):
-    run_and_accept(shop)
+def test_attribution_needs_the_experiment_file(shop, accepted):
     shop.file.rename("moved.yaml")
     assert [one.state for one in sweeper.check("results/shop", BASELINE)] == ["same", "same"]
     with pytest.raises(UsageError, match=r"attribute needs the experiment of these results, and .*shop\.yaml is gone"):
