@@ -20,6 +20,7 @@ Measured on ComfyUI 0.3.64 and 0.33.0 with each option.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -267,7 +268,8 @@ class RunSequence:
         import numpy as np
 
         self._sizes = tuple(sizes)
-        kept = np.arange(prod(sizes)) if kept_positions is None else np.fromiter(kept_positions, np.int64)
+        dtype = np.int64 if prod(sizes) <= sys.maxsize else object  # Python's integers
+        kept = np.arange(prod(sizes)) if kept_positions is None else np.fromiter(kept_positions, dtype)
         self.positions: Positions = kept if is_sent is None else kept[np.frombuffer(is_sent, dtype=np.uint8) > 0]
         if tuple(order) != tuple(range(len(self._sizes))):
             self.positions = self.positions[np.argsort(self.to_indexes(self.positions, order), kind="stable")]
@@ -276,7 +278,7 @@ class RunSequence:
         """Return the number of each position's combination of options in these dimensions; the last varies fastest."""
         import numpy as np
 
-        indexes = np.zeros(len(positions), np.int64)
+        indexes = np.zeros(len(positions), positions.dtype)
         for dimension in dimensions:
             stride = prod(self._sizes[dimension + 1 :])
             indexes = indexes * self._sizes[dimension] + positions // stride % self._sizes[dimension]
@@ -295,10 +297,9 @@ class RunSequence:
 
     def count_executions(self, graph: Graph, dependencies: Dependencies, caching: ServerCache) -> dict[str, int]:
         """Count how often each node runs."""
-        import numpy as np
-
         if caching.kind == "lru" and self._sizes:
-            points = zip(*(part.tolist() for part in np.unravel_index(self.positions, self._sizes)), strict=True)
+            coordinates = [self.to_indexes(self.positions, (dimension,)) for dimension in range(len(self._sizes))]
+            points = zip(*(part.tolist() for part in coordinates), strict=True)
             return count_lru_executions(graph, points, dependencies, caching.size)
         counts = {needed: len(self.find_executions(needed, caching)) for needed in set(dependencies.values())}
         return {node: counts[needed] for node, needed in dependencies.items()}

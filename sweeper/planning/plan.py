@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from array import array
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +100,11 @@ class Plan(HtmlDisplay):
         return f"<{type(self).__name__} of {self.experiment.name}: {len(self)} trials; {axes}>"
 
     def __len__(self) -> int:
-        return sum(part.count for part in self.parts)
+        count = sum(part.count for part in self.parts)
+        if count > sys.maxsize:  # which `len` cannot return
+            message = f"has {count:,} trials, which are too many to count; write fewer values, or add a `sample`"
+            raise self.experiment.make_error(("sweep",), message)
+        return count
 
     def __iter__(self) -> Iterator[Trial]:
         for part in self.parts:
@@ -259,7 +263,7 @@ class PlanPart:
     grid: Grid
     start: int
     order: tuple[int, ...]
-    kept_positions: array[int] | None
+    kept_positions: Sequence[int] | None
     dropped: Counter[str] | None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,17 +21,15 @@ _MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positi
 _MAX_FILTERED: Final = 20_000_000  # points times conditions: `exclude` and `where` look at every point
 
 
-def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, Counter[str]]:
+def filter_points(grid: Grid, block: Block) -> tuple[Sequence[int] | None, Counter[str]]:
     """Return the written positions of the trials, ascending (None if all points stay), and how many each filter drops.
 
     A point counts only for the first filter that drops it, named as by `iter_drop_reasons`. Raises ExperimentError if
     `where` fails, or if there are too many points to filter.
     """
     dropped: Counter[str] = Counter()
-    if not block.exclude and block.where is None and block.sample is None:
-        return None, dropped  # `len` of a range fails above `sys.maxsize`, and the space of a search may be larger
     total, sample = prod(grid.sizes), block.sample
-    kept: Sequence[int] = range(total)
+    kept: array[int] | None = None
     if block.exclude or block.where is not None:
         conditions = len(block.exclude) + (block.where is not None)
         if total * conditions > _MAX_FILTERED:
@@ -46,12 +45,15 @@ def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, Counter[
                 kept.append(position)
             else:
                 dropped[reason] += 1
-    if sample is None or len(kept) <= sample.n:
-        return (kept if isinstance(kept, array) else None), dropped
-    dropped["sample"] = len(kept) - sample.n
-    if len(kept) > _MAX_RANKED:
-        return array("Q", sorted(kept[index] for index in _draw_positions(len(kept), sample))), dropped
-    return _sample_positions(grid, kept, sample), dropped
+    count = total if kept is None else len(kept)
+    if sample is None or count <= sample.n:
+        return kept, dropped
+    dropped["sample"] = count - sample.n
+    if count > _MAX_RANKED:
+        drawn = sorted(_draw_positions(count, sample))
+        positions = drawn if kept is None else [kept[index] for index in drawn]
+        return (positions if total > sys.maxsize else array("Q", positions)), dropped
+    return _sample_positions(grid, range(total) if kept is None else kept, sample), dropped
 
 
 def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:

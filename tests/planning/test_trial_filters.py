@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+import sweeper
 from sweeper.planning.grid import Grid
+from sweeper.planning.order import CLASSIC_CACHE, Costs, ServerCache
 from sweeper.planning.trial_filters import iter_drop_reasons
 from tests.experiment_files import make_plan
 
@@ -43,3 +47,25 @@ def test_each_dropped_point_has_the_first_filter_that_drops_it(tmp_path):
     assert reasons[6:] == ["where"] * 2
     assert sorted(map(str, [reasons[2], *reasons[4:6]])) == ["None", "None", "sample"]
     assert reasons.count(None) == len(plan)
+
+
+def _write_grid_of_2_to_the_70():
+    axes = {name: {"from": 1, "to": 16384, "step": 1} for name in "abcde"}
+    return {"derive": {"p": "{{ a }} {{ b }} {{ c }} {{ d }} {{ e }}"}, "sweep": {"grid": axes}}
+
+
+@pytest.mark.parametrize("cache", [CLASSIC_CACHE, ServerCache("lru", 4)], ids=str)
+def test_a_sample_of_more_points_than_64_bits_number(tmp_path, cache):
+    written = _write_grid_of_2_to_the_70()
+    plan = make_plan(tmp_path, {**written, "sweep": {**written["sweep"], "sample": {"n": 6}}}, GRAPH, SLOTS)
+    plan = plan.reordered(Costs(caching=cache))
+    rows = [tuple(trial.axes.values()) for trial in plan.written()]
+    assert len(plan) == len(set(rows)) == plan.order.executions == 6
+    assert rows == sorted(rows)
+    assert {trial.index for trial in plan} == set(range(6))
+
+
+def test_a_sweep_that_cannot_be_counted_is_an_error(tmp_path):
+    plan = make_plan(tmp_path, _write_grid_of_2_to_the_70(), GRAPH, SLOTS)
+    with pytest.raises(sweeper.SweeperError, match=r"1,180,591,620,717,411,303,424 trials, .* add a `sample`"):
+        len(plan)
