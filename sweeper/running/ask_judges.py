@@ -1,7 +1,7 @@
 """Asks the judges of an experiment about the pictures of a run, and keeps every answer, because answers are paid for.
 
-The store caches the answers by picture (and source pictures), question and model, and the number that they give as the
-metric. No failure of a judge fails the run: the cells stay empty, and a message says why.
+The store caches the answers by picture (and source pictures), question and model, a refusal too, and the number that
+they give as the metric. No failure of a judge fails the run: the cells stay empty, and a message says why.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from sweeper.model.picture_size import FILM_TYPES, PICTURE_SUFFIXES
 from sweeper.model.workflow import encode_canonical
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
+from sweeper.running.spending import OverBudgetError
 from sweeper.running.stop_control import BUDGET, INTERRUPT, StopControl, cancel_when
 from sweeper.store import Store
 from sweeper.wording import count_things, join_names, shorten
@@ -77,13 +78,15 @@ async def ask_judges(
     experiment: Experiment,
     *,
     budget: int | None,
+    asks_refused: bool,
     control: StopControl,
     report: Callable[[Event], None],
 ) -> None:
     """Ask every judge about the pictures of a run and of the table that have no value yet.
 
-    `budget`: the micro-dollars that the results folder may cost, the questions included. After an interrupt, nothing
-    more is asked, and after a second one, nobody waits for answers; the next run asks the rest.
+    `budget`: the micro-dollars that the results folder may cost, the questions included. `asks_refused`: also about
+    pictures that it refused in an earlier run. After an interrupt, nothing more is asked, and after a second one,
+    nobody waits for answers; the next run asks the rest.
     """
     for judge in experiment.judges.values():
         if control.reason == INTERRUPT:
@@ -104,7 +107,7 @@ async def ask_judges(
         if files:
             left = math.inf if budget is None else budget - store.charges.load_spent().at_most
             has_answered = any(value is not None for value in known[judge.name].values())
-            run = _JudgeRun(store, judge, metric, experiment, control, report, left, has_answered)
+            run = _JudgeRun(store, judge, metric, experiment, control, report, left, has_answered, asks_refused)
             await run.ask_about(list(files.values()))
 
 
@@ -122,6 +125,7 @@ class _JudgeRun:
     """The questions to one judge after one run.
 
     `left`: the micro-dollars that they may cost. `has_answered`: whether an earlier run has numbers of this judge.
+    `asks_refused`: see `ask_judges`.
     """
 
     store: Store
@@ -132,7 +136,9 @@ class _JudgeRun:
     report: Callable[[Event], None]
     left: float
     has_answered: bool
+    asks_refused: bool
     _problems: dict[str, list[Path]] = field(default_factory=dict)
+    _refusals: list[tuple[str, str, list[str | float]]] = field(default_factory=list)  # rows that are not stored yet
     _is_over: bool = False  # because asking about other pictures would be in vain too
     _is_announced: bool = False
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # so that two trials with one picture ask once
@@ -143,6 +149,7 @@ class _JudgeRun:
             with self.control.subscribe(lambda: cancelled.set() if self.control.cancelling else None):
                 asking = asyncio.gather(*(self._work(waiting, len(files)) for _ in range(_AT_ONCE)))
                 await cancel_when(cancelled.wait(), asking)
+            self._store_refusals()
         for problem, paths in self._problems.items():
             more = f" (and {len(paths) - 1} more pictures)" if len(paths) > 1 else ""
             self.report(Notice(f"{paths[0]}{more}: metric '{self.judge.name}': {problem}"))
@@ -156,8 +163,9 @@ class _JudgeRun:
             try:
                 async with self._locks.setdefault(file.sha256, asyncio.Lock()):
                     await self._measure(file, url, count)
-            except UnreachableError as error:
-                advice = "no more questions are asked now; run the experiment again to ask the rest"
+            except (UnreachableError, OverBudgetError) as error:
+                raising = "raise the budget, and " if isinstance(error, OverBudgetError) else ""
+                advice = f"no more questions are asked now; {raising}run the experiment again to ask the rest"
                 self._problems.setdefault(f"{error}; {advice}", []).append(file.path)
                 self._is_over = True
             except (SweeperError, ExpressionError) as error:
@@ -165,7 +173,7 @@ class _JudgeRun:
 
     async def _measure(self, file: MetricInput, url: str, count: int) -> None:
         """Store the value of one picture, with as many questions as answers are missing."""
-        from sweeper.images.metrics.judge_messages import Inquiry
+        from sweeper.images.metrics.judge_messages import REFUSED, Inquiry
 
         judge, pictures = self.judge, list[str]()
         questions = judge.render_questions({**self.experiment.params, **file.columns, **file.params})
@@ -176,6 +184,10 @@ class _JudgeRun:
         for inquiry in inquiries:
             name = judge.name_answers(inquiry.question, *inquiry.marks, *more)
             answers = list(self.store.load_cached_metrics(name, file.sha256).get(file.sha256, ()))
+            if REFUSED in answers:
+                if not self.asks_refused:
+                    raise ImageError("the judge has refused this picture before; --retry-failed asks again")
+                answers.remove(REFUSED)
             while not inquiry.is_complete(answers, judge.repeats):
                 if self._is_over or self.control.reason == INTERRUPT:
                     return
@@ -186,10 +198,21 @@ class _JudgeRun:
                     return
                 self._announce(count, len(inquiries))
                 self._pay(file)
-                answers.append(await self.client.ask(inquiry, pictures, sources=len(sources)))
+                try:
+                    answers.append(await self.client.ask(inquiry, pictures, sources=len(sources)))
+                except ImageError:
+                    self._refusals.append((file.sha256, name, [*answers, REFUSED]))
+                    self._store_refusals()
+                    raise
                 self.store.cache_metrics([(file.sha256, name, answers)])
             answered.append(answers if judge.score == PROBABILITY else answers[: judge.repeats])
         self._store_numbers(file, inquiries, answered)
+
+    def _store_refusals(self) -> None:
+        """Store which pictures were refused, unless the judge may refuse all, because of its model or the question."""
+        if self.client.has_answered:
+            self.store.cache_metrics(self._refusals)
+            self._refusals.clear()
 
     def _store_numbers(
         self, file: MetricInput, inquiries: Sequence[Inquiry], answered: Sequence[Sequence[str | float]]
@@ -242,14 +265,14 @@ class _JudgeRun:
             return [*(make_data_url(source.path) for source in sources), *own]
 
     def _pay(self, file: MetricInput) -> None:
-        """Record what a question costs, before it is asked. Raises UnreachableError if no more fits into the budget."""
+        """Record what a question costs, before it is asked. Raises OverBudgetError if no more fits into the budget."""
         price = self.judge.price
         if not price:
             return
         if price > self.left:
             left = format_usd(int(max(self.left, 0)))
             self.control.drain(BUDGET)
-            raise UnreachableError(
+            raise OverBudgetError(
                 f"the budget is spent: a question costs {format_usd(price)} {CURRENCY}, and {left} is left"
             )
         charge = Charge(f"judge {self.judge.name}", self.judge.model, Amount(price, price), PRICED)
@@ -285,7 +308,7 @@ class JudgeClient(ComfyClient):
         super().__init__(Target(judge.name, judge.url, key=read_judge_key(judge)), retry_policy=JUDGE_POLICY)
         self.judge = judge
         self._tops: tuple[int, ...] = _TOPS  # the first is what the server is known to give, or is asked for first
-        self._has_answered = has_answered
+        self.has_answered = has_answered
         self._refused_pictures = 0
 
     def _build_headers(self) -> dict[str, str]:
@@ -331,10 +354,10 @@ class JudgeClient(ComfyClient):
             raise UnreachableError(str(error)) from None
         except ImageError as error:
             self._refused_pictures += 1
-            if self._has_answered or self._refused_pictures < _MAX_REFUSED:
+            if self.has_answered or self._refused_pictures < _MAX_REFUSED:
                 raise
             raise UnreachableError(str(error)) from None
-        self._has_answered = True
+        self.has_answered = True
         return choice
 
 

@@ -479,7 +479,8 @@ class Session:
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
         await ask_judges(store, run_id, self.out, self.experiment,
-                         budget=self.settings.budget, control=self.control, report=self.report)  # fmt: skip
+                         budget=self.settings.budget, asks_refused=self.settings.retry_failed or self.settings.fresh,
+                         control=self.control, report=self.report)  # fmt: skip
         table.update(has_changed=store.change_count() != changes)
         if empty := store.count_without_files(run_id):
             self.report(Notice(resume.describe_empty_trials(empty, self.settings)))

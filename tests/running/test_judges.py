@@ -188,6 +188,38 @@ def test_pictures_refused_in_an_earlier_run_do_not_end_the_next(judge, tmp_path)
     assert (run.succeeded, sweeper.results(tmp_path / "out")["judge"].count()) == (24, 24 - len(refused))
 
 
+def test_refused_picture_is_asked_about_again_only_with_retry_failed(judge, tmp_path):
+    refusal = 413, {}, {"error": {"message": "too large"}}
+    judge.reply = lambda body: refusal if "fox" in body["messages"][0]["content"][0]["text"] else "no"
+    metric = {"judge": {"question": "{{ prompt }}?", "url": judge.url, "model": "tiny", "repeats": 2}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [metric]}))
+
+    def run(**settings):
+        events = []
+        sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", progress=events.append, **settings)
+        asked, judge.bodies = len(judge.bodies), []
+        return asked, [event.message for event in events if isinstance(event, Notice)]
+
+    assert run()[0] == 3
+    asked, (message,) = run()
+    assert (asked, message.rpartition(": ")[2]) == (
+        0, "the judge has refused this picture before; --retry-failed asks again",
+    )  # fmt: skip
+    assert run(retry_failed=True)[0] == 1
+    assert run()[0] == 0
+    judge.reply = lambda body: "yes"
+    assert run(retry_failed=True)[0] == 2
+    assert run() == (0, [])
+    assert sweeper.results(tmp_path / "out")["judge"].tolist() == [1.0, 0.0]
+
+
+def test_pictures_refused_by_a_judge_without_any_answer_are_asked_about_again(ask, judge):
+    judge.reply = lambda body: (400, {}, {"error": {"message": "no such model"}})
+    assert ask(repeats=1)[0] == [None, None]
+    judge.reply = lambda body: "yes"
+    assert ask(repeats=1)[0] == [1.0, 1.0]
+
+
 def test_judge_that_refuses_every_picture_is_not_asked_on(judge):
     judge.reply = lambda body: (400, {}, {"error": {"message": "no such model"}})
 
@@ -313,7 +345,10 @@ def test_no_question_exceeds_the_budget(spend, judge):
     column, messages = spend("0.01 USD", price="0.003 USD", repeats=2)
     assert len(judge.bodies) == 3
     assert [value for value in column if not pd.isna(value)] == [1.0]
-    assert any("the budget is spent: a question costs 0.003 USD, and 0.001 is left" in text for text in messages)
+    (message,) = [text for text in messages if "the budget is spent" in text]
+    assert (
+        "a question costs 0.003 USD, and 0.001 is left; no more questions are asked now; raise the budget, " in message
+    )
     assert load_spent(spend.out) == 0.009
     assert (spend.ended.stopped_by, spend.ended.succeeded) == ("budget", 2)
     spend("0.01 USD", price="0.003 USD", repeats=2)

@@ -32,6 +32,7 @@ from sweeper.model.experiment import PROBABILITY, SCALE, YES_NO
 YES, NO = "yes", "no"
 LEFT, RIGHT, TIE = "left", "right", "tie"
 UNCLEAR: Final = ""  # an answer that is none of the allowed words
+REFUSED: Final = "refused"  # stored in place of an answer
 _SAMPLES: Final = (YES, NO, UNCLEAR)  # what an answer without log-probabilities is stored as
 MAX_MARK: Final = 5  # of the scale, which begins at 1
 MAX_SIDE: Final = 1024  # pixels; vision models scale larger pictures down, and a request stays below a megabyte
