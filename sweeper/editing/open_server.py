@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self, TypeVar
@@ -44,7 +45,7 @@ from sweeper.editing.starter_folder import (
     to_file_name,
 )
 from sweeper.editing.state import Editor
-from sweeper.errors import SweeperError, UsageError
+from sweeper.errors import InputError, SweeperError, UsageError
 from sweeper.loading.bounded_files import BoundError, find_matching_files
 from sweeper.loading.load import read_name
 from sweeper.loading.targets_file import load_named_targets
@@ -274,9 +275,10 @@ class OpenServer(PageServer):
             path = Path(folder, to_file_name(name) or "workflow.json")
             path.write_bytes(content)
             classes = NodeClassSource(None if upload or target == EMBEDDED else target)
-            file, notes = make_experiment(path, self._into, classes)
-            kept = file.with_name(f"{to_file_name(path.stem) or 'workflow'}.json")
-            return file, [note.replace(str(path), str(kept)) for note in notes]
+            try:
+                return make_experiment(path, self._into, classes, is_moved=True)
+            except InputError as error:
+                raise UsageError([replace(problem, file=name) for problem in error.problems]) from None
 
     # --- the document
 

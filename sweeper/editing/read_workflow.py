@@ -135,14 +135,16 @@ class LoadedWorkflow:
         return graph
 
 
-def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
+def read_graph(path: Path, classes: NodeClassSource, name: str | None = None) -> LoadedWorkflow:
     """Read the workflow of a file. `classes` are loaded only if it is in UI format and must be converted.
 
-    Raises TemplateError if the file cannot be read, holds no workflow, cannot be converted with certainty, or has links
-    to nodes that do not exist. Raises UsageError and TargetError as `NodeClassSource.object_info` does.
+    `name`: what the notes call the file; None: its path. Raises TemplateError if the file cannot be read, holds no
+    workflow, cannot be converted with certainty, or has links to nodes that do not exist. Raises UsageError and
+    TargetError as `NodeClassSource.object_info` does.
     """
     file_format = _detect_format(path)
     source = _from_media(path, file_format) if file_format else read_workflow(path)
+    source.name = name or source.name
     notes: list[str] = []
     where = _find_wrapper(source.value) if file_format is None else ()
     unwrapped = source

@@ -41,17 +41,19 @@ LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PLACEHOLDER_SIZE: Final = (512, 512)
 
 
-def make_experiment(source: Path | None, folder: Path | None, classes: NodeClassSource) -> tuple[Path, list[str]]:
+def make_experiment(
+    source: Path | None, folder: Path | None, classes: NodeClassSource, *, is_moved: bool = False
+) -> tuple[Path, list[str]]:
     """Make the folder of an experiment for the workflow of a file, and return the experiment and what to know of it.
 
     `folder` None: one of the file's name in the current folder, with a number if that is taken. A folder with an
-    experiment for this very workflow is taken as it is. Raises UsageError if a given `folder` has other files, and the
-    errors of `make_starter_files`.
+    experiment for this very workflow is taken as it is. `is_moved`: see `make_starter_files`. Raises UsageError if a
+    given `folder` has other files, and the errors of `make_starter_files`.
     """
     base = folder or Path(to_file_name((source or _STARTER).stem) or "sweep")
     for number in range(1, _MAX_FOLDERS + 1):
         home = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        contents, notes = make_starter_files(home, source, classes)
+        contents, notes = make_starter_files(home, source, classes, is_moved=is_moved)
         workflow = next(name for name in contents if name.endswith(".json"))
         if (home / EXPERIMENT).is_file() and _has_content(home / workflow, contents[workflow]):
             return home / EXPERIMENT, []
@@ -147,15 +149,17 @@ def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSou
 
 
 def make_starter_files(
-    folder: Path, source: Path | None, classes: NodeClassSource, *, is_saved: bool = False
+    folder: Path, source: Path | None, classes: NodeClassSource, *, is_saved: bool = False, is_moved: bool = False
 ) -> tuple[dict[str, bytes], list[str]]:
     """The files of a new folder for the workflow of a file, by their path in it, and what the user should know of them.
 
-    `source` None: text to image. `is_saved`: one trial, with the values that the workflow was saved with. Raises
-    UsageError if nothing in the workflow can be swept, and as `read_graph` does.
+    `source` None: text to image. `is_saved`: one trial, with the values that the workflow was saved with. `is_moved`:
+    `source` will not stay, so its new name in the folder is told. Raises UsageError if nothing in the workflow can be
+    swept, and as `read_graph` does.
     """
     source = source or _STARTER
-    workflow = read_graph(source, classes)
+    stem = to_file_name(source.stem) or "workflow"
+    workflow = read_graph(source, classes, str(folder / f"{stem}.json") if is_moved else None)
     info = classes.select(workflow.graph)
     slots = suggest_workflow_slots(workflow, info)
     outputs = find_output_nodes(workflow.graph, info)
@@ -170,7 +174,6 @@ def make_starter_files(
         _add_mirrored_picture(files, contents)
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
-    stem = to_file_name(source.stem) or "workflow"
     title = f"Made by `sweeper init` from {to_one_line(source.name)}."
     # The name of the folder, which may have more kinds of characters than that of an experiment.
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")

@@ -160,7 +160,12 @@ def test_an_upload_and_the_example_open(open_page):
     assert page.follow()["problems"] == []
 
     page = open_page()
-    page.post("open", 422, upload={"name": "x.json", "content": base64.b64encode(b"{}").decode()})
+    for name, data, problem in (
+        ("x.json", b"{}", "x.json:1: is empty"),
+        ("x.png", b"\x89PNG\r\n\x1a\n", "x.png: cannot be"),
+    ):
+        upload = {"name": name, "content": base64.b64encode(data).decode()}
+        assert page.post("open", 422, upload=upload)["problem"].startswith(problem)
     page.post("open", 422, upload={"name": "x.json", "content": "no base64!"})
     page.post("open", 422)
     Path("txt2img").mkdir()
