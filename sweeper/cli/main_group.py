@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
@@ -22,6 +23,9 @@ from sweeper.cli.command_table import COMMANDS, COMPLETION_VARIABLE
 from sweeper.cli.exit_codes import CLOSED_PIPE, INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT, OK, get_exit_code
 from sweeper.cli.options import ARGUMENTS, SuggestingGroup
 from sweeper.errors import SweeperError
+
+if TYPE_CHECKING:
+    from sweeper.cli.assistant.confined_command import AssistantConfinement
 
 if sys.platform == "win32":
     from colorama import just_fix_windows_console
@@ -54,7 +58,7 @@ def complete_command_line() -> int:
         return shell_complete(make_group(), {}, "sweeper", COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
 
 
-def invoke(arguments: Sequence[str], confinement: object = None) -> int:
+def invoke(arguments: Sequence[str], confinement: AssistantConfinement | None = None) -> int:
     """Run a command line and return its exit code. An exception becomes lines on stderr.
 
     `confinement`: see `trust_check.find_confinement`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,15 +22,19 @@ from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets
 from sweeper.model.template import Template
 
+if TYPE_CHECKING:
+    from sweeper.cli.assistant.confined_command import AssistantConfinement
+
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
 )
 
 
-def find_confinement() -> Any:
-    """The `AssistantConfinement` of the command that is running; None for the user's own commands."""
+def find_confinement() -> AssistantConfinement | None:
+    """The confinement of the command that is running; None for the user's own commands."""
     context = click.get_current_context(silent=True)
-    return None if context is None else context.find_root().obj
+    confinement: AssistantConfinement | None = None if context is None else context.find_root().obj
+    return confinement
 
 
 def choose_output(out: Path | str | None) -> Path | str | None:
