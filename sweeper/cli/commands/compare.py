@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -22,7 +22,7 @@ from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
 
 if TYPE_CHECKING:
-    from sweeper.regression.verdict import Verdict
+    from sweeper.regression.verdict import Verdict, VerdictQuery
     from sweeper.regression.verdict_pairs import SideTrials
 
 T = TypeVar("T")
@@ -54,7 +54,11 @@ T = TypeVar("T")
 @click.option("--html", type=shared_options.FILE, metavar="FILE",
               help="Write a page with the pairs that differ most, side by side, in one file.")  # fmt: skip
 @shared_options.as_json
-def command(before: str, after: str | None, *, verdict: bool, as_json: bool, **options: Any) -> int:
+def command(
+    before: str, after: str | None, *, verdict: bool, axis: str | None, metric: list[str], margin: tuple[str, ...],
+    maximize: list[str], minimize: list[str], over: list[str], where: str | None, markdown: Path | None,
+    out: Path | None, html: Path | None, as_json: bool,
+) -> int:  # fmt: skip
     """Compare the pictures of two runs: which cases are new, gone, same or changed, and which axis values changed most.
 
     RUN is a results folder or an experiment file (its default folder). Add @ID for another run than the latest. A case
@@ -64,14 +68,23 @@ def command(before: str, after: str | None, *, verdict: bool, as_json: bool, **o
     axis, is better, worse, equivalent or undecided. Exit code 1 unless every metric is better or equivalent.
     """
     names = [before] if after is None else [before, after]
-    if not verdict and (given := [f"--{name}" for name, value in options.items() if value]):
+    others = {"axis": axis, "metric": metric, "margin": margin, "maximize": maximize, "minimize": minimize,
+              "over": over, "where": where, "markdown": markdown, "out": out, "html": html}  # fmt: skip
+    if not verdict and (given := [f"--{name}" for name, value in others.items() if value]):
         raise UsageError(f"{' and '.join(given)}: this belongs to a verdict; add --verdict")
-    if options["axis"] is None and after is None:
+    if axis is None and after is None:
         raise UsageError("one RUN only: name a second one, or two values with --axis NAME=OLD,NEW --verdict")
-    if options["axis"] is not None and after is not None:
+    if axis is not None and after is not None:
         raise UsageError("--axis compares two values within one RUN; drop the second RUN")
     if verdict:
-        return _run_verdict(_read_sides(names, options["where"]), options, as_json=as_json)
+        from sweeper.regression.verdict import VerdictQuery
+
+        margins, problems = _parse_margins(margin)
+        query = VerdictQuery(metric, margins, maximize, minimize)
+        found = _judge(_read_sides(names, where), query, axis, over, problems)
+        if where:
+            found = replace(found, notes=(f"only the trials with {where}", *found.notes))
+        return _show_verdict(found, comment=markdown, report=out, page=html, as_json=as_json)
     from sweeper.regression.cases import read_run
     from sweeper.regression.compare_runs import compare_runs
 
@@ -80,45 +93,45 @@ def command(before: str, after: str | None, *, verdict: bool, as_json: bool, **o
     return OK if differences.ok else FAILED
 
 
-def _run_verdict(sides: Sequence[SideTrials], options: Mapping[str, Any], *, as_json: bool) -> int:
-    """Judge two sides, or one by its axis; print the verdict and write the files. Returns the exit code."""
+def _show_verdict(
+    verdict: Verdict, *, comment: Path | None, report: Path | None, page: Path | None, as_json: bool
+) -> int:
+    """Print the verdict and write the files. Returns the exit code."""
     from sweeper.regression.verdict import write_page
 
-    verdict = _judge(sides, options)
     console.print_answer(verdict, as_json=as_json)
-    for name, make_parts in (("markdown", verdict.comment_parts), ("out", verdict.report_parts)):
-        if (file := options[name]) is not None:
+    texts = (("comment", comment, verdict.comment_parts), ("report", report, verdict.report_parts))
+    for name, file, make_parts in texts:
+        if file is not None:
             with atomic_write(file) as handle:
                 handle.write(render_markdown(make_parts()).encode())
-            console.print_status(f"{'report' if name == 'out' else 'comment'} {file}")
-    if (page := options["html"]) is not None:
+            console.print_status(f"{name} {file}")
+    if page is not None:
         write_page(verdict, page)
         console.print_status(f"page {page}")
     return OK if verdict.ok else FAILED
 
 
-def _judge(sides: Sequence[SideTrials], options: Mapping[str, Any]) -> Verdict:
-    """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options."""
-    from sweeper.regression.verdict import VerdictQuery, check_query, find_verdict
+def _judge(
+    sides: Sequence[SideTrials], query: VerdictQuery, axis: str | None, over: Sequence[str], problems: list[str]
+) -> Verdict:
+    """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options, and `problems`."""
+    from sweeper.regression.verdict import check_query, find_verdict
     from sweeper.regression.verdict_pairs import check_over, match_trials, split_by_axis
 
-    margins, problems = _parse_margins(options["margin"])
-    query = VerdictQuery(options["metric"], margins, options["maximize"], options["minimize"])
-    axis, equals, values = (options["axis"] or "").partition("=")
-    axis = axis.strip()
-    problems += [*check_query(sides, query), *check_over(sides, options["over"], axis)]
-    if options["axis"] is not None and not equals:
-        problems.append(f"--axis {options['axis']}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
-    elif options["axis"] is not None:
+    name, equals, values = (axis or "").partition("=")
+    name = name.strip()
+    problems = [*problems, *check_query(sides, query), *check_over(sides, over, name)]
+    if axis is not None and not equals:
+        problems.append(f"--axis {axis}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
+    elif axis is not None:
         try:
-            sides = split_by_axis(sides[0], axis, values)
+            sides = split_by_axis(sides[0], name, values)
         except UsageError as error:
             problems.append(str(error))
     if problems:
         raise UsageError([Problem("", 0, "", problem) for problem in problems])
-    verdict = find_verdict(match_trials(sides[0], sides[1], options["over"]), query)
-    only = [f"only the trials with {options['where']}"] if options["where"] else []
-    return replace(verdict, notes=(*only, *verdict.notes))
+    return find_verdict(match_trials(sides[0], sides[1], over), query)
 
 
 def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
