@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -162,6 +162,12 @@ class YamlText:
         found = _BREAK.match(self.text, end)
         return self._splice(start - column, found.end() if found else end, "")
 
+    def write_above(self, path: KeyPath, comments: Iterable[str]) -> str:
+        """Return the text with comments above the entry at a path, each in a line of its own."""
+        entry = self.walk(path)[-1].entry
+        end = self.newline + " " * self._get_column(entry)
+        return self._splice(entry, entry, "".join(comment + end for comment in comments))
+
     def _splice(self, start: int, end: int, new: str) -> str:
         return self.bom + self.text[:start] + new + self.text[end:]
 
@@ -183,7 +189,7 @@ def edit_yaml(text: str, path: KeyPath, value: Any, *, before: str | None = None
     Missing mappings and lists on the way are made; an index of the length of a list adds an item. A new entry stands in
     front of the key `before`, else at the end; `lines` are how it is written. If one item of a list in block style
     differs, or it gets more, only these are written; what is in brackets is written anew. Raises UsageError if the text
-    is not YAML, or if this place can only be edited by hand.
+    is not YAML, or if this place can only be edited by hand. Comments within a value that goes stand above its entry.
     """
     written = YamlText(text)
     nodes, expected = written.walk(path), _replace_at(written.source.value, path, value)
@@ -208,14 +214,23 @@ def edit_yaml(text: str, path: KeyPath, value: Any, *, before: str | None = None
         for key in reversed(path[len(nodes) - 1 : -1]):
             lines = _label(key, lines if isinstance(key, int) else ["", *lines])
         changed = written.insert(nodes[-1], before, lines)
-    dropped = nodes[-1:] if value is DELETE and is_there else []
+    comments = written.list_comments(nodes[-1:] if value is DELETE and is_there else [])
     for end in ("", written.newline):  # a text in block style at the end of a file may need a line break
-        with suppress(UsageError):
-            result = YamlText(changed + end)
-            is_expected = _encode(result.source.value or {}) == _encode(expected or {})
-            if is_expected and not written.list_comments(dropped) - result.list_comments():
-                return changed + end
+        result = _read_result(changed + end, expected, comments, path if is_there and value is not DELETE else None)
+        if result is not None:
+            return result.bom + result.text
     raise UsageError(Problem("", written.source.find_line(path), format_key_path(path), _REFUSED))
+
+
+def _read_result(text: str, expected: Any, comments: Counter[str], replaced: KeyPath | None) -> YamlText | None:
+    """Return a changed text if it has the expected value and the comments, which were within the one `replaced`."""
+    with suppress(UsageError):
+        result = YamlText(text)
+        if replaced is not None and (lost := comments - result.list_comments()):
+            result = YamlText(result.write_above(replaced, lost.elements()))
+        is_expected = _encode(result.source.value or {}) == _encode(expected or {})
+        return result if is_expected and not comments - result.list_comments() else None
+    return None
 
 
 def move_entry(text: str, path: KeyPath, parent: KeyPath, before: str | None = None) -> str:

@@ -233,9 +233,6 @@ def test_each_place_is_edited_as_a_person_would(text, path, value, expected):
         ("a: &x [1]\nb: *x\n", ("a",), [2], "can only be edited as YAML"),
         ("a: &x {p: 1}\nb: *x\n", ("a", "p"), 2, "can only be edited as YAML"),
         ("a: &x {p: 1}\nb:\n  <<: *x\n", ("b", "p"), DELETE, "can only be edited as YAML"),
-        ("a:\n  - x  # c\n  - y\n", ("a",), ["y", "x"], "can only be edited as YAML"),
-        ("a:  # c\n  - x  # d\n  - y\n", ("a",), {"seeds": 3}, "can only be edited as YAML"),
-        ("a: [\n  x,  # d\n]\n", ("a",), ["y"], "can only be edited as YAML"),
         ('{"a":1,"b":2}', ("a",), [3], "can only be edited as YAML"),
         ("a: 1\na: 2\n", ("a",), 3, "appears twice"),
         ("a: [1\n", ("a",), 3, "has no ]"),
@@ -251,6 +248,20 @@ def test_each_place_is_edited_as_a_person_would(text, path, value, expected):
 def test_a_place_that_cannot_be_edited_is_refused_with_the_reason(text, path, value, reason):
     with pytest.raises(UsageError, match=".*".join(map(re.escape, reason.split(" ... ")))):
         edit_yaml(text, path, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value", "expected"),
+    [
+        ("a:\n  - x  # c\n  - y\n", ("a",), ["y", "x"], "# c\na:\n  - y\n  - x\n"),
+        ("a:  # c\n  - x  # d\n  - y\n", ("a",), {"seeds": 3}, "# d\na: {seeds: 3}  # c\n"),
+        ("a: [\n  x,  # d\n]\n", ("a",), ["y"], "# d\na: [y]\n"),
+        ("g:\r\n  b: 1\r\n  a: [4, # e\r\n    8]\r\n", ("g", "a"), {"from": 4},
+         "g:\r\n  b: 1\r\n  # e\r\n  a: {from: 4}\r\n"),
+    ],
+)  # fmt: skip
+def test_comments_within_a_value_that_goes_stand_above_it(text, path, value, expected):
+    assert edit_yaml(text, path, value) == expected
 
 
 def test_a_long_list_has_one_item_on_each_line():
