@@ -319,14 +319,18 @@ def find_input_file(folder: Path, name: str) -> Path | None:
 def add_input_file(folder: Path, name: str, data: bytes) -> str:
     """Write a file into `inputs/` of a folder, and return its path there; another content keeps its name.
 
-    Raises UsageError for another kind of file, and if `inputs/` is a link.
+    Raises UsageError for another kind of file, and if `inputs/` is a link, and ImageError for a broken picture.
     """
+    from sweeper.images.decoding import check_whole
+
     suffix = PurePosixPath(name).suffix.lower()
     inputs = folder / INPUTS
     if suffix not in PICTURE_SUFFIXES | _OTHER_SUFFIXES:
         raise UsageError(f"{shorten(name)!r} is neither a picture nor a film nor a sound that sweeper knows")
     if inputs.is_symlink():
         raise UsageError(f"{inputs} is a link, so sweeper writes nothing there; put the file into it yourself")
+    if suffix in PICTURE_SUFFIXES:
+        check_whole(data, shorten(name))
     inputs.mkdir(exist_ok=True)
     stem = to_file_name(name[: -len(suffix)])[:_MAX_STEM] or "file"
     for number in itertools.count(1):

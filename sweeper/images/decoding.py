@@ -55,8 +55,18 @@ def open_bytes(data: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
         check_pixels(image.size)
     except (*_DECODE_ERRORS, ImageError) as error:
-        raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
+        cause = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageError(f"{name}: cannot be read as a picture: {cause}") from error
     return image
+
+
+def check_whole(data: bytes, name: str) -> None:
+    """Raise ImageError if the first frame of a picture cannot be decoded."""
+    image = open_bytes(data, name)
+    try:
+        image.load()
+    except _DECODE_ERRORS as error:
+        raise ImageError(f"{name}: cannot be decoded: {error}") from error
 
 
 def read_size(path: Path) -> tuple[int, int]:

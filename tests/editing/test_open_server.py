@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from sweeper.editing.open_server import OpenServer
 from sweeper.editing.state import Editor
@@ -284,7 +286,7 @@ def test_a_folder_that_is_gone_is_not_made_again(open_page, write):
     page.follow()
     file.parent.rename("elsewhere")
     assert "cannot be saved" in page.edit(AXIS, status=422)["problem"]
-    page.post("upload", 422, name="cat.png", content="eA==")
+    page.post("upload", 422, name="cat.mp4", content="eA==")
     assert not file.parent.exists()
 
 
@@ -310,25 +312,36 @@ def test_a_strangers_workflow_reads_no_file_elsewhere(open_page, write, value):
         assert page.http.get(f"files/{name}").status_code == 404, name
 
 
+def draw_picture(side):
+    buffer = io.BytesIO()
+    Image.effect_noise((side, side), 99).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_uploads_go_into_inputs_and_replace_nothing(open_page, write, tmp_path):
     page = open_page(file := write())
 
     def upload(name, content, status=200):
         return page.post("upload", status, name=name, content=base64.b64encode(content).decode())
 
-    assert upload("../../Cat 1.PNG", b"one") == {"path": "inputs/Cat-1.png"}
-    assert upload("Cat 1.png", b"two") == {"path": "inputs/Cat-1-2.png"}
-    assert upload("C:\\x\\Cat 1.png", b"one")["path"].startswith("inputs/C-x-Cat-1")
-    assert upload("Cat 1.png", b"one") == {"path": "inputs/Cat-1.png"}
-    assert upload("con.png", b"one") == {"path": "inputs/file-con.png"}
+    one, two = (draw_picture(side) for side in (40, 41))
+    assert upload("../../Cat 1.PNG", one) == {"path": "inputs/Cat-1.png"}
+    assert upload("Cat 1.png", two) == {"path": "inputs/Cat-1-2.png"}
+    assert upload("C:\\x\\Cat 1.png", one)["path"].startswith("inputs/C-x-Cat-1")
+    assert upload("Cat 1.png", one) == {"path": "inputs/Cat-1.png"}
+    assert upload("con.png", one) == {"path": "inputs/file-con.png"}
+    assert upload("film.mp4", b"one") == {"path": "inputs/film.mp4"}
     inputs = file.parent / "inputs"
     (inputs / "taken.png").symlink_to(tmp_path / "made-by-upload")
-    assert upload("taken.png", b"one") == {"path": "inputs/taken-2.png"}
+    assert upload("taken.png", one) == {"path": "inputs/taken-2.png"}
     assert not (tmp_path / "made-by-upload").exists()
     for name in ("x.yaml", "x.py", ".png", "", "png", "x.svg"):
         assert "neither a picture" in upload(name, b"one", 422)["problem"], name
     page.post("upload", 422, name="x.png", content="no base64!")
-    assert page.http.get("files/Cat-1.png").content == b"one"
+    problem = upload("x.png", b"one", 422)["problem"]
+    assert problem == "x.png: cannot be read as a picture: unknown format"
+    assert "x.png: cannot be decoded: " in upload("x.png", one[:800], 422)["problem"]
+    assert page.http.get("files/Cat-1.png").content == one
     assert "sandbox" in page.http.get("files/Cat-1.png").headers["content-security-policy"]
     assert sorted(path.name for path in file.parent.iterdir()) == [
         "experiment.yaml",
@@ -392,7 +405,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(start, monkeypatch):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (-1, -1))
     assert page.post("open", example=True)["file"] == "made/experiment.yaml"
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1400, -1))
-    page.post("upload", 422, name="cat.png", content=base64.b64encode(b"x" * 5000).decode())
+    page.post("upload", 422, name="cat.mp4", content=base64.b64encode(b"x" * 5000).decode())
     assert list(Path("made/inputs").iterdir()) == []
     page.http.close()
 

@@ -103,6 +103,33 @@ def tab_to(page, label):
     raise AssertionError(f"Tab does not reach {label}")
 
 
+def drop_file(page, place, name, content):
+    script = """([name, bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], name));
+        return data; }"""
+    place.dispatch_event("drop", {"dataTransfer": page.evaluate_handle(script, [name, list(content)])})
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_fields_show_all_20_digits_of_a_seed(experiment, visit, width):
+    seeds = ["18446744073709551615", "18446744073709551614"]
+    experiment.write_text(EXPERIMENT.replace("{seeds: 2}", f"[{', '.join(seeds)}]"))
+    page = visit(experiment, viewport={"width": width, "height": 900})
+    wait_for_count(page, "4 pictures")
+    page.get_by_role("button", name=seeds[0], exact=True).click()
+    is_cut = "field => field.value.length === 20 && field.scrollWidth > field.clientWidth"
+    assert page.get_by_role("textbox", name="Value 1 of seed", exact=True).evaluate(is_cut) is False
+    experiment.write_text(EXPERIMENT.replace("{seeds: 2}", f"{{from: {seeds[1]}, to: {seeds[0]}, step: 1}}"))
+    for name in ("from", "to"):
+        assert page.get_by_label(f"{name} of seed", exact=True).evaluate(is_cut) is False
+    page.get_by_role("button", name="Do not vary seed").click()
+    field = page.get_by_label("seed of KSampler", exact=True)
+    field.fill(seeds[0])
+    assert field.evaluate(is_cut) is False
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_the_address_keeps_no_token_when_it_is_opened_again(visit, experiment):
     page = visit(experiment)
     page.goto("about:blank")
@@ -273,7 +300,7 @@ def test_pictures_and_bundles_are_written(experiment, visit, tmp_path):
     experiment.with_name("workflow.json").write_text(json.dumps(workflow))
     slots = SLOTS + '  image: {at: "10.image", kind: file}\n'
     experiment.with_name("workflow.slots.yaml").write_text(slots)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a fox.png")
+    Image.effect_noise((40, 40), 99).save(tmp_path / "a fox.png")
     Image.new("RGB", (8, 9)).save(experiment.with_name("a.png"))
     page = visit(experiment)
     page.get_by_role("button", name="Vary image of LoadImage").click()
@@ -282,6 +309,12 @@ def test_pictures_and_bundles_are_written(experiment, visit, tmp_path):
     chooser.value.set_files(tmp_path / "a fox.png")
     assert has(experiment, "image: [a.png, inputs/a-fox.png]")
     page.wait_for_function("() => document.querySelector('img.thumb')?.naturalWidth > 0")  # an answer may draw it anew
+    data = (tmp_path / "a fox.png").read_bytes()
+    for content, problem in ((data[:800], "cannot be decoded: "), (b"<html>", "cannot be read as a picture: unknown")):
+        drop_file(page, page.locator(".drop"), "half.png", content)
+        page.locator(".drop").get_by_role("alert").get_by_text(f"half.png: {problem}").wait_for()
+    assert not experiment.with_name("inputs").joinpath("half.png").exists()
+    assert "inputs/a-fox.png]" in experiment.read_text()
     page.get_by_role("button", name="Add a named value that sets several inputs").click()
     page.locator(".editor :focus").wait_for()
     page.keyboard.type("tall")

@@ -210,9 +210,18 @@ export function readFile(file) {
   });
 }
 
-/** Upload files into the folder of the experiment. @param {Iterable<File>} files @returns {Promise<string[]>} their paths */
-export async function upload(files) {
-  const answers = [];
-  for (const file of files) answers.push(await server.act("upload", await readFile(file)));
-  return answers.filter((answer) => answer !== null).map(({ path }) => path);
+/** Upload files into the folder of the experiment. @param {Iterable<File>} files @param {string} key of the field that shows what is wrong @returns {Promise<string[]>} their paths */
+export async function upload(files, key) {
+  const paths = [];
+  const problems = [];
+  for (const file of files) {
+    const answer = await server.act("upload", await readFile(file));
+    if (answer !== null) paths.push(answer.path);
+    else if (server.problem !== "") problems.push(server.problem);
+    server.problem = ""; // it stands at the field
+  }
+  if (problems.length > 0) ui.errors[key] = problems.join("; ");
+  else delete ui.errors[key];
+  redraw();
+  return paths;
 }

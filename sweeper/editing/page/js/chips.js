@@ -124,8 +124,11 @@ function makeAdder(context) {
     return [missing !== undefined && h("button", { ...focus, onclick: () => set([...items, missing]) }, `Add ${missing}`)];
   }
   if (input?.type === "file") {
-    const onFiles = async (/** @type {Iterable<File>} */ files) => set([...items, ...(await upload(files))]);
-    return [h("div", { class: "drop", ...acceptFiles(onFiles) }, "Drop pictures here, or ", makeFileButton("choose files…", `add ${key}`, axis.name, onFiles))];
+    const onFiles = async (/** @type {Iterable<File>} */ files) => {
+      const paths = await upload(files, `add ${key}`);
+      if (paths.length > 0) set([...items, ...paths]);
+    };
+    return [h("div", { class: "drop", ...acceptFiles(onFiles) }, "Drop pictures here, or ", makeFileButton("choose files…", `add ${key}`, axis.name, onFiles), showError(`add ${key}`))];
   }
   return makeTypedAdder(context, `add ${key}`);
 }

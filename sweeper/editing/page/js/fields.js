@@ -15,8 +15,8 @@ export function makeValueField(input, value, { key, label, onValue }) {
   if (input && input.choices !== null) return makeChoice(input, value, key, label, onValue);
   if (input?.type === "boolean") return makeMenu(label, [["true", "true"], ["false", "false"]], String(value), (text) => onValue(text === "true"), { "data-key": key });
   if (input?.type === "file") {
-    const onFiles = async (/** @type {Iterable<File>} */ files) => (await upload(files)).slice(0, 1).forEach((path) => onValue(path));
-    return h("div", { class: "file-field", ...acceptFiles(onFiles) }, showPicture(value), h("span", { class: "plain" }, toText(value)), makeFileButton("Choose a file…", key, label, onFiles));
+    const onFiles = async (/** @type {Iterable<File>} */ files) => (await upload(files, key)).slice(0, 1).forEach((path) => onValue(path));
+    return h("div", { class: "file-field", ...acceptFiles(onFiles) }, showPicture(value), h("span", { class: "plain" }, toText(value)), makeFileButton("Choose a file…", key, label, onFiles), showError(key));
   }
   if (value !== null && typeof value === "object") return h("code", { class: "plain", title: "Edit it in the file" }, toText(value));
   const oninput = (/** @type {any} */ event) => {
