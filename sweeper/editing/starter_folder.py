@@ -42,18 +42,19 @@ _PLACEHOLDER_SIZE: Final = (512, 512)
 
 
 def make_experiment(
-    source: Path | None, folder: Path | None, classes: NodeClassSource, *, is_moved: bool = False
-) -> tuple[Path, list[str]]:
+    source: Path | None, folder: Path | None, classes: NodeClassSource, *, axis: str | None = None,
+    is_moved: bool = False,
+) -> tuple[Path, list[str]]:  # fmt: skip
     """Make the folder of an experiment for the workflow of a file, and return the experiment and what to know of it.
 
     `folder` None: one of the file's name in the current folder, with a number if that is taken. A folder with an
-    experiment for this very workflow is taken as it is. `is_moved`: see `make_starter_files`. Raises UsageError if a
-    given `folder` has other files, and the errors of `make_starter_files`.
+    experiment for this very workflow is taken as it is. `axis`, `is_moved`: see `make_starter_files`. Raises
+    UsageError if a given `folder` has other files, and the errors of `make_starter_files`.
     """
     base = folder or Path(to_file_name((source or _STARTER).stem) or "sweep")
     for number in range(1, _MAX_FOLDERS + 1):
         home = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        contents, notes = make_starter_files(home, source, classes, is_moved=is_moved)
+        contents, notes = make_starter_files(home, source, classes, axis=axis, is_moved=is_moved)
         workflow = next(name for name in contents if name.endswith(".json"))
         if (home / EXPERIMENT).is_file() and _has_content(home / workflow, contents[workflow]):
             return home / EXPERIMENT, []
@@ -149,13 +150,14 @@ def _find_reason_to_leave_out(path: Path, workflows: Path, classes: NodeClassSou
 
 
 def make_starter_files(
-    folder: Path, source: Path | None, classes: NodeClassSource, *, is_saved: bool = False, is_moved: bool = False
-) -> tuple[dict[str, bytes], list[str]]:
+    folder: Path, source: Path | None, classes: NodeClassSource, *, axis: str | None = None, is_saved: bool = False,
+    is_moved: bool = False,
+) -> tuple[dict[str, bytes], list[str]]:  # fmt: skip
     """The files of a new folder for the workflow of a file, by their path in it, and what the user should know of them.
 
-    `source` None: text to image. `is_saved`: one trial, with the values that the workflow was saved with. `is_moved`:
-    `source` will not stay, so its new name in the folder is told. Raises UsageError if nothing in the workflow can be
-    swept, and as `read_graph` does.
+    `source` None: text to image. `axis`: see `render_experiment`. `is_saved`: one trial, with the values that the
+    workflow was saved with. `is_moved`: `source` will not stay, so the notes name the file in the folder. Raises
+    UsageError if nothing in the workflow can be swept, and as `read_graph` does.
     """
     source = source or _STARTER
     stem = to_file_name(source.stem) or "workflow"
@@ -170,7 +172,7 @@ def make_starter_files(
     notes = list(workflow.notes)
     files, contents = _collect_inputs(source, workflow, slots, notes)
     choices = _list_choices(workflow, slots, classes)
-    if not is_saved and not has_axis(slots, choices):
+    if not is_saved and axis is None and not has_axis(slots, choices):
         _add_mirrored_picture(files, contents)
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
@@ -181,7 +183,7 @@ def make_starter_files(
         make_portable(name[:90], "sweep") or "first-sweep", title=title, template=f"{stem}.json",
         target=_choose_target(workflow, classes.target, notes), slots=slots, files=files, choices=choices,
         has_pictures=any("Audio" not in workflow.graph[key]["class_type"] for key in outputs),
-        keep_temp=bool(GraphCheck(workflow.graph, info).find_unsaved_outputs()), is_saved=is_saved,
+        keep_temp=bool(GraphCheck(workflow.graph, info).find_unsaved_outputs()), is_saved=is_saved, axis=axis,
     )  # fmt: skip
     slots_file = render_slots_file(
         f"{stem}.json", workflow.graph, info, slots, models=workflow.models, unchecked=workflow.unchecked

@@ -180,18 +180,26 @@ def render_experiment(
     has_pictures: bool = True,
     keep_temp: bool = False,
     is_saved: bool = False,
+    axis: str | None = None,
 ) -> str:
     """The text of an experiment.
 
     `target`: its name, and a remark. `files`: for each slot of a file the paths of local ones, relative to the
     experiment, and a remark. `choices`: what the server offers for a slot, if it is a list. `has_pictures`: it makes
     more than sounds. `keep_temp`: no node of the workflow saves its pictures. `is_saved`: one trial, with the values of
-    the workflow, and no more to try.
+    the workflow, and no more to try. `axis`: the address of the one input that varies, if its slot can; it begins with
+    the workflow's value, or two seeds.
     """
     values_of = {slot.name: list(_propose_values(slot, choices.get(slot.name, ()))) for slot in slots}
     axes = {name: f"[{', '.join(map(_quote_text, values))}]" for name, values in values_of.items() if values}
     has_files = any(len(paths) > 1 for paths, _ in files.values())
     active = () if is_saved else _choose_active(slots, values_of, has_files=has_files)
+    chosen = next((slot for slot in slots if axis in slot.addresses), None)
+    if chosen is not None and chosen.name in files:
+        active = ()
+    elif chosen is not None and chosen.name in axes:
+        active = (chosen,)
+        axes[chosen.name] = f"[{_quote_text(chosen.value)}]"
     lines = [
         f"# {title} See what it does, then run it:",
         "#     sweeper plan experiment.yaml",

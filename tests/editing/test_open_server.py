@@ -415,7 +415,9 @@ def test_the_command_makes_a_folder_for_a_workflow_and_opens_it_again(start, wri
     process, url = start(workflow, "--axis", "3.cfg")
     page = Page(url)
     assert page.follow()["file"] == "t/experiment.yaml"
-    assert [axis["name"] for axis in page.state["axes"]] == ["cfg", "steps", "seed"]
+    assert [(axis["name"], axis["value"]) for axis in page.state["axes"]] == [("cfg", [8])]
+    page.edit({"set": "axis", "name": "cfg", "value": [4, 7, 9]})
+    assert page.follow()["plan"]["trials"] == 3
     page.http.close()
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0

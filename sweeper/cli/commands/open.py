@@ -30,7 +30,7 @@ _EXPERIMENTS = (".yaml", ".yml")
               help="embedded, cloud, a URL, or a name from the targets file. [default: the experiment's]")  # fmt: skip
 @click.option("--into", type=options.FOLDER, metavar="DIR",
               help="The folder to make for a workflow. [default: named after FILE]")  # fmt: skip
-@click.option("--axis", metavar="NODE.INPUT", help="Make this input the first axis.")
+@click.option("--axis", metavar="NODE.INPUT", help="Make this input the first axis; of a new folder the only one.")
 @click.option(
     "--like", type=int, metavar="TRIAL", help="FILE is a results folder: make an experiment around this trial."
 )
@@ -69,7 +69,7 @@ def command(
             named = load_named_targets()
             trust_check.load_trusted(file, named, trust=trust, targets=None if target is None else [target])
     elif file is not None:
-        file, notes = make_experiment(workflow, into, NodeClassSource(target))
+        file, notes = make_experiment(workflow, into, NodeClassSource(target), axis=axis)
         for note in notes:
             console.warn(note)
     server = OpenServer(file, target=target, trust=trust, into=into, host=host, port=port, embedder=embed_in)
