@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -156,6 +157,26 @@ def test_mouse_alone_leads_from_an_unknown_workflow_to_its_grid(tmp_path, monkey
     assert page.get_by_role("heading", level=1).inner_text() == "unknown"
     page.get_by_role("button", name="Edit", exact=True).click()
     wait_for_count(page, "4 pictures")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "names"),
+    [
+        ("grid: {cfg: [4, 8], seed: {seeds: 2}}", ["cfg", "seed"]),
+        ("grid: {cfg: [4.25, 8.5], seed: {seeds: 2}}", ["seed", "cfg"]),
+        ("grid: {seed: [1, 2], cfg: [3, 4, 5], prompt: [a, the fox]}\n"
+         "  zip: [{width: [64, 96], height: [96, 64]}]", ["cfg", "prompt", "width", "seed"]),
+    ],
+)  # fmt: skip
+def test_the_drawn_grid_has_the_axes_of_the_report(experiment, visit, sweep, names):
+    experiment.write_text(f"template: workflow.json\ntarget: embedded\nsweep:\n  {sweep}\n")
+    page = visit(experiment)
+    wait_until(lambda: re.findall(r"\d (\w+)", page.locator("figcaption").inner_text()) == names)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url(lambda url: url.split("#")[0] != page.server.url.split("#")[0])
+    page.locator("#view img").first.wait_for()
+    view = page.evaluate("sweeper.page.getState()")
+    assert [view[direction] for direction in ("x", "y", "xx", "yy") if view[direction]] == names
 
 
 def test_keyboard_alone_leads_from_a_workflow_to_its_grid(experiment, visit):

@@ -1,13 +1,15 @@
 // What a run would make: its shape, number, time and price, what is wrong, and the buttons that start and stop it.
 
+import { isSeed, placeAxes } from "../../../serving/page/js/first_view.js";
 import { edit, redraw, server, toggle, TYPING, ui } from "./app.js";
 import { makeMenu } from "./fields.js";
-import { countThings, findOtherProblems } from "./model.js";
+import { countThings, findForm, findOtherProblems, listRange, shortenTexts, toName, toText } from "./model.js";
 import { h } from "./render.js";
-/** @import { Plan, Run, State } from "./model.js" */
+/** @import { GridAxis } from "../../../serving/page/js/first_view.js" */
+/** @import { Axis, Plan, Run, State } from "./model.js" */
 
 const MOST = 24; // cells of the drawn grid in one direction
-const MOST_BLOCKS = 6; // that are drawn
+const MOST_BLOCKS = 4; // that are drawn in one direction
 /** @type {Record<number, string>} what the exit codes of `sweeper run` mean */
 const ENDS = { 0: "It has finished.", 1: "It has ended; some pictures failed or a limit was reached.", 2: "It did not start; something is wrong.", 3: "It could not reach the target.", 130: "It was stopped." };
 
@@ -31,29 +33,37 @@ export function makeOutcome(state) {
   const wrong = first && h("p", { class: "error" }, `${first.slot ?? "where"}: ${first.message} `, first.slot !== null && h("a", { href: `#input=${first.slot}`, onclick: () => (location.hash = "") }, "Show it"));
   return h("section", { class: checking ? "outcome checking" : "outcome", "aria-labelledby": "outcome-title" },
     h("h2", { id: "outcome-title" }, "What it will make"),
-    h("div", { class: "sum" }, plan && drawShape(plan), h("div", {}, h("p", { class: "count" }, count), rest.map((text) => h("p", {}, text)))),
+    h("div", { class: "sum" }, plan && drawShape(plan, state.axes), h("div", {}, h("p", { class: "count" }, count), rest.map((text) => h("p", {}, text)))),
     others.map(({ text }) => h("p", { class: "error" }, text)), wrong, notes.map((text) => h("p", { class: "dim" }, text)),
     makeSettings(state), makeStart(state));
 }
 
-/** The grid that the report will show, without pictures: the last axes are columns and rows, the others repeat it. @param {Plan} plan */
-function drawShape({ axes }) {
-  const varying = Object.entries(axes).filter(([, size]) => size > 1);
-  const [columns = 1, rows = 1, ...outer] = varying.map(([, size]) => size).toReversed();
-  const blocks = outer.reduce((product, size) => product * size, 1);
+/** The grid that the report will show first, without pictures. @param {Plan} plan @param {Axis[]} axes */
+function drawShape(plan, axes) {
+  const zipOf = (/** @type {GridAxis} */ { name }) => axes.find((axis) => axis.name === name)?.zip ?? name;
+  const varying = Object.entries(plan.axes).filter(([, size]) => size > 1).map(([name, size]) => ({ name, size, longest: () => findLongest(name, axes.find((axis) => axis.name === name)?.value) }));
+  const view = placeAxes(varying, (axis, others) => others.some((other) => zipOf(other) === zipOf(axis)), () => false);
+  const [columns, rows, outerColumns, outerRows] = [view.x, view.y, view.xx, view.yy].map((name) => plan.axes[name] ?? 1);
   const [across, down] = [Math.min(columns, MOST), Math.min(rows, MOST)];
-  const shown = Math.min(blocks, MOST_BLOCKS);
-  const isBeside = across <= down; // the blocks stand side by side
-  const [stepX, stepY] = isBeside ? [across + 1, 0] : [0, down + 1];
-  const [width, height] = [across + stepX * (shown - 1), down + stepY * (shown - 1)];
-  const cells = Array.from({ length: shown * across * down }, (_, index) => {
-    const block = Math.floor(index / (across * down));
-    return `M${block * stepX + (index % across) + 0.08} ${block * stepY + (Math.floor(index / across) % down) + 0.08}h.84v.84h-.84z`;
-  });
+  const [beside, below] = [Math.min(outerColumns, MOST_BLOCKS), Math.min(outerRows, MOST_BLOCKS)];
+  const [width, height] = [(across + 1) * beside - 1, (down + 1) * below - 1];
+  const cells = Array.from({ length: width * height }, (_, index) => [index % width, Math.floor(index / width)])
+    .filter(([x, y]) => x % (across + 1) < across && y % (down + 1) < down)
+    .map(([x, y]) => `M${x + 0.08} ${y + 0.08}h.84v.84h-.84z`);
   const scale = Math.min(22, 150 / width, 110 / height); // pixels of a cell
-  const label = varying.map(([name, size]) => `${size.toLocaleString("en-US")} ${name}`).join(" × ");
+  const shown = [view.x, view.y, view.xx, view.yy].filter((name) => name !== "");
+  const label = shown.map((name) => `${plan.axes[name].toLocaleString("en-US")} ${name}`).join(" × ");
   const picture = h("svg", { viewBox: `0 0 ${width} ${height}`, width: width * scale, height: height * scale, "aria-hidden": "true" }, h("path", { d: cells.join("") }));
   return h("figure", {}, picture, h("figcaption", {}, label));
+}
+
+/** How many letters the longest label of an axis has in the report, which writes long seeds as A, B. @param {string} name @param {any} value */
+function findLongest(name, value) {
+  const form = findForm(value);
+  if (form === "seeds") return 1;
+  if (form !== "values" && form !== "range") return Infinity; // texts of a file are long
+  const labels = form === "range" ? listRange(value).map(toText) : shortenTexts(value.map(toName));
+  return labels.reduce((longest, label) => Math.max(longest, isSeed({ name }) && /^\d{8,}$/.test(label) ? 1 : label.length), 0);
 }
 
 /** Target and budget. @param {State} state */

@@ -1,5 +1,6 @@
 // The columns of the table: values with one code per trial, or plain numbers. No DOM.
 
+import * as FirstView from "../../../serving/page/js/first_view.js";
 import * as ValueText from "./value_text.js";
 /** @import { Dataset } from "./dataset.js" */
 
@@ -52,11 +53,10 @@ export function makeCoded(name, role, values, codes) {
 /** Decode a column of the data. @param {{name: string, role: string, values: any[], of: number[]}} raw */
 export const decode = (raw) => makeCoded(raw.name, raw.role, raw.values.map(ValueText.decodeValue), Int32Array.from(raw.of));
 
-/** @param {{name: string}} column */
-export const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
-
 /** A code as letters, as spreadsheets name their columns: A to Z, AA, AB. @param {number} code @returns {string} */
 const toLetters = (code) => (code < 26 ? "" : toLetters(Math.floor(code / 26) - 1)) + String.fromCharCode(65 + (code % 26));
+
+export const isSeed = FirstView.isSeed;
 
 /**
  * Add to a column what an axis has besides: the order of its codes, and the label of each. The code -1 is among them

@@ -1,5 +1,6 @@
 // Arranges the trials in rows, columns and cells along the axes that the view chooses. No DOM.
 
+import { placeAxes } from "../../../serving/page/js/first_view.js";
 import * as Columns from "./columns.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { State } from "./state.js" */
@@ -27,37 +28,12 @@ import * as Columns from "./columns.js";
 /** @type {Direction[]} */
 export const DIRECTIONS = ["x", "y", "xx", "yy"];
 export const NO_DIRECTIONS = { x: "", y: "", xx: "", yy: "" }; // of the axes in a state
-const MAX_FIRST_COLUMNS = 8; // of a first view that repeats its X axis
 const MAX_FIRST_VALUES = 12; // of an axis in the first view of a search
-const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when there is only one axis
 
-/**
- * Choose the axes of the first view: the two with most values, longer texts down the side, then up to two outer ones.
- * Seeds come last, because one compares prompts and settings first.
- * @param {Dataset} dataset @returns {Record<Direction, string>}
- */
+/** Choose the axes of the first view. @param {Dataset} dataset @returns {Record<Direction, string>} */
 export function chooseFirstView(dataset) {
-  /** @type {Columns.Axis[]} */
-  const chosen = [];
-  const varying = listFirstAxes(dataset);
-  // The sort is stable, so a page that is opened twice looks the same.
-  for (const axis of varying.sort((a, b) => Number(Columns.isSeed(a)) - Number(Columns.isSeed(b)) || b.order.length - a.order.length)) {
-    if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
-  }
-  // Two sizes may have one width. What varies together with another axis shares its direction, where no cell is empty for it.
-  const findPartner = (/** @type {Columns.Axis} */ axis) => chosen.find((other) => other !== axis && isTogether(dataset, axis, other));
-  const [first, ...others] = chosen;
-  const [second, third, fourth] = others.sort((a, b) => Number(findPartner(a) === first) - Number(findPartner(b) === first));
-  if (second && findPartner(second) === first) return { x: first.name, y: "", xx: second.name, yy: third?.name ?? "" };
-  const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
-  if (second && longestLabel(first) > longestLabel(second)) [view.x, view.y] = [second.name, first.name];
-  // Outer columns are used only as long as all of them fit on a screen; otherwise the outer axis goes down the side.
-  const columnCount = (view.x === first?.name ? first : second)?.order.length ?? 1;
-  const partner = third && findPartner(third);
-  const isOuterColumn = partner ? view.x === partner.name : third && columnCount * third.order.length <= MAX_FIRST_COLUMNS;
-  if (isOuterColumn) [view.xx, view.yy] = [view.yy, view.xx];
-  if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
-  return view;
+  const axes = listFirstAxes(dataset).map((axis) => ({ name: axis.name, size: axis.order.length, longest: () => longestLabel(axis), axis }));
+  return placeAxes(axes, ({ axis }, others) => isDetermined(dataset, axis, others.map((other) => other.axis)), ({ axis }, other) => isTogether(dataset, axis, other.axis));
 }
 
 /**
