@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -149,7 +150,24 @@ def test_at_most_four_sweeps_are_open(comfyui: Comfyui) -> None:
 def test_a_sweep_that_does_not_start_says_why(comfyui: Comfyui, tmp_path: Path) -> None:
     (tmp_path / "packages/sweeper/cli.py").write_text("raise SystemExit('error: no such thing')")
     status, answer = comfyui.ask("open", {"prompt": GRAPH})
-    assert (status, answer) == (403, {"problem": "`sweeper open` did not start: error: no such thing"})
+    assert (status, answer) == (403, {"problem": "`sweeper open` did not start (exit code 1): error: no such thing"})
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [("exit 3", "(exit code 3): it wrote nothing"), ("sleep 15 & echo no such library >&2; exit 4",
+                                                    "(exit code 4): no such library")],
+)  # fmt: skip
+def test_a_recorded_python_that_ends_at_once_is_told_at_once(
+    comfyui: Comfyui, root: Path, script: str, problem: str
+) -> None:
+    python = root / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    (root / "custom_nodes/comfyui-sweeper" / RECORD_NAME).write_text(json.dumps({"python": str(python)}))
+    begin = time.monotonic()
+    assert comfyui.ask("open", {"prompt": GRAPH}) == (403, {"problem": f"`sweeper open` did not start {problem}"})
+    assert time.monotonic() - begin < 12
 
 
 def test_without_sweeper_it_answers_the_command(comfyui: Comfyui, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

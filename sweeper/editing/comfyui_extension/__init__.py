@@ -18,10 +18,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,19 +140,31 @@ def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[byte
             start_new_session=True,  # Ctrl-C in ComfyUI's terminal is not for it
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )  # fmt: skip
-        timer = threading.Timer(_START_SECONDS, process.kill)
-        timer.start()
         assert process.stdout is not None
-        line = process.stdout.readline(65536)
-        timer.cancel()
+        lines: list[bytes] = []
+        read = partial(process.stdout.readline, 65536)
+        reader = threading.Thread(target=lambda: lines.append(read()), daemon=True)
+        reader.start()
+        end = time.monotonic() + _START_SECONDS
+        while reader.is_alive() and process.poll() is None and time.monotonic() < end:
+            reader.join(0.1)
+        reader.join(0.5)  # of a process that has ended, which may have left another one with its stdout
         try:
-            return str(json.loads(line)["url"]), process
-        except (ValueError, KeyError, TypeError):
+            return str(json.loads(lines[0])["url"]), process
+        except (IndexError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            code = process.poll()
+            with contextlib.suppress(AttributeError, OSError):  # on Windows; or nothing is left
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()
-            process.communicate()
-            messages.seek(0)
-            said = messages.read(4000).decode("utf-8", "replace").strip()
-    raise _RefusalError(f"`sweeper open` did not start: {said or f'no address within {_START_SECONDS:.0f} s'}")
+            reader.join(0.5)
+            if not reader.is_alive():
+                process.communicate()
+            messages.seek(max(0, messages.tell() - 4000))
+            said = messages.read().decode("utf-8", "replace").strip() or "it wrote nothing"
+    how = f"no address within {_START_SECONDS:.0f} s" if code is None else f"exit code {code}"
+    raise _RefusalError(f"`sweeper open` did not start ({how}): {said}")
 
 
 def _check_sender(request: Any) -> None:
