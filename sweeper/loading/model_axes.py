@@ -25,7 +25,8 @@ def switch_off(template: Template, name: str, file: str, links: Mapping[str, Any
     """
     if name not in template.slots or not template.slots[name].addresses:
         raise AxisError(f"`none: true` needs the slot of an input, which '{name}' is not; leave it out")
-    off: dict[KeyPath, Any] = {(each.node, "inputs", each.input): file for each in template.slots[name].addresses}
+    files = [(each.node, "inputs", each.input) for each in template.slots[name].addresses]
+    off: dict[KeyPath, Any] = dict.fromkeys(files, file)
     for node_id in sorted(template.find_nodes(name)):
         strengths = _list_strengths(template, node_id)
         off |= {(node_id, "inputs", key): 0 if is_integer(value) else 0.0 for key, value in strengths.items()}
@@ -36,6 +37,7 @@ def switch_off(template: Template, name: str, file: str, links: Mapping[str, Any
                 raise AxisError(f"`none: true`: {_describe_node(template, node_id)} {why}; leave it out")
     leaves = {leaf.path: leaf for leaf in template.leaves}
     leaves |= {path: _make_leaf(template, name, leaves.get(path), path, value) for path, value in off.items()}
+    leaves |= {path: replace(leaves[path], switch=name) for path in files}
     return replace(template, leaves=tuple(leaves.values()))
 
 

@@ -76,13 +76,15 @@ class Leaf:
     """One value in the graph that depends on slots. `path` begins with the node id.
 
     `mask` is the slot of the mask of the picture that the value names. The mask does not change the value, but it
-    changes the digest of the trial.
+    changes the digest of the trial. `switch` is a slot of model files; if it is `(none)`, the value is some file of the
+    server's, which does not change the digest.
     """
 
     path: KeyPath
     expression: Expression | None  # None: the value of the slot, unchanged
     slot: str | None = None
     mask: str | None = None
+    switch: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

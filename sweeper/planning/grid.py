@@ -18,7 +18,7 @@ from operator import itemgetter, mul, ne
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.model.axis_values import Option
+from sweeper.model.axis_values import NONE, Option
 from sweeper.model.experiment import Dimension, Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
@@ -211,9 +211,7 @@ class Grid:
         template, files = self.experiment.template, self.experiment.files
 
         def evaluate(values: Mapping[str, Any]) -> Any:
-            evaluated = [leaf.evaluate(values) for leaf in leaves]
-            evaluated = [value if leaf.mask is None else f"{value} mask {values[leaf.mask]}"
-                         for leaf, value in zip(leaves, evaluated, strict=True)]  # fmt: skip
+            evaluated = [_identify(leaf, values) for leaf in leaves]
             if len(path) > 2:
                 return evaluated[0]
             inputs = copy.deepcopy(template.graph[str(path[0])]["inputs"])
@@ -370,6 +368,14 @@ def _get_extra(option: Option, column: str) -> Any:
     if column.endswith(".label") and column not in option.extra:
         return None if option.sets else option.label
     return option.extra.get(column)
+
+
+def _identify(leaf: Leaf, values: Mapping[str, Any]) -> Any:
+    """Return the value of a leaf as it counts for the digest."""
+    if leaf.switch is not None and values[leaf.switch] == NONE:
+        return NONE
+    value = leaf.evaluate(values)
+    return value if leaf.mask is None else f"{value} mask {values[leaf.mask]}"
 
 
 def _split_template(template: Template) -> _TemplatePieces:

@@ -75,6 +75,18 @@ def test_none_uses_no_model_file_of_its_axis(studio):
     assert (run.submitted, run.reused) == (1, 2)
 
 
+def test_none_is_the_same_whichever_file_is_the_first(studio):
+    server = serve(studio, "x-step1", "x-step2")
+    write(studio, FORM, server.url)
+    assert sweeper.run("e.yaml", server.url).submitted == 3
+    (server.folders.base / "models/loras/x-step1.safetensors").unlink()
+    run = sweeper.run("e.yaml", server.url)
+    assert (run.trials, run.submitted, run.reused) == (2, 0, 2)
+    studio.place(server, make_file(None), "loras/x-step0.safetensors")
+    run = sweeper.run("e.yaml", server.url, fresh=True)
+    assert (run.submitted, run.failed) == (3, 0)
+
+
 def test_the_list_is_asked_once_and_only_for_its_folder(studio):
     server = serve(studio, "x-1", "x-2")
     write(studio, FORM, server.url, derive={})
