@@ -7,9 +7,9 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -24,6 +24,17 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 MODELS = "lora: {models: loras/x-*}"
+# `sweeper`, but it looks for new files more often, and says which process it is.
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from sweeper.cli import main
+from sweeper.cli.commands import run
+
+Path("pid").write_text(str(os.getpid()))
+run._LOOK_SECONDS = float(sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
 JSONL = "prompt: {jsonl: p.jsonl, column: prompt}"
 
 
@@ -40,6 +51,10 @@ class Following:
     def wait_for(self, text, times=1):
         wait_until(lambda: self.said.count(text) >= times or self.process.poll() is not None, 60)
         assert self.said.count(text) >= times, self.said
+
+    def kill(self):
+        os.kill(int(Path("pid").read_text()), signal.SIGKILL)  # not what may stand in its place, see `forked_commands`
+        self.process.wait(30)
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)
@@ -70,10 +85,12 @@ def place(studio, name, size=8):
 
 
 @contextmanager
-def follow(studio, *options, program=None):
+def follow(studio, *options, look=0.4):
+    """Follow, with so many seconds between two looks for new files. Whoever lets one grow must do it more often."""
+    (studio.folder / "follow.py").write_text(SCRIPT)
     log = studio.folder / f"log{len(list(studio.folder.glob('log*')))}"
     with log.open("wb") as file:
-        command = [program or studio.program, "-P", "-m", "sweeper", "run", "e.yaml", "--follow", *options]
+        command = [studio.program, "-P", "follow.py", str(look), "run", "e.yaml", "--follow", *options]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env)
     try:
@@ -91,7 +108,7 @@ def list_done(studio, axis="lora"):
 def test_new_model_file_runs_and_one_that_grows_waits_until_its_size_rests(studio):
     place(studio, "x-1")
     write(studio, MODELS)
-    with follow(studio) as run:
+    with follow(studio, look=3.0) as run:
         run.wait_for("waiting for new files")
         place(studio, "x-2")
         run.wait_for("waiting for new files", 2)
@@ -126,10 +143,9 @@ def test_killed_anywhere_it_does_nothing_twice(studio):
     write(studio, MODELS)
     moments = ("run 1:", "waiting for new files", "s: ComfyUI", "run ")
     for number, moment in enumerate(moments, 2):
-        with follow(studio, program=sys.executable) as run:  # its lock is gone when it is
+        with follow(studio) as run:
             run.wait_for(moment)
-            run.process.kill()
-            run.process.wait()
+            run.kill()
         place(studio, f"x-{number}")
     with follow(studio) as run:
         run.wait_for("waiting for new files")
@@ -192,7 +208,7 @@ def test_server_that_goes_away_is_looked_at_until_it_is_back(studio):
     with follow(studio) as run:
         run.wait_for("waiting for new files")
         studio.server.stop()
-        time.sleep(5)
+        time.sleep(2)
         studio.server.start()
         place(studio, "x-2")
         run.wait_for("waiting for new files", 2)
