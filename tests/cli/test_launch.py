@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,18 @@ def shop():
     return make
 
 
-OWN = {"launch": "ComfyUI", "python": sys.executable, "gpus": "cpu", "name": "mine"}
+PYTHON = "comfyui-python" if hasattr(os, "pidfd_open") else sys.executable
+OWN = {"launch": "ComfyUI", "python": PYTHON, "gpus": "cpu", "name": "mine"}
+
+
+@pytest.fixture(autouse=True)
+def _forked_python(python, tmp_path, monkeypatch):
+    """Put what starts the ComfyUIs by a fork where programs are found."""
+    program = tmp_path / "bin" / PYTHON
+    if PYTHON != sys.executable:
+        program.parent.mkdir()
+        program.symlink_to(python)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
 
 
 def test_mapping_as_target_starts_it_in_a_folder_of_the_current_one(sweeper, comfyui, shop):
@@ -105,7 +117,7 @@ def test_plan_and_doctor_start_nothing_and_plan_uses_what_a_run_learnt(sweeper, 
     assert "not checked against mine (its ComfyUI starts with the run)" in outcome.err + outcome.out
     outcome = sweeper("doctor", "--target", target)
     assert outcome.code == 0
-    assert f"mine: its ComfyUI starts with the run, by {sys.executable}" in outcome.err + outcome.out
+    assert f"mine: its ComfyUI starts with the run, by {PYTHON}" in outcome.err + outcome.out
     assert comfyui.pids == []
     sweeper("run", shop(), "--target", target)
     outcome = sweeper("plan", shop(), "--target", target)
