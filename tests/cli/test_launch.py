@@ -44,8 +44,8 @@ OWN = {"launch": "ComfyUI", "python": PYTHON, "gpus": "cpu", "name": "mine"}
 @pytest.fixture(autouse=True)
 def _forked_python(python, tmp_path, monkeypatch):
     """Put what starts the ComfyUIs by a fork where programs are found."""
-    program = tmp_path / "bin" / PYTHON
-    if PYTHON != sys.executable:
+    if hasattr(os, "pidfd_open"):
+        program = tmp_path / "bin" / PYTHON
         program.parent.mkdir()
         program.symlink_to(python)
         monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)

@@ -16,7 +16,7 @@ from platformdirs import user_cache_path
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import UnreachableError
-from sweeper.launching import supervise
+from sweeper.launching import launch_comfyui, supervise
 from sweeper.running.run_events import JobProgress, JobSubmitted, Notice, TrialDone
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
@@ -90,8 +90,9 @@ def test_comfyui_that_hangs_is_started_again(comfyui, plan):
 
 
 @pytest.mark.usefixtures("own_python")
-def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, plan):
-    comfyui.behave(megabytes=40, seconds=0.8)
+def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, plan, monkeypatch):
+    monkeypatch.setattr(supervise, "_MEASURE_EVERY", 0.2)
+    comfyui.behave(megabytes=40, seconds=0.3)
     events = []
     run = sweeper.run(plan(8), comfyui.target(max_memory="250 MB", concurrency=1), progress=events.append)
     assert (run.succeeded, run.failed, run.submitted) == (8, 0, 8)
@@ -240,6 +241,7 @@ def test_another_program_at_its_port_makes_it_choose_another(comfyui, plan, monk
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = iter([taken.getsockname()[1], supervise.choose_port(), supervise.choose_port()])
         monkeypatch.setattr(supervise, "choose_port", lambda: next(ports))
+        monkeypatch.setattr(launch_comfyui, "_ANSWER_SECONDS", 1.0)  # the other program never answers
         assert sweeper.run(plan(2), comfyui.target()).succeeded == 2
     assert len(comfyui.pids) == 2
 
