@@ -25,9 +25,8 @@ class Replicates:
 
 def renumber(*codes: Codes) -> Codes:
     """Number the combinations of these codes from 0, without gaps."""
-    combined = np.zeros(len(codes[0]), dtype=np.int64)
-    for code in codes:
-        _, numbers = np.unique(code, return_inverse=True)
-        combined = combined * (int(numbers.max(initial=0)) + 1) + numbers
+    combined, *others = (np.unique(code, return_inverse=True)[1].astype(np.int64) for code in codes)
+    for other in others:
+        combined = combined * (int(other.max(initial=0)) + 1) + other
         combined = np.unique(combined, return_inverse=True)[1].astype(np.int64)
     return combined

@@ -110,8 +110,7 @@ def compare_values(
         return ValueComparisons()
     values = 1 + len({other for _, other, _, _ in pairs})
     line = numbers if numbers and len(numbers) >= FEWEST_OF_SLOPE and len(pairs) == math.comb(len(numbers), 2) else None
-    if line:
-        level = (1 + level) / 2
+    level = (1 + level) / 2 if line else level
     average = partial(_average, [(used, difference) for _, _, used, difference in pairs], values - 1)
     error, broad = _find_error(average, replicates), _find_broad_error(average, replicates)
     found = tuple(
@@ -228,11 +227,14 @@ def _weigh(inner: Codes, groups: Codes, both: Codes) -> tuple[float, float]:
     known = len(groups) - float((counts / np.bincount(inner)[inner]).sum())
     first = np.unique(both, return_index=True)[1]
     rows, columns = renumber(inner[first]), renumber(groups[first])
-    scaled = sparse.coo_array((counts[first] / np.sqrt(np.bincount(inner)[inner[first]]), (rows, columns))).tocsr()
-    sizes = np.bincount(columns, counts[first])
+    sizes, parts = np.bincount(columns, counts[first]), counts[first] / np.sqrt(np.bincount(inner)[inner[first]])
+    if math.prod(shape := (int(rows.max()) + 1, len(sizes))) < 10_000:  # a sparse matrix takes a millisecond
+        scaled: Any = np.zeros(shape)
+        scaled[rows, columns] = parts
+    else:
+        scaled = sparse.coo_array((parts, (rows, columns)), shape).tocsr()
     product = scaled @ scaled.T if scaled.shape[0] < scaled.shape[1] else scaled.T @ scaled  # both have the same norm
-    squares = float((sizes**2).sum() - 2 * sizes @ np.asarray(scaled.power(2).sum(axis=0)).ravel())
-    squares += float(product.power(2).sum())
+    squares = float((sizes**2).sum() - 2 * sizes @ np.bincount(columns, parts**2) + (product * product).sum())
     return known, known**2 / squares if squares > _NOTHING else 0.0
 
 

@@ -266,7 +266,7 @@ class _Model:
 
     def __init__(self, comparisons: ItemComparisons) -> None:
         import evalica  # noqa: PLC0415
-        from pandas import RangeIndex  # noqa: PLC0415
+        from pandas import Index, RangeIndex  # noqa: PLC0415
 
         self._fit = evalica.bradley_terry
         win, loss, tie = (evalica.Winner[name] for name in ("X", "Y", "Draw"))
@@ -276,8 +276,8 @@ class _Model:
         self._row_of = np.array([rows.setdefault(key, len(rows)) for key in keys], dtype=int)
         self._row_count = len(rows)
         self._index = RangeIndex(count + 1)
-        self._first = [first for first, _, _ in rows] + [*range(count)] * 2
-        self._second = [second for _, second, _ in rows] + [count] * (2 * count)
+        self._first = Index([*(first for first, _, _ in rows), *[*range(count)] * 2])
+        self._second = Index([*(second for _, second, _ in rows), *[count] * (2 * count)])
         winners = [{1.0: win, 0.0: loss}.get(points, tie) for _, _, points in rows]
         self._winners = [*winners, *[win] * count, *[loss] * count]
 

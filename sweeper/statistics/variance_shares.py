@@ -230,8 +230,7 @@ def code_factor(factor: Factor | Curve) -> Numbers:
     codes = renumber(factor.codes)
     levels = int(codes.max(initial=0)) + 1
     table = np.vstack([np.eye(levels - 1), np.full((1, levels - 1), -1.0)])
-    result: Numbers = table[codes]
-    return result
+    return np.asarray(table[codes])
 
 
 def _choose_pairs(columns: Mapping[Term, Numbers], trials: int, most: int) -> dict[Term, Numbers]:

@@ -56,14 +56,14 @@ def test_tie_is_half_a_win():
 
 
 def test_item_that_won_everything_has_an_interval_with_a_width():
-    ranking = rank(compare(2, [(0, 1)] * 10))
+    ranking = rank(compare(2, [(0, 1)] * 10), resamples=200)
     assert 0.6 < ranking.low[0] < ranking.shares[0] < ranking.high[0] <= 1.0
     assert ranking.apart == {(0, 1)}
 
 
 def test_items_without_comparisons_are_undecided():
     assert rank(compare(0, [])).shares == ()
-    ranking = rank(compare(3, [(0, 1), (1, 0)]))
+    ranking = rank(compare(3, [(0, 1), (1, 0)]), resamples=200)
     assert ranking.shares == pytest.approx((0.5, 0.5, 0.5))
     assert not ranking.apart
     apart = compute_shares(compare(4, [(0, 1), (2, 3)]))  # two pairs that nothing connects
@@ -122,7 +122,7 @@ def test_agreement_counts_pairs_of_answers():
 
 @pytest.mark.parametrize(("won", "lost", "is_better"), [(2, 0, False), (5, 0, False), (6, 1, False), (20, 4, True)])
 def test_better_needs_the_sign_test_too(won, lost, is_better):
-    ranking = rank(compare(2, [(0, 1)] * won + [(1, 0)] * lost))
+    ranking = rank(compare(2, [(0, 1)] * won + [(1, 0)] * lost), resamples=400)
     assert ((0, 1) in ranking.apart) == is_better
 
 
