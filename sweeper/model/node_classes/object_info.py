@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from sweeper.model.bounded_json import MAX_DEPTH, check_value
@@ -117,8 +117,8 @@ class ClassReader:
                     value[place] = self._share(item)
         return value
 
-    def _count(self, values: Iterable[Any]) -> None:
-        self._bytes += sum(_VALUE_BYTES + (len(value) if isinstance(value, str) else 0) for value in values)
+    def _count(self, values: Collection[Any]) -> None:
+        self._bytes += _VALUE_BYTES * len(values) + sum([len(value) for value in values if isinstance(value, str)])
         if self._bytes > _MAX_BYTES:
             raise OverflowError(f"its classes take more than {_MAX_BYTES / 2**20:g} MB")
 
