@@ -58,9 +58,10 @@ _MODULES = (
     "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler", "sweeper.regression.check",
     "sweeper.reporting.write_report", "sweeper.running.health", "sweeper.running.run", "sweeper.schemas.validator",
     "anyio._backends._asyncio", "sweeper.cli.assistant.confined_command", "httpcore", "rich.progress", "uvicorn",
-    "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "sweeper.embedded.embedded_server", "sweeper.embedded.nodes.media_files",
-    "sweeper.embedded.nodes.sampling", "sweeper.embedded.diffusion.vae", "sweeper.running.run_answer", "numpy.random",
-    "uvicorn.protocols.websockets.websockets_sansio_impl", "uvicorn.lifespan.off", "encodings.utf_8_sig",
+    "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "sweeper.embedded.embedded_server",
+    "sweeper.embedded.nodes.media_files", "sweeper.embedded.nodes.sampling", "sweeper.embedded.diffusion.vae",
+    "sweeper.running.run_answer", "numpy.random", "uvicorn.lifespan.off",
+    "uvicorn.protocols.websockets.websockets_sansio_impl", "encodings.utf_8_sig",
 )  # fmt: skip
 
 
