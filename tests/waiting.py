@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import IO, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -20,6 +21,16 @@ def wait_until(condition: Callable[[], T], seconds: float = SECONDS) -> T:
         time.sleep(pause)
         pause = min(1.2 * pause, 0.03)  # whoever waits for long does not look all the time
     return value
+
+
+def check_at_once(check: Callable[..., object], cases: Iterable[tuple[Any, ...]]) -> None:
+    """Call `check(*case)` for a few cases at once, because each waits for seconds. A failure names its case."""
+    with ThreadPoolExecutor() as pool:
+        started = [(case, pool.submit(check, *case)) for case in cases]
+    for case, done in started:
+        if (failure := done.exception()) is not None:
+            failure.add_note(f"in the case {case}")
+            raise failure
 
 
 def read_line(stream: IO[str] | None, seconds: float = SECONDS) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -18,6 +19,7 @@ from sweeper.comfy.retry import RetryPolicy
 from sweeper.errors import SweeperError
 from tests.running.echo_server import picture
 from tests.running.hostile_server import CLASSES, hostile
+from tests.waiting import check_at_once
 
 TEMPLATE = {
     "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}"}},
@@ -95,30 +97,34 @@ ENDLESS = (
 
 
 @pytest.mark.parametrize("trick", ENDLESS)
-@pytest.mark.parametrize("part", ["look", "file"])
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_answer_without_progress_ends_the_run_and_is_paid_once(dialect, part, trick, sweep, tmp_path):
-    with hostile(dialect, **{part: trick}) as server:
-        began = time.monotonic()
-        code, ended = run(sweep, server, tmp_path)
-        assert time.monotonic() - began < LONGEST
-        assert (code in (1, 3), ended.pending) == (True, 1)
-        server.tricks.clear()
-        assert run(sweep, server, tmp_path, patience=30.0)[1].succeeded == 1
-        assert server.submissions == 1
+def test_answer_without_progress_ends_the_run_and_is_paid_once(trick, sweep, tmp_path):
+    def check(dialect, part):
+        folder = tmp_path / f"{dialect} {part}"
+        with hostile(dialect, **{part: trick}) as server:
+            began = time.monotonic()
+            code, ended = run(sweep, server, folder)
+            assert time.monotonic() - began < LONGEST
+            assert (code in (1, 3), ended.pending) == (True, 1)
+            server.tricks.clear()
+            assert run(sweep, server, folder, patience=30.0)[1].succeeded == 1
+            assert server.submissions == 1
+
+    check_at_once(check, itertools.product(DIALECTS, ("look", "file")))
 
 
 @pytest.mark.parametrize("trick", ENDLESS)
-@pytest.mark.parametrize("part", ["identity", "submission", "classes"])
-def test_run_begins_or_ends_soon_without_an_answer(part, trick, sweep, tmp_path):
-    with hostile("comfyui", **{part: trick}) as server:
-        server.is_listed = False
-        began = time.monotonic()
-        code, _ = run(sweep, server, tmp_path)
-        assert time.monotonic() - began < LONGEST
-        assert code == {"identity": 3, "classes": 0}.get(part, code)
-        assert code in (1, 3) or part == "classes"  # without its classes, the plan is not checked
-        assert server.submissions <= (2 if trick is ask_for_a_day else 1)
+def test_run_begins_or_ends_soon_without_an_answer(trick, sweep, tmp_path):
+    def check(part):
+        with hostile("comfyui", **{part: trick}) as server:
+            server.is_listed = False
+            began = time.monotonic()
+            code, _ = run(sweep, server, tmp_path / part)
+            assert time.monotonic() - began < LONGEST
+            assert code == {"identity": 3, "classes": 0}.get(part, code)
+            assert code in (1, 3) or part == "classes"  # without its classes, the plan is not checked
+            assert server.submissions <= (2 if trick is ask_for_a_day else 1)
+
+    check_at_once(check, [("identity",), ("submission",), ("classes",)])
 
 
 @pytest.mark.parametrize("second", [stay_silent, None], ids=["then silent", "then done"])
@@ -142,26 +148,28 @@ def test_job_that_only_seems_to_run_ends_the_run(second, sweep, tmp_path):
         assert (code in (1, 3), ended.succeeded, server.submissions) == (True, 0, 1)
 
 
-@pytest.mark.parametrize("patience", [PATIENCE, 60.0])
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_submission_that_is_accepted_late_is_not_sent_again(dialect, patience, sweep, tmp_path, monkeypatch):
+def test_submission_that_is_accepted_late_is_not_sent_again(sweep, tmp_path, monkeypatch):
     """It takes longer than a request may be silent, and searches find no trace of it until then."""
     monkeypatch.setattr(client_module, "RetryPolicy", partial(RetryPolicy, stall_seconds=PATIENCE))
-    acceptance = threading.Event()
 
-    def accept_late(handler):
-        assert acceptance.wait(60)
-        handler.server.is_listed = True
+    def check(dialect, patience):
+        acceptance, folder = threading.Event(), tmp_path / f"{dialect} {patience}"
 
-    with hostile(dialect, submission=accept_late) as server:
-        server.is_listed = False
-        seconds = 10 * PATIENCE
-        if patience == PATIENCE:  # this run ends before, and the next one begins before
-            assert run(sweep, server, tmp_path, patience=patience)[0] in (1, 3)
-            seconds = 5 * PATIENCE
-        threading.Timer(seconds, acceptance.set).start()
-        assert run(sweep, server, tmp_path, patience=60.0)[1].succeeded == 1
-        assert server.submissions == 1
+        def accept_late(handler):
+            assert acceptance.wait(60)
+            handler.server.is_listed = True
+
+        with hostile(dialect, submission=accept_late) as server:
+            server.is_listed = False
+            seconds = 10 * PATIENCE
+            if patience == PATIENCE:  # this run ends before, and the next one begins before
+                assert run(sweep, server, folder, patience=patience)[0] in (1, 3)
+                seconds = 5 * PATIENCE
+            threading.Timer(seconds, acceptance.set).start()
+            assert run(sweep, server, folder, patience=60.0)[1].succeeded == 1
+            assert server.submissions == 1
+
+    check_at_once(check, itertools.product(DIALECTS, (PATIENCE, 60.0)))
 
 
 def test_target_that_completes_nothing_gets_no_more_trials(sweep, tmp_path):
