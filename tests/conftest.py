@@ -205,10 +205,11 @@ def _ports_of_stopped_servers() -> Iterator[None]:
 
     def bind(host: str, port: int) -> socket.socket:
         if port == 0:
-            kept.append(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
-            kept[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            kept[-1].bind((host, 0))
-            port = kept[-1].getsockname()[1]
+            holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((host, 0))
+            port = holder.getsockname()[1]
+            kept.append(holder)  # now, because another thread may start a server meanwhile
         if len(kept) > 100:
             kept.popleft().close()
         return listen(host, port)
