@@ -38,8 +38,15 @@ def one_at_a_time(server):
     return {"url": server.url, "concurrency": 1}
 
 
-@pytest.mark.parametrize("axes", list(itertools.permutations(AXES)), ids=" > ".join)
-def test_any_written_order_loads_three_models_and_encodes_six_texts(tmp_path, axes):
+def test_any_written_order_gets_the_same_plan(tmp_path):
+    for axes in itertools.permutations(AXES):
+        order = sweeper.plan(experiment(tmp_path, axes)).order
+        # The loads, the texts with the negative ones, the empty latent, and what makes and saves each picture.
+        assert (order.axes, order.executions) == ((tuple(AXES),), 3 + 6 + 3 + 1 + 3 * 12)
+
+
+@pytest.mark.parametrize("axes", [tuple(AXES), tuple(AXES)[::-1]], ids=" > ".join)
+def test_the_plan_loads_three_models_and_encodes_six_texts(tmp_path, axes):
     with EmbeddedServer(dialect="comfyui", nodes=pick_classes()) as server:
         run = sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
         counts = server.seen.nodes
