@@ -21,7 +21,7 @@ from sweeper.store import Store
 from tests.running.invariants import broken_promises
 from tests.running.servers import BLUR_SECONDS, CAN_RESTART, DIALECTS, SLOW, Served
 from tests.running.servers import TEMPLATE as COLOURED
-from tests.waiting import wait_until
+from tests.waiting import check_at_once, wait_until
 
 
 @given(
@@ -192,20 +192,26 @@ def test_waiting_behind_our_own_jobs_is_not_reported_as_a_stuck_queue(server, ta
     assert (run.succeeded, notices) == (8, [])
 
 
-def test_a_target_that_was_unreachable_is_used_again(served, coloured, tmp_path):
-    events = []
+def test_a_target_that_was_unreachable_is_used_again(coloured, tmp_path):
+    plan = coloured(6)
 
-    def watch(event):
-        events.append(type(event))
-        if events.count(JobSubmitted) == 2:
-            served.proxy.down = TargetDown not in events
+    def check(dialect):
+        out, events = tmp_path / f"out-{dialect}", []
 
-    run = sweeper.run(coloured(6), served.target(concurrency=1), tmp_path / "out", progress=watch)
-    assert (run.succeeded, run.stopped_by) == (6, None)
-    assert broken_promises(tmp_path / "out", 6, [served]) == []
-    down, up = events.index(TargetDown), events.index(TargetUp)
-    assert down < up
-    assert JobSubmitted in events[up:]
+        def watch(event):
+            events.append(type(event))
+            if events.count(JobSubmitted) == 2:
+                served.proxy.down = TargetDown not in events
+
+        with Served(dialect, tmp_path / dialect) as served:
+            run = sweeper.run(plan, served.target(concurrency=1), out, progress=watch)
+            assert (run.succeeded, run.stopped_by) == (6, None)
+            assert broken_promises(out, 6, [served]) == []
+        down, up = events.index(TargetDown), events.index(TargetUp)
+        assert down < up
+        assert JobSubmitted in events[up:]
+
+    check_at_once(check, [(dialect,) for dialect in DIALECTS])
 
 
 @pytest.mark.skipif(not CAN_RESTART, reason="SWEEPER_REAL_RESTART is not set")
