@@ -37,10 +37,8 @@ from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, read_notify, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
-from sweeper.statistics.paired import find_clearly_worse
 from sweeper.store import Store
 from sweeper.store.records import ENDED_STATES
-from sweeper.tables.vote_pictures import VotePictures, count_votes_needed, write_metric
 from sweeper.wording import format_install
 
 VOTES: Final = "votes"  # why a search ends for now: people have to vote first
@@ -262,6 +260,8 @@ class SearchRounds:
         """
         if not self.search.is_by_votes:
             return 0
+        from sweeper.tables.vote_pictures import VotePictures, count_votes_needed, write_metric  # noqa: PLC0415 - pandas
+
         pictures, votes = VotePictures(store, run_id=run_id), store.votes.load()
         if run_id is not None:
             write_metric(store, pictures, votes)
@@ -278,8 +278,7 @@ class SearchRounds:
         count = self.batch if left is None else min(self.batch, left // len(self.space.combinations))
         if count == 0:
             return _Step(ended_by=TRIALS)
-        # `require_search` reports a missing Optuna
-        from sweeper.planning.searching.proposals import Proposer  # noqa: PLC0415
+        from sweeper.planning.searching.proposals import Proposer  # noqa: PLC0415 - `require_search` has found Optuna
 
         tried = {point: known.objectives for point, known in state.points.items()}
         points = Proposer(self.space).propose(tried, count)
@@ -294,8 +293,7 @@ class SearchRounds:
             return _Step(ended_by=FAILING, error=f"{message}; remove the cause, and add --retry-failed")
         if self.votes_needed:
             return _Step(ended_by=VOTES, votes_needed=self.votes_needed)
-        unmeasured = state.list_unmeasured()
-        if unmeasured:
+        if unmeasured := state.list_unmeasured():
             names = " and ".join(f"'{name}'" for name in unmeasured)
             message = f"the trials succeeded, but have no number in the column {names}, which the search needs"
             return _Step(ended_by=FAILING, error=message)
@@ -320,6 +318,8 @@ class SearchRounds:
 
 
 def _find_worse(tables: Sequence[Sequence[Sequence[float]]], maximize: Sequence[bool]) -> Sequence[int]:
+    from sweeper.statistics.paired import find_clearly_worse  # noqa: PLC0415 - it imports SciPy
+
     return find_clearly_worse([np.array(table) for table in tables], maximize, looks=LOOKS)
 
 
