@@ -134,6 +134,10 @@ class Supervisor:
                     self._failure = ended if was_up else explain_failed_start(self.launch, how, process)
                 else:
                     await asyncio.sleep(failures)
+                    other = self._find_kept() if self.launch.keep else None
+                    if other is not None:  # another run, which used it too, was faster
+                        self._process, self.alive_since = other, time.time()
+                        continue
                     self._start(choose_port() if is_taken and not has_answered else process.port, process.own_folder)
             except (UsageError, OSError) as error:
                 self._failure = str(error)
@@ -236,5 +240,6 @@ class Supervisor:
             if folder.parent == self._record.parent:  # else not ours
                 if process.poll() is None:
                     return process
-                rmtree(folder, ignore_errors=True)
+                if self._process is None:  # else it starts again there
+                    rmtree(folder, ignore_errors=True)
         return None

@@ -216,6 +216,35 @@ def test_kept_comfyui_serves_the_next_run(comfyui, plan, tmp_path):
                 os.kill(pid, signal.SIGKILL)
 
 
+def test_two_runs_that_share_a_kept_comfyui_start_it_again_once(comfyui, plan, tmp_path):
+    try:
+        sweeper.run(plan(1), comfyui.target(keep=True))
+        (pid,) = comfyui.pids
+        comfyui.behave(seconds=0.3)
+        begun, runs, experiment = set(), [], plan(5)
+
+        def run(name):
+            def note(event):
+                if isinstance(event, JobSubmitted):
+                    begun.add(name)
+                if len(begun) == 2 and is_alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+            target = comfyui.target(keep=True)
+            runs.append(sweeper.run(experiment, target, out=tmp_path / name, progress=note))
+
+        threads = [threading.Thread(target=run, args=[name]) for name in ("one", "two")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+        assert [(run.succeeded, run.failed) for run in runs] == [(5, 0), (5, 0)]
+        assert len(comfyui.pids) == 2
+    finally:
+        for pid in filter(is_alive, comfyui.pids):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_another_folder_does_not_use_a_kept_comfyui(comfyui, plan, tmp_path):
     other = ComfyUIFolder(tmp_path / "other", comfyui.python)
     try:
