@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,8 +50,7 @@ def filter_points(grid: Grid, block: Block) -> tuple[Sequence[int] | None, Count
     dropped["sample"] = count - sample.n
     if count > _MAX_RANKED:
         drawn = sorted(_draw_positions(count, sample))
-        positions = drawn if kept is None else [kept[index] for index in drawn]
-        return (positions if total > sys.maxsize else array("Q", positions)), dropped
+        return (drawn if kept is None else [kept[index] for index in drawn]), dropped
     return _sample_positions(grid, range(total) if kept is None else kept, sample), dropped
 
 
