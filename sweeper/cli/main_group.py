@@ -25,7 +25,7 @@ from sweeper.cli.options import ARGUMENTS, SuggestingGroup
 from sweeper.errors import SweeperError
 
 if TYPE_CHECKING:
-    from sweeper.cli.assistant.confined_command import AssistantConfinement
+    from sweeper.cli.trust_check import Confinement
 
 if sys.platform == "win32":
     from colorama import just_fix_windows_console
@@ -58,7 +58,7 @@ def complete_command_line() -> int:
         return shell_complete(make_group(), {}, "sweeper", COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
 
 
-def invoke(arguments: Sequence[str], confinement: AssistantConfinement | None = None) -> int:
+def invoke(arguments: Sequence[str], confinement: Confinement | None = None) -> int:
     """Run a command line and return its exit code. An exception becomes lines on stderr.
 
     `confinement`: see `trust_check.find_confinement`.

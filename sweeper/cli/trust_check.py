@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -14,7 +14,7 @@ from sweeper.cli import console
 from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_granted, load_partial, load_template
-from sweeper.loading.read_scope import OutsideError, TrustNeed, make_scope
+from sweeper.loading.read_scope import OutsideError, ReadScope, TrustNeed, make_scope
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import add_grants, describe_missing_trust, find_trust_needs, load_grants
 from sweeper.model.experiment import Experiment
@@ -23,17 +23,36 @@ from sweeper.model.target_spec import NamedTargets
 from sweeper.model.template import Template
 
 if TYPE_CHECKING:
-    from sweeper.cli.assistant.confined_command import AssistantConfinement
+    from sweeper.running.prepare import Prepared
+    from sweeper.running.session import Session
 
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
 )
 
 
-def find_confinement() -> AssistantConfinement | None:
+class Confinement(Protocol):
+    """What limits a command that an assistant runs: its `AssistantConfinement`, which this room cannot import."""
+
+    out: Path | None
+
+    @property
+    def scope(self) -> ReadScope: ...
+
+    @property
+    def session(self) -> type[Session]: ...
+
+    def find_problems(
+        self, experiment: Experiment, *, targets: Sequence[Any] | None, users: NamedTargets, out: object
+    ) -> list[Problem]: ...
+
+    def allow_run(self, prepared: Prepared) -> Prepared: ...
+
+
+def find_confinement() -> Confinement | None:
     """The confinement of the command that is running; None for the user's own commands."""
     context = click.get_current_context(silent=True)
-    confinement: AssistantConfinement | None = None if context is None else context.find_root().obj
+    confinement: Confinement | None = None if context is None else context.find_root().obj
     return confinement
 
 

@@ -187,19 +187,14 @@ def render_experiment(
     `target`: its name, and a remark. `files`: for each slot of a file the paths of local ones, relative to the
     experiment, and a remark. `choices`: what the server offers for a slot, if it is a list. `has_pictures`: it makes
     more than sounds. `keep_temp`: no node of the workflow saves its pictures. `is_saved`: one trial, with the values of
-    the workflow, and no more to try. `axis`: the address of the one input that varies, if its slot can; it begins with
-    the workflow's value, or two seeds.
+    the workflow, and no more to try. `axis`: the address of the one input that varies, if its slot can.
     """
     values_of = {slot.name: list(_propose_values(slot, choices.get(slot.name, ()))) for slot in slots}
     axes = {name: f"[{', '.join(map(_quote_text, values))}]" for name, values in values_of.items() if values}
+    chosen = [slot for slot in slots if axis in slot.addresses and slot.name in {**axes, **files}]
+    axes |= {slot.name: f"[{_quote_text(slot.value)}]" for slot in chosen}
     has_files = any(len(paths) > 1 for paths, _ in files.values())
-    active = () if is_saved else _choose_active(slots, values_of, has_files=has_files)
-    chosen = next((slot for slot in slots if axis in slot.addresses), None)
-    if chosen is not None and chosen.name in files:
-        active = ()
-    elif chosen is not None and chosen.name in axes:
-        active = (chosen,)
-        axes[chosen.name] = f"[{_quote_text(chosen.value)}]"
+    active = chosen if chosen or is_saved else _choose_active(slots, values_of, has_files=has_files)
     lines = [
         f"# {title} See what it does, then run it:",
         "#     sweeper plan experiment.yaml",
@@ -213,7 +208,7 @@ def render_experiment(
     lines += [
         f"    {slot}: [{', '.join(map(quote_yaml, paths))}]  # {remark}" for slot, (paths, remark) in files.items()
     ]
-    for slot in active:
+    for slot in (slot for slot in active if slot.name not in files):
         values = axes[slot.name]
         if slot.role == "seed":  # `seeds` draws 32 bits; some partner nodes take fewer
             seeds = "{seeds: 2}" if SlotSchema(slot.schema).allows(_MAX_SEED) else "[1, 2]"
@@ -245,7 +240,7 @@ def is_useful(slot: Suggestion) -> bool:
 
 def _choose_active(
     slots: Sequence[Suggestion], values_of: Mapping[str, Sequence[Any]], *, has_files: bool
-) -> tuple[Suggestion, ...]:
+) -> list[Suggestion]:
     """A seed and one other axis, which are enough for a first grid: steps, if only one node has them."""
     seed = next((slot for slot in slots if slot.role == "seed" and isinstance(slot.value, int)), None)
     steps = [slot for slot in slots if slot.role == "steps"]
@@ -260,7 +255,7 @@ def _choose_active(
         axes = []  # without other numbers, a seed is enough
     if seed is None and not axes and not has_files:
         axes = [slot for slot in slots if values_of[slot.name]]
-    return tuple(slot for slot in (next(iter(axes), None), seed) if slot is not None)
+    return [slot for slot in (next(iter(axes), None), seed) if slot is not None]
 
 
 def _propose_values(slot: Suggestion, choices: Sequence[Any]) -> Iterator[Any]:
