@@ -138,7 +138,7 @@ class _JudgeRun:
     has_answered: bool
     asks_refused: bool
     _problems: dict[str, list[Path]] = field(default_factory=dict)
-    _refusals: list[tuple[str, str, list[str | float]]] = field(default_factory=list)  # rows that are not stored yet
+    _refusals: list[tuple[str, str, list[str | float]]] = field(default_factory=list)  # rows of the store
     _is_over: bool = False  # because asking about other pictures would be in vain too
     _is_announced: bool = False
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # so that two trials with one picture ask once
@@ -149,7 +149,8 @@ class _JudgeRun:
             with self.control.subscribe(lambda: cancelled.set() if self.control.cancelling else None):
                 asking = asyncio.gather(*(self._work(waiting, len(files)) for _ in range(_AT_ONCE)))
                 await cancel_when(cancelled.wait(), asking)
-            self._store_refusals()
+            if self.client.has_answered:  # else it may refuse all, because of its model or the question
+                self.store.cache_metrics(self._refusals)
         for problem, paths in self._problems.items():
             more = f" (and {len(paths) - 1} more pictures)" if len(paths) > 1 else ""
             self.report(Notice(f"{paths[0]}{more}: metric '{self.judge.name}': {problem}"))
@@ -202,17 +203,10 @@ class _JudgeRun:
                     answers.append(await self.client.ask(inquiry, pictures, sources=len(sources)))
                 except ImageError:
                     self._refusals.append((file.sha256, name, [*answers, REFUSED]))
-                    self._store_refusals()
                     raise
                 self.store.cache_metrics([(file.sha256, name, answers)])
             answered.append(answers if judge.score == PROBABILITY else answers[: judge.repeats])
         self._store_numbers(file, inquiries, answered)
-
-    def _store_refusals(self) -> None:
-        """Store which pictures were refused, unless the judge may refuse all, because of its model or the question."""
-        if self.client.has_answered:
-            self.store.cache_metrics(self._refusals)
-            self._refusals.clear()
 
     def _store_numbers(
         self, file: MetricInput, inquiries: Sequence[Inquiry], answered: Sequence[Sequence[str | float]]
