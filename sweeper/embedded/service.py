@@ -18,7 +18,7 @@ from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import JobQueue, JournalError, ServerJob, SQLiteJournal, pack_graph
 from sweeper.embedded.nodes import NodeClass
 from sweeper.embedded.stand_ins.class_descriptions import add_defaults, guess_classes
-from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
+from sweeper.embedded.validation import GraphValidator, PromptSubmission, SubmissionError, make_error, read_submission
 from sweeper.model.money import COMFY_CREDITS_PER_USD, to_usd
 
 # How many jobs may wait. Comfy Cloud's bound is 100. ComfyUI has none, so this one only keeps the memory in bounds.
@@ -109,24 +109,11 @@ class Service:
         try:
             # Cloud names the jobs itself: a client's `prompt_id` is not in its specification, and has no effect.
             submission = read_submission({**data, "prompt_id": None} if self.settings.cloud else data)
-        except SubmissionError as problem:
+            outputs, node_errors = self._validate(submission)
+        except SubmissionError as refused:
             self.seen.count(rejected=1)
-            error = make_error(problem.kind, str(problem), problem.details)
-            return 400, {"error": error, "node_errors": {}}
-        if self.settings.permissive:
-            add_defaults(submission.graph, self.nodes)
-        result = validate(
-            submission.graph,
-            self.select_classes(submission.graph),
-            self.folders,
-            targets=submission.targets,
-            strict_models=self.settings.strict_models,
-            any_option=self.settings.permissive,
-        )
-        if result.error is not None:
-            self.seen.count(rejected=1)
-            return 400, {"error": result.error, "node_errors": result.node_errors}
-        job = self._make_job(submission, result.outputs, counter, **job_fields)
+            return 400, refused.body
+        job = self._make_job(submission, outputs, counter, **job_fields)
         if self.faults.take("lose_times"):
             self.queue.lose(job)
         else:
@@ -136,7 +123,14 @@ class Service:
                 error = make_error("service_unavailable", f"The job cannot be stored: {problem}.")
                 return 503, {"error": error, "node_errors": {}}
         self.seen.count(accepted=1)
-        return 200, {"prompt_id": job.id, "number": job.number, "node_errors": result.node_errors}
+        return 200, {"prompt_id": job.id, "number": job.number, "node_errors": node_errors}
+
+    def _validate(self, submission: PromptSubmission) -> tuple[tuple[str, ...], dict[str, Any]]:
+        graph, settings = submission.graph, self.settings
+        if settings.permissive:
+            add_defaults(graph, self.nodes)
+        classes, strict, lenient = self.select_classes(graph), settings.strict_models, settings.permissive
+        return GraphValidator(graph, classes, self.folders, strict, lenient).run(submission.targets)
 
     def _make_job(
         self, submission: PromptSubmission, outputs: tuple[str, ...], counter: int, **fields: Any

@@ -20,84 +20,29 @@ from sweeper.embedded.nodes import InputSpec, NodeClass, add_choices
 MAX_CHAIN = 800  # nodes in a row; ComfyUI fails a little below 1,000
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationResult:
-    """The result of `validate`: `error` is None if at least one output can run, and `outputs` are the ids of those.
-
-    If `error` is None and `node_errors` is not empty, only some of the outputs run, as in ComfyUI.
-    """
-
-    error: dict[str, Any] | None
-    outputs: tuple[str, ...] = ()
-    node_errors: Mapping[str, Any] | None = None
-
-
 def make_error(kind: str, message: str, details: str = "", **extra_info: Any) -> dict[str, Any]:
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
 
-def validate(
-    graph: Any,
-    nodes: Mapping[str, NodeClass],
-    folders: ServerFolders,
-    *,
-    targets: Collection[str] | None = None,
-    strict_models: bool = False,
-    any_option: bool = False,
-) -> ValidationResult:
-    """Check a graph (any JSON value), and convert its widget values in place as ComfyUI does ("7" -> 7 for an INT).
+class SubmissionError(Exception):
+    """A submission is refused; `kind` is ComfyUI's `error.type` if it has one for this case. `body` is the answer."""
 
-    `targets`: run only these output nodes; None: all. `strict_models`: refuse model file names that the loaders do not
-    list. `any_option`: accept options that the classes do not list.
-    """
-    if graph == []:  # ComfyUI treats it like `{}`
-        graph = {}
-    if not isinstance(graph, dict):
-        names = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
-        message = f"The prompt must be an object of nodes, not {names.get(type(graph), 'a number')}."
-        return ValidationResult(make_error("invalid_prompt", message), (), {})
-    outputs: list[str] = []
-    for node_id, node in graph.items():
-        error = _check_class(node_id, node, nodes)
-        if error is not None:
-            return ValidationResult(error, (), {})
-        if nodes[node["class_type"]].output_node and (targets is None or node_id in targets):
-            outputs.append(node_id)
-    if not outputs:
-        return ValidationResult(make_error("prompt_no_outputs", "Prompt has no outputs"), (), {})
-    verdict = _GraphValidator(graph, nodes, folders, strict_models=strict_models, any_option=any_option).run(outputs)
-    if verdict.error is None:
-        error = _find_fatal_error(graph, nodes, verdict.outputs)
-        if error is not None:
-            return ValidationResult(error, (), {})
-    return verdict
-
-
-def _check_class(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> dict[str, Any] | None:
-    class_type = node.get("class_type") if isinstance(node, dict) else None
-    if isinstance(class_type, str) and class_type in nodes:
-        return None
-    meta = node.get("_meta") if isinstance(node, dict) else None
-    title = meta.get("title") if isinstance(meta, dict) else None
-    if not isinstance(node, dict) or "class_type" not in node:
-        message = "has no class_type. The workflow may be corrupted or a custom node is missing."
-        name = title or f"ID #{node_id}"
-    else:
-        message = "not found. The custom node may not be installed."
-        name = title = class_type if title is None else title
-    info = {"node_id": node_id, "class_type": class_type, "node_title": title}
-    return make_error("missing_node_type", f"Node '{name}' {message}", f"Node ID '#{node_id}'", **info)
+    def __init__(
+        self, message: str, kind: str = "invalid_request", details: str = "", *, node_errors: Any = None, **info: Any
+    ) -> None:
+        super().__init__(message)
+        self.body = {"error": make_error(kind, message, details, **info), "node_errors": node_errors or {}}
 
 
 @dataclass(eq=False)
-class _GraphValidator:
+class GraphValidator:
     """Follows the links from each output upstream, and checks every node once.
 
-    `strict_models`: a model name must be in the list of its loader. `any_option`: other lists take any text, because
-    a newer server may have it.
+    `graph` may be any JSON value. `strict_models`: a model name must be in the list of its loader. `any_option`: other
+    lists take any text, because a newer server may have it.
     """
 
-    graph: dict[str, Any]
+    graph: Any
     nodes: Mapping[str, NodeClass]
     folders: ServerFolders
     strict_models: bool
@@ -105,15 +50,21 @@ class _GraphValidator:
 
     def __post_init__(self) -> None:
         self.errors: dict[str, list[dict[str, Any]]] = {}  # of each node that was reached
-        self.links: dict[str, list[CheckedInput]] = {}  # of each such node, the inputs with a good link
+        self._good: dict[str, dict[str, Any]] = {}  # the graph of these nodes, with nothing but their good links
         self._specs: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
 
-    def run(self, outputs: list[str]) -> ValidationResult:
+    def run(self, targets: Collection[str] | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Check the graph, and convert its widget values in place as ComfyUI does ("7" -> 7 for an INT).
+
+        `targets`: run only these output nodes; None: all. Returns the ids of the outputs that can run, and the errors
+        of the nodes for which others cannot, as in ComfyUI. Raises SubmissionError if none can run.
+        """
         valid, lines = [], []
         node_errors: dict[str, Any] = {}
-        for output in outputs:
+        for output in self._list_outputs(targets):
             self._walk(output)
-            if not any(self.errors.get(node_id) for node_id in self._find_upstream(output)):
+            # A node with a link to one that was not checked has an error.
+            if not any(self.errors[node_id] for node_id in iter_upstream(self._good, [output])):
                 valid.append(output)
                 continue
             lines += [f"{error['message']}: {error['details']}" for error in self.errors[output]]
@@ -122,10 +73,26 @@ class _GraphValidator:
                     class_type = self.graph[node_id]["class_type"]
                     entry = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
                     node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
-        if valid:
-            return ValidationResult(None, tuple(valid), node_errors)
-        error = make_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(lines))
-        return ValidationResult(error, (), node_errors)
+        if not valid:
+            message, kind = "Prompt outputs failed validation", "prompt_outputs_failed_validation"
+            raise SubmissionError(message, kind, "\n".join(lines), node_errors=node_errors)
+        self._refuse_fatal_errors(valid)
+        return tuple(valid), node_errors
+
+    def _list_outputs(self, targets: Collection[str] | None) -> list[str]:
+        """The output nodes to run. Raises SubmissionError without any, and for a node without a known class."""
+        if not isinstance(self.graph, dict) and self.graph != []:  # ComfyUI treats it like `{}`
+            names = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
+            kind = names.get(type(self.graph), "a number")
+            raise SubmissionError(f"The prompt must be an object of nodes, not {kind}.", "invalid_prompt")
+        outputs = []
+        for node_id, node in dict(self.graph).items():
+            _check_class(node_id, node, self.nodes)
+            if self.nodes[node["class_type"]].output_node and (targets is None or node_id in targets):
+                outputs.append(node_id)
+        if not outputs:
+            raise SubmissionError("Prompt has no outputs", "prompt_no_outputs")
+        return outputs
 
     def _walk(self, output: str) -> None:
         """Check an output and all nodes upstream of it that no other output has reached."""
@@ -155,7 +122,8 @@ class _GraphValidator:
             errors += self._check_files(node)
         except Exception as problem:  # noqa: BLE001 - as in ComfyUI, any of them is an error of the graph
             errors = [_make_exception_error(problem, link)]
-        self.errors[node_id], self.links[node_id] = errors, links
+        self.errors[node_id] = errors
+        self._good[node_id] = {"inputs": {name: value for name, _, _, value in links}}
         return links
 
     def _record_cycle(self, cycle: list[str]) -> None:
@@ -164,14 +132,6 @@ class _GraphValidator:
         for node_id in cycle:
             info = {"node_id": node_id, "cycle_nodes": cycle}
             self.errors[node_id].insert(0, make_error("dependency_cycle", "Dependency cycle detected", shown, **info))
-
-    def _find_upstream(self, output: str) -> dict[str, None]:
-        found, pending = {output: None}, [output]
-        while pending:
-            sources = [link[3][0] for link in self.links.get(pending.pop(), ()) if link[3][0] not in found]
-            found |= dict.fromkeys(sources)
-            pending += sources
-        return found
 
     def _load_specs(self, node_class: NodeClass, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
         """(required, optional) of a node with these inputs; live lists are read once."""
@@ -240,6 +200,41 @@ class _GraphValidator:
             if name in inputs and not is_link(inputs[name]) and self.folders.find_input(inputs[name]) is None
         ]
 
+    def _refuse_fatal_errors(self, outputs: list[str]) -> None:
+        """Raise SubmissionError for what ComfyUI accepts, but what then kills its worker thread until it is restarted.
+
+        That is a node that has no `inputs` although no output depends on it, and an unknown input whose link leads to
+        a missing node or output slot.
+        """
+        for node_id, node in self.graph.items():
+            if not isinstance(node.get("inputs"), dict):
+                message = "Cannot execute because a node is missing the inputs property."
+                raise SubmissionError(message, "invalid_prompt", f"Node ID '#{node_id}'")
+        for node_id in iter_upstream(self.graph, outputs):
+            for name, value in self.graph[node_id]["inputs"].items():
+                if is_link(value):
+                    source = self.graph.get(value[0])
+                    slots = 0 if source is None else len(self.nodes[source["class_type"]].outputs)
+                    if not (isinstance(value[1], int) and -slots <= value[1] < slots):
+                        message = f"Cannot execute because input {name} is linked to {value}, which does not exist."
+                        raise SubmissionError(message, "invalid_prompt", f"Node ID '#{node_id}'", input_name=name)
+
+
+def _check_class(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> None:
+    class_type = node.get("class_type") if isinstance(node, dict) else None
+    if isinstance(class_type, str) and class_type in nodes:
+        return
+    meta = node.get("_meta") if isinstance(node, dict) else None
+    title = meta.get("title") if isinstance(meta, dict) else None
+    if not isinstance(node, dict) or "class_type" not in node:
+        message = "has no class_type. The workflow may be corrupted or a custom node is missing."
+        name = title or f"ID #{node_id}"
+    else:
+        message = "not found. The custom node may not be installed."
+        name = title = class_type if title is None else title
+    info = {"node_id": node_id, "class_type": class_type, "node_title": title}
+    raise SubmissionError(f"Node '{name}' {message}", "missing_node_type", f"Node ID '#{node_id}'", **info)
+
 
 def _make_exception_error(problem: Exception, link: CheckedInput | None) -> dict[str, Any]:
     info: dict[str, Any] = {
@@ -252,38 +247,6 @@ def _make_exception_error(problem: Exception, link: CheckedInput | None) -> dict
     info |= {"input_name": name, "input_config": spec, "linked_node": value, "exception_message": str(problem)}
     message = "Exception when validating inner node"
     return make_error("exception_during_inner_validation", message, str(problem), **info)
-
-
-def _find_fatal_error(
-    graph: dict[str, Any], nodes: Mapping[str, NodeClass], outputs: tuple[str, ...]
-) -> dict[str, Any] | None:
-    """Find an error that ComfyUI accepts with 200, but that then kills its worker thread until it is restarted.
-
-    Two are known: a node that has no `inputs` although no output depends on it, and an unknown input whose link leads
-    to a missing node or output slot.
-    """
-    for node_id, node in graph.items():
-        if not isinstance(node.get("inputs"), dict):
-            message = "Cannot execute because a node is missing the inputs property."
-            return make_error("invalid_prompt", message, f"Node ID '#{node_id}'")
-    for node_id in iter_upstream(graph, outputs):
-        for name, value in graph[node_id]["inputs"].items():
-            if is_link(value):
-                source = graph.get(value[0])
-                slots = 0 if source is None else len(nodes[source["class_type"]].outputs)
-                if not (isinstance(value[1], int) and -slots <= value[1] < slots):
-                    message = f"Cannot execute because input {name} is linked to {value}, which does not exist."
-                    return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
-    return None
-
-
-class SubmissionError(Exception):
-    """A field of the request is wrong; `kind` is ComfyUI's `error.type` if it has one for this case."""
-
-    def __init__(self, message: str, kind: str = "invalid_request", details: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.details = details
 
 
 @dataclass(frozen=True, slots=True)
