@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
-from sweeper.embedded.app_comfyui import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
+from sweeper.embedded.app_comfyui import FEATURES, CommonRoutes
 from sweeper.embedded.folders import ServerFolders, hash_file, hash_name
 from sweeper.embedded.http_helpers import (
     RouteRow,
@@ -33,7 +33,7 @@ from sweeper.embedded.http_helpers import (
     refuse,
 )
 from sweeper.embedded.jobs import ERROR, LIMITED, LOST, STATUS_WORDS, ServerJob, select_jobs
-from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
+from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.service import Service, make_credits_header
 from sweeper.embedded.validation import is_canonical_id
 from sweeper.model.bounded_json import parse_json
@@ -69,14 +69,14 @@ def shape_refusal(path: str, response: Response) -> Response:
 
 def make_cloud_app(service: Service, sign_url: UrlSigner) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
-    routes = CloudRoutes(service)
+    routes = CloudRoutes(service, sign_url)
     table: list[RouteRow] = [
-        *list_shared_routes(routes, MediaRoutes(service, sign_url)),
+        *routes.list_shared_routes(),
         ("/queue", routes.get_queue, "GET"),
         ("/queue", routes.change_queue, "POST"),
         ("/interrupt", routes.interrupt, "POST"),
         ("/history", routes.change_history, "POST"),
-        ("/user", make_constant_endpoint({"id": "embedded", "status": "active"}), "GET"),
+        ("/user", json_response({"id": "embedded", "status": "active"}), "GET"),
         ("/billing/balance", routes.get_balance, "GET"),
         ("/assets", routes.list_assets, "GET"),
         ("/jobs", routes.list_jobs, "GET"),
@@ -227,7 +227,7 @@ class CloudRoutes(CommonRoutes):
         found = [(folder, name) for folder, names in self.list_models().items() for name in names]
         models = [model for model in found if wanted <= {"models", model[0]}]
         page, pagination = cut_page(models, offset, limit)
-        assets = await asyncio.to_thread(lambda: [_make_model_asset(self.service.folders, *model) for model in page])
+        assets = await asyncio.to_thread(lambda: [_make_model_asset(self.folders, *model) for model in page])
         return json_response({"assets": assets, "total": len(models), "has_more": pagination["has_more"]})
 
     async def get_balance(self, _: Request) -> Response:

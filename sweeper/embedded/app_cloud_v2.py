@@ -1,8 +1,12 @@
-"""`/api/v2`: the jobs of Comfy API v2, over the same queue and assets as `/api`.
+"""`/api/v2`: the jobs and assets of Comfy API v2, over the same queue and files as `/api`.
 
 It follows the published specification (version 2.0.0), and comfy-api-proxy 0.1.6 and the documentation of comfy-sdk 0.5
 where that is silent. The dialect v2 serves it alone, as a deployment (`https://NAME.run.comfy.app`) does: it keeps
 labels and lists its jobs. The Cloud dialect serves it beside `/api`, and refuses both, as Comfy Cloud does.
+
+An asset is a file by id and by the BLAKE3 hash of its content. The folders of the server and the outputs of its jobs
+are the store. An upload is named by its hash, and the id of an asset is a hash of its place, so that all assets keep
+their ids over a restart.
 """
 
 from __future__ import annotations
@@ -10,31 +14,36 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import mimetypes
 import re
 import struct
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
+from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from sweeper.embedded.app_comfyui import CommonRoutes
 from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA, Connection
+from sweeper.embedded.folders import hash_file, is_file
 from sweeper.embedded.http_helpers import (
     DropError,
     RequestRefusedError,
     RouteRow,
     format_time,
     json_response,
+    read_form,
     read_integer,
     read_object,
     refuse,
 )
-from sweeper.embedded.jobs import CANCEL_REQUESTED, LOST, ServerJob
-from sweeper.embedded.media_routes import AssetRoutes, UrlSigner
+from sweeper.embedded.jobs import CANCEL_REQUESTED, LOST, Location, ServerJob, now_ms
+from sweeper.embedded.media_routes import URL_SECONDS, UrlSigner, find_upload, is_upload, store_by_content
 from sweeper.embedded.service import Service, make_credits_header
 
 # What the status of `/api/jobs` is called here, unless the state has a name of its own.
@@ -63,10 +72,11 @@ def make_v2_app(service: Service, sign_url: UrlSigner) -> Router:
 class V2Routes(CommonRoutes):
     """Endpoints below /api/v2. `is_deployment`: keep labels and list the jobs."""
 
+    sign_url: UrlSigner
+
     def __init__(self, service: Service, sign_url: UrlSigner, *, is_deployment: bool = False) -> None:
-        super().__init__(service)
+        super().__init__(service, sign_url)
         self.is_deployment = is_deployment
-        self._assets = AssetRoutes(service, sign_url)
         self._open_streams = 0
         self._used_keys = {job.idempotency_key for job in self.queue.list_jobs()}  # also before a restart
 
@@ -78,7 +88,12 @@ class V2Routes(CommonRoutes):
             ("/v2/jobs/{job_id}/workflow", self.get_workflow, "GET"),
             ("/v2/jobs/{job_id}/events", self.open_events, "GET"),
             ("/v2/jobs/{job_id}/cancel", self.cancel_job, "POST"),
-            *self._assets.list_routes(),
+            ("/v2/assets", self.upload_asset, "POST"),
+            ("/v2/assets/from-hash", self.find_content, "POST"),
+            ("/v2/assets/by-hash/{hash}", self.check_hash, "HEAD"),
+            ("/v2/assets/{id}", self.get_asset, "GET"),
+            ("/v2/assets/{id}", self.delete_asset, "DELETE"),
+            ("/v2/assets/{id}/content", self.get_content, "GET"),
         ]
 
     # --- submitting --------------------------------------------------------------------------------------------------
@@ -125,7 +140,7 @@ class V2Routes(CommonRoutes):
         """Replace each asset reference in a graph by the file name that the node class expects."""
         if isinstance(value, dict) and value.get("__type") == "core/ASSET":
             info = value.get("info")
-            asset = self._assets.find(str(info.get("id"))) if isinstance(info, dict) else None
+            asset = self._find_asset(str(info.get("id"))) if isinstance(info, dict) else None
             if asset is None:
                 raise refuse(f"There is no such asset: {info!r}", 422, "missing_asset")
             kind, subfolder, name = asset[0]
@@ -201,7 +216,7 @@ class V2Routes(CommonRoutes):
     def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
         for location, file in job.output_files if job.has_ended else ():
             with suppress(OSError):  # the file is gone
-                asset = self._assets.describe(location, job.id)
+                asset = self._describe_asset(location, job.id)
                 family = asset["content_type"].partition("/")[0]
                 kind = family if family in {"image", "video", "audio", "text"} else "file"
                 yield asset | {"node_id": file["nodeId"], "name": location[2], "type": kind}
@@ -215,6 +230,86 @@ class V2Routes(CommonRoutes):
             "deployment_id": "embedded",
             "metadata": job.labels,
         }
+
+    # --- assets ------------------------------------------------------------------------------------------------------
+
+    def _iter_assets(self) -> Iterator[tuple[Location, str | None]]:
+        """All uploads, and all outputs with the ids of their jobs, whether their files still exist or not."""
+        yield from ((("input", "", path.name), None) for path in self.folders.input_dir.iterdir() if is_upload(path))
+        for job in self.queue.list_jobs():
+            if job.has_ended:
+                yield from ((location, job.id) for location, _ in job.output_files)
+
+    def _find_asset(self, asset_id: str) -> tuple[Location, str | None] | None:
+        """Where the asset with this id is, and the job that made it; None without a file."""
+        found = next((asset for asset in self._iter_assets() if _make_id(asset[0]) == asset_id.lower()), None)
+        return found if found and is_file(self.folders.resolve(*found[0])) else None
+
+    def _describe_asset(self, location: Location, prompt_id: str | None) -> dict[str, Any]:
+        """The record of an asset. Raises OSError without a file."""
+        path = self.folders.resolve(*location)
+        facts = path.stat()
+        digest = path.name[:64] if is_upload(path) else hash_file(path)
+        return {
+            "id": _make_id(location),
+            "hash": f"blake3:{digest}",
+            "size_bytes": facts.st_size,
+            "content_type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+            "file_path": path.name,
+            "created_at": format_time(facts.st_mtime_ns // 1_000_000),
+            "url": self.sign_url(*location),
+            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
+            "expires_at": None,
+            "job_id": prompt_id,
+        }
+
+    async def upload_asset(self, request: Request) -> Response:
+        """POST /api/v2/assets: 201, or 200 if the content is stored already; 409 if it has not the expected hash."""
+        form = await read_form(request, "file")
+        name, expected = form.texts.get("file_path") or form.filename, form.texts.get("expected_hash")
+        if not name:
+            raise refuse("'file_path' is missing.", 422, "invalid_request")
+        digest = blake3(form.data).hexdigest()
+        if expected and expected != f"blake3:{digest}":
+            raise refuse("The content has another hash.", 409, "hash_mismatch")
+        kind = form.texts.get("content_type") or form.content_type
+        stored, new = await asyncio.to_thread(store_by_content, self.folders, form.data, name, kind)
+        self.seen.uploads.append(stored)
+        self.seen.count(written=int(new))
+        body = {**self._describe_asset(("input", "", stored), None), "file_path": name, "created_new": new}
+        return json_response(body, 201 if new else 200)
+
+    async def find_content(self, request: Request) -> Response:
+        """POST /api/v2/assets/from-hash: the stored asset with this content."""
+        stored = find_upload(self.folders, (await read_object(request)).get("hash"))
+        if stored is None:
+            raise refuse("No asset has this hash.", 404, "blob_not_found")
+        return json_response({**self._describe_asset(("input", "", stored), None), "created_new": False})
+
+    async def check_hash(self, request: Request) -> Response:
+        """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
+        return Response(status_code=404 if find_upload(self.folders, request.path_params["hash"]) is None else 200)
+
+    async def get_asset(self, request: Request) -> Response:
+        return json_response(await asyncio.to_thread(self._describe_asset, *self._require_asset(request)))
+
+    async def get_content(self, request: Request) -> Response:
+        """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
+        if self.faults.take("missing_download_times"):
+            raise refuse("Asset not found", 404, "not_found")
+        location, _ = self._require_asset(request)
+        self.seen.count(redirects=1)
+        return Response(status_code=302, headers={"location": self.sign_url(*location)})
+
+    async def delete_asset(self, request: Request) -> Response:
+        self.folders.resolve(*self._require_asset(request)[0]).unlink(missing_ok=True)
+        return Response(status_code=204)
+
+    def _require_asset(self, request: Request) -> tuple[Location, str | None]:
+        asset = self._find_asset(request.path_params["id"])
+        if asset is None:
+            raise refuse("Asset not found", 404, "not_found")
+        return asset
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -261,6 +356,11 @@ class V2Routes(CommonRoutes):
     def _format_status(self, job: ServerJob) -> bytes:
         described = self._job_json(job)
         return _format("status", {name: described[name] for name in ("status", "queue_position")})
+
+
+@lru_cache(maxsize=10_000)
+def _make_id(location: Location) -> str:
+    return str(uuid5(NAMESPACE_URL, "/".join(location)))
 
 
 def _get_status(job: ServerJob) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -49,14 +49,23 @@ FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size"
 COMFYUI_VERSION = "0.33.0"
 
 
-class CommonRoutes:
+class CommonRoutes(MediaRoutes):
     features: ClassVar[dict[str, Any]] = FEATURES  # what GET /features and an event stream answer
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.queue = service.queue
-        self.faults = service.faults
-        self.seen = service.seen
+    def list_shared_routes(self) -> list[RouteRow]:
+        """The routes that a ComfyUI and Comfy Cloud both have, without the prefix `/api`."""
+        return [
+            ("/prompt", self.submit, "POST"),
+            ("/prompt", self.get_prompt_info, "GET"),
+            ("/view", self.view, "GET"),
+            ("/upload/image", self.upload_image, "POST"),
+            ("/upload/mask", self.upload_mask, "POST"),
+            ("/object_info", self.get_object_info, "GET"),
+            ("/experiment/models", self.get_experiment_folders, "GET"),
+            ("/experiment/models/{folder}", self.get_experiment_files, "GET"),
+            ("/features", self.get_features, "GET"),
+            ("/system_stats", self.get_system_stats, "GET"),
+        ]
 
     def find_job(self, request: Request) -> ServerJob:
         """The job that the path names. Raises RequestRefusedError with 404."""
@@ -106,7 +115,7 @@ class CommonRoutes:
     def describe_nodes(self, names: Iterable[str]) -> dict[str, Any]:
         service, strict = self.service, self.service.settings.strict_models
         return {
-            name: service.account.describe(node, make_object_info(node, service.folders, strict_models=strict))
+            name: service.account.describe(node, make_object_info(node, self.folders, strict_models=strict))
             for name in names
             for node in (service.nodes[name],)
         }
@@ -140,7 +149,7 @@ class CommonRoutes:
 
     def list_models(self) -> dict[str, list[str]]:
         """Model folder -> the file names that the loaders list."""
-        return list_model_files(self.service.nodes, self.service.folders)
+        return list_model_files(self.service.nodes, self.folders)
 
     async def get_experiment_folders(self, _: Request) -> Response:
         return json_response([{"name": name, "folders": [name]} for name in self.list_models()])
@@ -150,7 +159,7 @@ class CommonRoutes:
         files = self.list_models().get(folder)
         if files is None:
             raise RequestRefusedError(Response(status_code=404))
-        return json_response([self.service.folders.describe_model(folder, name) for name in files])
+        return json_response([self.folders.describe_model(folder, name) for name in files])
 
     async def read_deletion(self, request: Request) -> tuple[list[str], bool]:
         """Read a body with `delete`, a list of ids, and `clear`. Returns (ids, clear)."""
@@ -181,31 +190,6 @@ class CommonRoutes:
             self.service.hub.detach(connection)
             writer.cancel()
             await asyncio.wait([writer])
-
-
-def make_constant_endpoint(data: Any) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Make the endpoint of a GET whose answer never changes here, such as a list that is always empty."""
-
-    async def respond(_: Request) -> Response:
-        return json_response(data)
-
-    return respond
-
-
-def list_shared_routes(routes: CommonRoutes, media: MediaRoutes) -> list[RouteRow]:
-    """The routes that a ComfyUI and Comfy Cloud both have, without the prefix `/api`."""
-    return [
-        ("/prompt", routes.submit, "POST"),
-        ("/prompt", routes.get_prompt_info, "GET"),
-        ("/view", media.view, "GET"),
-        ("/upload/image", media.upload_image, "POST"),
-        ("/upload/mask", media.upload_mask, "POST"),
-        ("/object_info", routes.get_object_info, "GET"),
-        ("/experiment/models", routes.get_experiment_folders, "GET"),
-        ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/features", routes.get_features, "GET"),
-        ("/system_stats", routes.get_system_stats, "GET"),
-    ]
 
 
 async def _write(websocket: WebSocket, connection: Connection) -> None:
@@ -241,9 +225,8 @@ async def _listen(websocket: WebSocket, connection: Connection, features: dict[s
 
 def make_comfyui_app(service: Service) -> Router:
     routes = ComfyRoutes(service)
-    media = MediaRoutes(service)
-    table = [
-        *list_shared_routes(routes, media),
+    table: list[RouteRow] = [
+        *routes.list_shared_routes(),
         ("/queue", routes.get_queue, "GET"),
         ("/queue", routes.change_queue, "POST"),
         ("/history", routes.list_history, "GET"),
@@ -255,9 +238,10 @@ def make_comfyui_app(service: Service) -> Router:
         ("/models/{folder}", routes.get_model_files, "GET"),
         ("/view_metadata/{folder}", routes.get_model_metadata, "GET"),
         ("/object_info/{node_class}", routes.get_node_info, "GET"),
-        ("/users", make_constant_endpoint({"storage": "server", "migrated": True}), "GET"),
-        ("/embeddings", make_constant_endpoint([]), "GET"),
-        ("/extensions", make_constant_endpoint([]), "GET"),
+        # A response is the endpoint of what never changes here.
+        ("/users", json_response({"storage": "server", "migrated": True}), "GET"),
+        ("/embeddings", json_response([]), "GET"),
+        ("/extensions", json_response([]), "GET"),
         # ComfyUI has these with the prefix /api only.
         ("/api/jobs", routes.list_jobs, "GET"),
         ("/api/jobs/cancel", routes.cancel_jobs, "POST"),
@@ -381,7 +365,7 @@ class ComfyRoutes(CommonRoutes):
     async def get_model_metadata(self, request: Request) -> Response:
         """GET /view_metadata/{folder}: what the header of a safetensors file says, read from the disk; else 404."""
         name = request.query_params.get("filename", "")
-        path = self.service.folders.find_model(request.path_params["folder"], name)
+        path = self.folders.find_model(request.path_params["folder"], name)
         metadata = read_metadata(path) if path and name.endswith(".safetensors") else None
         return Response(status_code=404) if metadata is None else json_response(metadata)
 

@@ -1,4 +1,4 @@
-"""GET /view and the uploads, for all dialects, the assets of API v2, and the storage host of all but comfyui.
+"""GET /view and the uploads, for all dialects, and the storage host of all but comfyui.
 
 /view answers with the same statuses as ComfyUI (`server.py`, view_image). Outside the comfyui dialect it redirects to a
 signed URL of the storage host, which expires. Images are decoded in a thread, so that the event loop stays free.
@@ -6,10 +6,6 @@ signed URL of the storage host, which expires. Images are decoded in a thread, s
 The storage host has a port of its own, needs no key and checks only the signature. A client that sends a credential
 there leaks it to a third party: the request is served, as a real object store would do, and `RequestLog.foreign_keys`
 counts it.
-
-An asset is a file by id and by the BLAKE3 hash of its content. The folders of the server and the outputs of its jobs
-are the store. An upload is named by its hash, and the id of an asset is a hash of its place, so that all assets keep
-their ids over a restart.
 """
 
 from __future__ import annotations
@@ -22,10 +18,8 @@ import os
 import re
 import secrets
 import time
-import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -40,7 +34,6 @@ from sweeper.embedded.folders import (
     KINDS,
     PathEscapeError,
     ServerFolders,
-    hash_file,
     is_file,
     measure_picture,
     replace_alpha,
@@ -51,16 +44,12 @@ from sweeper.embedded.http_helpers import (
     DropError,
     Form,
     RequestRefusedError,
-    RouteRow,
     file_response,
-    format_time,
     json_response,
     parse_json,
     read_form,
-    read_object,
     refuse,
 )
-from sweeper.embedded.jobs import Location, now_ms
 from sweeper.embedded.service import Service
 from sweeper.errors import ImageError
 
@@ -73,20 +62,24 @@ CLOUD_MAX_PIXELS = 67_108_864
 CLOUD_MAX_EDGE = 16_384
 
 
-@dataclass(eq=False)
 class MediaRoutes:
-    service: Service
-    sign_url: UrlSigner | None = None  # Cloud only: makes the URLs to which /view redirects
+    """`sign_url`, of all dialects but comfyui, makes the URLs to which /view redirects."""
+
+    def __init__(self, service: Service, sign_url: UrlSigner | None = None) -> None:
+        self.service = service
+        self.sign_url = sign_url
+        self.queue, self.folders = service.queue, service.folders
+        self.faults, self.seen = service.faults, service.seen
 
     # --- view --------------------------------------------------------------------------------------------------------
 
     async def view(self, request: Request) -> Response:
         """GET /view: a file as it is."""
-        if self.service.faults.take("missing_download_times"):
+        if self.faults.take("missing_download_times"):
             return Response(status_code=404)
         kind, subfolder, path = self._locate(request)
         if self.sign_url is not None:
-            self.service.seen.count(redirects=1)
+            self.seen.count(redirects=1)
             return Response(status_code=302, headers={"location": self.sign_url(kind, subfolder, path.name)})
         return send_file(self.service, path)
 
@@ -102,7 +95,7 @@ class MediaRoutes:
         subfolder = query.get("subfolder", "")
         basename = name.rsplit("/", 1)[-1]
         try:
-            path = self.service.folders.resolve(kind, subfolder, basename)
+            path = self.folders.resolve(kind, subfolder, basename)
         except PathEscapeError as problem:
             raise RequestRefusedError(Response(status_code=403)) from problem
         if not basename or not is_file(path):
@@ -130,7 +123,7 @@ class MediaRoutes:
             ref: Any = parse_json(text or "")
             name, annotation = split_annotation(ref["filename"])
             kind = annotation or ref.get("type", "output")
-            path = self.service.folders.resolve(kind, ref.get("subfolder", ""), name)
+            path = self.folders.resolve(kind, ref.get("subfolder", ""), name)
         except (ValueError, TypeError, KeyError, AttributeError, PathEscapeError) as problem:
             message = 'original_ref must be JSON such as {"filename": "a.png", "subfolder": "", "type": "input"}.'
             raise refuse(message) from problem
@@ -140,7 +133,7 @@ class MediaRoutes:
 
     async def _store(self, form: Form, data: bytes) -> dict[str, str]:
         """Store an upload. Returns the answer to the client, which in Cloud repeats a subfolder that has no effect."""
-        folders, subfolder = self.service.folders, form.texts.get("subfolder") or ""
+        folders, subfolder = self.folders, form.texts.get("subfolder") or ""
         kind = form.texts.get("type") or "input"
         if self.sign_url is not None:
             upload = folders, data, form.filename, form.content_type
@@ -151,8 +144,8 @@ class MediaRoutes:
             name, new = _store_by_name(
                 folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
             )
-        self.service.seen.uploads.append(name)
-        self.service.seen.count(written=int(new))
+        self.seen.uploads.append(name)
+        self.seen.count(written=int(new))
         return {"name": name, "subfolder": subfolder, "type": kind}
 
 
@@ -232,7 +225,7 @@ def find_upload(folders: ServerFolders, text: Any) -> str | None:
     """The name of the upload with this hash, such as `blake3:0f...`; None if there is none."""
     match = _HASH.fullmatch(text) if isinstance(text, str) else None
     paths = () if match is None else folders.input_dir.glob(f"{match[1]}*")
-    return next((path.name for path in paths if _is_upload(path)), None)
+    return next((path.name for path in paths if is_upload(path)), None)
 
 
 URL_SECONDS = 300  # lifetime of a signed URL
@@ -286,110 +279,5 @@ class StorageHost:
         return hmac.compare_digest(signature.encode(), expected.encode())
 
 
-# --- the assets of API v2 ---------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=10_000)
-def _make_id(location: Location) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(location)))
-
-
-class AssetRoutes:
-    """Endpoints below /api/v2/assets. `sign_url` makes the URLs of the contents."""
-
-    def __init__(self, service: Service, sign_url: UrlSigner) -> None:
-        self.faults, self.seen, self.queue = service.faults, service.seen, service.queue
-        self.folders = service.folders
-        self.sign_url = sign_url
-
-    def list_routes(self) -> list[RouteRow]:
-        return [
-            ("/v2/assets", self.upload_asset, "POST"),
-            ("/v2/assets/from-hash", self.find_content, "POST"),
-            ("/v2/assets/by-hash/{hash}", self.check_hash, "HEAD"),
-            ("/v2/assets/{id}", self.get_asset, "GET"),
-            ("/v2/assets/{id}", self.delete_asset, "DELETE"),
-            ("/v2/assets/{id}/content", self.get_content, "GET"),
-        ]
-
-    def _iter_assets(self) -> Iterator[tuple[Location, str | None]]:
-        """All uploads, and all outputs with the ids of their jobs, whether their files still exist or not."""
-        yield from ((("input", "", path.name), None) for path in self.folders.input_dir.iterdir() if _is_upload(path))
-        for job in self.queue.list_jobs():
-            if job.has_ended:
-                yield from ((location, job.id) for location, _ in job.output_files)
-
-    def find(self, asset_id: str) -> tuple[Location, str | None] | None:
-        """Where the asset with this id is, and the job that made it; None without a file."""
-        found = next((asset for asset in self._iter_assets() if _make_id(asset[0]) == asset_id.lower()), None)
-        return found if found and is_file(self.folders.resolve(*found[0])) else None
-
-    def describe(self, location: Location, prompt_id: str | None) -> dict[str, Any]:
-        """The record of an asset. Raises OSError without a file."""
-        path = self.folders.resolve(*location)
-        facts = path.stat()
-        digest = path.name[:64] if _is_upload(path) else hash_file(path)
-        return {
-            "id": _make_id(location),
-            "hash": f"blake3:{digest}",
-            "size_bytes": facts.st_size,
-            "content_type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
-            "file_path": path.name,
-            "created_at": format_time(facts.st_mtime_ns // 1_000_000),
-            "url": self.sign_url(*location),
-            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
-            "expires_at": None,
-            "job_id": prompt_id,
-        }
-
-    async def upload_asset(self, request: Request) -> Response:
-        """POST /api/v2/assets: 201, or 200 if the content is stored already; 409 if it has not the expected hash."""
-        form = await read_form(request, "file")
-        name, expected = form.texts.get("file_path") or form.filename, form.texts.get("expected_hash")
-        if not name:
-            raise refuse("'file_path' is missing.", 422, "invalid_request")
-        digest = blake3(form.data).hexdigest()
-        if expected and expected != f"blake3:{digest}":
-            raise refuse("The content has another hash.", 409, "hash_mismatch")
-        kind = form.texts.get("content_type") or form.content_type
-        stored, new = await asyncio.to_thread(store_by_content, self.folders, form.data, name, kind)
-        self.seen.uploads.append(stored)
-        self.seen.count(written=int(new))
-        body = {**self.describe(("input", "", stored), None), "file_path": name, "created_new": new}
-        return json_response(body, 201 if new else 200)
-
-    async def find_content(self, request: Request) -> Response:
-        """POST /api/v2/assets/from-hash: the stored asset with this content."""
-        stored = find_upload(self.folders, (await read_object(request)).get("hash"))
-        if stored is None:
-            raise refuse("No asset has this hash.", 404, "blob_not_found")
-        return json_response({**self.describe(("input", "", stored), None), "created_new": False})
-
-    async def check_hash(self, request: Request) -> Response:
-        """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
-        return Response(status_code=404 if find_upload(self.folders, request.path_params["hash"]) is None else 200)
-
-    async def get_asset(self, request: Request) -> Response:
-        return json_response(await asyncio.to_thread(self.describe, *self._require(request)))
-
-    async def get_content(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
-        if self.faults.take("missing_download_times"):
-            raise refuse("Asset not found", 404, "not_found")
-        location, _ = self._require(request)
-        self.seen.count(redirects=1)
-        return Response(status_code=302, headers={"location": self.sign_url(*location)})
-
-    async def delete_asset(self, request: Request) -> Response:
-        self.folders.resolve(*self._require(request)[0]).unlink(missing_ok=True)
-        return Response(status_code=204)
-
-    def _require(self, request: Request) -> tuple[Location, str | None]:
-        asset = self.find(request.path_params["id"])
-        if asset is None:
-            raise refuse("Asset not found", 404, "not_found")
-        return asset
-
-
-def _is_upload(path: Path) -> bool:
+def is_upload(path: Path) -> bool:
     return _UPLOAD.fullmatch(path.name) is not None and is_file(path)
