@@ -103,10 +103,7 @@ class CloudRoutes(CommonRoutes):
         A page ends with `next_cursor`, which `after` takes: the number of its last job. A page after a cursor reports 0
         as `offset` and `total`, as the specification allows.
         """
-        limit = read_integer(request, "limit", PAGE_SIZE, minimum=1) or PAGE_SIZE
-        if limit > MAX_PAGE_SIZE:
-            raise refuse(f"'limit' must be 1 to {MAX_PAGE_SIZE}.")
-        offset = read_integer(request, "offset", 0, minimum=0) or 0
+        limit, offset = _read_page(request, PAGE_SIZE, MAX_PAGE_SIZE)
         after = read_integer(request, "after", None) if request.query_params.get("after") else None
         jobs, unknown = select_jobs(request.query_params, self.list_jobs_shown())
         if unknown:
@@ -220,10 +217,7 @@ class CloudRoutes(CommonRoutes):
         """GET /api/assets: the models, which every account has, by tags and by pages; no other assets."""
         query = request.query_params
         wanted = {tag for name in ("include_tags", "tags_all") for tag in query.get(name, "").split(",") if tag}
-        limit = read_integer(request, "limit", ASSET_PAGE_SIZE, minimum=1) or ASSET_PAGE_SIZE
-        if limit > MAX_ASSET_PAGE_SIZE:
-            raise refuse(f"'limit' must be 1 to {MAX_ASSET_PAGE_SIZE}.")
-        offset = read_integer(request, "offset", 0, minimum=0) or 0
+        limit, offset = _read_page(request, ASSET_PAGE_SIZE, MAX_ASSET_PAGE_SIZE)
         found = [(folder, name) for folder, names in self.list_models().items() for name in names]
         models = [model for model in found if wanted <= {"models", model[0]}]
         page, pagination = cut_page(models, offset, limit)
@@ -237,6 +231,14 @@ class CloudRoutes(CommonRoutes):
             raise refuse("Not found", 404, "not_found")
         cents = round(balance * 100, 6)
         return json_response({"amount_micros": cents, "effective_balance_micros": cents, "currency": "usd"})
+
+
+def _read_page(request: Request, usual: int, most: int) -> tuple[int, int]:
+    """The `limit`, 1 to `most`, and the `offset` of a query. Raises RequestRefusedError with 400."""
+    limit = read_integer(request, "limit", usual, minimum=1)
+    if limit > most:
+        raise refuse(f"'limit' must be 1 to {most}.")
+    return limit, read_integer(request, "offset", 0, minimum=0)
 
 
 def _make_model_asset(folders: ServerFolders, folder: str, name: str) -> dict[str, Any]:

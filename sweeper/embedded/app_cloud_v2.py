@@ -169,7 +169,7 @@ class V2Routes(CommonRoutes):
         """GET /api/v2/jobs: the newest jobs first, by pages; `metadata[KEY]=VALUE` selects by labels."""
         if not self.is_deployment:
             raise refuse("Comfy Cloud lists no jobs in API v2.", 501, "not_implemented")
-        limit = min(read_integer(request, "limit", PAGE_SIZE, minimum=1) or PAGE_SIZE, MAX_PAGE_SIZE)
+        limit = min(read_integer(request, "limit", PAGE_SIZE, minimum=1), MAX_PAGE_SIZE)
         query = request.query_params.multi_items()
         wanted = {(match[1], text) for name, text in query if (match := _FILTER.fullmatch(name))}
         jobs = [job for job in self.list_jobs_shown() if wanted <= job.labels.items()]

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
-from sweeper.embedded.faults import make_refusal
+from sweeper.embedded.faults import QUEUE_LIMIT, REFUSALS
 from sweeper.embedded.folders import read_metadata
 from sweeper.embedded.http_helpers import (
     MAX_BODY,
@@ -94,7 +94,7 @@ class CommonRoutes(MediaRoutes):
         faults, waiting = self.faults, self.queue.snapshot()[1]
         refusal = faults.take_refusal(len(waiting), self.service.settings.queue_bound)
         if refusal is not None:
-            raise RequestRefusedError(json_response(*make_refusal(refusal, data.get("prompt"), faults.retry_after)))
+            raise _refuse_submission(refusal, data.get("prompt"), faults.retry_after)
         self.drop_if("drop_before_accept")
         status, body = self.service.submit(data, **job_fields)
         if status == 200 and (faults.take("drop_after_accept") or faults.should_inject("drop")):
@@ -190,6 +190,23 @@ class CommonRoutes(MediaRoutes):
             self.service.hub.detach(connection)
             writer.cancel()
             await asyncio.wait([writer])
+
+
+def _refuse_submission(kind: str, graph: Any, retry_after: float) -> RequestRefusedError:
+    """The refusal by an `error.type` of REFUSALS. `retry_after`: seconds, for those after which clients shall wait."""
+    more: dict[str, Any] = {"type": kind}
+    if kind == "PARTNER_NODE_DISABLED":
+        nodes = graph.values() if isinstance(graph, dict) else ()
+        classes = sorted({str(node.get("class_type")) for node in nodes if isinstance(node, dict)})
+        more |= {"class_types": classes, "providers": ["embedded"]}
+    if kind == "BILLING_UNAVAILABLE":
+        more["reason"] = "funds_unavailable"
+    status, message = REFUSALS[kind]
+    code = "queue_full" if kind == QUEUE_LIMIT else kind.lower()
+    refused = refuse(message, status, code, **more)
+    if kind in {QUEUE_LIMIT, "BILLING_UNAVAILABLE"}:
+        refused.response.headers["retry-after"] = f"{retry_after:.0f}"
+    return refused
 
 
 async def _write(websocket: WebSocket, connection: Connection) -> None:

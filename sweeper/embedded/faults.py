@@ -169,25 +169,6 @@ def compute_price(badge: Any, values: Mapping[str, Any], inputs: Mapping[str, An
     return PriceCalculator().compute(parsed, plain, inputs).amount
 
 
-def make_refusal(kind: str, graph: Any, retry_after: float) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """The body, status and headers for an `error.type` of REFUSALS.
-
-    `retry_after`: seconds, sent with the types for which the specification tells clients to wait.
-    """
-    status, message = REFUSALS[kind]
-    error: dict[str, Any] = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    if kind == "PARTNER_NODE_DISABLED":
-        nodes = graph.values() if isinstance(graph, dict) else ()
-        classes = sorted({str(node.get("class_type")) for node in nodes if isinstance(node, dict)})
-        error |= {"class_types": classes, "providers": ["embedded"]}
-    if kind == "BILLING_UNAVAILABLE":
-        error["reason"] = "funds_unavailable"
-    code = "queue_full" if kind == QUEUE_LIMIT else kind.lower()
-    waits = kind in {QUEUE_LIMIT, "BILLING_UNAVAILABLE"}
-    headers = {"retry-after": f"{retry_after:.0f}"} if waits else {}
-    return {"error": error, "node_errors": {}, "code": code, "message": message}, status, headers
-
-
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 

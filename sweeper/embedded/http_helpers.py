@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.embedded.faults import Faults, LoggedRequest, RequestLog
+from sweeper.embedded.validation import make_error
 from sweeper.model import bounded_json
 from sweeper.serving.access import OwnNames
 from sweeper.serving.hosting import Transports
@@ -72,10 +73,9 @@ async def read_json(request: Request) -> Any:
         raise refuse(f"Invalid JSON: {problem}") from problem
 
 
-def refuse(message: str, status: int = 400, code: str = "invalid_request") -> RequestRefusedError:
-    """Make a refusal in the form of both dialects: ComfyUI's `error`, and Cloud's `code` and `message`."""
-    error = {"type": code, "message": message, "details": "", "extra_info": {}}
-    body = {"error": error, "node_errors": {}, "code": code, "message": message}
+def refuse(message: str, status: int = 400, code: str = "invalid_request", **more: Any) -> RequestRefusedError:
+    """Make a refusal in the form of both dialects: ComfyUI's `error`, with `more`, and Cloud's `code` and `message`."""
+    body = {"error": make_error(code, message) | more, "node_errors": {}, "code": code, "message": message}
     return RequestRefusedError(json_response(body, status))
 
 
@@ -122,14 +122,16 @@ async def read_form(request: Request, field: str) -> Form:
         raise refuse(f"Not a multipart form: {problem}") from problem
 
 
-def read_integer(request: Request, name: str, default: int | None, minimum: float = -math.inf) -> int | None:
+def read_integer(request: Request, name: str, default: Item, minimum: float = -math.inf) -> int | Item:
     """Read an integer of at least `minimum` from the query. Raises RequestRefusedError with 400 for anything else."""
     text = request.query_params.get(name)
+    if text is None:
+        return default
     try:
-        number = default if text is None else int(text)
+        number = int(text)
     except ValueError as problem:
         raise refuse(f"'{name}' must be an integer, not {text!r}.") from problem
-    if number is not None and number < minimum:
+    if number < minimum:
         raise refuse(f"'{name}' must be {minimum} or more.")
     return number
 
