@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from sweeper.embedded.nodes.images import match_channels, resize_image
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
 from sweeper.embedded.stand_ins import drawing
+from sweeper.embedded.stand_ins.class_descriptions import OutputRequest
 from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, find_sides, plan_size, project
 from sweeper.embedded.stand_ins.histories import (
     MAX_TEXT,
@@ -42,17 +43,6 @@ _MAX_NUMBER = 2**64  # of a computed number
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SIDE_NAMES: Final = frozenset({"width", "height", "aspect", "short_side", "megapixels"})  # sizes that ask for sides
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRequest:
-    """One output to make: its type, its name, the how many-th of its type it is, and the types of all outputs."""
-
-    type: str
-    name: str
-    number: int
-    siblings: tuple[str, ...]
-    choices: tuple[Any, ...] = ()
 
 
 def make_output(context: Context, reading: NodeReading, request: OutputRequest) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -17,10 +16,10 @@ from PIL import Image
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes import Context, NodeOutput, images, media_files
 from sweeper.embedded.nodes.media_files import Film, save_files, to_pil_images
-from sweeper.embedded.stand_ins import ClassShape
+from sweeper.embedded.stand_ins.class_descriptions import ClassShape, OutputRequest
 from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
 from sweeper.embedded.stand_ins.histories import NodeReading, find_kind, read_inputs
-from sweeper.embedded.stand_ins.output_values import OutputRequest, join_images, make_output, transform_value
+from sweeper.embedded.stand_ins.output_values import join_images, make_output, transform_value
 from sweeper.embedded.validation import is_link
 
 Ui = dict[str, list[Any]]
@@ -47,29 +46,20 @@ def run_stand_in(shape: ClassShape, context: Context, inputs: Mapping[str, Any])
 
 
 def _iter_values(shape: ClassShape, context: Context, reading: NodeReading) -> Iterator[Any]:
-    counts: Counter[str] = Counter()
-    kinds = tuple(kind for kind in shape.outputs if isinstance(kind, str))
-    for kind, name, template, is_list in zip(
-        shape.outputs, shape.output_names, shape.output_templates, shape.output_is_list, strict=True
-    ):
+    for request in shape.outputs:
         context.check()
-        word, choices = (kind, ()) if isinstance(kind, str) else ("COMBO", kind)
-        request = OutputRequest(word, name, counts[word], kinds, choices)
-        counts[word] += 1
-        value = _make_value(context, shape, reading, request, template)
-        yield _split_items(value) if is_list else value
+        value = _make_value(context, shape, reading, request)
+        yield _split_items(value) if request.is_list else value
 
 
-def _make_value(
-    context: Context, shape: ClassShape, reading: NodeReading, request: OutputRequest, template: str
-) -> Any:
+def _make_value(context: Context, shape: ClassShape, reading: NodeReading, request: OutputRequest) -> Any:
     if "," in request.type:  # a union
         kinds = [kind.strip() for kind in request.type.split(",")]
         kind = next((linked.kind for linked in reading.linked if linked.kind in kinds), kinds[0])
         request = replace(request, type=kind)
     if request.type != "*":
         return make_output(context, reading, request)
-    # The output follows an input: one of its template, if it has one.
+    template = request.template  # the output follows an input: one of its template, if it has one
     linked = [given for given in reading.linked if not template or shape.find_template(given.name) == template]
     values = {given.name: given.value for given in linked}
     if template:
