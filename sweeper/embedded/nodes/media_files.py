@@ -77,33 +77,21 @@ def make_metadata(context: Context) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in graphs.items()}
 
 
-def _save_pngs(
-    context: Context, images: Array, prefix: str, *, temporary: bool = False, compress_level: int = 4
-) -> NodeOutput:
-    info = PngInfo()
+def save_image(context: Context, images: Array, filename_prefix: str | None = "ComfyUI") -> NodeOutput:
+    """PNG files `<prefix>_00001_.png` in the output folder, or previews (see `save_files`)."""
+    info, level = PngInfo(), 1 if filename_prefix is None else 4
     for key, text in make_metadata(context).items():
         info.add_text(key, text)
 
     def write(file: BinaryIO, picture: Image.Image) -> None:
-        picture.save(file, format="PNG", pnginfo=info, compress_level=compress_level)
+        picture.save(file, format="PNG", pnginfo=info, compress_level=level)
 
-    saved = save_files(context, prefix, ".png", to_pil_images(images), write, temporary=temporary)
+    saved = save_files(context, filename_prefix, ".png", to_pil_images(images), write)
     return NodeOutput((images,), ui={"images": saved})
 
 
-def save_image(context: Context, images: Array, filename_prefix: str = "ComfyUI") -> NodeOutput:
-    """PNG files `<prefix>_00001_.png` in the output folder. Raises Exception for a prefix that climbs out of it."""
-    return _save_pngs(context, images, filename_prefix)
-
-
-@lru_cache(maxsize=1)
-def make_preview_prefix() -> str:
-    """ComfyUI's temporary prefix: five random letters per start of the server."""
-    return "ComfyUI_temp_" + "".join(secrets.choice("abcdefghijklmnopqrstupvxyz") for _ in range(5))
-
-
 def preview_image(context: Context, images: Array) -> NodeOutput:
-    return _save_pngs(context, images, make_preview_prefix(), temporary=True, compress_level=1)
+    return save_image(context, images, None)
 
 
 def send_images(context: Context, images: Array) -> NodeOutput:
@@ -144,6 +132,12 @@ def load_mask(context: Context, image: str, channel: str) -> Array:
 # --- names of saved files --------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)
+def _make_preview_prefix() -> str:
+    """ComfyUI's temporary prefix: five random letters per start of the server."""
+    return "ComfyUI_temp_" + "".join(secrets.choice("abcdefghijklmnopqrstupvxyz") for _ in range(5))
+
+
 def _split_prefix(prefix: str, root: Path) -> tuple[str, str]:
     """(subfolder, file name) of a prefix. Raises Exception, as ComfyUI does, where it leads out of `root`."""
     path = os.path.normpath(prefix)
@@ -181,21 +175,16 @@ def _reserve_file(folder: Path, name: str, counter: int, suffix: str) -> tuple[P
 
 
 def save_files(
-    context: Context,
-    prefix: str,
-    suffix: str,
-    items: Iterable[Any],
-    write: Callable[[BinaryIO, Any], object],
-    *,
-    temporary: bool = False,
+    context: Context, prefix: str | None, suffix: str, items: Iterable[Any], write: Callable[[BinaryIO, Any], object]
 ) -> list[dict[str, str]]:
-    """Save a file `<prefix>_<number>_<suffix>` for each item by `write(file, item)`.
+    """Save a file `<prefix>_<number>_<suffix>` for each item by `write(file, item)`; as previews if `prefix` is None.
 
-    `temporary`: to previews. Returns the files as a node's `ui` names them. Raises Exception for a prefix that climbs
-    out of the folder. If `write` raises, its file does not stay.
+    Returns the files as a node's `ui` names them. Raises Exception for a prefix that climbs out of the folder. If
+    `write` raises, its file does not stay.
     """
-    root = (context.temp_dir if temporary else context.output_dir).resolve()
-    subfolder, name = _split_prefix(prefix, root)
+    kind = "temp" if prefix is None else "output"
+    root = context.resolve(kind, "")
+    subfolder, name = _split_prefix(_make_preview_prefix() if prefix is None else prefix, root)
     folder = root / subfolder
     folder.mkdir(parents=True, exist_ok=True)
     counter = _next_counter(folder, name)
@@ -210,7 +199,6 @@ def save_files(
             path.unlink(missing_ok=True)
             raise
         counter += 1
-        kind = "temp" if temporary else "output"
         saved.append({"filename": path.name, "subfolder": subfolder.replace(os.sep, "/"), "type": kind})
     return saved
 
@@ -288,8 +276,8 @@ def _make_sound_frame(waveform: Array, rate: int) -> Any:
     return frame
 
 
-def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool = False) -> NodeOutput:
-    """Raises ValueError for more than two channels."""
+def save_flac(context: Context, audio: Audio, filename_prefix: str | None = "ComfyUI") -> NodeOutput:
+    """FLAC files, or previews (see `save_files`). Raises ValueError for more than two channels."""
     rate = int(audio["sample_rate"])
 
     def write(file: BinaryIO, waveform: Array) -> None:  # of [C, N]
@@ -302,16 +290,12 @@ def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool
                 container.mux(stream.encode(_make_sound_frame(waveform, rate)))
             container.mux(stream.encode(None))
 
-    saved = save_files(context, prefix, ".flac", audio["waveform"], write, temporary=temporary)
+    saved = save_files(context, filename_prefix, ".flac", audio["waveform"], write)
     return NodeOutput((audio,), ui={"audio": saved})
 
 
-def save_flac(context: Context, audio: Audio, filename_prefix: str = "ComfyUI") -> NodeOutput:
-    return _save_sounds(context, audio, filename_prefix)
-
-
 def preview_audio(context: Context, audio: Audio) -> NodeOutput:
-    return _save_sounds(context, audio, make_preview_prefix(), temporary=True)
+    return save_flac(context, audio, None)
 
 
 def create_video(images: Array, fps: float, audio: Audio | None = None, bit_depth: int = 8) -> Film:

@@ -97,8 +97,9 @@ def _save_inputs(context: Context, reading: NodeReading) -> Ui:
     prefix = next((value for name, value in reading.widgets.items() if name.endswith("prefix")), None)
     prefix = prefix if isinstance(prefix, str) and prefix.strip() else "ComfyUI"
     ui: Ui = {}
-    for saved in _iter_media(context, reading, prefix, shows=shows):
-        for name, entries in saved.items():
+    shown = None if shows else prefix  # as previews, which are temporary
+    for saved in _iter_media(context, reading, prefix, shown):
+        for name, entries in (saved or {}).items():
             ui.setdefault(name, []).extend(entries)
     texts = [given.value[:_MAX_TEXT] for given in reading.linked if isinstance(given.value, str)]
     if not texts and not ui and reading.prompt and not reading.linked:
@@ -109,12 +110,18 @@ def _save_inputs(context: Context, reading: NodeReading) -> Ui:
         ui["text"] = texts
     if not ui:
         size = plan_size({**reading.merge().sizes, **reading.sizes})
-        ui = _save_images(context, mark_images(draw_image(context, reading.merge(), size)), prefix, shows=shows)
+        scene = mark_images(draw_image(context, reading.merge(), size))
+        ui |= media_files.save_image(context, scene, shown).ui or {}
     return ui
 
 
-def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
-    """Save the pictures, films and sounds that reach the node, changed by its own values if it has any."""
+def _iter_media(
+    context: Context, reading: NodeReading, prefix: str, shown: str | None
+) -> Iterator[Mapping[str, list[Any]] | None]:
+    """Save the pictures, films and sounds that reach the node, changed by its own values if it has any.
+
+    `shown` is the prefix of pictures and sounds.
+    """
     linked = [given for given in reading.linked if given.kind in {"IMAGE", "MASK", "VIDEO", "AUDIO"}]
     history = reading.merge(*linked)
     media = [(given.kind, given.value) for given in linked]
@@ -131,22 +138,15 @@ def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: b
             elif rate is not None and len(value) > 1:
                 sound, sounds = (sounds[0], []) if sounds else (None, sounds)
                 frames = media_files.Film(make_even(value)[..., :3], Fraction(rate).limit_denominator(1000), sound)
-                yield _save_film(context, frames, prefix)
+                yield media_files.save_video(context, video=frames, filename_prefix=prefix).ui
             else:
-                yield _save_images(context, value, prefix, shows=shows)
+                yield media_files.save_image(context, value, shown).ui
         elif kind == "MASK":
-            yield _save_images(context, images.to_image(value), prefix, shows=shows)
+            yield media_files.save_image(context, images.to_image(value), shown).ui
         elif kind == "VIDEO":
-            yield _save_film(context, value, prefix)
+            yield media_files.save_video(context, video=value, filename_prefix=prefix).ui
     for sound in sounds:
-        save = media_files.preview_audio if shows else media_files.save_flac
-        named = {} if shows else {"filename_prefix": prefix}
-        yield dict(save(context, sound, **named).ui or {})
-
-
-def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
-    saved = media_files.preview_image(context, images) if shows else media_files.save_image(context, images, prefix)
-    return dict(saved.ui or {})
+        yield media_files.save_flac(context, sound, shown).ui
 
 
 def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
@@ -160,11 +160,6 @@ def _save_animation(context: Context, images: Any, rate: float, prefix: str, rea
         picture.save(file, "WEBP", save_all=True, append_images=others, **options)
 
     return {"images": save_files(context, prefix, ".webp", [first], write), "animated": [True]}
-
-
-def _save_film(context: Context, film: Any, prefix: str) -> Ui:
-    saved = media_files.save_video(context, video=film, filename_prefix=prefix, format="auto", codec="auto")
-    return dict(saved.ui or {})
 
 
 def mark_value(value: Any) -> Any:
