@@ -28,12 +28,7 @@ _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items 
 
 
 class NodeFailedError(Exception):
-    """A node raised an exception; `details` are what the history says about it."""
-
-    def __init__(self, node_id: str, details: dict[str, Any]) -> None:
-        super().__init__(details["exception_message"])
-        self.node_id = node_id
-        self.details = details
+    """A node raised an exception: its `args` are the id of the node, and what the history says about it."""
 
 
 def run_jobs(service: Service) -> None:
@@ -114,8 +109,9 @@ class _JobRun:
             self.messages.announce("execution_interrupted", node_id=node_id, node_type=kind, executed=self.executed)
             return CANCELLED
         except NodeFailedError as failed:
-            facts = {"node_id": failed.node_id, "node_type": self.graph[failed.node_id]["class_type"]}
-            facts |= {"executed": self.executed, **failed.details, "current_outputs": list(self.graph)}
+            node_id, details = failed.args
+            facts = {"node_id": node_id, "node_type": self.graph[node_id]["class_type"], "executed": self.executed}
+            facts |= {**details, "current_outputs": list(self.graph)}
             self.messages.announce("execution_error", **facts)
             return ERROR
         self.messages.announce("execution_success")

@@ -16,7 +16,7 @@ from sweeper.embedded.event_streams import Hub
 from sweeper.embedded.faults import Faults, RequestLog, compute_price
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import JobQueue, JournalError, ServerJob, SQLiteJournal, pack_graph
-from sweeper.embedded.nodes import NodeClass
+from sweeper.embedded.nodes import NodeClass, list_choices
 from sweeper.embedded.stand_ins.class_descriptions import add_defaults, guess_classes
 from sweeper.embedded.validation import GraphValidator, PromptSubmission, SubmissionError, make_error, read_submission
 from sweeper.model.money import COMFY_CREDITS_PER_USD, to_usd
@@ -269,10 +269,9 @@ def _list_defaults(node_class: NodeClass, inputs: Mapping[str, Any]) -> dict[str
     """What the inputs of a node are if its graph leaves them out: the default, or else the first choice."""
     required, optional = node_class.find_inputs(inputs)
     defaults = {}
-    for name, (kind, options) in {**required, **optional}.items():
-        choices = kind if isinstance(kind, list) else options.get("options")
-        if "default" in options:
-            defaults[name] = options["default"]
-        elif isinstance(choices, list) and choices:
-            defaults[name] = choices[0]
+    for name, spec in {**required, **optional}.items():
+        for value in (list_choices(spec) or [])[:1]:
+            defaults[name] = value
+        if "default" in spec[1]:
+            defaults[name] = spec[1]["default"]
     return defaults

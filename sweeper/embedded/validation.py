@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders, is_unsafe_name
-from sweeper.embedded.nodes import InputSpec, NodeClass, add_choices
+from sweeper.embedded.nodes import InputSpec, NodeClass, add_choices, list_choices
 
 MAX_CHAIN = 800  # nodes in a row; ComfyUI fails a little below 1,000
 
@@ -382,8 +382,8 @@ def _check_value(
         message = f"Failed to convert an input value to a {kind} value"
         details = f"{name}, {value}, {reason}"
         return make_error("invalid_input_type", message, details, **info, exception_message=reason)
-    choices = options.get("options", []) if kind == "COMBO" else kind
-    if isinstance(choices, list) and (is_unsafe_name(value) if any_file else value not in choices):
+    choices = list_choices(spec)
+    if choices is not None and (is_unsafe_name(value) if any_file else value not in choices):
         is_long = len(choices) > MAX_LISTED
         info["input_config"] = None if is_long else spec
         listed = f"(list of length {len(choices)})" if is_long else str(choices)

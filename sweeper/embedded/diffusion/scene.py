@@ -6,6 +6,7 @@ All of it is continuous in the embedding: a word with half the weight does half 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -257,10 +258,7 @@ def _line(u: Array, v: Array, a: tuple[Any, Any], b: tuple[Any, Any], radius: An
 
 
 def _join(*shapes: Array) -> Array:
-    result = shapes[0]
-    for shape in shapes[1:]:
-        result = np.minimum(result, shape)
-    return result
+    return reduce(np.minimum, shapes)
 
 
 def _shade(colour: Colour, by: float) -> Colour:

@@ -9,8 +9,9 @@ which decoding adds back wherever the latent is still what was encoded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -32,18 +33,15 @@ def enlarge(image: Array) -> Array:
     return np.asarray(resize(image[None], image.shape[2] * FACTOR, image.shape[1] * FACTOR, "bicubic")[0])
 
 
-def _local(image: Array, *, lightest: bool) -> Array:
-    """Minimum or maximum over 3 x 3 pixels, edges repeated: [C, h, w]."""
-    choose = np.maximum if lightest else np.minimum
+def _filter(image: Array, combine: Callable[[Array, Array, Array], Array]) -> Array:
+    """Three pixels in a row combined, down and then across, edges repeated: [C, h, w]."""
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows = choose(choose(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
-    return np.asarray(choose(choose(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:]))
+    rows = combine(padded[:, :-2], padded[:, 1:-1], padded[:, 2:])
+    return combine(rows[..., :-2], rows[..., 1:-1], rows[..., 2:])
 
 
 def _blur(image: Array) -> Array:
-    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows = (padded[:, :-2] + padded[:, 1:-1] * 2 + padded[:, 2:]) / 4
-    return np.asarray((rows[..., :-2] + rows[..., 1:-1] * 2 + rows[..., 2:]) / 4)
+    return _filter(image, lambda before, pixel, after: (before + pixel * 2 + after) / 4)
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +87,8 @@ def _make_texture(vae: Vae, luma: Array, detail: Array) -> Array:
 
 def _sharpen(latent: Array, detail: Array) -> Array:
     """YUV [3, H, W] of [3, h, w] with its transitions steepened by `detail` [H, W]."""
-    low, high = _local(latent, lightest=False), _local(latent, lightest=True)
+    low = _filter(latent, lambda *pixels: reduce(np.minimum, pixels))
+    high = _filter(latent, lambda *pixels: reduce(np.maximum, pixels))
     planes = enlarge(np.concatenate([latent, low, high - low]))
     flat, base, span = planes[:3], planes[3:6], np.maximum(planes[6:], 1e-4)
     position = np.clip((flat - base) / span, 0, 1)

@@ -16,7 +16,7 @@ import inspect
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
@@ -142,10 +142,20 @@ class NodeClass:
         return filled
 
 
-def add_choices(spec: InputSpec, names: Iterable[str]) -> InputSpec:
-    """A combo with more choices; other inputs stay as they are. The newer form keeps its list among the options."""
+def read_spec(declared: Sequence[Any]) -> InputSpec:
+    """An input as object_info has it, `[type]` or `[type, options]`."""
+    return declared[0], declared[1] if len(declared) > 1 else {}
+
+
+def list_choices(spec: InputSpec) -> list[Any] | None:
+    """The choices of a combo, None for other inputs. The newer form keeps its list, if any, among the options."""
     kind, options = spec
-    old = kind if isinstance(kind, list) else options.get("options", []) if kind == "COMBO" else None
+    return kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
+
+
+def add_choices(spec: InputSpec, names: Iterable[str]) -> InputSpec:
+    """A combo with more choices; other inputs stay as they are."""
+    (kind, options), old = spec, list_choices(spec)
     if old is None:
         return spec
     known = {choice for choice in old if isinstance(choice, str)}
@@ -162,7 +172,7 @@ def make_node_class(name: str, record: Mapping[str, Any], run: Callable[..., Nod
     """Make a class of a record (see `complete_declaration`); `more` are further fields of the `NodeClass`."""
     groups = record["input"]
     required, optional = (
-        {key: (spec[0], spec[1] if len(spec) > 1 else {}) for key, spec in groups.get(group, {}).items()}
+        {key: read_spec(declared) for key, declared in groups.get(group, {}).items()}
         for group in ("required", "optional")
     )
     facts = required, optional, tuple(record["output"]), bool(record.get("output_node"))
@@ -280,21 +290,15 @@ _OFFERED: dict[str, tuple[str, ...]] = {
 RECORDS: Mapping[str, Mapping[str, Any]] = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
 
 
-def _offers_nothing(spec: list[Any]) -> bool:
-    """Whether a combo is empty. The newer form keeps its list among the options."""
-    choices = spec[1].get("options") if spec[0] == "COMBO" else spec[0]
-    return isinstance(choices, list) and not choices
-
-
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
     required: dict[str, list[Any]] = record["input"].get("required", {})
-    options = {key: spec[1] for key, spec in required.items() if len(spec) > 1}
+    specs = {key: read_spec(declared) for key, declared in required.items()}
     kinds = ("image", "audio", "video")
-    uploads = {key: kind for key, found in options.items() for kind in kinds if found.get(f"{kind}_upload")}
+    uploads = {key: kind for key, (_, options) in specs.items() for kind in kinds if options.get(f"{kind}_upload")}
     offered = {
-        key: [*add_choices((spec[0], options.get(key, {})), _OFFERED[key])]
-        for key, spec in required.items()
-        if key in _OFFERED and _offers_nothing(spec)
+        key: [*add_choices(spec, _OFFERED[key])]
+        for key, spec in specs.items()
+        if key in _OFFERED and list_choices(spec) == []
     }
     fingerprint: Callable[..., Any] | None = hash_files(uploads) if uploads else None
     if name == "SaveImageWebsocket":  # what is sent and kept nowhere is sent each time
@@ -317,8 +321,10 @@ NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
 def _accept_any_file(group: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs as a server of ours describes them: it takes any name where the recording server had no files to offer."""
     return {
-        name: [spec[0], {**(spec[1] if len(spec) > 1 else {}), "any_file": True}] if _offers_nothing(spec) else spec
-        for name, spec in group.items()
+        name: [declared[0], {**read_spec(declared)[1], "any_file": True}]
+        if list_choices(read_spec(declared)) == []
+        else declared
+        for name, declared in group.items()
     }
 
 

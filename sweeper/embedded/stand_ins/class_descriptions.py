@@ -25,6 +25,7 @@ from sweeper.embedded.nodes import (
     NodeClass,
     NodeOutput,
     hash_files,
+    list_choices,
     list_other_declarations,
 )
 from sweeper.embedded.validation import is_link
@@ -242,10 +243,9 @@ def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> 
     found: dict[str, dict[str, None]] = {}
     for node in nodes.values():
         inputs = {**node.required, **node.optional} if node.models else {}  # few classes load models
-        for name, (kind, options) in inputs.items():
+        for name, spec in inputs.items():
             if name in node.models:
-                choices = kind if isinstance(kind, list) else options.get("options", [])
-                names = [choice for choice in choices if isinstance(choice, str)]
+                names = [choice for choice in list_choices(spec) or () if isinstance(choice, str)]
                 found.setdefault(node.get_model_folder(name), {}).update(dict.fromkeys(names))
     for folder in folders.list_model_folders():
         found.setdefault(folder, {})
