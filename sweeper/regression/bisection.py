@@ -26,10 +26,17 @@ from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import Baseline
 from sweeper.regression.cases import read_run
 from sweeper.regression.check import check_experiment
-from sweeper.regression.comfyui_clone import ComfyuiClone, Commit
 from sweeper.regression.comparison import SAME, Comparison, Comparisons, compare_with_baseline, tabulate_cases
 from sweeper.regression.match_files import parse_checks
-from sweeper.regression.versions import VERSION_ERRORS, WORKTREE, Version, make_reference, select_run
+from sweeper.regression.versions import (
+    VERSION_ERRORS,
+    WORKTREE,
+    ComfyuiClone,
+    Commit,
+    Version,
+    make_reference,
+    select_run,
+)
 from sweeper.running.folder_lock import lock_folder
 from sweeper.store.containment import display_path
 from sweeper.wording import count_things, join_command

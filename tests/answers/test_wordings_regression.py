@@ -14,13 +14,12 @@ from sweeper.regression.baseline import Baseline
 from sweeper.regression.bisection import Bisection
 from sweeper.regression.calibrate import Calibration, CaseNoise, MeasureNoise
 from sweeper.regression.cases import Case, RunCases, TrialRow
-from sweeper.regression.comfyui_clone import Commit
 from sweeper.regression.compare_runs import AxisValue, CaseDifference, RunDifferences
 from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.regression.match_files import parse_threshold
 from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials
-from sweeper.regression.versions import VersionCheck, VersionChecks
+from sweeper.regression.versions import Commit, VersionCheck, VersionChecks
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_words import ReplicateScope
 from tests.answers.approved import check_approved

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from sweeper.errors import UsageError
-from sweeper.regression.comfyui_clone import ComfyuiClone
+from sweeper.regression.versions import ComfyuiClone
 from tests.regression.comfyui_repo import ComfyUIRepo
 
 

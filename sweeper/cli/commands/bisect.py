@@ -39,8 +39,7 @@ def command(
     """
     from sweeper.regression.bisection import Bisector
     from sweeper.regression.check import read_accepted
-    from sweeper.regression.comfyui_clone import ComfyuiClone
-    from sweeper.regression.versions import make_versions
+    from sweeper.regression.versions import ComfyuiClone, make_versions
 
     clone = ComfyuiClone(repo)
     ends = make_versions([], [good, bad], clone, pythons, settings)

@@ -154,8 +154,7 @@ def _check_versions(
     experiment: Path, given: Mapping[str, Any], *, baseline: Path | None, targets: list[str] | None, dask: str | None,
     dask_resources: tuple[str, ...], attribute: bool, allow_new: bool, **run_options: Any,
 ) -> VersionChecks:  # fmt: skip
-    from sweeper.regression.comfyui_clone import ComfyuiClone
-    from sweeper.regression.versions import check_versions, make_versions
+    from sweeper.regression.versions import ComfyuiClone, check_versions, make_versions
 
     excluded = {"--target": targets, "--dask": dask or dask_resources, "--attribute": attribute}
     if wrong := [option for option, value in excluded.items() if value]:
