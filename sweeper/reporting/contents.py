@@ -280,7 +280,7 @@ def describe_equal_pictures(store: Store, rows: Iterable[Result], layout: TableL
     """A sentence for each axis that changes no picture of these rows, or only some."""
     if not store.has_equal_pixels() or not (compared := list(rows)):
         return []
-    from sweeper.tables.equal_pictures import find_equal_pictures
+    from sweeper.tables.effect_axes import find_equal_pictures
 
     found = find_equal_pictures(compared, layout, store.load_pixel_hashes())
     return [replace_surrogates(str(equal)) for equal in found]

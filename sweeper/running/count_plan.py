@@ -41,7 +41,7 @@ from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder, find_results_folder
 
 if TYPE_CHECKING:
-    from sweeper.tables.equal_pictures import EqualPictures
+    from sweeper.tables.effect_axes import EqualPictures
 
 _TimedParams = list[tuple[Mapping[str, Any], float]]
 _MAX_TIMED: Final = 2_000  # of the latest jobs, whose times and params are read
@@ -232,7 +232,7 @@ class PlanCounter:
         """What changed no picture, among the trials of the plan that are done."""
         if self._pictures is None:
             return ()
-        from sweeper.tables.equal_pictures import find_equal_pictures
+        from sweeper.tables.effect_axes import find_equal_pictures
 
         plan = self.plan
         layout = TableLayout(

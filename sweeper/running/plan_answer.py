@@ -16,7 +16,7 @@ from sweeper.planning.plan_outline import PlanCost, PlanOutline
 from sweeper.wording import count_things
 
 if TYPE_CHECKING:
-    from sweeper.tables.equal_pictures import EqualPictures
+    from sweeper.tables.effect_axes import EqualPictures
 
 _MAX_ROWS: Final = 10  # rows of each kind of difference
 _DIFFERS: Final = "what differs"

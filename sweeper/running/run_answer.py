@@ -28,7 +28,7 @@ from sweeper.wording import count_things, join_command, join_names
 if TYPE_CHECKING:
     from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
     from sweeper.planning.searching.search_state import SearchState
-    from sweeper.tables.equal_pictures import EqualPictures
+    from sweeper.tables.effect_axes import EqualPictures
 
 _MAX_ERROR_TYPES: Final = 5
 _BEST: Final = 5
@@ -121,7 +121,7 @@ def answer_run(run: Run, **shown: Any) -> RunAnswer:
 def _load_equal_pictures(store: Store) -> Sequence[EqualPictures] | None:
     if not store.has_equal_pixels():
         return None
-    from sweeper.tables.equal_pictures import find_equal_pictures
+    from sweeper.tables.effect_axes import find_equal_pictures
 
     return find_equal_pictures(list(store.results()), store.layout(), store.load_pixel_hashes()) or None
 

@@ -61,12 +61,12 @@ from sweeper.tables.effect_axes import (
     EffectAxes,
     EffectAxis,
     find_effect_axes,
+    find_equal_pictures,
     list_axis_columns,
     make_replicates,
     read_axis,
 )
 from sweeper.tables.effect_words import EffectsAnswer
-from sweeper.tables.equal_pictures import find_equal_pictures
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
 from sweeper.tables.vote_tally import find_agreements

@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeper.model.money import Amount
 from sweeper.model.result import Run
 from sweeper.running.run_answer import RunAnswer, RunCost
-from sweeper.tables.equal_pictures import EqualPictures
+from sweeper.tables.effect_axes import EqualPictures
 from tests.answers.approved import check_approved
 
 RUN = Run(3, Path("results/foxes"), 8, 6, 6, 0, 0, 0, 2, pictures="results/foxes/artifacts")

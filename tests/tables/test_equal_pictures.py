@@ -15,8 +15,8 @@ from sweeper.running.count_plan import answer_plan
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import answer_run
 from sweeper.store.records import TableLayout
+from sweeper.tables.effect_axes import find_equal_pictures
 from sweeper.tables.effects import EffectQuery, analyse_effects
-from sweeper.tables.equal_pictures import find_equal_pictures
 from tests.tables.written_results import make_grid
 
 AXES = {"strength": [0.0, 0.5, 1.0, 2.0], "lora": ["noir", "vivid", "ink"], "seed": [1, 2]}
