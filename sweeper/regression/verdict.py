@@ -29,7 +29,8 @@ from sweeper.statistics.codes import LEVEL, Numbers, Replicates
 from sweeper.statistics.paired import ValueComparison, compare_values
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
 from sweeper.tables.effect_words import DOUBT, ReplicateScope, describe_difference
-from sweeper.wording import count_things, suggest
+from sweeper.tables.select_rows import OptionErrors
+from sweeper.wording import count_things
 
 BETTER, WORSE, EQUIVALENT = "better", "worse", "equivalent"
 HIGHER, LOWER, UNDECIDED = "higher", "lower", "undecided"
@@ -338,19 +339,14 @@ def _sum_up(metrics: Iterable[MetricVerdict]) -> str:
     return BETTER if BETTER in words else EQUIVALENT
 
 
-def check_query(sides: Sequence[SideTrials], query: VerdictQuery) -> list[str]:
-    """The mistakes in a query about these sides."""
-    allowed = [*_list_common(sides), *_COLUMNS]
+def check_query(sides: Sequence[SideTrials], query: VerdictQuery, errors: OptionErrors) -> None:
+    """Add the mistakes in a query about these sides."""
     options = {"--metric": query.metrics, "--margin": query.margins or (), "--maximize": query.maximize,
                "--minimize": query.minimize}  # fmt: skip
-    problems = [
-        f"{option}: there is no metric '{name}' on both sides{suggest(name, allowed, 'metrics')}"
-        for option, names in options.items()
-        for name in names
-        if name not in allowed
-    ]
-    problems += [f"--maximize and --minimize both name {name}" for name in query.maximize if name in query.minimize]
-    return problems
+    for option, names in options.items():
+        errors.check_columns(option, names, [*_list_common(sides), *_COLUMNS], ("metric", "metrics on both sides"))
+    for name in set(query.maximize) & set(query.minimize):
+        errors.add("--maximize, --minimize", f"both name {name}")
 
 
 def _list_common(sides: Sequence[SideTrials]) -> list[str]:

@@ -143,15 +143,8 @@ def _find_text(value: str, texts: Collection[str]) -> str:
         return text
 
 
-def check_over(sides: Sequence[SideTrials], over: Sequence[str], compared: str = "") -> list[str]:
-    """The mistakes in `--over`. `compared`: the axis whose values are the sides."""
-    names = list(dict.fromkeys(name for side in sides for name in list_axis_columns(side.layout)))
-    problems = [
-        f"--over: there is no axis '{name}'{suggest(name, names, 'axes')}" for name in over if name not in names
-    ]
-    if compared and compared in over:
-        problems.append(f"--over: '{compared}' is also in --axis; a replicate is not compared")
-    return problems
+def list_axes(sides: Iterable[SideTrials]) -> list[str]:
+    return list(dict.fromkeys(name for side in sides for name in list_axis_columns(side.layout)))
 
 
 def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> MatchedTrials:
@@ -159,7 +152,7 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
 
     Raises UsageError if no trial of one side matches one of the other, or the sides have other seeds.
     """
-    names = list(dict.fromkeys(name for side in (old, new) for name in list_axis_columns(side.layout)))
+    names = list_axes((old, new))
     values = {name: (_list_values(old.rows, name), _list_values(new.rows, name)) for name in names}
     shared = [name for name, (own, other) in values.items() if own.keys() & other.keys()]
     unmatched = [name for name in names if name not in (*shared, old.axis)]

@@ -17,7 +17,7 @@ from typing import Any, Final
 from PIL import ExifTags, Image
 
 from sweeper.answers.cells import format_rounded, join_values
-from sweeper.errors import Problem, ResultsError, UsageError
+from sweeper.errors import ResultsError, UsageError
 from sweeper.files import atomic_write, describe_write_error
 from sweeper.images.media import is_film
 from sweeper.model.picture_size import PICTURE_FORMATS, PICTURE_SUFFIXES
@@ -30,8 +30,8 @@ from sweeper.reporting.thumbnails import UNREADABLE
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.searched_points import find_best_points, list_points
-from sweeper.tables.select_rows import select_results
-from sweeper.wording import count_things, join_names, suggest
+from sweeper.tables.select_rows import OptionErrors, select_results
+from sweeper.wording import count_things, join_names
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
 _Head = list[tuple[str, str]]  # the axis and the label of one or more values
@@ -128,17 +128,12 @@ def _choose_axes(
     axes: dict[str, _SheetAxis], across: str | None, down: str | None, layout: TableLayout
 ) -> tuple[_SheetAxis | None, _SheetAxis | None]:
     """Choose the axes across and down: as requested, else those with most values, longer labels down the side."""
-    requested = {"--x": across, "--y": down}
-    problems = [
-        Problem("", 0, option, f"there is no axis '{name}'{suggest(name, axes, 'axes')}")
-        for option, name in requested.items()
-        if name is not None and name not in axes
-    ]
+    requested, errors = {"--x": across, "--y": down}, OptionErrors()
+    for option, name in requested.items():
+        errors.check_columns(option, [] if name is None else [name], list(axes), ("axis", "axes"))
     if across is not None and across == down:
-        each = f"both name '{across}', and need an axis each; axes: {join_names(axes)}"
-        problems.append(Problem("", 0, "--x, --y", each))
-    if problems:
-        raise UsageError(problems)
+        errors.add("--x, --y", f"both name '{across}', and need an axis each; axes: {join_names(axes)}")
+    errors.raise_if_any()
     x, y = (None if name is None else axes[name] for name in requested.values())
     chosen = [axis for axis in (x, y) if axis is not None]
     for axis in sorted(axes.values(), key=lambda axis: -len(axis.order)):

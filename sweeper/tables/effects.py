@@ -188,13 +188,11 @@ def _check_query(query: EffectQuery, layout: TableLayout) -> None:
     errors.check_columns("--metric", query.metrics, metrics, ("metric", "metrics"))
     errors.check_columns("--axis", query.axes, axes, ("axis", "axes"))
     if search is None:
-        errors.check_columns("--over", query.over, axes, ("axis", "axes"))
+        errors.check_over(query.over, axes, query.axes)
     elif query.over:
         what = f"are means over {join_names(search.over)}" if search.over else "have no replicates"
         errors.add("--over", f"belongs to sweeps; the results of this search {what}; leave it out")
     RowFilter(query.selection, layout, errors)  # adds the mistakes in `--where` and `--set`
-    for name in set(query.axes) & set(query.over):
-        errors.add("--over", f"'{name}' is also in --axis; a replicate is not compared")
     errors.raise_if_any()
 
 

@@ -58,6 +58,12 @@ class OptionErrors:
             if name not in names:
                 self.add(option, f"there is no {kind} '{name}'{suggest(name, names, many)}")
 
+    def check_over(self, over: Sequence[str], axes: Sequence[str], compared: Collection[str]) -> None:
+        """Add the mistakes in `--over`, the axes that are replicates. `compared`: those that `--axis` names."""
+        self.check_columns("--over", over, axes, ("axis", "axes"))
+        for name in {*over} & {*compared}:
+            self.add("--over", f"'{name}' is also in --axis; a replicate is not compared")
+
     def raise_if_any(self) -> None:
         """Raise UsageError with all errors, if any."""
         if self._problems:

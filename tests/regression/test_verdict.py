@@ -188,7 +188,7 @@ def test_equal_differences_are_held_against_the_margin(tmp_path, compare, margin
         (["--axis", "checkpoint=old,old"], "give two different values"),
         (["--axis", "checkpoint"], "write NAME=OLD,NEW"),
         (["--axis", "checkpoint=old"], "write two values, --axis checkpoint=OLD,NEW; there are old, mid, new"),
-        (["--axis", "checkpoint=old,new", "--metric", "entrop"], "--metric: there is no metric 'entrop' on both sides"),
+        (["--axis", "checkpoint=old,new", "--metric", "entrop"], "--metric: there is no metric 'entrop'; did you mean"),
         (["--axis", "checkpoint=old,new", "--margin", "entropy=0"], "with a number above 0, such as sharpness=2"),
         (["--axis", "checkpoint=old,new", "--over", "sed"], "--over: there is no axis 'sed'; did you mean 'seed'?"),
         (["--axis", "checkpoint=old,new", "--over", "checkpoint"], "--over: 'checkpoint' is also in --axis"),

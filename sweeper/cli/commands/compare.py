@@ -15,11 +15,11 @@ from sweeper.cli import console
 from sweeper.cli import options as shared_options
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
-from sweeper.errors import Problem, ResultsError, UsageError
+from sweeper.errors import ResultsError, UsageError
 from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.tables.results_folder import find_results_folder
-from sweeper.tables.select_rows import select_trials
+from sweeper.tables.select_rows import OptionErrors, select_trials
 
 if TYPE_CHECKING:
     from sweeper.regression.verdict import Verdict, VerdictQuery
@@ -79,9 +79,9 @@ def command(
     if verdict:
         from sweeper.regression.verdict import VerdictQuery
 
-        margins, problems = _parse_margins(margin)
-        query = VerdictQuery(metric, margins, maximize, minimize)
-        found = _judge(_read_sides(names, where), query, axis, over, problems)
+        errors = OptionErrors()
+        query = VerdictQuery(metric, _parse_margins(margin, errors), maximize, minimize)
+        found = _judge(_read_sides(names, where), query, axis, over, errors)
         if where:
             found = replace(found, notes=(f"only the trials with {where}", *found.notes))
         return _show_verdict(found, comment=markdown, report=out, page=html, as_json=as_json)
@@ -113,31 +113,30 @@ def _show_verdict(
 
 
 def _judge(
-    sides: Sequence[SideTrials], query: VerdictQuery, axis: str | None, over: Sequence[str], problems: list[str]
+    sides: Sequence[SideTrials], query: VerdictQuery, axis: str | None, over: Sequence[str], errors: OptionErrors
 ) -> Verdict:
-    """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options, and `problems`."""
+    """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options, and `errors`."""
     from sweeper.regression.verdict import check_query, find_verdict
-    from sweeper.regression.verdict_pairs import check_over, match_trials, split_by_axis
+    from sweeper.regression.verdict_pairs import list_axes, match_trials, split_by_axis
 
     name, equals, values = (axis or "").partition("=")
     name = name.strip()
-    problems = [*problems, *check_query(sides, query), *check_over(sides, over, name)]
+    check_query(sides, query, errors)
+    errors.check_over(over, list_axes(sides), [name])
     if axis is not None and not equals:
-        problems.append(f"--axis {axis}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
+        errors.add(f"--axis {axis}", "write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
     elif axis is not None:
         try:
             sides = split_by_axis(sides[0], name, values)
         except UsageError as error:
-            problems.append(str(error))
-    if problems:
-        raise UsageError([Problem("", 0, "", problem) for problem in problems])
+            errors.add("", str(error))
+    errors.raise_if_any()
     return find_verdict(match_trials(sides[0], sides[1], over), query)
 
 
-def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-    """The margin of each metric, and the mistakes."""
+def _parse_margins(texts: Sequence[str], errors: OptionErrors) -> dict[str, float]:
+    """The margin of each metric."""
     margins: dict[str, float] = {}
-    problems = []
     for text in texts:
         name, _, number = (part.strip() for part in text.partition("="))
         try:
@@ -145,10 +144,10 @@ def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
         except ValueError:
             margin = math.nan
         if not 0 < margin < math.inf:
-            problems.append(f"--margin {text}: write NAME=NUMBER with a number above 0, such as sharpness=2")
+            errors.add(f"--margin {text}", "write NAME=NUMBER with a number above 0, such as sharpness=2")
         elif margins.setdefault(name, margin) != margin:
-            problems.append(f"--margin {text}: {name} has the margin {margins[name]:g} already; give one")
-    return margins, problems
+            errors.add(f"--margin {text}", f"{name} has the margin {margins[name]:g} already; give one")
+    return margins
 
 
 def _read_sides(names: Sequence[str], where: str | None) -> list[SideTrials]:
