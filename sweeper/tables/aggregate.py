@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell, format_rounded, label_values
+from sweeper.answers.cells import format_cell, format_rounded, label_values, round_to_margin
 from sweeper.answers.parts import Line, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.schemas.values import is_number
@@ -122,16 +122,11 @@ def group_rows(table: Columns, names: Sequence[str], value_order: ValueOrder = _
         return groups
     column_order = list(table)
     indexes = sorted(range(len(names)), key=lambda index: column_order.index(names[index]))
-    ranks = [
-        _rank_values([*value_order.get(name, ()), *(group.values[index] for group in groups)])
-        for index, name in enumerate(names)
-    ]
+    ranks: list[dict[Hashable, int]] = []  # the rank of each value of a column
+    for name, values in zip(names, zip(*(group.values for group in groups), strict=True), strict=True):
+        keys = dict.fromkeys(map(_comparison_key, [*value_order.get(name, ()), *values]))
+        ranks.append({key: rank for rank, key in enumerate(keys)})
     return sorted(groups, key=lambda group: [ranks[index][_comparison_key(group.values[index])] for index in indexes])
-
-
-def _rank_values(values: Iterable[Any]) -> dict[Hashable, int]:
-    """The rank of each value: its index among the distinct values."""
-    return {key: rank for rank, key in enumerate(dict.fromkeys(map(_comparison_key, values)))}
 
 
 def make_groups(
@@ -206,11 +201,7 @@ def format_spread(spread: NumberSummary | None) -> str:
         return ""
     if not spread.sd:
         return format_rounded(spread.mean)
-    places = 1 - math.floor(math.log10(spread.sd))
-    if places > 6:
-        return f"{format_rounded(spread.mean)} \N{PLUS-MINUS SIGN} {spread.sd:.2g}"
-    places = max(places, 0)
-    return f"{spread.mean:.{places}f} \N{PLUS-MINUS SIGN} {spread.sd:.{places}f}"
+    return f"{round_to_margin(spread.mean, spread.sd)} \N{PLUS-MINUS SIGN} {round_to_margin(spread.sd, spread.sd)}"
 
 
 def _make_keys(cells: Sequence[Any]) -> Iterable[Hashable]:

@@ -7,7 +7,7 @@ that were repeated, and no results that others replaced.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,19 +136,17 @@ def find_costs(results: Iterable[str | os.PathLike[str]], by: Sequence[str] | No
     folders = tuple({folder.resolve(): folder for folder in map(find_results_folder, results)}.values())
     rows = load_charge_rows(folders)
     _check_axes(rows, by)
-    groups = {
-        "folder": group_charges(rows, lambda row: display_path(row.folder)),
-        "target": group_charges(rows, lambda row: row.job.target),
-        "day": sorted(group_charges(rows, lambda row: row.day), key=lambda group: str(group.value)),
-        "class": group_charges(rows, lambda row: row.class_type),
+    columns: dict[str, list[Any]] = {
+        "folder": [display_path(row.folder) for row in rows],
+        "target": [row.job.target for row in rows],
+        "day": [row.day for row in rows],
+        "class": [row.class_type for row in rows],
     }
-    if len(groups["folder"]) < 2:  # its table would have only one row
-        del groups["folder"]
-
-    def group_cells(name: str) -> list[ValueCharges]:
-        return group_charges(rows, lambda row: row.cells.get(name))
-
-    groups |= {name: group_cells(name) for name in by or ()}
+    if len(set(columns["folder"])) < 2:  # its table would have only one row
+        del columns["folder"]
+    columns |= {name: [row.cells.get(name) for row in rows] for name in by or ()}
+    groups = {name: group_charges(rows, values) for name, values in columns.items()}
+    groups["day"].sort(key=lambda group: str(group.value))
     total = add_up(rows)
     return FolderCosts(folders, CURRENCY, total, total.kinds, groups, rows)
 
@@ -202,9 +200,9 @@ def _sum_amounts(rows: Iterable[ChargeRow]) -> Amount:
     return sum_charges(row.job.charge for row in rows)
 
 
-def group_charges(rows: Sequence[ChargeRow], get_value: Callable[[ChargeRow], Any]) -> list[ValueCharges]:
+def group_charges(rows: Sequence[ChargeRow], values: Sequence[Any]) -> list[ValueCharges]:
     """The sum of the charges of each value, in the order in which the values appear."""
-    groups = group_rows({"value": list(map(get_value, rows))}, ["value"])
+    groups = group_rows({"value": values}, ["value"])
     return [ValueCharges(group.values[0], add_up(group.get_cells(rows))) for group in groups]
 
 

@@ -13,7 +13,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Final
 
-from sweeper.answers.cells import format_rounded, map_labels
+from sweeper.answers.cells import format_rounded, is_nothing, map_labels, round_to_margin
 from sweeper.answers.parts import Heading, Item, Line, Part, Table
 from sweeper.answers.render import INLINE
 from sweeper.statistics.codes import LEVEL
@@ -194,7 +194,8 @@ def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope
             yield _describe_trend(effect.trend, maximize)
         yield _describe_extremes(effect, maximize, labels)
         if not effect.differs and effect.reach is not None:
-            yield f"with {scope.more}, differences above {_round_to(effect.reach, effect.reach)} would be told apart"
+            least = round_to_margin(effect.reach, effect.reach)
+            yield f"with {scope.more}, differences above {least} would be told apart"
 
 
 def describe_facts(effect: AxisEffect, maximize: bool | None) -> str:
@@ -247,14 +248,14 @@ def describe_difference(
 def describe_estimate(mean: float, low: float, high: float) -> str:
     """`11.3 (10.1 to 12.5)`: a mean and its interval, to the digits that the interval allows."""
     margin = (high - low) / 2
-    if _is_nothing(margin, mean):
+    if is_nothing(margin, mean):
         return format_rounded(mean)
-    return f"{_round_to(mean, margin)} ({_format_interval((low, high))})"
+    return f"{round_to_margin(mean, margin)} ({_format_interval((low, high))})"
 
 
 def _describe_slope(low: float, high: float, column: str | None) -> str:
     least, most = sorted((abs(low), abs(high)))
-    by = format_rounded(most) if _is_nothing(most - least, least) else _format_interval((least, most))
+    by = format_rounded(most) if is_nothing(most - least, least) else _format_interval((least, most))
     return f"{'rises' if low > 0 else 'falls'} with {column or 'it'}, by {by} for 1 more"
 
 
@@ -304,8 +305,6 @@ def _list_comparisons(metric: MetricEffects, counted: str) -> Records:
             named = [pair for pair in shown if {pair.value, pair.other} & set(effect.highest[:1])]
             shown = tuple(named or sorted(shown, key=lambda pair: -abs(pair.mean))[:_MAX_PAIRS])
         rows += [{"axis": effect.axis, **_format_row(found, counted, labels)} for found in shown]
-    if not any(row["other prompts"] for row in rows):
-        rows = [{name: cell for name, cell in row.items() if name != "other prompts"} for row in rows]
     return rows
 
 
@@ -315,7 +314,7 @@ def _format_row(found: ValueComparison, counted: str, labels: Labels) -> dict[st
         "value": labels[found.value],
         "against": labels[found.other],
         counted: f"{found.higher} of {found.pairs}" if found.higher or found.lower else str(found.pairs),
-        "difference": _round_to(found.mean, margin),
+        "difference": round_to_margin(found.mean, margin),
         "interval": _format_interval(found.interval),
         "other prompts": _format_interval(found.others),
         "differs": "yes" if found.differs else "",
@@ -326,21 +325,7 @@ def _format_interval(interval: Interval | None) -> str:
     if interval is None:
         return ""
     margin = (interval[1] - interval[0]) / 2
-    return " to ".join(_round_to(end, margin) for end in interval)
-
-
-def _round_to(number: float, margin: float) -> str:
-    """A number to the place of the second digit of its margin: further digits are noise."""
-    if _is_nothing(margin, number):
-        return format_rounded(number)
-    places = 1 - math.floor(math.log10(abs(margin)))
-    rounded = round(number, places) + 0.0  # + 0.0: no minus before a zero
-    return f"{rounded:.{places}f}" if 0 <= places <= 6 else format_rounded(rounded)
-
-
-def _is_nothing(margin: float, number: float) -> bool:
-    """Whether a margin is 0 but for rounding."""
-    return abs(margin) <= 1e-9 * abs(number)
+    return " to ".join(round_to_margin(end, margin) for end in interval)
 
 
 def format_share(share: float) -> str:

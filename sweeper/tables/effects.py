@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -77,8 +77,6 @@ _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _LEAST_REST: Final = 5  # degrees of freedom beside the axes of a search: an F test with fewer finds hardly anything
 _LEAST_REST_OF_PAIRS: Final = 10  # and beside the pairs of axes
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
-
-_Repeat = tuple[str, str, float]  # a trial, a metric, and its number in one of several repeats of the trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +208,18 @@ def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float
     if not (folder / FILE_NAME).is_file():
         return {}
     with Store.open(folder, readonly=True) as store:
-        numbers = list(_iter_calibrated(store, names))
+        numbers = [
+            (trial, name, number)
+            for row in store.results()
+            for trial in (json.dumps({**row.columns, REPEAT_COLUMN: None}),)
+            for name in names
+            if (number := get_number(row, name)) is not None
+        ]
     table = pd.DataFrame(numbers, columns=["trial", "metric", "number"]).astype({"number": float})
     repeats = table[table["number"].abs() < _LARGEST].groupby(["metric", "trial"], sort=False)["number"]
     spread = pd.DataFrame({"df": repeats.count() - 1, "squares": repeats.var() * (repeats.count() - 1)})
     sums = spread[spread["df"] > 0].groupby("metric").sum()
     return {str(name): math.sqrt(square) for name, square in (sums["squares"] / sums["df"]).items()}
-
-
-def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:
-    for row in store.results():
-        trial = json.dumps({name: cell for name, cell in row.columns.items() if name != REPEAT_COLUMN})
-        for name in names:
-            value = row.ran_s if name == "ran_s" else row.metrics.get(name)
-            if value is not None and is_number(value):
-                yield trial, name, value
 
 
 class _Analysis:

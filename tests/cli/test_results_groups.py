@@ -68,7 +68,7 @@ def test_by_an_axis_shows_means_and_deviations_with_labels(sweeper, shop):
     assert split_cells(sweeper("results", shop, "--by", "style")) == [
         ["style", "trials", "succeeded", "sharpness"],
         ["oil", "4", "3", "8.3 ± 6.7"],
-        ["ink", "4", "4", "624 ± 715"],
+        ["ink", "4", "4", "620 ± 710"],
     ]
 
 
