@@ -28,7 +28,7 @@ from sweeper.schemas.values import is_number
 from sweeper.statistics.codes import LEVEL, Numbers, Replicates
 from sweeper.statistics.paired import ValueComparison, compare_values
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
-from sweeper.tables.effect_words import DOUBT, ReplicateScope, describe_difference
+from sweeper.tables.effect_answer import DOUBT, ReplicateScope, describe_difference
 from sweeper.tables.select_rows import OptionErrors
 from sweeper.wording import count_things
 

@@ -22,6 +22,7 @@ from sweeper.regression.baseline import describe_server
 from sweeper.statistics.codes import Replicates, renumber
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
+from sweeper.tables.effect_answer import ReplicateScope
 from sweeper.tables.effect_axes import (
     EffectAxis,
     find_effect_axes,
@@ -31,7 +32,6 @@ from sweeper.tables.effect_axes import (
     list_axis_columns,
     make_replicates,
 )
-from sweeper.tables.effect_words import ReplicateScope
 from sweeper.tables.vote_tally import JudgeAgreement, find_agreements
 from sweeper.wording import join_names, suggest
 

@@ -51,7 +51,7 @@ def _read_votes(folder: Path) -> dict[str, Any]:
 
 def _analyse_effects(folder: Path, run: str | None) -> dict[str, Any]:
     from sweeper.regression.verdict import MAXIMIZED, MINIMIZED
-    from sweeper.tables.effect_words import describe_effects
+    from sweeper.tables.effect_answer import describe_effects
     from sweeper.tables.effects import EffectQuery, analyse_effects
     from sweeper.tables.value_choice import COST_COLUMNS, choose_by_effects
 

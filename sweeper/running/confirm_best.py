@@ -37,8 +37,8 @@ from sweeper.running.settings import RunOptions, resolve_output
 from sweeper.statistics.paired import compute_studentized_range
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import is_url
+from sweeper.tables.effect_answer import describe_estimate
 from sweeper.tables.effect_axes import find_kind
-from sweeper.tables.effect_words import describe_estimate
 from sweeper.tables.searched_points import describe_values
 from sweeper.wording import count_things, join_command
 

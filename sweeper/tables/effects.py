@@ -49,6 +49,7 @@ from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
     AxisEffect,
+    EffectsAnswer,
     MetricEffects,
     Trend,
     adjust_pair_shares,
@@ -66,7 +67,6 @@ from sweeper.tables.effect_axes import (
     make_replicates,
     read_axis,
 )
-from sweeper.tables.effect_words import EffectsAnswer
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
 from sweeper.tables.vote_tally import find_agreements

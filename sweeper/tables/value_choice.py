@@ -15,15 +15,16 @@ from typing import Any, Final
 from sweeper.answers.cells import map_labels
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.statistics.paired import ValueComparison
-from sweeper.tables.effect_answer import AxisEffect, MetricEffects
-from sweeper.tables.effect_axes import EffectAxis
-from sweeper.tables.effect_words import (
+from sweeper.tables.effect_answer import (
+    AxisEffect,
     EffectsAnswer,
+    MetricEffects,
     describe_estimate,
     describe_facts,
     describe_interactions,
     format_share,
 )
+from sweeper.tables.effect_axes import EffectAxis
 from sweeper.tables.vote_tally import ValueRanking
 
 BEST, EQUAL, WORSE, UNDECIDED = "best", "equal", "worse", "undecided"

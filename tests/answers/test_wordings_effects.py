@@ -10,9 +10,8 @@ import numpy as np
 
 from sweeper.statistics.paired import ValueComparison
 from sweeper.statistics.variance_shares import AxisShare
-from sweeper.tables.effect_answer import AxisEffect, MetricEffects, Trend
+from sweeper.tables.effect_answer import AxisEffect, EffectsAnswer, MetricEffects, Trend
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis
-from sweeper.tables.effect_words import EffectsAnswer
 from tests.answers.approved import check_approved
 
 NO_CODES = np.array([], dtype=np.int64)

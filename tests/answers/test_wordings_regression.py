@@ -21,7 +21,7 @@ from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials
 from sweeper.regression.versions import Commit, VersionCheck, VersionChecks
 from sweeper.store.records import TableLayout
-from sweeper.tables.effect_words import ReplicateScope
+from sweeper.tables.effect_answer import ReplicateScope
 from tests.answers.approved import check_approved
 
 CHANGED = Comparison(
