@@ -6,7 +6,6 @@ Such a label is `…drawn in charcoal with soft…` for a long prompt.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,20 +32,6 @@ def format_number(value: float) -> str:
 def format_rounded(value: float) -> str:
     """A measured float, rounded to six significant digits or to an integer, because further digits are noise."""
     return format_number(float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"))
-
-
-def round_to_margin(number: float, margin: float) -> str:
-    """A number to the place of the second digit of its margin: further digits are noise."""
-    if is_nothing(margin, number):
-        return format_rounded(number)
-    places = 1 - math.floor(math.log10(abs(margin)))
-    rounded = round(number, places) + 0.0  # + 0.0: no minus before a zero
-    return f"{rounded:.{places}f}" if 0 <= places <= 6 else format_rounded(rounded)
-
-
-def is_nothing(margin: float, number: float) -> bool:
-    """Whether a margin is 0 but for rounding."""
-    return abs(margin) <= 1e-9 * abs(number)
 
 
 def to_json_text(value: Any) -> str:

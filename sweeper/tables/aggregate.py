@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell, format_rounded, label_values, round_to_margin
+from sweeper.answers.cells import format_cell, format_rounded, label_values
 from sweeper.answers.parts import Line, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.schemas.values import is_number
@@ -202,6 +202,20 @@ def format_spread(spread: NumberSummary | None) -> str:
     if not spread.sd:
         return format_rounded(spread.mean)
     return f"{round_to_margin(spread.mean, spread.sd)} \N{PLUS-MINUS SIGN} {round_to_margin(spread.sd, spread.sd)}"
+
+
+def round_to_margin(number: float, margin: float) -> str:
+    """A number to the place of the second digit of its margin: further digits are noise."""
+    if is_nothing(margin, number):
+        return format_rounded(number)
+    places = 1 - math.floor(math.log10(abs(margin)))
+    rounded = round(number, places) + 0.0  # + 0.0: no minus before a zero
+    return f"{rounded:.{places}f}" if 0 <= places <= 6 else format_rounded(rounded)
+
+
+def is_nothing(margin: float, number: float) -> bool:
+    """Whether a margin is 0 but for rounding."""
+    return abs(margin) <= 1e-9 * abs(number)
 
 
 def _make_keys(cells: Sequence[Any]) -> Iterable[Hashable]:

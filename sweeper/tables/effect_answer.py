@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.answers.cells import format_rounded, is_nothing, map_labels, round_to_margin
+from sweeper.answers.cells import format_rounded, map_labels
 from sweeper.answers.parts import Heading, Item, Line, Part, Table
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON, json_keys
 from sweeper.statistics.codes import LEVEL, Numbers
 from sweeper.statistics.paired import Interval, ValueComparison, ValueComparisons, excludes_zero
 from sweeper.statistics.variance_shares import ENDS, INSIDE, RISING, AxisShare, VarianceShares, adjust_p_values
+from sweeper.tables.aggregate import is_nothing, round_to_margin
 from sweeper.tables.effect_axes import PROMPTS, SEEDS, EffectAxes, EffectAxis
 from sweeper.wording import count_things
 
