@@ -28,8 +28,7 @@ from sweeper.images.html_thumbnail import make_thumbnail_url
 from sweeper.model.result import Run
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan_outline import outline_plan
-from sweeper.reporting.dataset import transpose_files
-from sweeper.reporting.one_file import NO_SPRITES, THUMBNAILS_ONLY, make_data_url, make_page, select_files
+from sweeper.reporting.one_file import THUMBNAILS_ONLY, make_page, select_files
 from sweeper.reporting.page_answers import find_answers
 from sweeper.reporting.write_report import write_report
 from sweeper.running.run_answer import SearchResult, answer_run, answer_search, describe_point
@@ -98,9 +97,7 @@ def show(
         markup = f"<p>{note} <code>{html.escape(command)}</code></p>{_make_note(report.page, '')}"
         return InlinePage(report.page, report.trial_count, markup)
     files, contents, words = selected
-    inline = {name: make_data_url(name, content) for name, content in contents.items()}
-    data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
-    page = html.escape(make_page(data, inline), quote=False).replace("'", "&#39;")
+    page = html.escape(make_page(data, files, contents), quote=False).replace("'", "&#39;")
     frame = (
         f"<iframe srcdoc='{page}' title='sweeper report' sandbox='allow-scripts allow-downloads allow-popups' "
         f"allow='clipboard-write; fullscreen' style='width:100%;height:{max(height, _MIN_HEIGHT)}px;border:0'></iframe>"

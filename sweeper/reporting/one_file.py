@@ -31,9 +31,9 @@ from sweeper.running.folder_lock import lock_itself
 from sweeper.serving.page_files import read_page
 from sweeper.store.artifacts import link_files
 
-NO_SPRITES: Final = {"across": 1, "sheets": [], "count": 0}
 THUMBNAILS_ONLY: Final = "thumbnails only"
 _FOLDER_PREFIX: Final = ".one-file-"
+_NO_SPRITES: Final = {"across": 1, "sheets": [], "count": 0}
 _BASE64: Final = 4 / 3  # bytes of a file inside the page, for one of its own
 _SMALL_SIDE: Final = 2048  # pixels of the longer side of a picture that is made smaller
 _SMALL_QUALITY: Final = 85
@@ -65,7 +65,7 @@ def write_one_file(
         if not report.trial_count:
             raise ResultsError(f"{results}: none of its trials is selected, so the page would be empty")
         data = json.loads((out / "data.json").read_text("utf-8"))
-        room = int((max_bytes - len(make_page(data | {"files": transpose_files(data["files"])}, {}))) / _BASE64)
+        room = int((max_bytes - len(make_page(data, data["files"], {}))) / _BASE64)
         selected = select_files(data["files"], out, room, with_smaller=True)
         if selected is None:
             megabytes = max_bytes / 1e6
@@ -74,7 +74,6 @@ def write_one_file(
                 f"{SMALLER_SIDES[-1]} pixels; give --max-mb more, or select some by --where, --limit or --marked"
             )
         files, contents, words = selected
-        data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
         # The file must not tell where things are on this machine.
         data |= {"results": results.name, "file": Path(data["file"] or "").name, "first": {"address": address}}
         if "check" in data:
@@ -82,7 +81,7 @@ def write_one_file(
             data["check"] |= {"baseline": baseline, "accept_command": f"sweeper accept {quote(results.name)}"}
         if "workflow_missing" in data:  # its reason after the colon has the path of the experiment
             data["workflow_missing"] = data["workflow_missing"].partition(": ")[0]
-        page = make_page(data, {name: make_data_url(name, content) for name, content in contents.items()})
+        page = make_page(data, files, contents)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as opened:
@@ -184,7 +183,7 @@ def _place_file(file: Mapping[str, Any], choice: Choice, *, is_whole: bool) -> d
     return {key: value for key, value in entry.items() if key != "path"} | {"kind": "outside"}
 
 
-def make_data_url(name: str, content: Path | bytes) -> str:
+def _make_data_url(name: str, content: Path | bytes) -> str:
     if isinstance(content, bytes):
         media = "image/webp"
     else:
@@ -193,8 +192,10 @@ def make_data_url(name: str, content: Path | bytes) -> str:
     return f"data:{media};base64,{base64.b64encode(content).decode()}"
 
 
-def make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
-    """The page as one HTML text, with its styles, scripts, data and files (by name, as URLs of data)."""
+def make_page(data: Mapping[str, Any], files: Sequence[Mapping[str, Any]], contents: Choice) -> str:
+    """The page as one HTML text, with its styles, scripts and data, and the contents of these files inside."""
+    data = {**data, "files": transpose_files(files), "sprites": _NO_SPRITES, "sides": []}
+    inline = {name: _make_data_url(name, content) for name, content in contents.items()}
     parts = read_page(PAGE_FOLDER)
     index = parts.pop("index.html")
     # In a string of a script, `<` could end the script.

@@ -17,7 +17,7 @@ import numpy as np
 
 from sweeper.errors import UsageError
 from sweeper.model.picture_size import PICTURE_SUFFIXES
-from sweeper.model.result import PIXEL_HASH, SUCCEEDED, Result
+from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, VOTES_METRIC, SearchColumns
 from sweeper.statistics.ranking import ItemComparisons, compute_shares
 from sweeper.store import Store
@@ -91,7 +91,7 @@ class VotePictures:
     def __init__(self, store: Store, trials: Collection[int] | None = None, *, run_id: int | None = None) -> None:
         self.all: list[VotePicture] = []
         self.missing = self.unhashed = 0
-        self._hashes = store.load_cached_metrics(PIXEL_HASH)
+        self._hashes = store.load_pixel_hashes()
         self.layout = layout = store.layout(run_id)
         rows = []
         names = [*layout.axis_columns, *layout.slot_names, *layout.measured_metrics]
@@ -126,8 +126,7 @@ class VotePictures:
 
     def get_content(self, sha256: str) -> str:
         """What is the same for equal pictures: the hash of a file's pixels, or of the file if its pixels have none."""
-        found = self._hashes.get(sha256)
-        return found if isinstance(found, str) else sha256
+        return self._hashes.get(sha256, sha256)
 
     def get_pair(self, vote: Vote) -> tuple[str, str]:
         """The contents of both pictures, sorted: which two pictures the vote is about."""
@@ -152,8 +151,12 @@ class VotePictures:
 
     def find(self, digest: str, sha256: str) -> int | None:
         """The index of a picture that was voted on; if its trial has another picture now, the index of that one."""
-        index = self._indices.get((digest, sha256))
-        return self._indices.get(digest, self._indices.get(sha256)) if index is None else index
+        keys = ((digest, sha256), digest, sha256)
+        return next((self._indices[key] for key in keys if key in self._indices), None)
+
+    def find_sides(self, vote: Vote) -> tuple[int | None, int | None]:
+        """The indexes of the left and the right picture of a vote."""
+        return self.find(vote.left_digest, vote.left_sha256), self.find(vote.right_digest, vote.right_sha256)
 
     def list_prompts(self, first: int, second: int) -> list[tuple[str, str]]:
         """The prompts that two pictures have in common: (name, text) of each."""
@@ -271,8 +274,7 @@ def list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) 
         first, second = pictures.get_pair(vote)
         if vote.answer is None or first == second:
             continue
-        left = pictures.find(vote.left_digest, vote.left_sha256)
-        right = pictures.find(vote.right_digest, vote.right_sha256)
+        left, right = pictures.find_sides(vote)
         # Whatever the axis was called when the vote was given: axes may vary together now that did not then.
         if left is not None and right is not None and axis.separates(left, right):
             values = axis.value_of[left], axis.value_of[right]

@@ -443,7 +443,7 @@ def _measure(store: Store, metric: str) -> JudgeAgreement:
     answers: dict[str, dict[Hashable, str]] = {"people": {}, "metric": {}}
     clusters, points = [], []
     for vote in votes:
-        sides = [pictures.find(vote.left_digest, vote.left_sha256), pictures.find(vote.right_digest, vote.right_sha256)]
+        sides = pictures.find_sides(vote)
         shown = [pictures.all[side] for side in sides if side is not None]
         found = [numbers.get(each.sha256, numbers.get(f"{each.sha256}:{each.row.digest}")) for each in shown]
         known = [float(number) for number in found if number is not None and is_number(number)]

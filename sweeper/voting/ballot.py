@@ -166,7 +166,7 @@ class Ballot:
         if vote is None or side not in ("left", "right"):
             return None
         sha256: str = getattr(vote, f"{side}_sha256")
-        index = self._pictures.find(getattr(vote, f"{side}_digest"), sha256)
+        index = self._pictures.find_sides(vote)[side == "right"]
         picture = None if index is None else self._pictures.all[index]
         if picture is None or picture.sha256 != sha256:
             return None
@@ -259,9 +259,7 @@ class Ballot:
         count = 0
         for vote in votes:
             if vote.voter == voter and vote.axis == name and not vote.undone:
-                shown = [self._pictures.find(vote.left_digest, vote.left_sha256),
-                         self._pictures.find(vote.right_digest, vote.right_sha256)]  # fmt: skip
-                values = [None if index is None else value_of[index] for index in shown]
+                values = [None if index is None else value_of[index] for index in self._pictures.find_sides(vote)]
                 count += (values == [second, first]) - (values == [first, second])
         return count
 
@@ -309,8 +307,7 @@ class Ballot:
         last = max(own, key=lambda vote: vote.answered or 0.0, default=None)
         pair = None
         if shown is not None:
-            left = self._pictures.find(shown.left_digest, shown.left_sha256)
-            right = self._pictures.find(shown.right_digest, shown.right_sha256)
+            left, right = self._pictures.find_sides(shown)
             assert left is not None
             assert right is not None
             pair = {"id": shown.id, "prompts": self._pictures.list_prompts(left, right)}

@@ -69,12 +69,9 @@ _PICTURE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; sandbox",
 }
 
+_SHAPE: Final = {**dict.fromkeys(("voter", "vote", "answer", "broken"), (None, str)), "again": (None, bool)}
+
 T = TypeVar("T")
-
-
-def _read_text(body: dict[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    return value if isinstance(value, str) else None
 
 
 class VoteServer(PageServer):
@@ -154,16 +151,14 @@ class VoteServer(PageServer):
         """Store the answer of the body, if it has one, and answer with the next pair."""
 
         def serve(voter: str, body: dict[str, Any]) -> dict[str, Any]:
-            vote, answer, broken = (_read_text(body, name) for name in ("vote", "answer", "broken"))
+            vote, answer, broken = map(body.get, ("vote", "answer", "broken"))
             answered = None if vote is None or answer is None else (vote, answer)
             return self._ballot.serve_next(voter, answered=answered, broken=broken, again=body.get("again") is True)
 
         return await self._respond(request, serve)
 
     async def serve_undo(self, request: Request) -> Response:
-        return await self._respond(
-            request, lambda voter, body: self._ballot.undo(voter, _read_text(body, "vote") or "")
-        )
+        return await self._respond(request, lambda voter, body: self._ballot.undo(voter, body.get("vote") or ""))
 
     async def serve_picture(self, request: Request) -> Response:
         vote, side = request.path_params["vote"], request.path_params["side"]
@@ -180,14 +175,14 @@ class VoteServer(PageServer):
 
     async def _respond(self, request: Request, serve: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Response:
         try:
-            value = await read_json(request, {})
-            voter = self._voter or check_voter(_read_text(value, "voter") or "")
+            value = await read_json(request, _SHAPE)
+            voter = self._voter or check_voter(value.get("voter") or "")
             answer = await self._run(lambda: serve(voter, value))
         except (UsageError, HTTPException) as refusal:
             return JSONResponse({"problem": getattr(refusal, "detail", str(refusal))}, 400)
         except SweeperError as problem:
             return JSONResponse({"problem": str(problem)}, 503)  # the page keeps its vote and sends it again
-        if (vote := _read_text(value, "vote")) is not None:
+        if (vote := value.get("vote")) is not None:
             # After the answer, because the voter waits for that. If it fails, the next start of the server does it.
             self._ballot_thread.submit(self._ballot.write_metric, vote)
         return JSONResponse(answer, headers=NO_STORE)

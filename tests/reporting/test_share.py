@@ -70,8 +70,8 @@ def test_server_shares_only_what_its_page_asks_for(tmp_path):
         (WISH | {"trials": "0-999999999"}, 422),
         (WISH | {"trials": "1;2"}, 422),
         (WISH | {"x": "y" * 5000}, 413),
-        ({"file": "x.html"}, 422),
-        (["x.html"], 422),
+        ({"file": "x.html"}, 400),
+        (["x.html"], 400),
     ]
     with LiveView(SWEEP.write(tmp_path / "r")) as view:
         url = f"{view.url}share"

@@ -50,6 +50,7 @@ _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comme
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
 _IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
 _ACCEPT_SHAPE: Final = {"trial": int, "seen": [str]}
+_SHARE_SHAPE: Final = dict.fromkeys(("file", "x", "y", "trials", "address"), str)
 # What the menu `Share` saves: the trials that are shown, as one file or as a contact sheet.
 _SHARED_TYPES: Final = {".html": "text/html", ".png": "image/png"}
 _MAX_BYTES: Final = 25_000_000  # of one file, as by default of `sweeper report --max-mb`
@@ -254,7 +255,7 @@ class LiveView(PageServer):
 
     async def share(self, request: Request) -> Response:
         """POST /share: a file to save, see `_make_shared_file`. One at a time, because each takes all cores."""
-        wish = await read_json(request, advice="narrow the filter, because these trials have too many gaps")
+        wish = await read_json(request, _SHARE_SHAPE, advice="narrow the filter: its trials have too many gaps")
         async with self._sharing:
             content, media_type = await asyncio.to_thread(_make_shared_file, self._results, self._run, wish)
         return Response(content, headers=NO_STORE | _SANDBOX, media_type=media_type)
@@ -306,7 +307,7 @@ def _respond_with_file(path: Path | None) -> Response:
     return FileResponse(path, media_type=media or "application/octet-stream", headers=_IMMUTABLE | _SANDBOX | shown)
 
 
-def _make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes, str]:
+def _make_shared_file(results: Path, run: str | None, wish: Mapping[str, str]) -> tuple[bytes, str]:
     """Make a file as the page asks for it, and its media type.
 
     `wish` has `file` (a name whose suffix says the kind), `x` and `y` (axes of a sheet), `trials` (ranges such as
@@ -314,9 +315,6 @@ def _make_shared_file(results: Path, run: str | None, wish: Any) -> tuple[bytes,
 
     Raises UsageError if that is not what the page asks for, and ResultsError if the file cannot be made.
     """
-    fields = ("file", "x", "y", "trials", "address")
-    if not isinstance(wish, Mapping) or not all(isinstance(wish.get(name), str) for name in fields):
-        raise UsageError(f"expected an object with the texts {', '.join(fields)}")
     suffix = Path(wish["file"]).suffix
     if suffix not in _SHARED_TYPES:
         raise UsageError(f"file: {suffix!r} cannot be made; use one of {', '.join(_SHARED_TYPES)}")
