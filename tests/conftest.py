@@ -7,14 +7,16 @@ import contextlib
 import gc
 import importlib
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ FLAGS = (
 )  # fmt: skip
 # What a page can be made to be later too, with the values of a new one.
 _CHANGEABLE = {"color_scheme": "light", "reduced_motion": "no-preference"}
+_VIEWPORT = {"width": 1280, "height": 720}
 Lend = Callable[[dict[str, Callable[[Any], Any]]], AbstractContextManager[Callable[..., Any]]]
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
@@ -271,45 +274,46 @@ def _chromium() -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
         found.close()
 
 
-@pytest.fixture(scope="module")
-def browser(_chromium: tuple[Any, asyncio.AbstractEventLoop]) -> Iterator[Any]:
-    """The browser. While a module uses it, Playwright's loop is the running one; other modules may run their own."""
-    found, loop = _chromium
-    asyncio._set_running_loop(loop)
-    yield found
-    for context in found.contexts:
-        context.close()
-    asyncio._set_running_loop(None)
-
-
-@pytest.fixture(scope="module")
-def _free_pages(browser: Any) -> list[Any]:
+@pytest.fixture(scope="session")
+def _free_pages() -> list[LentPage]:
     """Empty pages. A new one takes a tenth of a second of the processor, mostly for its process."""
     return []
 
 
+@pytest.fixture(scope="module")
+def browser(_chromium: tuple[Any, asyncio.AbstractEventLoop], _free_pages: list[LentPage]) -> Iterator[Any]:
+    """The browser. While a module uses it, Playwright's loop is the running one; other modules may run their own."""
+    found, loop = _chromium
+    asyncio._set_running_loop(loop)
+    yield found
+    kept = [free.page.context for free in _free_pages]
+    for context in found.contexts:
+        if context not in kept:
+            context.close()
+    asyncio._set_running_loop(None)
+
+
 @pytest.fixture
-def lend_pages(browser: Any, _free_pages: list[Any], tmp_path: Path) -> Lend:
+def lend_pages(browser: Any, _free_pages: list[LentPage]) -> Lend:
     """Lend empty pages: `with lend_pages({event: listener}) as lend: page = lend(viewport=...)`.
 
-    The options of `lend` are those of a browser's context. Where they can be taken back, the page is lent again to the
-    next test of the module, unless it is `alone`, which a test says that changes the page for good.
+    The options of `lend` are those of a browser's context. Where they can be taken back, the page is lent again to a
+    later test, unless it is `alone`, which a test says that changes the page for good.
     """
 
     @contextlib.contextmanager
     def lend_them(listeners: dict[str, Callable[[Any], Any]]) -> Iterator[Callable[..., Any]]:
-        lent, others = [], []
+        lent: list[LentPage] = []
+        others = []
 
         def lend(*, alone: bool = False, **options: Any) -> Any:
-            is_new = alone or not options.keys() <= {"viewport", *_CHANGEABLE}
-            if is_new or not _free_pages:
+            if alone or not options.keys() <= {"viewport", *_CHANGEABLE}:
                 page = browser.new_context(**options).new_page()
+                others.append(page)
             else:
-                page = _free_pages.pop()
-                page.set_viewport_size(options.pop("viewport", {"width": 1280, "height": 720}))
-                page.emulate_media(media="null", **{**_CHANGEABLE, **options})
-                page.mouse.move(0, 0)
-            (others if is_new else lent).append(page)
+                lent.append(_free_pages.pop() if _free_pages else LentPage(browser))
+                lent[-1].change(**options)
+                page = lent[-1].page
             for event, listener in listeners.items():
                 page.on(event, listener)
             return page
@@ -317,24 +321,67 @@ def lend_pages(browser: Any, _free_pages: list[Any], tmp_path: Path) -> Lend:
         yield lend
         for page in others:
             page.context.close()
-        for page in lent:
-            _empty(page, tmp_path / "empty.html")
+        for free in lent:
+            free.empty()
             for event, listener in listeners.items():
-                page.remove_listener(event, listener)
+                free.page.remove_listener(event, listener)
         _free_pages.extend(lent)
 
     return lend_them
 
 
-def _empty(page: Any, file: Path) -> None:
-    """Make the browser forget what a page has stored. A page from a disk stays until its next test opens another."""
-    for other in page.context.pages:
-        if other != page:
-            other.close()
-    page.unroute_all()
-    page.evaluate("localStorage.clear()")
-    if page.url.startswith("http:"):
-        page.context.clear_cookies()
-        file.touch()
-        page.goto(file.as_uri())
-        page.evaluate("localStorage.clear()")  # all files share it
+class LentPage:
+    """A page that one test after the other uses."""
+
+    def __init__(self, browser: Any) -> None:
+        self.page = browser.new_context().new_page()
+        self._session = self.page.context.new_cdp_session(self.page)
+        self._emulate = self.page.emulate_media
+        self._media: dict[str, Any] = {}
+        self.page.emulate_media = self._change_media
+        self.page.wait_for_function = self._wait_for
+
+    def change(self, viewport: Mapping[str, int] = _VIEWPORT, **media: Any) -> None:
+        """Take the options of a context. What is so already would still cost a layout of the page before."""
+        if self.page.viewport_size != viewport:
+            self.page.set_viewport_size(viewport)
+        self._change_media(**{"media": "null", **_CHANGEABLE, **media})
+        self.page.mouse.move(0, 0)
+
+    def empty(self) -> None:
+        """Make the browser forget what the page has stored. A page from a disk stays until its next test."""
+        page = self.page
+        for other in page.context.pages:
+            if other != page:
+                other.close()
+        page.unroute_all()
+        page.evaluate("localStorage.clear()")
+        if page.url.startswith("http:"):
+            page.context.clear_cookies()
+            page.goto("about:blank")  # which keeps the process, where a file would start another
+            self._session.send("Storage.clearDataForOrigin", {"origin": "file://", "storageTypes": "local_storage"})
+
+    def _change_media(self, **media: Any) -> None:
+        if self._media | media != self._media:
+            self._emulate(**media)
+            self._media |= media
+
+    def _wait_for(self, script: str, *, arg: Any = None, timeout: float = 60_000) -> None:
+        """As Playwright's method, which first loads 300 kB into each page, and asks whenever a frame is drawn."""
+        wanted = script if re.match(r"(\w+|\([^()]*\)) =>", script) else f"() => ({script})"
+        ask = f"""async ([argument, end]) => {{
+            const isTrue = {wanted};
+            while (!isTrue(argument)) {{
+                if (Date.now() > end) return false;
+                await new Promise((resolve) => setTimeout(resolve, 10));
+            }}
+            return true;
+        }}"""
+        end, is_true = time.time() * 1000 + timeout, None
+        while is_true is None:
+            try:
+                is_true = self.page.evaluate(ask, [arg, end])
+            except Exception as error:  # the page was left
+                if "context was destroyed" not in str(error):
+                    raise
+        assert is_true, f"{script} was not true within {timeout} ms"

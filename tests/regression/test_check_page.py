@@ -8,7 +8,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from tests.reporting.page_actions import press_in_menu
+from tests.reporting.page_actions import press_in_menu, read_all
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def open_page(lend_pages):
 
 
 def list_trials(page):
-    return page.locator("#view .cell[data-trial]").evaluate_all("cells => cells.map(one => Number(one.dataset.trial))")
+    return read_all(page, "#view .cell[data-trial]", "cells => cells.map(one => Number(one.dataset.trial))")
 
 
 def test_accept_takes_what_was_kept_on_the_page(shop, command, open_page):

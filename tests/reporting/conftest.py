@@ -48,7 +48,7 @@ def opened(lend_pages) -> Iterator[Any]:
             if page.url.partition("#")[0] == file:
                 page.goto("about:blank")  # to change what is behind the `#` would not open the page again
             page.goto(f"{file}{address}")
-            page.wait_for_selector("#view > *")
+            page.wait_for_function("() => document.querySelector('#view > *')")
             return page
 
         yield visit

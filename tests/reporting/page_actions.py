@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -32,4 +33,10 @@ def read_axes(page: Any) -> list[str]:
 
 def list_heads(page: Any, lines: str = ".head") -> list[str]:
     """The values of the columns (or with `.side`, of the rows) that are in the document, in full."""
-    return page.locator(lines).evaluate_all("all => all.map(one => one.title)")
+    return read_all(page, lines, "all => all.map(one => one.title)")
+
+
+def read_all(page: Any, selector: str, script: str, argument: Any = None) -> Any:
+    """What a function returns for all elements of a selector; `evaluate_all` loads a script into the page before."""
+    found = f"[...document.querySelectorAll({json.dumps(selector)})]"
+    return page.evaluate(f"argument => ({script})({found}, argument)", argument)

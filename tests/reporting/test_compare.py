@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 from tests.reporting.sounds import encode_sound
 from tests.reporting.test_films import film
 
@@ -162,9 +163,7 @@ def test_films_play_together_and_step_by_frames(made, opened):
     assert page.get_by_role("button", name="Blink").count() == 0
     page.keyboard.press(".")
     page.keyboard.press(".")
-    assert (
-        page.locator("#zoom video").evaluate_all("all => all.map(film => film.currentTime.toFixed(3))") == ["0.083"] * 2
-    )
+    assert read_all(page, "#zoom video", "all => all.map(film => film.currentTime.toFixed(3))") == ["0.083"] * 2
     page.keyboard.press(",")
     assert page.locator("#zoom output").inner_text() == "0.04 of 1.00 s"
     page.keyboard.press("Space")
@@ -179,9 +178,9 @@ def test_sounds_show_their_waveform_and_one_is_heard(made, opened, kind):
     assert "320" not in page.locator("#zoom .facts, #zoom .panel > .dim").first.inner_text()
     page.wait_for_function("() => [...document.querySelectorAll('#zoom .sound img')].every(i => i.naturalWidth > 0)")
     heard = "all => all.map(sound => !sound.muted)"
-    assert page.locator("#zoom audio").evaluate_all(heard) == [False, True]
+    assert read_all(page, "#zoom audio", heard) == [False, True]
     page.keyboard.press("m")
-    assert page.locator("#zoom audio").evaluate_all(heard) == [True, False]
+    assert read_all(page, "#zoom audio", heard) == [True, False]
     assert page.get_by_role("button", name="Blink").count() == 0
     page.keyboard.press("Escape")
     assert page.locator("#view .cell .moving img, #view .cell .moving .sprite").count() > 0

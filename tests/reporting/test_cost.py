@@ -8,6 +8,7 @@ from sweeper.model.money import MEASURED, OF_JOB, PRICED, UNKNOWN_AMOUNT, Amount
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 
 PRICES = [0.25, 0.5, 0.125]  # the second trial failed
 
@@ -23,9 +24,7 @@ def cost_folder(tmp_path):
 
 
 def read_table(page):
-    return page.locator(".tbody .trow").evaluate_all(
-        "rows => rows.map(row => [...row.children].slice(1).map(c => c.innerText))"
-    )
+    return read_all(page, ".tbody .trow", "rows => rows.map(row => [...row.children].slice(1).map(c => c.innerText))")
 
 
 def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(cost_folder, opened):
@@ -38,8 +37,10 @@ def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(cost_folder, 
     assert "kept 0.375 USD of 0.875 USD spent" in page.locator(".counts").inner_text()
     page.goto(f"{page.url.partition('#')[0]}#trial=0&with=2")
     page.wait_for_selector("dialog[open]")
-    lines = page.locator(".params tbody tr").evaluate_all(
-        "rows => rows.map(row => [row.className, ...[...row.children].map(cell => cell.innerText)])"
+    lines = read_all(
+        page,
+        ".params tbody tr",
+        "rows => rows.map(row => [row.className, ...[...row.children].map(cell => cell.innerText)])",
     )
     assert ["", "cost", "0.125", "0.250"] in lines
     assert ["", "the cost is", "priced", "priced"] in lines

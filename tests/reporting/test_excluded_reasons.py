@@ -11,6 +11,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 
 TEMPLATE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
@@ -45,7 +46,7 @@ def reported(tmp_path):
 
 
 def holes(page):
-    return sorted(page.locator(".cell.none").evaluate_all("cells => cells.map(cell => cell.title)"))
+    return sorted(read_all(page, ".cell.none", "cells => cells.map(cell => cell.title)"))
 
 
 RULES = {

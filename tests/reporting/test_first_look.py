@@ -10,7 +10,7 @@ from PIL import Image
 from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, open_menu, read_axes
+from tests.reporting.page_actions import choose_axis, open_menu, read_all, read_axes
 from tests.reporting.page_modules import evaluate
 
 GRID = {"prompt": ["a fox", "a boat"], "seed": [11, 12, 13], "cfg": [5, 7]}
@@ -114,7 +114,7 @@ def test_accidents_are_counted_shown_and_run_again(tmp_path, opened):
     assert page.evaluate("window.copied").endswith(" --retry-failed")
     page.get_by_role("button", name="Show: 1 nearly black").click()
     assert page.get_by_label("Filter").input_value() == "picture == 'nearly black'"
-    assert page.locator(".cell[data-trial]").evaluate_all("all => all.map(one => one.dataset.trial)") == ["0"]
+    assert read_all(page, ".cell[data-trial]", "all => all.map(one => one.dataset.trial)") == ["0"]
 
 
 def test_menus_fit_into_a_narrow_window(made, opened):
@@ -145,15 +145,17 @@ def test_f_cycles_all_in_view_as_wide_as_the_window_and_pixels(made, opened):
 def test_lines_have_the_shapes_of_the_pictures_in_them(made, opened):
     sizes = [(256, 64), (256, 64), (96, 288), (96, 288)]
     page = opened(made(Sweep({"width": [256, 96], "seed": [1, 2]}, sizes=sizes)), "#x=seed&y=width&size=200")
-    boxes = page.locator(".cell[data-trial]").evaluate_all("all => all.map(one => [one.offsetWidth, one.offsetHeight])")
+    boxes = read_all(page, ".cell[data-trial]", "all => all.map(one => [one.offsetWidth, one.offsetHeight])")
     assert boxes == [[200, 50], [200, 50], [200, 173], [200, 173]]
 
 
 def test_lines_of_a_gallery_are_full_and_their_pictures_whole(made, opened):
     sizes = [(256, 64), (96, 288), (160, 160), (192, 108)] * 6
     page = opened(made(Sweep({"seed": range(24)}, sizes=sizes)), "#view=gallery&captions=false&size=304")
-    spans = page.locator(".cell[data-trial]").evaluate_all(
-        "all => all.map(one => { const b = one.getBoundingClientRect(); return [b.y, b.right, b.width / b.height]; })"
+    spans = read_all(
+        page,
+        ".cell[data-trial]",
+        "all => all.map(one => { const b = one.getBoundingClientRect(); return [b.y, b.right, b.width / b.height]; })",
     )
     lines = [[one for one in spans if one[0] == top] for top in sorted({top for top, *_ in spans})]
     assert len(lines) > 2
@@ -196,7 +198,7 @@ def test_filter_suggests_names_and_values(made, opened):
 
     def suggest(text):
         field.fill(text)
-        return page.locator("#filter-options option").evaluate_all("all => all.map(one => one.value)")
+        return read_all(page, "#filter-options option", "all => all.map(one => one.value)")
 
     assert suggest("cfg > 5 and pr") == ["cfg > 5 and prompt"]
     assert suggest("PROMPT == 'a b") == ["PROMPT == 'a boat'"]

@@ -74,10 +74,10 @@ def test_current_trial_survives_a_rebuild_by_a_mark(page, view):
     page.evaluate("view => { location.hash += `&view=${view}&where=mark == ''`; }", view)
     page.wait_for_function("view => sweeper.page.getState().view === view", arg=view)
     page.locator("[role=grid]").focus()
+    page.evaluate("() => { window.old = document.querySelector('[role=grid]'); }")
     for key in ("ArrowDown", "ArrowDown", "k", "ArrowUp"):
         page.keyboard.press(key)
     before = page.locator(".current").get_attribute("data-trial")
-    page.evaluate("() => { window.old = document.querySelector('[role=grid]'); }")
     page.wait_for_function("() => !window.old.isConnected")
     assert read_focused(page) == "Trials"
     assert page.locator(".current").get_attribute("data-trial") == before

@@ -9,7 +9,7 @@ import pytest
 from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import list_heads, open_menu, press_in_menu
+from tests.reporting.page_actions import list_heads, open_menu, press_in_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 SWEEP = {"steps": [4, 8], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}  # brightness is 10 to 21, in written order
@@ -21,7 +21,7 @@ def folder(made):
 
 
 def list_trials(page):
-    return page.locator("#view .cell[data-trial]").evaluate_all("cells => cells.map(one => Number(one.dataset.trial))")
+    return read_all(page, "#view .cell[data-trial]", "cells => cells.map(one => Number(one.dataset.trial))")
 
 
 def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
@@ -203,7 +203,7 @@ def test_plots_begin_with_what_changes_a_metric(tmp_path, opened):
     assert page.locator(".plots section").first.inner_text().split("\n") == [
         "What changes brightness", "steps 99 %", "rest 1 %", *lines
     ]  # fmt: skip
-    most, least = page.locator(".shares i").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+    most, least = read_all(page, ".shares i", "all => all.map(one => one.getBoundingClientRect().width)")
     assert most / least == pytest.approx(99, abs=1)
 
 

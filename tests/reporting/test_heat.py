@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 
 STEPS, CFG = range(1, 61), [n / 8 for n in range(50)]
 AT = "#view=plots&x=steps&y=cfg&metric=brightness"
@@ -27,8 +28,8 @@ def test_drawn_heat_map_fits_and_its_labels_do_not_overlap(folder, opened, optio
     page = opened(folder, AT, **options)
     boxes = """all => all.map(one => { const { left, right, top, bottom } = one.getBoundingClientRect();
         return [one.lastChild.textContent, left, right, top, bottom]; })"""
-    across = page.locator(".drawn text[text-anchor=middle]").evaluate_all(boxes)[:-1]
-    down = page.locator(".side-label").evaluate_all(boxes)
+    across = read_all(page, ".drawn text[text-anchor=middle]", boxes)[:-1]
+    down = read_all(page, ".side-label", boxes)
     assert {float(text) for text, *_ in across} <= set(STEPS)
     assert {float(text) for text, *_ in down} <= set(CFG)
     assert min(len(across), len(down)) >= 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, list_heads, open_menu
+from tests.reporting.page_actions import choose_axis, list_heads, open_menu, read_all
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -42,7 +42,7 @@ def test_column_names_fit_with_the_sort_arrow(made, opened, sort):
     sweep = Sweep({**GRID, "a_rather_long_name_of_an_axis": [1]})
     page = opened(made(sweep), f'#view=table&sort={sort}&columns=["brightness","{sort.strip("-")}"]')
     cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
-    assert page.locator(".thead button").evaluate_all(cut) == []
+    assert read_all(page, ".thead button", cut) == []
     assert page.locator(".thead button", has_text="▼" if sort.startswith("-") else "▲").count() == 1
 
 
@@ -83,7 +83,7 @@ def test_low_window_shows_whole_cells_and_reachable_menus(made, opened, size):
     width, height = size
     page = opened(made(Sweep({"steps": [1, 2, 3, 4], "cfg": [1, 2]})), viewport={"width": width, "height": height})
     whole = "(cells, low) => cells.filter(cell => cell.getBoundingClientRect().bottom <= low).length"
-    assert page.locator("#view .cell[data-trial]").evaluate_all(whole, height) >= 4
+    assert read_all(page, "#view .cell[data-trial]", whole, height) >= 4
     choose_axis(page, "X axis", "cfg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -146,7 +146,7 @@ def test_captions_on_a_phone_show_what_differs(made, opened):
     axes = {"subject": ["a red fox in deep snow"], "style": ["oil painting", "photo"], "sampler": ["euler", "dpmpp_2m"],
             "scheduler": ["normal", "karras"], "cfg": [1.5, 7.25]}  # fmt: skip
     page = opened(made(Sweep(axes)), "#trial=0&with=15&mode=side", **PHONE)
-    whole = page.locator("figcaption").evaluate_all("all => all.map(one => one.scrollHeight <= one.clientHeight)")
+    whole = read_all(page, "figcaption", "all => all.map(one => one.scrollHeight <= one.clientHeight)")
     assert whole == [True, True]
 
 
@@ -193,7 +193,7 @@ def test_caption_names_the_axis_of_a_missing_value(made, opened):
     axes = {"steps": [1, 2, 3], "shape": [None, "", "wide"], "cfg": [1.5, 7]}
     page = opened(made(Sweep(axes, skip=frozenset([6, 7, 12, 13, 14, 15]))), "#x=steps&y=&xx=&yy=&size=200")
     page.wait_for_function("() => document.querySelectorAll('.cell[aria-label]').length === 3")
-    cells = page.locator(".cell").evaluate_all("all => all.map(c => [c.innerText, c.title, c.ariaLabel])")
+    cells = read_all(page, ".cell", "all => all.map(c => [c.innerText, c.title, c.ariaLabel])")
     captions = [text.split("\n")[-1] for text, _, _ in cells]
     assert captions == ["shape (none) · cfg 1.5", "shape (empty) · cfg 1.5", "shape wide · cfg 1.5"]
     wanted = [["cfg: 1.5", f"shape: {shape}"] for shape in ("(none)", "(empty)", "wide")]

@@ -19,7 +19,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu
+from tests.reporting.page_actions import open_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -50,7 +50,7 @@ def test_check_states_look_different_and_have_reasons(checked, opened):
     assert "ssim 0.1, allowed >= 0.95 <b>" in page.locator('[data-trial="1"]').get_attribute("aria-label")
     assert "none of its cases was compared" in page.locator('[data-trial="3"]').get_attribute("title")
     looks = "cells => new Set(cells.map(c => getComputedStyle(c.querySelector('.verdict')).color + c.innerText)).size"
-    assert page.locator("#view .cell").evaluate_all(looks) >= 3
+    assert read_all(page, "#view .cell", looks) >= 3
 
 
 def test_page_says_which_axis_changed_no_picture(tmp_path, opened):
@@ -90,7 +90,7 @@ def test_shared_cell_shows_status_of_hidden_trials(made, opened):
 
 def test_shared_cell_shows_check_states_of_hidden_trials(checked, opened):
     page = opened(checked, "#x=&y=sampler")
-    told = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.title, c.innerText])")
+    told = read_all(page, "#view .cell", "cells => cells.map(c => [c.title, c.innerText])")
     assert "3 trials share this cell: 1 same, 1 changed, 1 new" in told[0][0]
     assert "+2 · 1 changed" in told[0][1]
     assert "3 trials share this cell: 3 not compared" in told[1][0]
@@ -112,7 +112,7 @@ def test_check_shows_how_texts_differ(tmp_path, opened):
     report = write_report(out, checked=Comparisons("made-up", tmp_path, out, found), is_review=True)
     lines = "--- accepted\n+++ now\n@@ -1 +1 @@\n-a fox\n+<script>alert(1)</script>"
     page = opened(report.page.parent)
-    assert page.locator(".cell").evaluate_all("all => all.map(one => one.dataset.trial)") == ["1", "0"]
+    assert read_all(page, ".cell", "all => all.map(one => one.dataset.trial)") == ["1", "0"]
     page.locator(".cell").first.click()
     assert page.locator("#zoom pre").inner_text() == lines
 
@@ -121,7 +121,7 @@ def test_trial_is_shown_beside_its_accepted_picture(checked, opened):
     page = opened(checked, "#trial=1")
     page.get_by_role("button", name="Beside the accepted").click()
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
-    sources = page.locator(".stage figure img").evaluate_all("images => images.map(i => i.getAttribute('src'))")
+    sources = read_all(page, ".stage figure img", "images => images.map(i => i.getAttribute('src'))")
     assert sources[1].startswith("files/")
     assert sources[0].startswith("accepted/")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
@@ -191,7 +191,7 @@ def test_filtered_and_excluded_cells_look_different(made, opened):
     page = opened(
         made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0}))), "#x=cfg&y=steps&where=trial%20!%3D%202"
     )
-    labels = page.locator(".cell.none").evaluate_all("cells => cells.map(c => c.getAttribute('aria-label'))")
+    labels = read_all(page, ".cell.none", "cells => cells.map(c => c.getAttribute('aria-label'))")
     assert [label.partition(":")[0] for label in labels] == ["Not in the plan", "left out by the filter"]
 
 
@@ -199,7 +199,7 @@ def test_filtered_and_excluded_cells_look_different(made, opened):
 def test_empty_cell_is_explained_without_a_pointer(made, opened, way):
     folder = made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0})))
     page = opened(folder, "#x=cfg&y=steps&where=trial%20!%3D%202", has_touch=True)
-    reasons = page.locator(".cell.none").evaluate_all("cells => cells.map(cell => cell.title)")
+    reasons = read_all(page, ".cell.none", "cells => cells.map(cell => cell.title)")
     assert [reason.partition(":")[0].partition(",")[0] for reason in reasons] == [
         "Not in the plan",
         "Left out by the filter",
@@ -240,7 +240,7 @@ def test_address_contains_the_shown_file(made, opened):
 
 def test_table_heads_show_distributions(made, opened):
     page = opened(made(Sweep(GRID, slots={"cfg": 7})), "#view=table")
-    names = page.locator(".thead canvas").evaluate_all("all => all.map(c => c.getAttribute('aria-label'))")
+    names = read_all(page, ".thead canvas", "all => all.map(c => c.getAttribute('aria-label'))")
     assert "Distribution of steps: 4 to 16" in names
     assert not any("sampler" in name for name in names)
 
@@ -302,15 +302,11 @@ def test_table_has_heat_by_rank_and_no_column_that_says_nothing(tmp_path, opened
     page = opened(write_report(out, answers={"by_metric": told}).page.parent, "#view=table")
     names = [name.strip(" ▲") for name in page.locator("[role=columnheader]").all_inner_texts()]
     assert names == ["picture", "trial", "sampler", "steps", "ran_s", "brightness"]
-    heats = page.locator(".tbody .number:last-child").evaluate_all(
-        "all => all.map(c => parseInt(c.style.cssText.slice(7)))"
-    )
+    heats = read_all(page, ".tbody .number:last-child", "all => all.map(c => parseInt(c.style.cssText.slice(7)))")
     assert heats == sorted(heats, reverse=True)  # lower is better
     assert heats[0] > heats[-1] == 0
     edges = "all => all.map(one => Math.round(one.getBoundingClientRect().right))"
-    head, number = (
-        page.locator(place).evaluate_all(edges) for place in (".thead > .number", ".tbody .trow:first-child .number")
-    )
+    head, number = (read_all(page, place, edges) for place in (".thead > .number", ".tbody .trow:first-child .number"))
     assert head == number
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, list_heads, open_menu, press_in_menu, read_axes
+from tests.reporting.page_actions import choose_axis, list_heads, open_menu, press_in_menu, read_all, read_axes
 from tests.reporting.page_modules import evaluate
 
 AXES = {"subject": ["a red fox", "a lighthouse above the sea"], "steps": [2, 6, 20], "seed": [2**64 - 1, 5]}
@@ -30,7 +30,7 @@ def box(page, trial):
 
 def test_first_view_shows_all_trials_of_a_small_sweep(made, opened):
     page = opened(made(Sweep(AXES)))
-    trials = page.locator("#view .cell").evaluate_all("cells => cells.map(cell => Number(cell.dataset.trial))")
+    trials = read_all(page, "#view .cell", "cells => cells.map(cell => Number(cell.dataset.trial))")
     assert sorted(trials) == list(range(12))
     assert page.title() == "made-up · sweeper"
     pictures = "() => [...document.querySelectorAll('.cell img')].every(i => i.complete && i.naturalWidth > 0)"
@@ -66,8 +66,8 @@ def test_long_seed_has_a_letter_and_its_number_on_hover(made, opened, width):
     page = opened(made(Sweep({"seed": [4065829240, 1078519398], "steps": [4, 8]})))
     page.set_viewport_size({"width": width, "height": 800})
     page.reload()
-    sides = page.locator(".side").evaluate_all(
-        "all => all.map(one => [one.textContent, one.title, one.firstChild.clientHeight < 1.9 * 14])"
+    sides = read_all(
+        page, ".side", "all => all.map(one => [one.textContent, one.title, one.firstChild.clientHeight < 1.9 * 14])"
     )
     assert sides == [["seed A", "4065829240", True], ["seed B", "1078519398", True]]
 
@@ -273,7 +273,7 @@ def test_missing_value_has_its_own_column(made, opened):
     choose_axis(page, "Y axis", "")
     page.get_by_label("flag", exact=True).select_option(label="(none)")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 4")
-    trials = page.locator("#view .cell").evaluate_all("cells => cells.map(cell => Number(cell.dataset.trial))")
+    trials = read_all(page, "#view .cell", "cells => cells.map(cell => Number(cell.dataset.trial))")
     assert sorted(trials) == [4, 5, 6, 7]
 
 
@@ -463,9 +463,7 @@ def test_invalid_address_shows_the_first_view(made, opened, address):
 
 def test_single_long_axis_wraps_with_values_as_captions(made, opened):
     page = opened(made(Sweep({"seed": list(range(500, 540))})))
-    tops = page.locator(".cell[data-trial]").evaluate_all(
-        "cells => new Set(cells.map(c => c.getBoundingClientRect().y)).size"
-    )
+    tops = read_all(page, ".cell[data-trial]", "cells => new Set(cells.map(c => c.getBoundingClientRect().y)).size")
     assert tops > 2
     assert page.evaluate("() => document.querySelector('.scroller').scrollWidth <= innerWidth")
     assert page.locator('[data-trial="17"] .caption').inner_text() == "seed 517"

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 from tests.reporting.page_modules import evaluate
 
 TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
@@ -16,7 +17,7 @@ def params(page):
     """The texts of each line of the params table, by name."""
     lines = """rows => rows.map(row => [row.children[0].textContent,
         [...row.querySelectorAll('td')].map(cell => cell.textContent)])"""
-    return dict(page.locator("dialog[open] .params tbody tr").evaluate_all(lines))
+    return dict(read_all(page, "dialog[open] .params tbody tr", lines))
 
 
 def list_highlighted(page):
@@ -26,7 +27,7 @@ def list_highlighted(page):
 def test_different_numbers_look_different(made, opened):
     page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=4&with=2")
     values = "all => all.map(one => one.firstElementChild.lastChild.data)"
-    assert page.locator(".head").evaluate_all(values) == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
+    assert read_all(page, ".head", values) == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
     assert params(page)["cfg"] == ["0.1234567", "0.1234568"]
     assert "cfg" in list_highlighted(page)
 
@@ -125,12 +126,10 @@ def test_missing_empty_and_blank_texts_look_different(made, opened):
     page = opened(folder, "#trial=1&with=0")
     assert params(page)["seed"] == ["1", '"1"']
     page = opened(folder, '#view=table&columns=["style","negative"]')
-    cells = page.locator(".tbody .trow").evaluate_all(
-        "rows => rows.map(row => [...row.children].slice(1).map(c => c.innerText))"
-    )
+    cells = read_all(page, ".tbody .trow", "rows => rows.map(row => [...row.children].slice(1).map(c => c.innerText))")
     assert cells[::2] == [["(none)", "(empty)"], ["(empty)", "(empty)"], ['" "', "(empty)"]]
     cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
-    assert page.locator(".tbody [role=gridcell]").evaluate_all(cut) == 0
+    assert read_all(page, ".tbody [role=gridcell]", cut) == 0
 
 
 def test_params_omit_missing_metrics(made, opened):

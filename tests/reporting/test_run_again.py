@@ -15,6 +15,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from tests.few_classes import pick_classes
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 from tests.reporting.page_modules import evaluate
 
 
@@ -115,7 +116,7 @@ def test_exported_yaml_preserves_any_characters(project, tmp_path, opened):
 
 
 def list_marked(page):
-    return page.locator(".cell.keep").evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
+    return read_all(page, ".cell.keep", "cells => cells.map(cell => cell.getAttribute('aria-label'))")
 
 
 def test_marks_survive_a_larger_sweep_and_a_moved_folder(project, tmp_path, opened):

@@ -10,6 +10,7 @@ import pytest
 
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 
 MOST = 3000  # elements of the whole document
 
@@ -173,7 +174,9 @@ def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
     )
     assert page.evaluate("() => window.before.isConnected")  # it was moved and not replaced
     page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")
-    wrong = page.locator(".cell:has(> img)").evaluate_all(
+    wrong = read_all(
+        page,
+        ".cell:has(> img)",
         """cells => cells.filter(cell => {
         const { dataset } = sweeper.page;
         const sha = dataset.files(dataset.row(Number(cell.dataset.trial)))[0].sha256;
@@ -181,6 +184,6 @@ def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
         const [box, below] = [cell.getBoundingClientRect(), words.getBoundingClientRect()];
         return !image.src.includes(sha) || Math.abs(below.bottom - box.bottom) > 1
           || below.top < image.getBoundingClientRect().bottom - 1;
-        }).length"""
+        }).length""",
     )
     assert wrong == 0

@@ -10,7 +10,7 @@ from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu
+from tests.reporting.page_actions import open_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 POINTS = [
@@ -58,7 +58,7 @@ def point_at(page, section, number):
 
 def list_trials(page):
     page.wait_for_selector(".cell")
-    return sorted(page.locator("#view .cell").evaluate_all("cells => cells.map(c => Number(c.dataset.trial))"))
+    return sorted(read_all(page, "#view .cell", "cells => cells.map(c => Number(c.dataset.trial))"))
 
 
 def count_pale_lines(page):
@@ -102,7 +102,7 @@ def test_point_leads_to_its_pictures_by_pointer_and_keyboard(folder, opened):
         "point 5 · round 2 · 1 of 2 trials · stopped early or incomplete",
     ]  # fmt: skip
     assert card.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
-    chosen = page.locator(".chart").evaluate_all("all => all.map(c => c.querySelectorAll('.chosen').length)")
+    chosen = read_all(page, ".chart", "all => all.map(c => c.querySelectorAll('.chosen').length)")
     assert chosen == [1, 0, 1, 1, 1, 1]  # the same point in all charts; parallel coordinates have a second layer
     page.mouse.click(*place)
     assert list_trials(page) == [8]
@@ -124,8 +124,8 @@ def test_failed_point_says_why_on_its_card(folder, opened):
 
 def test_slices_have_log_scale_over_decades_and_categories(folder, opened):
     page = opened(folder)
-    texts = page.locator(".slices .chart").evaluate_all(
-        "all => all.map(c => [...c.querySelectorAll('text')].map(t => t.textContent))"
+    texts = read_all(
+        page, ".slices .chart", "all => all.map(c => [...c.querySelectorAll('text')].map(t => t.textContent))"
     )
     cfg, lr, sampler = texts
     assert cfg[-1] == "cfg"

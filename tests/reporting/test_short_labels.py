@@ -8,6 +8,7 @@ import pytest
 
 from tests.long_prompts import LABELS, PROMPTS
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import read_all
 from tests.reporting.page_modules import evaluate
 
 
@@ -108,4 +109,4 @@ def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened, first, s
 def test_the_head_of_a_column_has_room_for_its_whole_label(folder, opened):
     page = opened(folder, "#x=prompt&y=steps")
     overflow = "heads => heads.map(head => head.firstElementChild.scrollHeight - head.clientHeight)"
-    assert max(page.locator(".head").evaluate_all(overflow)) <= 0
+    assert max(read_all(page, ".head", overflow)) <= 0

@@ -19,7 +19,7 @@ from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.few_classes import pick_classes
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu
+from tests.reporting.page_actions import open_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -198,11 +198,11 @@ def test_table_sorts_numbers_and_puts_missing_last(made, opened):
     page.get_by_role("button", name="brightness").click()
     page.get_by_role("button", name="steps").click()
     trials = "rows => rows.map(row => Number(row.dataset.trial))"
-    assert page.locator(".tbody .trow").evaluate_all(trials) == [0, 2, 1]
+    assert read_all(page, ".tbody .trow", trials) == [0, 2, 1]
     page.get_by_role("button", name="steps").click()
-    assert page.locator(".tbody .trow").evaluate_all(trials) == [1, 2, 0]
+    assert read_all(page, ".tbody .trow", trials) == [1, 2, 0]
     page.get_by_role("button", name="brightness").click()
-    assert page.locator(".tbody .trow").evaluate_all(trials)[-1] == 1
+    assert read_all(page, ".tbody .trow", trials)[-1] == 1
 
 
 def test_table_columns_can_be_chosen(made, opened):
@@ -251,9 +251,7 @@ def test_plots_show_only_what_is_in_view(made, opened):
     page.get_by_label("Filter").fill("prompt >= 'p10'")
     page.wait_for_function("() => document.querySelectorAll('.key li').length === 4")
     assert key.all_inner_texts() == ["prompt:", *PROMPTS[9:]]
-    assert all(
-        path.startswith("M") for path in page.locator(lines).evaluate_all("all => all.map(p => p.getAttribute('d'))")
-    )
+    assert all(path.startswith("M") for path in read_all(page, lines, "all => all.map(p => p.getAttribute('d'))"))
     assert page.locator(".heat tbody th").all_inner_texts() == PROMPTS[9:]
     page = opened(folder, f"{at}&hide={quote(','.join(['prompt', *PROMPTS[:9]]))}")
     assert page.locator(".key li").all_inner_texts() == ["prompt:", *PROMPTS[9:]]
@@ -276,7 +274,7 @@ def test_ticks_are_existing_values_and_do_not_overlap(made, opened):
 
 def test_arrows_follow_the_sorted_and_filtered_table(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&where=steps%20%3C%2016")
-    rows = page.locator(".tbody .trow").evaluate_all("rows => rows.map(row => Number(row.dataset.trial))")
+    rows = read_all(page, ".tbody .trow", "rows => rows.map(row => Number(row.dataset.trial))")
     assert rows == [1, 4, 0, 3]
     page.locator('.trow[data-trial="1"]').click()
     for key, trial in [("Left", 1), ("Right", 4), ("Right", 0), ("Down", 3), ("Right", 3), ("Up", 0), ("Left", 4)]:

@@ -21,7 +21,7 @@ from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, press_in_menu
+from tests.reporting.page_actions import choose_axis, press_in_menu, read_all
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -65,7 +65,7 @@ def start(python):
 
 
 def states(page):
-    found = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.dataset.trial, c.classList[1]])")
+    found = read_all(page, "#view .cell", "cells => cells.map(c => [c.dataset.trial, c.classList[1]])")
     return {int(trial): state for trial, state in found}
 
 
