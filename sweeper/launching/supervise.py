@@ -35,6 +35,7 @@ from sweeper.launching.launch_comfyui import (
 from sweeper.model.launch_spec import LaunchSpec
 
 _INTERVAL: Final = 0.2  # seconds between two looks at the process
+_MAX_LOOKS: Final = 25  # for the record of another run that starts it again
 _ASK_EVERY: Final = 5.0  # seconds between two questions whether it answers
 _MEASURE_EVERY: Final = 1.0  # seconds between two looks at the memory
 _MUCH_MEMORY: Final = 1.5  # times `max_memory`, above which a ComfyUI is not left to its job
@@ -134,8 +135,8 @@ class Supervisor:
                     self._failure = ended if was_up else explain_failed_start(self.launch, how, process)
                 else:
                     await asyncio.sleep(failures)
-                    other = self._find_kept() if self.launch.keep else None
-                    if other is not None:  # another run, which used it too, was faster
+                    other = await self._find_restarted(process) if self.launch.keep else None
+                    if other is not None:
                         self._process, self.alive_since = other, time.time()
                         continue
                     self._start(choose_port() if is_taken and not has_answered else process.port, process.own_folder)
@@ -230,6 +231,17 @@ class Supervisor:
         text = repr((str(self.launch), self.launch.device))
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
         return user_cache_path("sweeper", appauthor=False) / "launched" / f"{digest}.json"
+
+    async def _find_restarted(self, process: ComfyProcess) -> ComfyProcess | None:
+        """The one that another run, which used this one too, has started in its place; None: this run has to."""
+        with suppress(FileExistsError):
+            (process.own_folder / f"restarted-{process.pid}").touch(exist_ok=False)
+            return None
+        for _ in range(_MAX_LOOKS):  # the other run may have been killed just now
+            if (found := self._find_kept()) is not None:
+                return found
+            await asyncio.sleep(_INTERVAL)
+        return None
 
     def _find_kept(self) -> ComfyProcess | None:
         """The process that an earlier run left, if it still runs. `run` also compares its command line."""
