@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.cache import measure_memory
-from sweeper.embedded.event_streams import Connection, answer_feature_flags
+from sweeper.embedded.event_streams import Connection
 from sweeper.embedded.faults import QUEUE_LIMIT, REFUSALS
 from sweeper.embedded.folders import read_metadata
 from sweeper.embedded.http_helpers import (
@@ -228,13 +228,9 @@ async def _listen(websocket: WebSocket, connection: Connection, features: dict[s
     first = True
     while (message := await websocket.receive())["type"] == "websocket.receive":
         text = message.get("text")
-        if text is None:
-            continue
-        wants, reply = answer_feature_flags(text, first, features)
-        first = False
-        connection.wants_metadata = connection.wants_metadata or wants
-        if reply is not None:
-            connection.enqueue(reply)
+        if first and text is not None:
+            connection.answer_first(text, features)
+        first = first and text is None
 
 
 # --- a local ComfyUI -------------------------------------------------------------------------------------------------

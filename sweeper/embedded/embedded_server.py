@@ -161,7 +161,7 @@ class EmbeddedServer:
             sites = [(main, guard), (second, files)]
         else:
             sites = [(main, RequestGuard(make_comfyui_app(service), **options))]
-        thread = hosting.ServerThread(sites, transports, service.attach_loop)
+        thread = hosting.ServerThread(sites, transports)
         thread.start()
         parts.callback(thread.stop)
         service.start(run_jobs)

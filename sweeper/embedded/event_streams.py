@@ -13,6 +13,7 @@ import json
 import struct
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.jobs import ServerJob, now_ms
@@ -57,6 +58,15 @@ class Connection:
         if self.queue.qsize() < limit:
             self.queue.put_nowait(message)
 
+    def answer_first(self, text: str, features: Mapping[str, Any]) -> None:
+        """Answer the first message of a client if it is `feature_flags`. Like ComfyUI, ignore junk."""
+        with suppress(ValueError):
+            message = parse_json(text)
+            if isinstance(message, dict) and message.get("type") == "feature_flags":
+                flags = message.get("data")
+                self.wants_metadata = isinstance(flags, dict) and flags.get("supports_preview_metadata") is True
+                self.enqueue(_encode_message("feature_flags", features))
+
 
 class Hub:
     """All event streams of one server. With `broadcast_all` (Cloud) every stream gets the events of every job.
@@ -70,7 +80,7 @@ class Hub:
         self.faults = faults
         self.broadcast_all = broadcast_all
         self._missed: deque[tuple[float, str]] = deque(maxlen=MAX_MISSED)
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which the streams run; None: there was none yet
         self._by_sid: dict[str, Connection] = {}
 
     def attach(self, sid: str, remaining: int | None) -> Connection:
@@ -78,6 +88,7 @@ class Hub:
 
         `remaining`: how many jobs are queued or running; None for a stream of one job, which has no greeting.
         """
+        self._loop = asyncio.get_running_loop()
         connection = Connection(sid)
         self._by_sid[sid] = connection
         if remaining is None:
@@ -97,8 +108,8 @@ class Hub:
 
     def close(self) -> None:
         """Tell all streams that the server stops. Thread-safe."""
-        if self.loop is not None:
-            self.loop.call_soon_threadsafe(self._end_streams)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end_streams)
 
     def _end_streams(self) -> None:
         for connection in self._by_sid.values():
@@ -111,53 +122,23 @@ class Hub:
     def send(self, event: str, data: Mapping[str, Any], sid: str | None = None) -> None:
         """Send a text message to one client, or to all (`sid` None). Thread-safe."""
         if self.has_listener(sid):
-            self._post(_encode_message(event, data), sid)
+            self.post(_encode_message(event, data), sid)
         elif self.broadcast_all and event in _REPLAYED_EVENTS:
             self._missed.append((time.monotonic(), _encode_message(event, data)))
 
     def send_status(self, remaining: int) -> None:
         self.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}})
 
-    def send_text(self, node_id: str, text: str) -> None:
-        """Send a text that a node shows to all clients."""
-        encoded = node_id.encode()
-        if self.has_listener(None):
-            self._post(struct.pack(">II", TEXT, len(encoded)) + encoded + text.encode(), None)
-
-    def send_picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None, *, small: bool) -> None:
-        """Send a `small` JPEG or a PNG, with metadata (event 4) to clients that asked for it, else without."""
-        if not self.has_listener(sid):
-            return
-        picture = _encode_picture(image, small=small)
-        encoded = json.dumps({**metadata, "image_type": "image/jpeg" if small else "image/png"}).encode()
-        head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(encoded))
-        # ComfyUI sends pictures for all clients without metadata, even to clients that asked for it.
-        rich = head + encoded + picture if sid is not None or self.broadcast_all else None
-        self._post(struct.pack(">II", PREVIEW_IMAGE, JPEG if small else PNG) + picture, sid, rich)
-
-    def _post(self, message: str | bytes, sid: str | None, rich: bytes | None = None) -> None:
-        if self.loop is None or self.faults.mute_events:
-            return
-        self.loop.call_soon_threadsafe(self._deliver, message, sid, rich)
+    def post(self, message: str | bytes, sid: str | None, rich: bytes | None = None) -> None:
+        """Send an encoded message; `rich` to the clients that asked for the metadata of previews. Thread-safe."""
+        if self._loop is not None and not self.faults.mute_events:
+            self._loop.call_soon_threadsafe(self._deliver, message, sid, rich)
 
     def _deliver(self, message: str | bytes, sid: str | None, rich: bytes | None) -> None:
         listeners = list(self._by_sid.values()) if sid is None else [self._by_sid.get(sid)]
         for connection in listeners:
             if connection is not None:
                 connection.enqueue(message if rich is None or not connection.wants_metadata else rich)
-
-
-def answer_feature_flags(text: str, first: bool, server_features: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """Read a client's message: (whether it wants preview metadata, the reply or None). Like ComfyUI, ignore junk."""
-    try:
-        message = parse_json(text)
-    except ValueError:
-        return False, None
-    if not first or not isinstance(message, dict) or message.get("type") != "feature_flags":
-        return False, None
-    flags = message.get("data")
-    wants = isinstance(flags, dict) and flags.get("supports_preview_metadata") is True
-    return wants, _encode_message("feature_flags", server_features)
 
 
 def _encode_message(event: str, data: Mapping[str, Any]) -> str:
@@ -232,11 +213,23 @@ class JobMessages:
     def send_text(self, node_id: str, text: str | None) -> None:
         """Send the text that a partner node of a ComfyUI shows, to every client, as ComfyUI 0.33.0 does."""
         if text is not None and not self.hub.broadcast_all:
-            self.hub.send_text(node_id, text)
+            encoded = node_id.encode()
+            self.hub.post(struct.pack(">II", TEXT, len(encoded)) + encoded + text.encode(), None)
 
     def send_picture(self, node_id: str, picture: Image.Image, *, small: bool = False) -> None:
-        """Send a preview, or a picture that is itself a result of a node (SaveImageWebsocket)."""
-        self.hub.send_picture(picture, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client, small=small)
+        """Send a `small` JPEG as preview, or the PNG that is a result of a node (SaveImageWebsocket).
+
+        Its metadata (event 4) go to clients that asked for them.
+        """
+        if not self.hub.has_listener(self.client):
+            return
+        encoded = _encode_picture(picture, small=small)
+        kind = "image/jpeg" if small else "image/png"
+        metadata = json.dumps({**_node_ids(node_id), "prompt_id": self.job.id, "image_type": kind}).encode()
+        head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(metadata))
+        # ComfyUI sends pictures for all clients without metadata, even to clients that asked for it.
+        rich = head + metadata + encoded if self._has_audience else None
+        self.hub.post(struct.pack(">II", PREVIEW_IMAGE, JPEG if small else PNG) + encoded, self.client, rich)
 
     def _update_state(self, node_id: str, value: float, maximum: float, state: str) -> None:
         self._progress[node_id] = {

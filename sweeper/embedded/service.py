@@ -5,7 +5,6 @@ The apps of both dialects use this one object. It opens no socket.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,9 +66,6 @@ class Service:
         self._counter = 0
         self.clearings = 0  # how often the caches of node results were to be cleared
         self._threads: list[threading.Thread] = []
-
-    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.hub.loop = loop
 
     def restore(self, jobs: list[ServerJob]) -> None:
         """Add the jobs that a journal has stored. New jobs come after them."""
