@@ -185,8 +185,7 @@ class V2Routes(CommonRoutes):
     async def cancel_job(self, request: Request) -> Response:
         """POST /api/v2/jobs/{id}/cancel: cancel a waiting or running job. Returns the state of the job."""
         job = self.find_job(request)
-        self.service.cancel_waiting([job.id])
-        self.service.interrupt(job.id)
+        self.service.cancel(job.id)
         return json_response(self._job_json(job))
 
     def _job_json(self, job: ServerJob) -> dict[str, Any]:

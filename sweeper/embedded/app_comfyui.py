@@ -82,11 +82,7 @@ class CommonRoutes(MediaRoutes):
     async def submit(self, request: Request) -> Response:
         self.seen.count(submits=1)
         data = await read_json(request)
-        if isinstance(data, list | str):
-            data = {}  # ComfyUI looks for "prompt" in it, and does not find it
-        if not isinstance(data, dict):
-            raise refuse("The body must be a JSON object.")
-        status, body = self.submit_with_faults(data)
+        status, body = self.submit_with_faults(data if isinstance(data, dict) else {})  # in which "prompt" is missing
         return json_response(body, status)
 
     def submit_with_faults(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:

@@ -127,15 +127,10 @@ class _JobRun:
             return node["is_changed"]
         node_class = self.nodes[node["class_type"]]
         assert node_class.fingerprint is not None
-        required, optional = node_class.find_inputs(node["inputs"])
-        widgets = {
-            name: value
-            for name, value in node["inputs"].items()
-            if (name in required or name in optional) and not is_link(value)
-        }
+        known = node_class.list_inputs(node["inputs"])
+        widgets = {name: value for name, value in node["inputs"].items() if name in known and not is_link(value)}
         try:
-            context = self._make_context(node_id)
-            value = node_class.fingerprint(context, **widgets)
+            value = node_class.fingerprint(self._make_context(node_id), **widgets)
         except Exception:  # noqa: BLE001 - the error, such as a missing file, shows again when the node runs
             return float("nan")
         node["is_changed"] = [value]
@@ -181,17 +176,13 @@ class _JobRun:
 
     def _resolve_inputs(self, node: Mapping[str, Any], node_class: NodeClass) -> dict[str, list[Any]]:
         """The values of each input as a list, with links resolved. Skips inputs that the class does not have."""
-        inputs: dict[str, list[Any]] = {}
-        required, optional = node_class.find_inputs(node["inputs"])
-        for name, value in node["inputs"].items():
-            if name not in required and name not in optional:
-                continue
+        known = node_class.list_inputs(node["inputs"])
+        inputs: dict[str, list[Any]] = {name: [value] for name, value in node["inputs"].items() if name in known}
+        for name, (value,) in inputs.items():
             if is_link(value):
                 source = self.cache.get(value[0])
                 assert source is not None, "sources run first"
                 inputs[name] = source.values[value[1]]
-            else:
-                inputs[name] = [value]
         return inputs
 
     def _name_content(self, node_class: NodeClass, name: str, value: Any) -> Any:

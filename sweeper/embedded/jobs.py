@@ -7,7 +7,6 @@ from all three lists. Workers wait in `JobQueue.take`. `SQLiteJournal` stores jo
 from __future__ import annotations
 
 import bisect
-import itertools
 import json
 import logging
 import sqlite3
@@ -187,11 +186,10 @@ class JobQueue:
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._job_arrived = threading.Condition(self._lock)
-        self._waiting: list[tuple[float, str, int, ServerJob]] = []  # sorted
+        self._waiting: list[ServerJob] = []  # sorted
         self._running: list[ServerJob] = []
         self._ended: dict[str, ServerJob] = {}
         self._by_id: dict[str, ServerJob] = {}
-        self._counter = itertools.count()
         self._closing = False
 
     def restore(self, jobs: list[ServerJob]) -> None:
@@ -215,7 +213,7 @@ class JobQueue:
 
     def _push(self, job: ServerJob) -> None:
         job.set_state(WAITING)
-        bisect.insort(self._waiting, (job.number, job.id, next(self._counter), job))
+        bisect.insort(self._waiting, job, key=lambda waiting: (waiting.number, waiting.id))
         self._job_arrived.notify()
 
     def take(self) -> ServerJob | None:
@@ -225,7 +223,7 @@ class JobQueue:
                 self._job_arrived.wait()
             if self._closing:
                 return None
-            job = self._waiting.pop(0)[3]
+            job = self._waiting.pop(0)
             self._running.append(job)
             job.set_state(PREPARING)
             self._save(job)
@@ -283,13 +281,12 @@ class JobQueue:
     def snapshot(self) -> tuple[list[ServerJob], list[ServerJob]]:
         """(running jobs, waiting jobs), the waiting ones in the order in which they will run."""
         with self._lock:
-            return list(self._running), [entry[3] for entry in self._waiting]
+            return list(self._running), list(self._waiting)
 
     def get_position(self, job: ServerJob) -> int | None:
         """The position of a waiting job in the queue, from 1; None if it does not wait."""
         with self._lock:
-            jobs = [entry[3] for entry in self._waiting]
-            return jobs.index(job) + 1 if job in jobs else None
+            return self._waiting.index(job) + 1 if job in self._waiting else None
 
     def find(self, prompt_id: str) -> ServerJob | None:
         """The latest job with this id, in any state, or None."""
@@ -318,11 +315,10 @@ class JobQueue:
     def delete(self, ids: Collection[str] | None) -> list[str]:
         """Remove waiting jobs from the queue: those with one of `ids`, or all (None). Returns their ids."""
         with self._lock:
-            cancelled = [entry[3] for entry in self._waiting if ids is None or entry[1] in ids]
+            cancelled = [job for job in self._waiting if ids is None or job.id in ids]
             if not cancelled:
                 return []
-            gone = set(cancelled)
-            self._waiting = [entry for entry in self._waiting if entry[3] not in gone]
+            self._waiting = [job for job in self._waiting if not (ids is None or job.id in ids)]
             for job in cancelled:
                 if self.keep_cancelled:
                     self._record_end(job, CANCELLED)

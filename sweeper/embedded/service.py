@@ -263,9 +263,8 @@ class Account:
 
 def _list_defaults(node_class: NodeClass, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What the inputs of a node are if its graph leaves them out: the default, or else the first choice."""
-    required, optional = node_class.find_inputs(inputs)
     defaults = {}
-    for name, spec in {**required, **optional}.items():
+    for name, spec in node_class.list_inputs(inputs).items():
         for value in (list_choices(spec) or [])[:1]:
             defaults[name] = value
         if "default" in spec[1]:

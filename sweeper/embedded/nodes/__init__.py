@@ -122,6 +122,11 @@ class NodeClass:
         """The required and the optional inputs of a node with these values."""
         return (self.required, self.optional) if self.select_inputs is None else self.select_inputs(values)
 
+    def list_inputs(self, values: Mapping[str, Any]) -> dict[str, InputSpec]:
+        """All inputs of a node with these values."""
+        required, optional = self.find_inputs(values)
+        return {**required, **optional}
+
     def get_model_folder(self, input_name: str) -> str:
         """The model folder of one of the `models`."""
         return "clip_vision" if self.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(input_name, input_name)

@@ -344,8 +344,7 @@ def _guess_slot(node: Mapping[str, Any], name: str, known: _Classes) -> _Slot:
     """What an input takes: what its class says, or what its name usually means."""
     node_class = known.get(node["class_type"])
     if node_class is not None:
-        required, optional = node_class.find_inputs(node["inputs"])
-        declared = {**required, **optional}.get(name, (ANY, {}))[0]
+        declared = node_class.list_inputs(node["inputs"]).get(name, (ANY, {}))[0]
         return declared if isinstance(declared, str) else tuple(declared), name, declared != ANY
     plain = _NUMBERED.sub("", name.rpartition(".")[2].lower())
     # Types that nobody knows carry everything that led to them.
