@@ -28,15 +28,7 @@ from sweeper.regression.cases import read_run
 from sweeper.regression.check import check_experiment
 from sweeper.regression.comparison import SAME, Comparison, Comparisons, compare_with_baseline, tabulate_cases
 from sweeper.regression.match_files import parse_checks
-from sweeper.regression.versions import (
-    VERSION_ERRORS,
-    WORKTREE,
-    ComfyuiClone,
-    Commit,
-    Version,
-    make_reference,
-    select_run,
-)
+from sweeper.regression.versions import VERSION_ERRORS, WORKTREE, ComfyuiClone, Commit, Version, make_reference
 from sweeper.running.folder_lock import lock_folder
 from sweeper.store.containment import display_path
 from sweeper.wording import count_things, join_command
@@ -149,7 +141,7 @@ class Bisector:
         except _InterruptedError:
             pass
         results = self.out / (BAD if bad.commit in found[:1] else found[0][:12]) if found else self.out
-        own = select_run(read_run(results)) if found else None
+        own = read_run(results, own=True) if found else None
         cases = () if own is None else compare_with_baseline(own, reference, parse_checks(self.experiment))
         return Bisection(
             self.experiment.name, tuple(map(self.clone.find_commit, found)),
@@ -198,7 +190,7 @@ class Bisector:
         self._save_state(state)
 
     def _read_reference(self, state: _State) -> Baseline:
-        return make_reference(select_run(read_run(self.out / GOOD))) if state.reference else self.accepted
+        return make_reference(read_run(self.out / GOOD, own=True)) if state.reference else self.accepted
 
     def _judge(self, commit: str, reference: Baseline, state: _State) -> str:
         """Bad if a case is as in the bad version, good if all are as in the good one, else to be skipped."""

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -32,11 +33,11 @@ from sweeper.planning.plan import Plan
 from sweeper.regression.cases import Case, read_run
 from sweeper.regression.match_files import (
     HIGHER_IS_CLOSER,
-    Match,
     Threshold,
     map_parallel,
     match_files,
     parse_threshold,
+    pick_loosest,
     propose_threshold,
 )
 from sweeper.running.prepare import complete_experiment
@@ -232,8 +233,8 @@ def calibrate(
 
 
 def _collect_pictures(folder: Path, run_id: int) -> list[CasePictures]:
-    run_cases = read_run(folder, run_id)
-    outputs = [output for row in run_cases.rows if row.run == run_id for output in row.outputs]
+    run_cases = read_run(folder, run_id, own=True)
+    outputs = [output for row in run_cases.rows for output in row.outputs]
     run_cases.fetch(outputs)
     pictures: dict[str, CasePictures] = {}
     for output in outputs:
@@ -247,8 +248,9 @@ def _measure_noise(case: Case, paths: list[Path], cases: list[CasePictures], mar
     if len(paths) < 2:
         return CaseNoise(case, len(paths), False, (), "fewer than two of its repeats succeeded")
     try:
-        pairs = [_match_pair(*pair) for pair in itertools.combinations(paths, 2)]
-        neighbours = [_match_pair(paths[0], path) for path in _find_neighbours(case, cases)]
+        match = partial(match_files, thresholds={}, reported=_PICTURE_MEASURES)
+        pairs = [match(*pair) for pair in itertools.combinations(paths, 2)]
+        neighbours = [match(paths[0], path) for path in _find_neighbours(case, cases)]
     except ImageError as error:
         return CaseNoise(case, len(paths), False, (), f"its repeats cannot be compared: {error}")
     incomparable = next((pair for pair in pairs if not pair.comparable), None)
@@ -266,10 +268,6 @@ def _measure_noise(case: Case, paths: list[Path], cases: list[CasePictures], mar
     is_checkable = any(measured.threshold for measured in noise)
     reason = "" if is_checkable else "its noise is as large as the difference to neighbouring cases"
     return CaseNoise(case, len(paths), False, tuple(noise), reason)
-
-
-def _match_pair(first: Path, second: Path) -> Match:
-    return match_files(first, second, {}, reported=_PICTURE_MEASURES)
 
 
 def _find_neighbours(case: Case, cases: list[CasePictures]) -> list[Path]:
@@ -309,10 +307,8 @@ def _propose_checks(items: Sequence[CaseNoise]) -> dict[str, str]:
     Empty if all cases are stable. Cases that no threshold can check are ignored.
     """
     bounds = [case.thresholds for case in items if case.is_checkable and not case.stable]
-    proposed = {}
-    for measure in bounds[0] if bounds else ():
-        candidates = [thresholds[measure] for thresholds in bounds if measure in thresholds]
-        if len(candidates) == len(bounds):
-            pick = min if measure in HIGHER_IS_CLOSER else max
-            proposed[measure] = str(pick(candidates, key=lambda threshold: threshold.number))
-    return proposed
+    return {
+        measure: str(pick_loosest(measure, [thresholds[measure] for thresholds in bounds]))
+        for measure in (bounds[0] if bounds else ())
+        if all(measure in thresholds for thresholds in bounds)
+    }

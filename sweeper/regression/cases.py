@@ -201,10 +201,12 @@ def find_run_record(store: Store, run: int | str | None) -> RunRecord:
     return next(record for record in store.runs() if str(record.id) == str(run_id))
 
 
-def read_run(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> RunCases:
+def read_run(
+    folder: Path, run: int | str | None = None, trials: Collection[int] | None = None, *, own: bool = False
+) -> RunCases:
     """Read a run of a results folder, or by default its table, and all trials or some.
 
-    Raises ResultsError if there is nothing to read.
+    `own`: only what the run made itself. Raises ResultsError if there is nothing to read.
     """
     with Store.open(folder, readonly=True) as store:
         record = find_run_record(store, run)
@@ -222,7 +224,8 @@ def read_run(folder: Path, run: int | str | None = None, trials: Collection[int]
         outputs = _collect_outputs(cells, point, absolute, files, titles)
         server = servers.get((outcome.run, result.target), {}) if outcome.run is not None and result.target else {}
         rows[point] = TrialRow(cells, point, result, outputs, outcome.run, server)
-    return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows.values()), record.overrides)
+    found = tuple(row for row in rows.values() if not own or row.run == record.id)
+    return RunCases(record.experiment, Path(record.file), folder, record.id, found, record.overrides)
 
 
 def identify_points(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
@@ -254,15 +257,10 @@ def _collect_outputs(
 ) -> tuple[OutputFile, ...]:
     outputs: dict[tuple[str, int], OutputFile] = {}
     for file in files:
-        key = file.node, file.position
-        if key in outputs:
-            continue
-        case = Case(cells, *key, point, titles.get(file.node, ""))
-        if is_url(file.path):
-            downloaded = str(local_path(Path(), file.path, file.sha256))
-            outputs[key] = OutputFile(case, folder, downloaded, file.sha256, file.path)
-        else:
-            outputs[key] = OutputFile(case, folder, file.path, file.sha256)
+        case = Case(cells, file.node, file.position, point, titles.get(file.node, ""))
+        url = file.path if is_url(file.path) else None
+        path = file.path if url is None else str(local_path(Path(), url, file.sha256))
+        outputs.setdefault((file.node, file.position), OutputFile(case, folder, path, file.sha256, url))
     return tuple(outputs.values())
 
 

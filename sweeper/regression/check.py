@@ -12,7 +12,7 @@ from typing import Any, Final
 from sweeper.errors import ImageError, UsageError
 from sweeper.loading.load import load, load_recorded
 from sweeper.loading.read_scope import find_project
-from sweeper.model.experiment import Experiment, select_settings
+from sweeper.model.experiment import Experiment
 from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run
@@ -147,13 +147,10 @@ def check_experiment(
     }
     options = {"plan": plan, "fresh": True, "alone": True, "where": where, "limit": limit, "may_be_gone": may_be_gone}
     ended = runner(experiment, out=folder, **options, trials=trials, **run_arguments)
-    run_cases = read_run(folder, ended.run_id, selected)
-    if limit is not None:  # which trials these are is known only after the run
-        run_cases = replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == ended.run_id))
+    run_cases = read_run(folder, ended.run_id, selected, own=limit is not None)  # only the run knows which these are
     found = compare_with_baseline(
-        run_cases, accepted, checks, fresh=True, allow_new=allow_new,
-        is_partial=is_partial or limit is not None or bool(select_settings(experiment.overrides)),
-    )  # fmt: skip
+        run_cases, accepted, checks, fresh=True, allow_new=allow_new, is_partial=is_partial or limit is not None
+    )
     return replace(found, stopped_by=ended.stopped_by, custom_baseline=baseline is not None)
 
 
@@ -181,9 +178,8 @@ def check_results(
     run_cases = read_run(folder, run, trials)
     checks = parse_checks(load_recorded(file, record.overrides, results=folder)) if file.is_file() else NO_CHECKS
     found = compare_with_baseline(
-        run_cases, accepted, checks, fresh=fresh, allow_new=allow_new,
-        is_partial=trials is not None or bool(select_settings(run_cases.overrides)),
-    )  # fmt: skip
+        run_cases, accepted, checks, fresh=fresh, allow_new=allow_new, is_partial=trials is not None
+    )
     return replace(found, custom_baseline=baseline is not None)
 
 

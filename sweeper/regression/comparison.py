@@ -14,13 +14,13 @@ from typing import Any, Final, TypeAlias
 from sweeper.answers.parts import Heading, Line, Part, Table
 from sweeper.answers.render import NOT_IN_JSON, json_keys
 from sweeper.errors import GONE_ERROR, ImageError
+from sweeper.model.experiment import select_settings
 from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.result import FAILED as TRIAL_FAILED
 from sweeper.regression.accept import describe_unusable, is_surely_same
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, describe_drift
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
 from sweeper.regression.match_files import (
-    HIGHER_IS_CLOSER,
     Checks,
     Threshold,
     Thresholds,
@@ -28,6 +28,7 @@ from sweeper.regression.match_files import (
     equal_metrics,
     find_best_match,
     map_parallel,
+    pick_loosest,
     propose_tolerance,
 )
 from sweeper.store.containment import display_path
@@ -183,11 +184,10 @@ class Comparisons:
         changed = [case.tolerance for case in self.cases if case.state == CHANGED]
         if not changed or not all(changed):
             return
-        loosest: dict[str, Threshold] = {}
-        for name, threshold in (entry for tolerance in changed for entry in tolerance.items()):
-            pick = min if name in HIGHER_IS_CLOSER else max
-            loosest[name] = pick(threshold, loosest.get(name, threshold), key=lambda bound: bound.number)
-        checks = ", ".join(f'{name}: "{threshold}"' for name, threshold in loosest.items())
+        names = dict.fromkeys(name for tolerance in changed for name in tolerance)
+        checks = ", ".join(
+            f'{name}: "{pick_loosest(name, [found[name] for found in changed if name in found])}"' for name in names
+        )
         yield (
             f"The changes are small. If you want to allow them, `checks: {{{checks}}}` in the experiment would hold; "
             "`sweeper calibrate` measures what the server's noise needs"
@@ -231,10 +231,11 @@ def compare_with_baseline(
 ) -> Comparisons:
     """Compare every case of a run with the accepted files.
 
-    `is_partial`: the run has only some trials of the experiment, so accepted cases of other trials are not missing.
-    With `fresh`, rows that reuse a job of an earlier run are not compared. Raises UsageError if a `where` of the checks
-    cannot be computed.
+    `is_partial`: the run has only some trials of the experiment, so accepted cases of other trials are not missing;
+    that is so, too, if `--set` changed its settings. With `fresh`, rows that reuse a job of an earlier run are not
+    compared. Raises UsageError if a `where` of the checks cannot be computed.
     """
+    is_partial = is_partial or bool(select_settings(run_cases.overrides))
     seen: set[str] = set()
     items: list[Comparison] = []
     pairs: list[FilePair] = []
@@ -257,7 +258,7 @@ def compare_with_baseline(
             else:
                 items.append(_build_comparison(output, row, NEW, reason="no picture was accepted for it yet"))
         if not row.outputs and not accepted_keys:
-            items.append(_build_without_file(whole_trial, row, NOT_COMPARED, "its trial gave no file"))
+            items.append(_build_comparison(whole_trial, row, NOT_COMPARED, reason="its trial gave no file"))
     items += _CaseComparer(run_cases, baseline, checks).compare_pairs(pairs)
     planned = {row.point for row in run_cases.rows}
     unseen = [entry for key, entry in baseline.entries.items() if key not in seen]
@@ -357,28 +358,24 @@ class _CaseComparer:
         return self._drifts[key]
 
 
-def _build_comparison(output: OutputFile, row: TrialRow, state: str, **facts: Any) -> Comparison:
+def _build_comparison(found: OutputFile | Case, row: TrialRow, state: str, **facts: Any) -> Comparison:
+    """The state of a case, which may have no file today."""
     result = row.result
-    return Comparison(
-        output.case, state, trial=result.trial, digest=result.digest, params=result.params,
-        current_file=output.path_text, seconds=result.ran_s, **facts,
-    )  # fmt: skip
-
-
-def _build_without_file(case: Case, row: TrialRow, state: str, reason: str) -> Comparison:
-    result = row.result
-    return Comparison(case, state, reason=reason, trial=result.trial, digest=result.digest, params=result.params)
+    if isinstance(found, OutputFile):
+        facts |= {"current_file": found.path_text, "seconds": result.ran_s}
+        found = found.case
+    return Comparison(found, state, trial=result.trial, digest=result.digest, params=result.params, **facts)
 
 
 def _build_unfinished(case: Case, row: TrialRow) -> Comparison:
     result = row.result
     if result.error_type == GONE_ERROR:
-        return _build_without_file(case, row, GONE, result.error or "")
+        return _build_comparison(case, row, GONE, reason=result.error or "")
     if result.status == TRIAL_FAILED:
         error = f"{result.error_type}: {result.error}" if result.error_type else result.error or "its trial failed"
-        return _build_without_file(case, row, FAILED, " ".join(error.split()))
+        return _build_comparison(case, row, FAILED, reason=" ".join(error.split()))
     reason = "its trial was not run this time" if row.succeeded else f"its trial is {result.status}"
-    return _build_without_file(case, row, NOT_COMPARED, reason)
+    return _build_comparison(case, row, NOT_COMPARED, reason=reason)
 
 
 def _build_missing(baseline: Baseline, entry: BaselineEntry, planned: set[str]) -> Comparison:
@@ -441,11 +438,9 @@ def describe_case(comparison: Comparison) -> str:
     """All facts about a case, one per line."""
     lines = [f"{comparison.state}: {comparison.reason}"]
     lines += [f"{name}: {value:.6g}" for name, value in comparison.metrics.items()]
-    lines += [f"accepted: {display_path(comparison.accepted)}"] if comparison.accepted else []
-    lines += [f"now: {display_path(comparison.now)}"] if comparison.now else []
-    lines += [f"servers: {comparison.servers}"] if comparison.servers else []
-    lines += [f"verdict: {comparison.verdict}"] if comparison.verdict else []
-    return "\n".join(lines)
+    facts = {"accepted": _display(comparison.accepted_file), "now": _display(comparison.current_file),
+             "servers": comparison.servers, "verdict": comparison.verdict}  # fmt: skip
+    return "\n".join([*lines, *(f"{name}: {text}" for name, text in facts.items() if text)])
 
 
 def _is_error(comparison: Comparison) -> bool:

@@ -103,29 +103,21 @@ def parse_checks(experiment: Experiment) -> Checks:
 def check_models(experiment: Experiment) -> None:
     """Raise ExperimentError for each measure in `checks` whose model cannot be used on this machine."""
     problems: list[Problem] = []
-    entries = [
-        ((), experiment.checks),
-        *(((OVERRIDES, index), entry) for index, entry in enumerate(experiment.checks.get(OVERRIDES, ()))),
-    ]
-    for path, entry in entries:
+    entries: dict[tuple[str | int, ...], Mapping[str, Any]] = {("checks",): experiment.checks}
+    for index, entry in enumerate(experiment.checks.get(OVERRIDES, ())):
+        entries["checks", OVERRIDES, index] = entry
+    for path, entry in entries.items():
         for name in MODELS.keys() & entry.keys():
             try:
                 find_model(name)
             except UsageError as error:
-                problems += [_make_problem(experiment, (*path, name), problem.message) for problem in error.problems]
+                problems += experiment.make_error((*path, name), str(error)).problems
     if problems:
         raise ExperimentError(problems)
 
 
 def _parse_thresholds(entry: Mapping[str, Any]) -> dict[str, Threshold]:
     return {name: parse_threshold(text) for name, text in entry.items() if name not in (OVERRIDES, "where")}
-
-
-def _make_problem(experiment: Experiment, path: tuple[str | int, ...], message: str) -> Problem:
-    where = ("checks", *path)
-    if experiment.source is not None:
-        return experiment.source.make_problem(where, message)
-    return Problem(str(experiment.file), 0, ".".join(map(str, where)), message)
 
 
 def find_violations(thresholds: Thresholds, metrics: Mapping[str, float]) -> dict[str, Threshold]:
@@ -291,6 +283,12 @@ def propose_threshold(measure: str, worst: float, margin: float = 1.0) -> Thresh
     if measure in HIGHER_IS_CLOSER:
         return Threshold(">=", math.floor((1 - _round_up(margin * (1 - worst))) * 1e6) / 1e6)
     return Threshold("<=", float(f"{_round_up(margin * worst):.6g}"))
+
+
+def pick_loosest(measure: str, thresholds: Iterable[Threshold]) -> Threshold:
+    """The one of some thresholds of a measure that allows most."""
+    pick = min if measure in HIGHER_IS_CLOSER else max
+    return pick(thresholds, key=lambda threshold: threshold.number)
 
 
 def _round_up(value: float) -> float:

@@ -350,7 +350,7 @@ def check_versions(
             except VERSION_ERRORS as error:
                 found.append(VersionCheck(version.name, _describe_problem(error, version, clone, out)))
                 continue
-            own = select_run(read_run(checked.results, checked.run))
+            own = read_run(checked.results, checked.run, own=True)
             changes = None if before[1] is None else compare_with_baseline(own, before[1], checks, is_partial=True)
             found.append(VersionCheck(version.name, "", checked, before[0], changes))
             if checked.stopped_by == "interrupt":
@@ -375,11 +375,6 @@ def _describe_problem(error: SweeperError, version: Version, clone: ComfyuiClone
     file = shlex.quote(str(out.resolve() / WORKTREE / "requirements.txt"))
     show = join_command(["git", "-C", str(clone.folder), "show", f"{version.name}:requirements.txt"])
     return str(error).replace(file, f"<({show})")
-
-
-def select_run(run_cases: RunCases) -> RunCases:
-    """The cases that a run made itself."""
-    return replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == run_cases.run))
 
 
 def make_reference(run_cases: RunCases) -> Baseline:
