@@ -210,7 +210,10 @@ def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInput
     """
     digests = table.facts["digest"]
     template = planned.experiment.template
-    varying = {name for name, cells in table.slots.items() if _varies(cells)}
+    varying = {
+        name for name, cells in table.slots.items()
+        if any(type(cell) is not type(cells[0]) or cell != cells[0] for cell in cells)
+    }  # fmt: skip
     files = {name for name, slot in template.slots.items() if slot.is_file}  # their names depend on the target, too
     target_of = dict(zip(digests, table.facts["target"], strict=True)) if files else {}
     swept = _select_inputs(template, varying | files)
@@ -242,10 +245,6 @@ def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInput
             changes.append({"node": node, "input": name, "values": values, "of": [of[index] for index in indices]})
     (base_coded,), _ = encode_values([base])
     return {"base": base_coded, "changes": changes, "known": [int(index >= 0) for index in indices]}
-
-
-def _varies(cells: Sequence[Any]) -> bool:
-    return any(type(cell) is not type(cells[0]) or cell != cells[0] for cell in cells)
 
 
 def _select_inputs(template: Template, slots: Collection[str]) -> Template:

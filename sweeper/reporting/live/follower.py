@@ -113,9 +113,7 @@ class Follower:
         self._check = LiveCheck(check, self._lock, self._apply_check)
         self._marks: dict[str, Any] = {}
         self._answers: Answers = {}
-        self._answers_number = 0  # number of the change that last updated the answers
-        self._marks_number = 0  # number of the change that last updated the marks
-        self._full_check_number = 0  # number of the change that last updated the missing cases
+        self._updated = {"answers": 0, "marks": 0, "gone": 0}  # the number of the last change of each
         try:
             self._state = self._read_initial()
         except BaseException:
@@ -231,13 +229,13 @@ class Follower:
                 return None
             changes = self._state.last_changes.items()
             rows = [self._build_row_update(index) for index, changed in changes if changed > number]
-            check = self._check.build_missing_cases() if self._full_check_number > number else {}
-            marks = {"marks": self._marks} if self._marks_number > number else {}
-            answers = {}
-            if self._answers_number > number:
-                columns = build_dataset(self._state.tabulate())["columns"]
-                answers = {"answers": encode_answers(self._answers, columns)}
-            return {"rows": rows, **check, **marks, **answers, **self._build_live_state()}
+            updated = {name for name, changed in self._updated.items() if changed > number}
+            found = self._check.build_missing_cases() if "gone" in updated else {}
+            if "marks" in updated:
+                found["marks"] = self._marks
+            if "answers" in updated:
+                found["answers"] = encode_answers(self._answers, build_dataset(self._state.tabulate())["columns"])
+            return {"rows": rows, **found, **self._build_live_state()}
 
     def _build_live_state(self) -> dict[str, Any]:
         record = self._state.record
@@ -284,7 +282,7 @@ class Follower:
         """Note what a check changed; called from its thread, which holds the lock."""
         self._change_number += 1
         if is_full:
-            self._full_check_number = self._change_number
+            self._updated["gone"] = self._change_number
         for index, row in enumerate(self._state.rows):
             if row.trial in trials:
                 self._state.last_changes[index] = self._change_number
@@ -352,23 +350,26 @@ class Follower:
         if (self.results / FILE_NAME).is_file():
             with Store.open(self.results, readonly=True) as store:
                 if store.runs() or self._experiment is None:
-                    return self._load_state(store)
+                    return self._complete_state(store, self._read_state(store))
         if self._experiment is None:
             raise ResultsError(
                 f"{self.results}: no results here ({FILE_NAME} is missing); run the experiment with `sweeper run` first"
             )
         return _make_planned_state(self._experiment, self.results)
 
-    def _load_state(self, store: Store, known: _RunState | None = None) -> _RunState:
-        """Load the current state of the run, and make its thumbnails. If it has grown, `known` is its former state."""
+    def _read_state(self, store: Store) -> _RunState:
         record = find_run_record(store, self._run)
         outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
-        state = _RunState(store.layout(record.id), record, outcomes)
+        return _RunState(store.layout(record.id), record, outcomes)
+
+    def _complete_state(self, store: Store, state: _RunState, known: _RunState | None = None) -> _RunState:
+        """Make the thumbnails of a run, and what the page says of it. If it has grown, `known` is its former state."""
         made = self._add_files(state, state.rows, with_sprites=known is None)
         state.sprites = made if known is None else known.sprites
-        state.info = contents.describe_run(record, self.results, state.tabulate(), store)
+        assert state.record is not None
+        state.info = contents.describe_run(state.record, self.results, state.tabulate(), store)
         self._marks = contents.encode_marks(store.marks.load())
-        self._answers = self._find_answers(record)
+        self._answers = self._find_answers(state.record)
         return state
 
     def _find_answers(self, record: RunRecord) -> Answers:
@@ -380,24 +381,23 @@ class Follower:
         has_new_marks = marks != self._marks
         if has_new_marks:
             with self._lock:
-                self._marks, self._marks_number = marks, self._change_number + 1
+                self._marks, self._updated["marks"] = marks, self._change_number + 1
         if not store.runs():
             return has_new_marks
-        record = find_run_record(store, self._run)
-        layout, before = store.layout(record.id), self._state
-        outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
-        state = replace(before, layout=layout, record=record, outcomes=outcomes)
-        rows = state.rows
+        read, before = self._read_state(store), self._state
+        layout, record, rows = read.layout, read.record, read.rows
+        assert record is not None
         # A plan does not know the titles of nodes and the sizes of jobs, which no column of the page needs.
         known = replace(before.layout, titles=layout.titles, sizes_differ=layout.sizes_differ)
-        if layout != known or state.trials != before.trials:
+        if layout != known or read.trials != before.trials:
             has_grown = layout.search is not None and before.record is not None and before.record.id == record.id
-            state = self._load_state(store, before if has_grown else None)
+            state = self._complete_state(store, read, before if has_grown else None)
             with self._lock:
                 self._state = state
                 self._generation += 1
                 self._check.request(None)
             return True
+        state = replace(before, layout=layout, record=record, outcomes=read.outcomes)
         changed = [index for index, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
         if before.record is None or before.record.id != record.id:
             state.info = contents.describe_run(record, self.results, state.tabulate(), store)
@@ -411,7 +411,7 @@ class Follower:
         answers = self._answers if record == before.record else self._find_answers(record)
         with self._lock:
             if answers != self._answers:
-                self._answers, self._answers_number = answers, self._change_number + 1
+                self._answers, self._updated["answers"] = answers, self._change_number + 1
             for index in changed:
                 state.last_changes[index] = self._change_number + 1
             self._state = state
