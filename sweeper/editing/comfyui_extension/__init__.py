@@ -155,8 +155,9 @@ def _start(command: list[str], folder: Path) -> tuple[str, subprocess.Popen[byte
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
             code = process.poll()
-            with contextlib.suppress(AttributeError, OSError):  # on Windows; or nothing is left
-                os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):  # nothing is left
+                    os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             reader.join(0.5)
             if not reader.is_alive():
