@@ -1,6 +1,7 @@
 """The files of a page: its HTML, one script and one style sheet, joined from ES modules and imported sheets.
 
-Browsers load no modules from a disk, whose addresses have no origin. So a classic script joins them, uncommented.
+A page must also open from a disk, where browsers load no modules (an address with `file:` has no origin). So its
+modules are joined into one classic script when it is written; in the source, editors and TypeScript know them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from urllib.parse import quote
 SHARED_PAGE: Final = Path(__file__).parent / "page"  # files that several pages use
 _IMPORT: Final = re.compile(r'^import (?:\* as (\w+)|(\{[^}]*\})) from "([^"]+)";\n', re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
-_COMMENT: Final = re.compile(r"^ *(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/)\n", re.MULTILINE)
 _SHEET: Final = re.compile(r'^@import "([^"]+)";\n', re.MULTILINE)
 
 
@@ -59,7 +59,7 @@ def _iter_modules(path: Path, names: dict[Path, str]) -> Iterator[str]:
             yield from _iter_modules(target, names)
         imported.append(f"const {found[1] or found[2]} = {names[target]};\n")
     names[path] = f"module{len(names)}"
-    body = _COMMENT.sub("", _EXPORT.sub("", _IMPORT.sub("", text)))
+    body = _EXPORT.sub("", _IMPORT.sub("", text))
     exports = ", ".join(found[1] for found in _EXPORT.finditer(text))
     yield f"// --- {path.name}\nconst {names[path]} = (() => {{\n"
     yield f"{''.join(imported)}{body}return {{ {exports} }};\n}})();\n"
