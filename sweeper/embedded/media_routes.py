@@ -133,17 +133,13 @@ class MediaRoutes:
 
     async def _store(self, form: Form, data: bytes) -> dict[str, str]:
         """Store an upload. Returns the answer to the client, which in Cloud repeats a subfolder that has no effect."""
-        folders, subfolder = self.folders, form.texts.get("subfolder") or ""
-        kind = form.texts.get("type") or "input"
+        subfolder, kind = form.texts.get("subfolder") or "", form.texts.get("type") or "input"
         if self.sign_url is not None:
-            upload = folders, data, form.filename, form.content_type
             _check_cloud_limits(data)
+            upload = self.folders, data, form.filename, form.content_type
             name, new = await asyncio.to_thread(store_by_content, *upload)
         else:
-            overwrite = form.texts.get("overwrite") in {"true", "1"}
-            name, new = _store_by_name(
-                folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
-            )
+            name, new = _store_by_name(self.folders, form, data, kind, subfolder)
         self.seen.uploads.append(name)
         self.seen.count(written=int(new))
         return {"name": name, "subfolder": subfolder, "type": kind}
@@ -164,15 +160,14 @@ async def _send_half(path: Path) -> AsyncGenerator[bytes, None]:
     raise DropError
 
 
-def _store_by_name(
-    folders: ServerFolders, data: bytes, *, filename: str, subfolder: str, kind: str, overwrite: bool
-) -> tuple[str, bool]:
+def _store_by_name(folders: ServerFolders, form: Form, data: bytes, kind: str, subfolder: str) -> tuple[str, bool]:
     """Store an upload under its own name, as ComfyUI does.
 
     Returns (the name, whether a file was written). If another file has this name, the name becomes `a (1).png`. If the
     file has the same content, it is not written again. Raises RequestRefusedError for a name or folder that leads out
     of its folder, and for an unknown `kind`.
     """
+    filename, overwrite = form.filename, form.texts.get("overwrite") in {"true", "1"}
     if not filename or "/" in filename or "\\" in filename:
         raise refuse(f"The file needs a plain name, not {filename!r}.")
     try:
