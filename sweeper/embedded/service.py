@@ -186,7 +186,6 @@ class Account:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._charged = 0.0
-        self._is_open = False
         self._lock = threading.Lock()
 
     @property
@@ -202,11 +201,9 @@ class Account:
         return None if opening is None else opening - self.charge_total
 
     def restore(self, jobs: Iterable[ServerJob]) -> None:
-        """Count the jobs of earlier processes, which a journal has stored. Later calls have no effect."""
+        """Count the jobs of earlier processes, which a journal has stored beside those of this one."""
         with self._lock:
-            if not self._is_open:
-                self._charged += sum(sum(job.charges.values()) for job in jobs)
-            self._is_open = True
+            self._charged = max(self._charged, sum(sum(job.charges.values()) for job in jobs))
 
     def charge_node(
         self, job: ServerJob, node_id: str, node_class: NodeClass, calls: Sequence[Mapping[str, Any]]
