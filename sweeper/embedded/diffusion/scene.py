@@ -138,12 +138,8 @@ def _ridges(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> 
 def _ridge_colour(words: Words, near: float) -> tuple[float, float, float]:
     bases = {"mountain": (92, 102, 125), "forest": (38, 76, 48), "city": (82, 84, 100), "snow": (160, 178, 202)}
     bases |= {"land": (84, 112, 90), "desert": (186, 130, 82), "field": (78, 122, 62), "sea": (90, 110, 120)}
-    total = np.zeros(3, np.float32)
-    weight = 0.0
-    for name, rgb in bases.items():
-        total += np.array(yuv(rgb), np.float32) * words.shares[name]
-        weight += words.shares[name]
-    colour = total / max(weight, 1e-3)
+    total = sum(np.array(yuv(rgb), np.float32) * words.shares[name] for name, rgb in bases.items())
+    colour = total / max(sum(words.shares[name] for name in bases), 1e-3)
     haze = np.array(yuv((196, 206, 218)), np.float32)
     mixed = colour + (haze - colour) * (0.62 - 0.55 * near)
     return float(mixed[0]), float(mixed[1]), float(mixed[2])
@@ -290,9 +286,8 @@ def _animal(words: Any, plan: SceneLayout, u: Array, v: Array, own: Colour) -> I
     if ears > 0:
         rise = 0.15 + 0.22 * ears
         shapes += [_triangle(u, v, hx + dx, hy - 0.12 - rise, 0.1, rise + 0.1) for dx in (-0.13, 0.08)]
-        yield _join(*shapes), own
-    else:
-        yield _join(*shapes), own
+    yield _join(*shapes), own
+    if ears <= 0:
         yield _ellipse(u, v, hx - 0.13, hy - 0.02, 0.09, 0.17), _shade(own, -0.12)
     yield _ellipse(u, v, 0.18, belly + 0.17, 0.3, 0.1), _shade(own, 0.16)
     yield _ellipse(u, v, hx + 0.22, hy + 0.12, 0.13, 0.05), _LIGHT
