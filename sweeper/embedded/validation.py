@@ -162,12 +162,55 @@ class GraphValidator:
                 error = self._check_link(name, spec, value)
                 yield name, spec, error, None if error else value
             else:
-                any_file = name in node_class.models and not self.strict_models
-                is_input_file = name in node_class.input_files
-                accepts = self.any_option and not any_file
-                checked = add_choices(spec, (value,)) if accepts and isinstance(value, str) else spec
-                error = _check_value(inputs, name, checked, is_input_file=is_input_file, any_file=any_file)
-                yield name, spec, error, None
+                yield name, spec, self._check_value(node_class, inputs, name, spec), None
+
+    def _check_value(
+        self, node_class: NodeClass, inputs: dict[str, Any], name: str, spec: InputSpec
+    ) -> dict[str, Any] | None:
+        """Convert `inputs[name]` in place, then check its bounds or its list; those of files are checked elsewhere."""
+        value = inputs[name]
+        any_file = name in node_class.models and not self.strict_models
+        if self.any_option and isinstance(value, str) and not any_file:
+            spec = add_choices(spec, (value,))
+        kind, options = spec
+        try:
+            if isinstance(value, dict) and "__value__" in value:
+                value = inputs[name] = value["__value__"]
+            if isinstance(kind, str) and kind in _CONVERSIONS:
+                value = inputs[name] = _CONVERSIONS[kind](value)
+        except (TypeError, ValueError, OverflowError, AttributeError) as problem:
+            return make_error(
+                "invalid_input_type",
+                f"Failed to convert an input value to a {kind} value",
+                f"{name}, {value}, {problem}",
+                input_name=name,
+                input_config=spec,
+                received_value=value,
+                exception_message=str(problem),
+            )
+        if name in node_class.input_files:
+            return None
+        is_number = isinstance(value, int | float)
+        received = str(value) if is_number and not math.isfinite(value) else value  # JSON has no infinity
+        info = {"input_name": name, "input_config": spec, "received_value": received}
+        if is_number and "min" in options and value < options["min"]:
+            message = f"Value {value} smaller than min of {options['min']}"
+            return make_error("value_smaller_than_min", message, name, **info)
+        if is_number and "max" in options and value > options["max"]:
+            message = f"Value {value} bigger than max of {options['max']}"
+            return make_error("value_bigger_than_max", message, name, **info)
+        if received is not value:
+            reason = "not a finite number"
+            message = f"Failed to convert an input value to a {kind} value"
+            details = f"{name}, {value}, {reason}"
+            return make_error("invalid_input_type", message, details, **info, exception_message=reason)
+        choices = list_choices(spec)
+        if choices is not None and (is_unsafe_name(value) if any_file else value not in choices):
+            is_long = len(choices) > MAX_LISTED
+            info["input_config"] = None if is_long else spec
+            listed = f"(list of length {len(choices)})" if is_long else str(choices)
+            return make_error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {listed}", **info)
+        return None
 
     def _check_link(self, name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
         if len(value) != 2:
@@ -340,55 +383,6 @@ def iter_upstream(graph: Mapping[str, Any], starts: Iterable[str]) -> Iterator[s
         sources = set(list_sources(graph[node_id])) - visited
         visited |= sources
         pending += sources
-
-
-def _check_value(
-    inputs: dict[str, Any], name: str, spec: InputSpec, *, is_input_file: bool, any_file: bool
-) -> dict[str, Any] | None:
-    """Convert `inputs[name]` in place, then check its bounds or its list.
-
-    Bounds and list are not checked if `is_input_file`; with `any_file`, any safe file name is accepted.
-    """
-    kind, options = spec
-    value = inputs[name]
-    try:
-        if isinstance(value, dict) and "__value__" in value:
-            value = inputs[name] = value["__value__"]
-        if isinstance(kind, str) and kind in _CONVERSIONS:
-            value = inputs[name] = _CONVERSIONS[kind](value)
-    except (TypeError, ValueError, OverflowError, AttributeError) as problem:
-        return make_error(
-            "invalid_input_type",
-            f"Failed to convert an input value to a {kind} value",
-            f"{name}, {value}, {problem}",
-            input_name=name,
-            input_config=spec,
-            received_value=value,
-            exception_message=str(problem),
-        )
-    if is_input_file:
-        return None
-    is_number = isinstance(value, int | float)
-    received = str(value) if is_number and not math.isfinite(value) else value  # JSON has no infinity
-    info = {"input_name": name, "input_config": spec, "received_value": received}
-    if is_number and "min" in options and value < options["min"]:
-        message = f"Value {value} smaller than min of {options['min']}"
-        return make_error("value_smaller_than_min", message, name, **info)
-    if is_number and "max" in options and value > options["max"]:
-        message = f"Value {value} bigger than max of {options['max']}"
-        return make_error("value_bigger_than_max", message, name, **info)
-    if received is not value:
-        reason = "not a finite number"
-        message = f"Failed to convert an input value to a {kind} value"
-        details = f"{name}, {value}, {reason}"
-        return make_error("invalid_input_type", message, details, **info, exception_message=reason)
-    choices = list_choices(spec)
-    if choices is not None and (is_unsafe_name(value) if any_file else value not in choices):
-        is_long = len(choices) > MAX_LISTED
-        info["input_config"] = None if is_long else spec
-        listed = f"(list of length {len(choices)})" if is_long else str(choices)
-        return make_error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {listed}", **info)
-    return None
 
 
 _CONVERSIONS: dict[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
