@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -92,18 +93,9 @@ def _list_differing(word: str, before: Facts, now: Facts) -> list[str]:
 
 def _read_options(arguments: Iterable[Any]) -> dict[str, str]:
     """The options of a command line with their values, `given` without one. What stands before them is `program`."""
-    options: dict[str, str] = {}
-    name = "program"
-    for argument in map(str, arguments):
-        value = argument
-        if argument.startswith("--"):
-            name, has_value, value = argument.partition("=")
-            options.setdefault(name, "" if has_value else "given")
-            if not has_value:
-                continue
-        known = options.get(name, "")
-        options[name] = value if known in ("", "given") else f"{known} {value}"
-    return options
+    program, *options = re.split(" (?=--)", " ".join(["", *map(str, arguments)]))
+    pairs = (re.split("[ =]", option, maxsplit=1) for option in options)
+    return {"program": program.strip(), **{name: value[0] if value else "given" for name, *value in pairs}}
 
 
 def describe_drift(before: Facts, now: Facts) -> str:

@@ -272,13 +272,8 @@ def _measure_noise(case: Case, paths: list[Path], cases: list[CasePictures], mar
 
 def _find_neighbours(case: Case, cases: list[CasePictures]) -> list[Path]:
     """A picture of each neighbour: the cases of the same output that differ in the fewest cells."""
-
-    def count_differences(other: Case) -> int:
-        axes = {*case.cells, *other.cells}
-        return sum(case.cells.get(axis) != other.cells.get(axis) for axis in axes)
-
     same_output = [
-        (count_differences(other), str(paths[0]))
+        (sum(case.cells.get(axis) != other.cells.get(axis) for axis in {*case.cells, *other.cells}), str(paths[0]))
         for other, paths in cases
         if (other.node, other.position) == (case.node, case.position)
     ]

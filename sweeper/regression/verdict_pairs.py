@@ -24,7 +24,6 @@ from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import ReplicateScope
 from sweeper.tables.effect_axes import (
-    EffectAxis,
     find_effect_axes,
     find_kind,
     format_value,
@@ -186,7 +185,10 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
         old, new,
         tuple(tuple(originals[index] for index in olds) for olds, _ in matches),
         tuple(tuple(originals[index] for index in news) for _, news in matches),
-        tuple(_name_cells(rows[first], axes) for first in firsts),
+        tuple(
+            {name: columns.get(f"{name}.label") or columns[name] for axis in axes for name in axis.columns}
+            for columns in (rows[first].columns for first in firsts)
+        ),
         counts, make_replicates(varying, len(matches)), ReplicateScope.of(varying),
         (*notes, *(note for note in found.notes if _SIDE not in note)),
     )  # fmt: skip
@@ -234,10 +236,6 @@ def _replace_cells(row: Result, names: Collection[str], *, is_new: bool) -> Resu
     labels = {f"{name}.label": row.columns.get(f"{name}.label") for name in names}
     cells = {name: get_cell(row, name) for name in names}
     return replace(row, columns={_SIDE: is_new, **cells, **labels}, params={})
-
-
-def _name_cells(row: Result, axes: Sequence[EffectAxis]) -> dict[str, Any]:
-    return {name: row.columns.get(f"{name}.label") or row.columns[name] for axis in axes for name in axis.columns}
 
 
 def _describe_difference(

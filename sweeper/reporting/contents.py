@@ -149,7 +149,10 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
 
     `store`: that of the run; None if nothing has run. Raises ResultsError.
     """
-    uploaded = {} if store is None else _load_uploaded_inputs(store, table)
+    uploaded: _UploadedInputs = {} if store is None else {
+        name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()}
+        for name in set(table.facts["target"]) - {None}
+    }  # fmt: skip
     data: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
         "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
@@ -303,14 +306,6 @@ def _format_cost(micros: int, *, is_bounded: bool) -> str:
     return f"{'' if is_bounded else 'at least '}{format_usd(micros)} {CURRENCY}"
 
 
-def _load_uploaded_inputs(store: Store, table: TrialTable) -> _UploadedInputs:
-    """Load the recorded names of input files on the targets of these rows. Raises ResultsError."""
-    targets = set(table.facts["target"]) - {None}
-    return {
-        name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()} for name in targets
-    }
-
-
 def _encode_exclusions(planned: Plan, table: TrialTable) -> dict[str, Any] | None:
     """Return `{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`, or None if the reasons are unknown.
 
@@ -427,10 +422,9 @@ def _remove_secrets(setting: Any) -> Any:
     if isinstance(setting, list):
         return [_remove_secrets(part) for part in setting]
     if isinstance(setting, Mapping):
-        return {name: part for name, part in setting.items() if not name.endswith("_env") or _is_variable_name(part)}
+        return {
+            name: part
+            for name, part in setting.items()
+            if not name.endswith("_env") or (isinstance(part, str) and part.isupper() and len(part) <= 64)
+        }
     return setting
-
-
-def _is_variable_name(name: Any) -> bool:
-    """Whether this is the name of a variable, and not a key that was put there by mistake."""
-    return isinstance(name, str) and name.isupper() and len(name) <= 64

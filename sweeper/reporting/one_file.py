@@ -141,8 +141,10 @@ def _iter_choices(
         else:
             yield f"pictures as WebP of at most {_SMALL_SIDE} pixels", True, choice
     for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES)):
-        small = {name: _find_thumbnail(report / name, suffix) for name in thumbs}
-        yield THUMBNAILS_ONLY, False, small
+        paths = {report / name: (report / name).with_stem(f"{Path(name).stem}{suffix}") for name in thumbs}
+        # A thumbnail that is not larger than that has no smaller ones.
+        small = [smaller if smaller.is_file() else path for path, smaller in paths.items()]
+        yield THUMBNAILS_ONLY, False, dict(zip(thumbs, small, strict=True))
 
 
 def _make_smaller(path: Path) -> Path | bytes:
@@ -163,12 +165,6 @@ def _make_smaller(path: Path) -> Path | bytes:
 
 def _measure(content: Path | bytes) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-def _find_thumbnail(path: Path, suffix: str) -> Path:
-    """The smaller thumbnail with this suffix, or the largest if it is not larger than that."""
-    smaller = path.with_stem(path.stem + suffix)
-    return smaller if smaller.is_file() else path
 
 
 def _place_file(file: Mapping[str, Any], choice: Choice, *, is_whole: bool) -> dict[str, Any]:

@@ -155,7 +155,8 @@ def analyse_effects(results: str | os.PathLike[str], query: EffectQuery) -> Effe
     if layout.search is None:
         found = find_effect_axes(rows, layout, query.axes, query.over)
         analysis = _Analysis(rows, found, query.axes)
-        metrics = [analysis.analyse(name, _read_numbers(name, rows, layout)) for name in names]
+        columns = {name: [row.metrics.get(name, getattr(row, name, None)) for row in rows] for name in names}
+        metrics = [analysis.analyse(name, cells) for name, cells in columns.items()]
         found = replace(found, notes=(*found.notes, *analysis.notes))
     else:
         found = find_search_axes(rows, layout, layout.search)
@@ -192,12 +193,6 @@ def _check_query(query: EffectQuery, layout: TableLayout) -> None:
         errors.add("--over", f"belongs to sweeps; the results of this search {what}; leave it out")
     RowFilter(query.selection, layout, errors)  # adds the mistakes in `--where` and `--set`
     errors.raise_if_any()
-
-
-def _read_numbers(name: str, rows: Sequence[Result], layout: TableLayout) -> list[Any]:
-    if name in layout.metrics:
-        return [row.metrics.get(name) for row in rows]
-    return [getattr(row, name) for row in rows]
 
 
 def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float]:
