@@ -205,9 +205,11 @@ class ClusterSession(Session):
         marker.write_text(registry.run_spec.token, "ascii")
         try:
             dispatcher = Dispatcher(context, store, registry, pool)
-            registry.workers.clear()  # so that all register again, because the results folder exists now
-            registry.unusable.clear()
-            await registry.refresh()
+            known = {*registry.workers, *registry.unusable}
+            registry.workers, registry.unusable = {}, {}  # all register again, because the results folder exists now
+            for worker in (await registry.refresh())[0]:
+                if worker.address not in known:  # it came meanwhile
+                    self.report(make_worker_event(worker, self.targets[0].name))
             self._queue_open_items(context, store, state, pool, registry)
             return await dispatcher.run()
         finally:

@@ -98,9 +98,7 @@ class WorkerRegistry:
         workers: dict[str, Any] = identity["workers"]
         eligible = {address for address, worker in workers.items() if self._is_eligible(worker)}
         left = [self.workers.pop(address) for address in list(self.workers) if address not in eligible]
-        for address in list(self.unusable):
-            if address not in eligible:
-                del self.unusable[address]
+        self.unusable = {address: worker for address, worker in self.unusable.items() if address in eligible}
         self.present = eligible
         self._ever_present |= eligible
         refreshed, self._refreshed = self._refreshed, asyncio.Event()

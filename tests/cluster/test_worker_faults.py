@@ -213,9 +213,10 @@ def test_only_workers_with_the_resource_work_and_late_ones_join(experiment, serv
         def watch(event):
             if isinstance(event, TargetReady):
                 ready.append(event.target)
+                cluster.scale(min(len(ready) + 1, 3))
                 if len(ready) == 1:
-                    cluster.scale(2)
-                else:
+                    cluster.wait_for_workers(2)  # it comes before the run has begun, and the third one later
+                elif len(ready) == 3:
                     servers[0].faults.reset()
 
         servers[0].faults.stall_nodes = {"Paint"}
@@ -223,4 +224,4 @@ def test_only_workers_with_the_resource_work_and_late_ones_join(experiment, serv
         run = run_on(
             plan, cluster.scheduler_address, resources={"GPU": 1}, out=tmp_path / "out", progress=watch, control=control
         )
-        assert (run.succeeded, len(ready)) == (12, 2)
+        assert (run.succeeded, len(ready)) == (12, 3)
