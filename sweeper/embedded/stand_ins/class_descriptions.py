@@ -11,9 +11,8 @@ import os
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,96 +20,16 @@ from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.nodes import (
     NODE_CLASSES,
     Context,
-    InputSpec,
     NodeClass,
     NodeOutput,
     hash_files,
     list_choices,
     list_other_declarations,
 )
+from sweeper.embedded.stand_ins import ClassShape, describe_outputs
 from sweeper.embedded.validation import is_link
 from sweeper.errors import InputError
-from sweeper.model.node_classes.spec import ANY, AUTOGROW, DYNAMIC_COMBO, STAND_IN_KEY, NodeInfo, NodeSpec
-from sweeper.model.node_classes.spec import InputSpec as DescribedInput
-
-_Specs = dict[str, InputSpec]
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRequest:
-    """One output to make: its type, its name, the how many-th of its type it is, and the types of all outputs.
-
-    `choices`: the options of a combo. `template`: its match template, or "". `is_list`: OUTPUT_IS_LIST.
-    """
-
-    type: str
-    name: str
-    number: int
-    siblings: tuple[str, ...]
-    choices: tuple[Any, ...]
-    template: str
-    is_list: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ClassShape:
-    """What a stand-in knows of its class."""
-
-    spec: NodeSpec
-    outputs: tuple[OutputRequest, ...]
-    input_is_list: bool
-
-    def select_inputs(self, values: Mapping[str, Any]) -> tuple[_Specs, _Specs]:
-        """The required and the optional inputs of a node with these values; undeclared ones are optional."""
-        groups: tuple[_Specs, _Specs] = ({}, {})
-        resolved = self.spec.resolve_inputs(values)
-        for name, spec in resolved.items():
-            is_inner_combo = spec.type == DYNAMIC_COMBO and "." in name  # old files have none (measured on 0.33.0)
-            groups[not spec.required or is_inner_combo][name] = _convert_spec(spec)
-        for name in values:
-            if name not in resolved and self.spec.can_take_undeclared(name) and name not in self.spec.hidden:
-                groups[1][name] = (ANY, {})
-        return groups
-
-    def find_template(self, name: str) -> str:
-        """The match template of an input, or ""."""
-        declared = self.spec.inputs.get(name) or self.spec.inputs.get(name.partition(".")[0])
-        if declared is None:
-            return ""
-        return (declared.autogrow_inputs[0] if declared.autogrow_inputs else declared).match_template
-
-
-def _convert_spec(spec: DescribedInput) -> InputSpec:
-    """An input as the server checks it. What a real server does not check takes everything."""
-    options = dict(spec.options)
-    if spec.type == "COMBO":
-        schema = spec.schema or {}
-        listed = "enum" in schema or "anyOf" in schema
-        if spec.choices is None or not (listed or schema.get("minLength")):
-            return ANY, options
-        names = [choice["content"] for choice in spec.choices if isinstance(choice, Mapping) and "content" in choice]
-        choices = [*spec.choices, *names]
-        return (choices, options) if spec.is_legacy_combo else ("COMBO", {**options, "options": choices})
-    is_open = spec.type in {DYNAMIC_COMBO, AUTOGROW} or spec.takes_anything
-    return ANY if is_open else spec.type, options
-
-
-def _describe_outputs(declaration: Mapping[str, Any], spec: NodeSpec) -> Iterator[OutputRequest]:
-    """The outputs of a class, from its entry in an `object_info` and from what that was parsed to."""
-
-    def read(key: str) -> list[Any]:
-        value = declaration.get(key)
-        return value if isinstance(value, list) else []
-
-    kinds = tuple(
-        "COMBO" if isinstance(output, tuple) else ANY if output.startswith("COMFY_") else output
-        for output in spec.outputs
-    )
-    facts = zip_longest(spec.outputs, read("output_name"), read("output_is_list"), spec.output_templates)
-    for index, (output, name, is_list, template) in enumerate(islice(facts, len(kinds))):
-        kind, label = kinds[index], str(output if name is None else name)
-        choices = output if isinstance(output, tuple) else ()
-        yield OutputRequest(kind, label, kinds[:index].count(kind), kinds, choices, template or "", is_list is True)
+from sweeper.model.node_classes.spec import ANY, STAND_IN_KEY, NodeInfo, NodeSpec
 
 
 def _run_stand_in(shape: ClassShape, context: Context, /, **inputs: Any) -> NodeOutput:
@@ -121,7 +40,7 @@ def _run_stand_in(shape: ClassShape, context: Context, /, **inputs: Any) -> Node
 
 
 def make_stand_in(declaration: Mapping[str, Any], spec: NodeSpec) -> NodeClass:
-    shape = ClassShape(spec, tuple(_describe_outputs(declaration, spec)), declaration.get("is_input_list") is True)
+    shape = ClassShape(spec, tuple(describe_outputs(declaration, spec)), declaration.get("is_input_list") is True)
     required, optional = shape.select_inputs({})
     inputs = [*spec.inputs.values(), *spec.list_branch_inputs()]
     files = tuple(described.name for described in inputs if described.is_upload)

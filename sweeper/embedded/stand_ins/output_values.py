@@ -25,8 +25,7 @@ from sweeper.embedded.nodes import Context, media_files
 from sweeper.embedded.nodes.images import match_channels, resize_image
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
-from sweeper.embedded.stand_ins import drawing
-from sweeper.embedded.stand_ins.class_descriptions import OutputRequest
+from sweeper.embedded.stand_ins import OutputRequest, drawing
 from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, find_sides, plan_size, project
 from sweeper.embedded.stand_ins.histories import (
     MAX_TEXT,

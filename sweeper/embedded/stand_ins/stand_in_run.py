@@ -16,7 +16,7 @@ from PIL import Image
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes import Context, NodeOutput, images, media_files
 from sweeper.embedded.nodes.media_files import Film, save_files, to_pil_images
-from sweeper.embedded.stand_ins.class_descriptions import ClassShape, OutputRequest
+from sweeper.embedded.stand_ins import ClassShape, OutputRequest
 from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
 from sweeper.embedded.stand_ins.histories import NodeReading, find_kind, read_inputs
 from sweeper.embedded.stand_ins.output_values import join_images, make_output, transform_value
