@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -383,10 +383,10 @@ class SearchAnalysis:
         )
         firsts = np.array([self._first[key] for key in self._first if key in means])
         values = np.array([means[key] for key in self._first if key in means])
-        axes = [(axis, axis.codes[firsts]) for axis in self._axes if len(np.unique(axis.codes[firsts])) > 1]
+        axes = [replace(axis, codes=axis.codes[firsts]) for axis in self._axes if np.ptp(axis.codes[firsts])]
         if not axes:
             return replace(metric, note="there is no axis to compare: each has one value")
-        factors = [_make_factor(axis, codes) for axis, codes in axes]
+        factors = list(map(_make_factor, axes))
         needed = 1 + sum(code_factor(factor).shape[1] for factor in factors) + _LEAST_REST
         if len(values) < needed:
             what = f"{len(axes)} axes" if len(axes) > 1 else "1 axis"
@@ -400,19 +400,17 @@ class SearchAnalysis:
         return next((goal.maximize for column, goal in pairs if name in (column, goal.metric)), None)
 
 
-def _make_factor(axis: EffectAxis, codes: Codes) -> Factor | Curve:
-    cells = [] if axis.numbers is None else [axis.numbers[code] for code in codes.tolist()]
+def _make_factor(axis: EffectAxis) -> Factor | Curve:
+    cells = [] if axis.numbers is None else [axis.numbers[code] for code in axis.codes.tolist()]
     if len(set(cells)) >= FEWEST_OF_SLOPE:
         return Curve(axis.name, np.array(cells, dtype=float))
-    return Factor(axis.name, codes)
+    return Factor(axis.name, axis.codes)
 
 
 class _Surface:
     """The response surface of one metric: `values` has its mean at each point, `axes` the code of each point."""
 
-    def __init__(
-        self, axes: Sequence[tuple[EffectAxis, Codes]], factors: Sequence[Factor | Curve], values: Numbers
-    ) -> None:
+    def __init__(self, axes: Sequence[EffectAxis], factors: Sequence[Factor | Curve], values: Numbers) -> None:
         self._axes, self._factors, self._values = axes, factors, values
         self._model = VarianceModel(factors, _LEAST_REST_OF_PAIRS)
         self._fit = LinearFit([code_factor(factor) for factor in factors], values)
@@ -421,7 +419,7 @@ class _Surface:
         shares = self._model.share_out(self._values)
         if shares.rest is None:
             return replace(metric, note="all points have the same mean, so no axis changes it")
-        shown = [i for i, (axis, _) in enumerate(self._axes) if not requested or axis.name in requested]
+        shown = [index for index, axis in enumerate(self._axes) if not requested or axis.name in requested]
         sign = -1 if metric.maximize is False else 1
         level = 1 - LEVEL / max(len(shown), 1)
         effects = [self._compare(index, sign, level, shares) for index in shown]
@@ -432,17 +430,15 @@ class _Surface:
 
     def _compare(self, index: int, sign: int, level: float, shares: VarianceShares) -> AxisEffect:
         """Compare the ends of a curve, with its turn if it has one, or each pair of other values."""
-        axis, codes = self._axes[index]
-        factor, trend = self._factors[index], None
+        axis, factor, trend = self._axes[index], self._factors[index], None
         if isinstance(factor, Curve):
             low, high = int(np.argmin(factor.numbers)), int(np.argmax(factor.numbers))
             word, point = self._fit.find_largest(index, sign)
-            trend = Trend(word, *(axis.labels[codes[place]] for place in (point, low, high)))
+            trend = Trend(word, *(axis.labels[axis.codes[place]] for place in (point, low, high)))
             pairs = [(high, low), *([(point, low), (point, high)] if word in (INSIDE, ENDS) else [])]
         else:
-            firsts: Mapping[int, int] = {code: point for point, code in reversed(list(enumerate(codes.tolist())))}
-            present = sorted(firsts) if len(firsts) <= MAX_VALUES else []
-            pairs = list(combinations(map(firsts.__getitem__, present), 2))
+            firsts = np.unique(axis.codes, return_index=True)[1].tolist()
+            pairs = list(combinations(firsts, 2)) if len(firsts) <= MAX_VALUES else []
         note = "" if pairs else f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
         share = shares.get(axis.name)
         if share is None:
@@ -451,7 +447,7 @@ class _Surface:
         found = []
         for first, second in pairs:
             mean, interval = self._fit.compare(index, first, second, level=level, values=values)
-            value, other = int(codes[first]), int(codes[second])
+            value, other = int(axis.codes[first]), int(axis.codes[second])
             found.append(ValueComparison(value, other, 0, 0, count, mean, interval, self._fit.df))
         whole = self._model.share_out_whole(index, self._values)
         return make_effect(axis, share, ValueComparisons(tuple(found)), note, trend=trend, whole=whole)
