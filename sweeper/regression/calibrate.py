@@ -176,13 +176,12 @@ class RepeatedPlan(Plan):
     def __len__(self) -> int:
         return len(self._trials) * self._repeats
 
-    def __iter__(self) -> Iterator[Trial]:
-        return self.written()
-
     def written(self) -> Iterator[Trial]:
         for index, (repeat, trial) in enumerate(itertools.product(range(self._repeats), self._trials)):
             digest = hashlib.sha256(f"{trial.digest}/{repeat}".encode()).hexdigest()
             yield Trial(index, trial.params, trial.axes, digest, {**trial.columns, REPEAT_COLUMN: repeat})
+
+    __iter__ = written
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
         repeat, index = divmod(trial.index, len(self._trials))

@@ -235,13 +235,12 @@ class StoredPlan(Plan):
     def __len__(self) -> int:
         return len(self._accepted)
 
-    def __iter__(self) -> Iterator[Trial]:
-        return self.written()
-
     def written(self) -> Iterator[Trial]:
         for index, digest in enumerate(self._accepted):
             cells = {"case": digest[:12]}
             yield Trial(index, {}, cells, digest, cells)
+
+    __iter__ = written
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
         graph = self._baseline.get_graph(self._accepted[trial.digest])

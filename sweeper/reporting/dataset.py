@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from sweeper.answers.cells import format_cell, label_values
 from sweeper.model.result import OUTCOME_COLUMNS, STATUSES, Result
-from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.store.row_queries import Batch
@@ -102,6 +101,11 @@ def build_dataset(table: TrialTable) -> dict[str, Any]:
     columns = [_build_axis_column(name, table, cells) for name, cells in table.axes.items()]
     slots = [build_column(name, "slot", cells) for name, cells in table.slots.items() if name not in table.axes]
     columns += [_add_names(slot, ()) for slot in slots]
+    search = layout.search
+    objectives = [] if search is None else [
+        {"metric": goal.metric, "column": name, "maximize": goal.maximize}
+        for goal, name in zip(search.objectives, search.objective_columns, strict=True)
+    ]  # fmt: skip
     return {
         "format": FORMAT,
         "sides": sorted(SMALLER_SIDES),
@@ -120,15 +124,7 @@ def build_dataset(table: TrialTable) -> dict[str, Any]:
         "job_numbers": {name: facts[name] for name in _NUMBER_COLUMNS},
         "digest": facts["digest"],
         "places": {"values": list(origins), "of": places},
-        **({} if layout.search is None else {"search": _build_search(layout.search)}),
-    }
-
-
-def _build_search(search: SearchColumns) -> dict[str, Any]:
-    objectives = zip(search.objectives, search.objective_columns, strict=True)
-    return {
-        "objectives": [{"metric": goal.metric, "column": name, "maximize": goal.maximize} for goal, name in objectives],
-        "space": list(search.space),
+        **({} if search is None else {"search": {"objectives": objectives, "space": list(search.space)}}),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeper.tables.run_list import ListedRun, RunList
+from sweeper.tables.results_folder import ListedRun, RunList
 from tests.answers.approved import check_approved
 
 

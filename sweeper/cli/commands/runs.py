@@ -8,7 +8,7 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
-from sweeper.tables.run_list import list_runs
+from sweeper.tables.results_folder import list_runs
 
 
 @click.command(
