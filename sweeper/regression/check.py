@@ -70,14 +70,15 @@ def check(
     Raises UsageError for an option that has no effect on a results folder, and what the two functions and
     `attribute_changes` raise.
     """
-    experiment: Experiment | None
     report = progress or (lambda _: None)
     runs: list[Run] = []
     if is_folder := not isinstance(what, Experiment) and Path(what).is_dir():
         folder = Path(str(what))
         only_for_runs = {} if attribute else {"target": target, "runner": runner, "notify": notify}
         reject_for_folder(folder, [name for name, value in {"out": out, **only_for_runs}.items() if value is not None])
-        experiment = _load_recorded_experiment(folder, options.get("run")) if attribute else None
+        if not attribute:
+            return check_results(folder, baseline, **options)
+        experiment = _load_recorded_experiment(folder, options.get("run"))
     else:
         loaded = what if isinstance(what, Experiment) else load(what)
         experiment = complete_experiment(loaded, target, named, report=report)
@@ -89,14 +90,12 @@ def check(
 
     def compare() -> Comparisons:
         shared: dict[str, Any] = {"target": target, "named": named, "progress": progress, "runner": run_silently}
-        if experiment is None or is_folder:
+        if is_folder:
             found = check_results(folder, baseline, **options)
         else:
             found = check_experiment(experiment, baseline, out=out, **shared, **options)
-        return attribute_changes(found, experiment, **shared) if attribute and experiment is not None else found
+        return attribute_changes(found, experiment, **shared) if attribute else found
 
-    if experiment is None:
-        return compare()
     notice = EndNotice(read_notify(notify, experiment.run), "check", experiment.name, folder, report)
     try:
         found = compare()

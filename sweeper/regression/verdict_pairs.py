@@ -32,7 +32,7 @@ from sweeper.tables.effect_axes import (
     make_replicates,
 )
 from sweeper.tables.vote_tally import JudgeAgreement, find_agreements
-from sweeper.wording import join_names, suggest
+from sweeper.wording import join_names, shorten, suggest
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
 _MAX_NAMED: Final = 3  # values in a sentence
@@ -248,7 +248,7 @@ def _describe_difference(
 
 
 def _format_values(values: Mapping[Hashable, str]) -> str:
-    texts = [text if len(text) <= 40 else f"{text[:37]}..." for text in values.values()]
+    texts = [shorten(text, 40) for text in values.values()]
     return join_names(texts) if len(texts) <= _MAX_NAMED else f"{len(texts)} values"
 
 

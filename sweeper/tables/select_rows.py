@@ -211,9 +211,8 @@ def select_results(
     selected = [row for row in rows if row.trial in trials]
     value_order = {}
     for name in layout.value_order:
-        first: dict[bytes, int] = {}
-        for index, row in enumerate(selected):
-            first.setdefault(encode_canonical(row.columns.get(name)), index)
+        last_first = reversed([*enumerate(selected)])
+        first = {encode_canonical(row.columns.get(name)): index for index, row in last_first}
         ordered = layout.values_in_order(name, [row.columns.get(name) for row in rows])
         keys = map(encode_canonical, ordered)
         value_order[name] = tuple(first[key] for key in keys if key in first)

@@ -25,6 +25,7 @@ from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.votes import BAD, LEFT, RIGHT, TIE, Vote
 from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value, list_axis_columns
+from sweeper.tables.searched_points import list_points
 from sweeper.tables.select_rows import OptionErrors, select_results
 from sweeper.wording import join_names
 
@@ -231,22 +232,14 @@ def _find_points(
     """
     numbers: dict[Hashable, int] = {}
     codes = [numbers.setdefault(search.get_point(row), len(numbers)) for row in rows]
-    firsts = dict(zip(reversed(codes), reversed(rows), strict=True))
-    cells = [tuple(_get_shown(firsts[code], name) for name in search.space) for code in range(len(numbers))]
-    labels = [
-        ", ".join(f"{name} {format_value(cell)}" for name, cell in zip(search.space, values, strict=True))
-        for values in cells
-    ]
+    values = [point.values for point in list_points(rows, search)]
+    cells = [tuple(found.values()) for found in values]
+    labels = [", ".join(f"{name} {format_value(cell)}" for name, cell in found.items()) for found in values]
     points = EffectAxis(search.space, tuple(cells), tuple(labels), np.array(codes, dtype=np.int64))
     axis_of = {name: layout.extras.get(name, name.removesuffix(_LABEL)) for name in layout.axis_columns}
     rest = replace(layout, axis_columns=tuple(name for name, axis in axis_of.items() if axis in search.over))
     usual = {points.columns} if len(cells) > 1 else set()
     return [points, *find_effect_axes(rows, rest, search.over, ()).axes], usual
-
-
-def _get_shown(row: Result, name: str) -> Any:
-    label = row.columns.get(f"{name}{_LABEL}")
-    return row.columns.get(name) if label is None else label
 
 
 class GivenAnswer(NamedTuple):
