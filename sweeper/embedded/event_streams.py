@@ -169,7 +169,7 @@ class JobMessages:
     def __init__(self, hub: Hub, job: ServerJob) -> None:
         self.hub = hub
         self.job = job
-        self.client = None if hub.broadcast_all else job.client_id
+        self.client: str | None = None if hub.broadcast_all else job.extra_data.get("client_id")
         self._has_audience = self.client is not None or hub.broadcast_all
         self._progress: dict[str, dict[str, Any]] = {}
         self._next_preview = 0.0  # by the monotonic clock

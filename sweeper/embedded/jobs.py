@@ -91,12 +91,6 @@ class ServerJob:
         return graph
 
     @property
-    def client_id(self) -> str | None:
-        """The client whose event stream gets the messages of this job."""
-        client: str | None = self.extra_data.get("client_id")
-        return client
-
-    @property
     def error(self) -> dict[str, Any] | None:
         """The data of the `execution_error` message, or None if the job has not failed."""
         return next((data for event, data in reversed(self.messages) if event == "execution_error"), None)

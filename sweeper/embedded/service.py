@@ -88,7 +88,6 @@ class Service:
         for thread in self._threads:
             thread.join()
         self.hub.close()
-        self._threads.clear()
 
     def select_classes(self, graph: Any) -> Mapping[str, NodeClass]:
         """The node classes for a graph: those of the server, and if it is permissive, stand-ins for all others."""
