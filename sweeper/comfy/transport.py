@@ -45,6 +45,17 @@ from sweeper.wording import format_install
 NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
+class _Transport(httpx.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except AttributeError as error:
+            # anyio 4.16 asks uvloop's socket for its peer, and there is none if the server has closed it already.
+            if error.name != "getpeername":
+                raise
+        raise httpx.ConnectError("the server closed the connection at once", request=request)
+
+
 def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     """Make the connections for requests to `url`, directly or through the proxy that is configured for it.
 
@@ -58,7 +69,7 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without any certificate: nothing needs them
             else:
                 context = _make_ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-            return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, limits=limits)
+            return _Transport(verify=context, proxy=proxy, limits=limits)
         reason = "it has no host or port"
     except ImportError:
         reason = f"it needs one more package: {format_install('httpx[socks]')}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import logging
 import os
 import socket
+import struct
+import threading
 
 import httpx
 import pytest
@@ -159,6 +162,33 @@ def test_connection_closed_while_idle_is_replaced_before_the_request(loop_factor
     assert talk(peer, act, loop_factory=loop_factory) == "p"
     assert len(peer.list_posted()) == 1
     assert peer.connections == 2
+
+
+def test_connection_that_is_reset_at_once_is_a_failure_like_others(loop_factory):
+    def reset(listener):
+        with contextlib.suppress(OSError):  # it is closed at the end
+            while True:
+                connection, _ = listener.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+    async def act(client):  # of uvloop's connections, one in twenty is gone before anyone asks where it leads
+        return [
+            error
+            for _ in range(20)
+            for error in await asyncio.gather(*(look(client) for _ in range(10)), return_exceptions=True)
+        ]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=reset, args=[listener])
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            errors = talk(Peer(OK), act, url=url, loop_factory=loop_factory)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(30)
+    assert {type(error) for error in errors} == {TransientError}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
