@@ -215,7 +215,7 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 570, "cli": 5_900, "cluster": 2_270, "comfy": 5_050, "editing": 2_870, "embedded": 8_430,
+    "answers": 570, "cli": 5_900, "cluster": 2_270, "comfy": 5_050, "editing": 2_870, "embedded": 8_450,
     "images": 2_110, "launching": 580, "loading": 5_350, "model": 5_640, "planning": 3_100, "pytest_plugin": 310,
     "regression": 4_040, "reporting": 3_550, "running": 9_940, "schemas": 400, "serving": 690, "statistics": 1_060,
     "store": 3_180, "tables": 4_440, "voting": 930,

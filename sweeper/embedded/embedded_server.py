@@ -89,6 +89,7 @@ class EmbeddedServer:
         self._parts: ExitStack | None = None  # what stop closes; None: the server is stopped
         self._service: Service | None = None
         self._url = ""
+        self._storage_url: str | None = None
         self.seen = RequestLog()  # since the last start; kept after a stop
 
     def __repr__(self) -> str:
@@ -99,6 +100,12 @@ class EmbeddedServer:
         """`http://HOST:PORT`. Raises UsageError if the server is not running."""
         self._require_service()
         return self._url
+
+    @property
+    def storage_url(self) -> str | None:
+        """The URL of the storage host; None in the comfyui dialect. Raises UsageError if the server is not running."""
+        self._require_service()
+        return self._storage_url
 
     @property
     def folders(self) -> ServerFolders:
@@ -152,7 +159,8 @@ class EmbeddedServer:
         options = {**shared, "seen": service.seen, "faults": self.faults, "api_key": settings.api_key}
         if settings.cloud:
             second = parts.enter_context(_bind((self._address[0], 0)))
-            storage = StorageHost(service, hosting.base_url(second))
+            self._storage_url = hosting.base_url(second)
+            storage = StorageHost(service, self._storage_url)
             # The storage host needs no key, logs separately, and injects only its own faults.
             files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
             make_app = make_v2_app if settings.dialect == "v2" else make_cloud_app
