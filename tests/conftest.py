@@ -78,7 +78,8 @@ _LONGEST = (
     "editing/test_runs.py", "running/test_interruptions.py", "running/test_promises.py", "editing/test_page.py",
     "running/test_client_on_a_server.py", "reporting/test_heat.py", "running/test_runpod.py",
     "reporting/test_page.py", "running/test_models.py", "running/test_budget.py", "editing/test_cell_actions.py",
-    "test_readme.py",
+    "test_readme.py", "regression/test_pytest_plugin.py", "voting/test_vote_report.py", "voting/test_vote_page.py",
+    "voting/test_search_votes.py", "voting/test_votes_command.py", "test_shipped_files.py",
 )  # fmt: skip
 
 
