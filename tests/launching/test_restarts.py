@@ -92,7 +92,7 @@ def test_comfyui_that_hangs_is_started_again(comfyui, plan):
 @pytest.mark.usefixtures("own_python")
 def test_comfyui_above_max_memory_is_started_again_between_two_jobs(comfyui, plan, monkeypatch):
     monkeypatch.setattr(supervise, "_MEASURE_EVERY", 0.2)
-    comfyui.behave(megabytes=40, seconds=0.3)
+    comfyui.behave(megabytes=40, seconds=0.8)
     events = []
     run = sweeper.run(plan(8), comfyui.target(max_memory="250 MB", concurrency=1), progress=events.append)
     assert (run.succeeded, run.failed, run.submitted) == (8, 0, 8)
