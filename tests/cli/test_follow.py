@@ -86,7 +86,7 @@ def place(studio, name, size=8):
 
 @contextmanager
 def follow(studio, *options, look=0.4):
-    """Follow, with so many seconds between two looks for new files. Whoever lets one grow must do it more often."""
+    """Follow. `look`: seconds between two looks for new files, of which one may grow more often than that."""
     (studio.folder / "follow.py").write_text(SCRIPT)
     log = studio.folder / f"log{len(list(studio.folder.glob('log*')))}"
     with log.open("wb") as file:

@@ -190,5 +190,5 @@ def test_plan_and_a_run_that_looks_for_new_files_start_nothing(comfyui, checkpoi
     assert sweeper.run(tmp_path / "e.yaml", comfyui.target()).succeeded == 1
     capsys.readouterr()
     assert main(["run", str(tmp_path / "e.yaml"), "--trust", "--follow"]) == 2
-    assert "runs only with a run, so nobody can look for new model files meanwhile" in capsys.readouterr().err
+    assert "runs only during a run, so it cannot be asked for new files in between" in capsys.readouterr().err
     assert len(comfyui.pids) == 2

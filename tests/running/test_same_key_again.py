@@ -72,6 +72,15 @@ def strike(server, fault, times):
     server.proxy.decide = lambda asked: left.pop() if asked.submits and left else None
 
 
+def run_struck(host, out, plan, fault):
+    """Run three trials whose first two submissions meet a fault: each has one job, with a key of its own."""
+    strike(host, fault, 2)
+    run = sweeper.run(plan, host.target(), out)
+    assert (run.succeeded, run.error, len(host.proxy.accepted)) == (3, None, 3)
+    assert len(set(host.keys)) == 3
+    assert broken_promises(out, 3, [host]) == []
+
+
 @pytest.fixture(params=HOSTS)
 def host(request, tmp_path):
     with Host(request.param, tmp_path / "data") as found:
@@ -98,13 +107,9 @@ def test_lost_answers_and_a_list_that_lags_make_no_second_job(check_hosts, colou
     plan = coloured(3)
 
     def check(host, out):
-        strike(host, fault, 2)
-        run = sweeper.run(plan, host.target(), out)
-        assert (run.succeeded, run.error, len(host.proxy.accepted)) == (3, None, 3)
-        assert len(set(host.keys)) == 3
+        run_struck(host, out, plan, fault)
         assert len(host.keys) > 3
         assert {row.attempts for row in rows_of(out)} == {1}
-        assert broken_promises(out, 3, [host]) == []
 
     check_hosts(check)
 
@@ -114,11 +119,7 @@ def test_what_did_not_arrive_is_sent_again_under_its_key(check_hosts, coloured, 
     plan = coloured(3)
 
     def check(host, out):
-        strike(host, fault, 2)
-        run = sweeper.run(plan, host.target(), out)
-        assert (run.succeeded, run.error, len(host.proxy.accepted)) == (3, None, 3)
-        assert len(set(host.keys)) == 3
-        assert broken_promises(out, 3, [host]) == []
+        run_struck(host, out, plan, fault)
 
     check_hosts(check)
 

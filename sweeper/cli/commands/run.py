@@ -206,7 +206,7 @@ def follow_files(prepared: Prepared, load: Callable[[_Counts], Prepared], *, qui
         raise UsageError("--follow: nothing in this experiment can become new: no models, files, lines, csv or jsonl")
     for target in prepared.iter_targets() if select_listed_models(prepared.experiment.overrides) else ():
         if target.launch is not None:
-            message = f"--follow: {target.name} runs only with a run, so nobody can look for new model files meanwhile"
+            message = f"--follow: {target.name} runs only during a run, so it cannot be asked for new files in between"
             raise UsageError(f"{message}; start it yourself, and give its URL as --target")
     document, done, status = _read_document(prepared), None, ""
     while (found := _wait_for_change(prepared, done, status)) is not None:
