@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 import sweeper
 from sweeper.comfy import retry
 from sweeper.errors import RefusedError, UnreachableError
-from sweeper.running.run_events import Notice, TargetBusy
+from sweeper.running.run_events import Notice, TargetBusy, TrialDone
 from tests.comfy.runpod_endpoint import KEPT_SECONDS, KEY, Bucket, Endpoint, paint_png
 from tests.running.servers import colour
 from tests.running.test_transient_failures import open_jobs, rows_of
@@ -202,10 +202,18 @@ def test_another_target_takes_over_from_one_that_loses_answers(endpoint, coloure
 
 
 def test_earlier_unknown_trials_do_not_stop_the_others(endpoint, coloured, tmp_path):
-    plan, out = coloured(8), tmp_path / "out"
-    lost = iter((1, 1, 0, 1, 1, 0, 0, 0))
-    endpoint.after = lambda operation, _: Response("", 502) if operation == "run" and next(lost, 0) else None
-    run = run_on(endpoint, plan, out, settings={"concurrency": 1})
+    plan, out, heard = coloured(8), tmp_path / "out", []
+    done_before_losses = iter((0, 0, None, 1, 1))  # a trial is done after its files are saved, while the next is sent
+
+    def lose(operation, _):
+        done = next(done_before_losses, None) if operation == "run" else None
+        if done is None:
+            return None
+        wait_until(lambda: sum(isinstance(event, TrialDone) for event in heard) == done)
+        return Response("", 502)
+
+    endpoint.after = lose
+    run = run_on(endpoint, plan, out, heard=heard, settings={"concurrency": 1})
     assert (run.pending, run.succeeded) == (4, 4)
     run = run_on(endpoint, plan, out, settings={"concurrency": 1})
     assert (run.pending, run.stopped_by) == (4, None)
