@@ -54,6 +54,7 @@ _FOREIGN = (
 # Where compiled files are forbidden, each of the hundreds of processes that tests start would compile the package.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and what the tests start would too
 # Hypothesis keeps there what it computes of Unicode and of all our modules, which takes two seconds of each process.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(__file__).parent.parent / ".hypothesis"))
 

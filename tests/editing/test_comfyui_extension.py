@@ -123,9 +123,11 @@ def test_sweep_opens_the_graph_as_the_page_would_queue_it(comfyui: Comfyui) -> N
 
 def test_what_it_started_ends_when_comfyui_is_killed(root: Path, comfyui: Comfyui) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from tests.editing.test_comfyui_extension import Comfyui, GRAPH\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.editing.test_comfyui_extension import Comfyui, GRAPH\n"
         f"comfyui = Comfyui(Path({str(root / 'user')!r})); sys.modules |= comfyui.modules\n"
         f"comfyui.load(Path({str(root / 'custom_nodes/comfyui-sweeper')!r}))\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as after a shell's `&`
         "assert comfyui.ask('open', {'prompt': GRAPH})[0] == 200\nos._exit(9)"
     )
     # `-I`: PYTHONPATH has the stand-in of sweeper.

@@ -38,7 +38,8 @@ _AXIS: Final = re.compile(r"[\w:]{1,200}\.[^\x00-\x1f\ud800-\udfff]{1,200}")  # 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")  # from a proxy: the visitor may be anywhere
 # Ends as by Ctrl-C when stdin does, which is when ComfyUI ends, however it ends.
 _RUN_UNTIL_STDIN_ENDS: Final = """
-import _thread, os, sys, threading
+import _thread, os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if ComfyUI was started by a shell's `&`
 def watch():
     while os.read(0, 64): pass
     _thread.interrupt_main()
