@@ -61,7 +61,9 @@ _MODULES = (
     "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "sweeper.embedded.embedded_server",
     "sweeper.embedded.nodes.media_files", "sweeper.embedded.nodes.sampling", "sweeper.embedded.diffusion.vae",
     "sweeper.running.run_answer", "numpy.random", "uvicorn.lifespan.off",
-    "uvicorn.protocols.websockets.websockets_sansio_impl", "encodings.utf_8_sig",
+    "uvicorn.protocols.websockets.websockets_sansio_impl", "encodings.utf_8_sig", "evalica",
+    "sweeper.cluster.cluster_session", "sweeper.planning.searching.proposals", "sweeper.regression.verdict",
+    "sweeper.reporting.live.server", "sweeper.running.confirm_best", "sweeper.tables.effects", "sweeper.voting.ballot",
 )  # fmt: skip
 
 

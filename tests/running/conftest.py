@@ -68,9 +68,9 @@ def short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def runners() -> Iterator[Runners]:
+def runners(python: str) -> Iterator[Runners]:
     """Starts runs that are killed or interrupted."""
-    with Runners() as found:
+    with Runners(python) as found:
         yield found
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -73,14 +72,20 @@ class Runner:
 
 
 class Runners:
-    """Starts runs one at a time. A second instance can start one beside it. Skips the test on Windows."""
+    """Starts runs one at a time. A second instance can start one beside it. Skips the test on Windows.
+
+    `python` is the fixture of that name, by which the script need not import sweeper either.
+    """
+
+    def __init__(self, python: str) -> None:
+        self._python = python
 
     def __enter__(self) -> Self:
         if not hasattr(os, "fork"):
             pytest.skip("the process that starts the runs forks, which Windows cannot")
         environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent)}
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+            [self._python, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
         )
         return self
 

@@ -258,7 +258,7 @@ def test_of_two_simultaneous_runs_the_second_learns_who_has_the_folder(server, t
     plan = experiment(seed=[1, 2, 3])
     first = runners.start(plan, target, tmp_path / "out")
     first.until("JobSubmitted")
-    with Runners() as others:
+    with Runners(sys.executable) as others:
         second = others.run(plan, target, tmp_path / "out")
     assert f"another run is using this results folder (process {first.pid} on " in second.said[-1]
     server.faults.release()
