@@ -294,5 +294,6 @@ class _Model:
             weights=[*counts, *(np.ones(2 * len(self._index) - 2) if prior is None else prior.ravel())],
             tolerance=_TOLERANCE, limit=_MAX_STEPS,
         ).scores  # fmt: skip
-        strengths = np.log(scores.sort_index().to_numpy())
+        strengths = np.empty(len(scores))
+        strengths[scores.index] = np.log(scores.to_numpy())
         return np.asarray(strengths[:-1] - strengths[-1])
