@@ -6,6 +6,18 @@ import json
 from typing import Any
 
 
+def change_address(page: Any, address: str) -> None:
+    """Give an open page another address behind its `#`, as Back or a link does: it shows what it would when opened."""
+    page.evaluate(
+        """address => new Promise(done => {
+        const before = location.href;
+        location.hash = address;
+        if (location.href === before) done();
+        else addEventListener('hashchange', () => done(), { once: true }); })""",
+        address,
+    )
+
+
 def open_menu(page: Any, name: str) -> None:
     """Open the menu `Marks`, `View` or `Share` of the bar, unless it is open."""
     button = page.locator(f'.menu > button[data-keep="{name}"]')

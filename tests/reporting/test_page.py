@@ -9,7 +9,15 @@ import pytest
 
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, list_heads, open_menu, press_in_menu, read_all, read_axes
+from tests.reporting.page_actions import (
+    change_address,
+    choose_axis,
+    list_heads,
+    open_menu,
+    press_in_menu,
+    read_all,
+    read_axes,
+)
 from tests.reporting.page_modules import evaluate
 
 AXES = {"subject": ["a red fox", "a lighthouse above the sea"], "steps": [2, 6, 20], "seed": [2**64 - 1, 5]}
@@ -28,28 +36,47 @@ def box(page, trial):
     return page.locator(f'#view [data-trial="{trial}"]').bounding_box()
 
 
-def test_first_view_shows_all_trials_of_a_small_sweep(made, opened):
+def test_first_view_shows_all_trials_and_a_filter_its_matches(made, opened):
     page = opened(made(Sweep(AXES)))
     trials = read_all(page, "#view .cell", "cells => cells.map(cell => Number(cell.dataset.trial))")
     assert sorted(trials) == list(range(12))
     assert page.title() == "made-up · sweeper"
+    assert "rehearsal" in page.locator(".counts").inner_text()  # the target is the embedded server
+    assert read_axes(page)[:2] == ["steps", "subject"]  # long labels go down the side
     pictures = "() => [...document.querySelectorAll('.cell img')].every(i => i.complete && i.naturalWidth > 0)"
     page.wait_for_function(pictures)
+    page.get_by_label("Filter").fill("steps > 2 and seed == 18446744073709551615")
+    page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 4")
+    page.get_by_label("Filter").fill("stps > 2")
+    page.wait_for_selector("text=there is no column stps")
+    page.get_by_label("Filter").fill("lighthouse")
+    page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 6")
 
 
-@pytest.mark.parametrize(("target", "is_said"), [("embedded", True), ("cloud", False)])
-def test_header_says_that_results_are_a_rehearsal(made, opened, target, is_said):
-    page = opened(made(Sweep({"steps": [4]}, target=target)))
-    assert ("rehearsal" in page.locator(".counts").inner_text()) is is_said
+def test_header_does_not_call_results_of_the_cloud_a_rehearsal(made, opened):
+    page = opened(made(Sweep({"steps": [4]}, target="cloud")))
+    assert "rehearsal" not in page.locator(".counts").inner_text()
 
 
-def test_long_labels_go_down_the_side(made, opened):
-    page = opened(made(Sweep(AXES)))
-    assert read_axes(page)[:2] == ["steps", "subject"]
+@pytest.mark.parametrize("width", [1280, 420])
+def test_long_seed_has_a_letter_and_its_number_on_hover(made, opened, width):
+    folder = made(Sweep({"seed": [4065829240, 1078519398], "steps": [4, 8]}))
+    page = opened(folder, viewport={"width": width, "height": 800})
+    sides = read_all(
+        page, ".side", "all => all.map(one => [one.textContent, one.title, one.firstChild.clientHeight < 1.9 * 14])"
+    )
+    assert sides == [["seed A", "4065829240", True], ["seed B", "1078519398", True]]
 
 
-def test_cell_is_in_the_row_and_column_of_its_values(made, opened):
+def test_axes_swap_and_their_values_are_hidden_and_moved(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
+    before = read_axes(page)[:2]
+    choose_axis(page, "X axis", before[1])  # an axis taken from another direction swaps with that
+    assert read_axes(page)[:2] == before[::-1]
+    press_in_menu(page, "View", "Axes and values…")
+    page.get_by_role("button", name="Swap rows and columns").click()
+    assert read_axes(page)[:2] == before
+    page.get_by_role("button", name="Done").click()
     choose_axis(page, "X axis", "sampler")
     choose_axis(page, "Y axis", "steps")
     heads, sides = page.locator(".head"), page.locator(".side")
@@ -59,27 +86,13 @@ def test_cell_is_in_the_row_and_column_of_its_values(made, opened):
         cell = box(page, trial)
         assert cell["x"] == heads.nth(across).bounding_box()["x"]
         assert cell["y"] == sides.nth(down).bounding_box()["y"]
-
-
-@pytest.mark.parametrize("width", [1280, 420])
-def test_long_seed_has_a_letter_and_its_number_on_hover(made, opened, width):
-    page = opened(made(Sweep({"seed": [4065829240, 1078519398], "steps": [4, 8]})))
-    page.set_viewport_size({"width": width, "height": 800})
-    page.reload()
-    sides = read_all(
-        page, ".side", "all => all.map(one => [one.textContent, one.title, one.firstChild.clientHeight < 1.9 * 14])"
-    )
-    assert sides == [["seed A", "4065829240", True], ["seed B", "1078519398", True]]
-
-
-def test_axis_taken_from_another_direction_swaps_with_it(made, opened):
-    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
-    before = read_axes(page)[:2]
-    choose_axis(page, "X axis", before[1])
-    assert read_axes(page)[:2] == before[::-1]
+    choose_axis(page, "X axis", "steps")
     press_in_menu(page, "View", "Axes and values…")
-    page.get_by_role("button", name="Swap rows and columns").click()
-    assert read_axes(page)[:2] == before
+    page.get_by_role("checkbox", name="8").uncheck()
+    page.get_by_role("button", name="Move 16 up").click()
+    page.get_by_role("button", name="Move 16 up").click()
+    page.get_by_role("button", name="Done").click()
+    assert list_heads(page) == ["16", "4"]
 
 
 def test_back_undoes_a_change_and_the_address_restores_it(made, opened):
@@ -231,42 +244,32 @@ def test_pictures_without_thumbnails_are_shown_after_changes(made, opened):
     page.wait_for_function(shown)
 
 
-def test_filter_keeps_matches_and_reports_mistakes(made, opened):
-    page = opened(made(Sweep(AXES)))
-    page.get_by_label("Filter").fill("steps > 2 and seed == 18446744073709551615")
-    page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 4")
-    page.get_by_label("Filter").fill("stps > 2")
-    page.wait_for_selector("text=there is no column stps")
-    page.get_by_label("Filter").fill("lighthouse")
-    page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 6")
+def test_missing_value_is_moved_hidden_and_chosen_as_any_other(made, opened):
+    page = opened(made(Sweep({"flag": [True, None, False], "steps": [4, 8, 16, 32]})), "#x=steps&y=flag")
 
+    def open_values():
+        press_in_menu(page, "View", "Axes and values…")
+        choose(page, "Axis", "flag")
 
-def test_values_can_be_hidden_and_moved(made, opened):
-    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
-    choose_axis(page, "X axis", "steps")
-    press_in_menu(page, "View", "Axes and values…")
-    page.get_by_role("checkbox", name="8").uncheck()
-    page.get_by_role("button", name="Move 16 up").click()
-    page.get_by_role("button", name="Move 16 up").click()
-    page.get_by_role("button", name="Done").click()
-    assert list_heads(page) == ["16", "4"]
-
-
-def test_missing_value_has_its_own_column(made, opened):
-    folder = made(Sweep({"flag": [True, None, False], "steps": [4, 8, 16, 32]}))
-    page = opened(folder, "#x=steps&y=flag")
     assert list_heads(page, ".side") == ["true", "(none)", "false"]
-    press_in_menu(page, "View", "Axes and values…")
+    open_values()
     assert "flag (3)" in page.get_by_label("Y axis", exact=True).locator("option").all_inner_texts()
-    choose(page, "Axis", "flag")
-    page.get_by_role("button", name="Move (none) up").click()
+    page.get_by_role("button", name="Move (none) down").click()
+    page.get_by_role("button", name="Done").click()
+    assert list_heads(page, ".side") == ["true", "false", "(none)"]
+    page.reload()
+    assert list_heads(page, ".side") == ["true", "false", "(none)"]
+    open_values()
+    for _ in range(2):
+        page.get_by_role("button", name="Move (none) up").click()
     page.get_by_role("checkbox", name="true").uncheck()
     page.get_by_role("button", name="Done").click()
     assert list_heads(page, ".side") == ["(none)", "false"]
-    again = opened(folder, "#" + page.url.partition("#")[2])
-    assert list_heads(again, ".side") == ["(none)", "false"]
-    press_in_menu(page, "View", "Axes and values…")
-    choose(page, "Axis", "flag")
+    address = "#" + page.url.partition("#")[2]
+    for other in ("#x=steps&y=flag", address):
+        change_address(page, other)
+    assert list_heads(page, ".side") == ["(none)", "false"]
+    open_values()
     page.get_by_role("checkbox", name="(none)").uncheck()
     page.get_by_role("button", name="Done").click()
     assert list_heads(page, ".side") == ["false"]
@@ -275,17 +278,6 @@ def test_missing_value_has_its_own_column(made, opened):
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 4")
     trials = read_all(page, "#view .cell", "cells => cells.map(cell => Number(cell.dataset.trial))")
     assert sorted(trials) == [4, 5, 6, 7]
-
-
-def test_moved_missing_value_stays_after_a_reload(made, opened):
-    page = opened(made(Sweep({"flag": [True, None, False], "steps": [4, 8]})), "#x=steps&y=flag")
-    press_in_menu(page, "View", "Axes and values…")
-    choose(page, "Axis", "flag")
-    page.get_by_role("button", name="Move (none) down").click()
-    page.get_by_role("button", name="Done").click()
-    assert list_heads(page, ".side") == ["true", "false", "(none)"]
-    page.reload()
-    assert list_heads(page, ".side") == ["true", "false", "(none)"]
 
 
 def test_axis_of_one_value_and_none_is_in_the_first_view(made, opened):
@@ -330,19 +322,20 @@ def test_zip_partners_share_one_pin_menu(zipped, opened):
     pins.get_by_label("cfg").select_option(label="7")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     assert pins.get_by_label("width").locator("option").all_inner_texts() == ["all", "64", "96"]
-    chosen = opened(zipped, "#x=steps&y=&xx=&yy=&pin=denoise:1")  # written by hand; the user can still undo it
-    assert chosen.locator(".pins label").all_inner_texts() == ["denoise", "width", "height"]
+    change_address(page, "#x=steps&y=&xx=&yy=&pin=denoise:1")  # written by hand; the user can still undo it
+    assert pins.locator("label").all_inner_texts() == ["denoise", "width", "height"]
 
 
-@pytest.mark.parametrize(
-    "address", ["where=steps%20%3E%209", "pin=cfg:7&pin=denoise:0.5", "hide=steps:4,8", "pin=cfg:7&where=cfg%20%3C%207"]
-)
-def test_empty_view_can_be_cleared(zipped, opened, address):
-    page = opened(zipped, f"#x=steps&y=&xx=&yy=&{address}")
-    assert page.locator("#view .empty").inner_text().startswith("No trial is left")
-    assert page.locator(".corner").is_hidden()
-    page.get_by_role("button", name="Clear filter").click()
-    assert page.evaluate("sweeper.page.getArrangement().shown") == 18
+def test_empty_view_can_be_cleared(zipped, opened):
+    page = opened(zipped, "#x=steps&y=&xx=&yy=")
+    for address in (
+        "where=steps%20%3E%209", "pin=cfg:7&pin=denoise:0.5", "hide=steps:4,8", "pin=cfg:7&where=cfg%20%3C%207"
+    ):  # fmt: skip
+        change_address(page, f"#x=steps&y=&xx=&yy=&{address}")
+        assert page.locator("#view .empty").inner_text().startswith("No trial is left"), address
+        assert page.locator(".corner").is_hidden(), address
+        page.get_by_role("button", name="Clear filter").click()
+        assert page.evaluate("sweeper.page.getArrangement().shown") == 18, address
 
 
 def test_two_tabs_share_their_marks(made, opened):
@@ -384,35 +377,36 @@ UNDER = """([x, y]) => document.elementFromPoint(x, y)?.closest('[data-trial]')?
 PLACE = (250, 600)
 
 
-def scroll(opened, folder, address, **options):
-    """A page scrolled by the mouse wheel, and the trial that is then at PLACE."""
-    page = opened(folder, address, **options)
+def scroll(page):
+    """Scroll by the mouse wheel; returns the trial that is then at PLACE."""
     page.mouse.move(*PLACE)
     page.mouse.wheel(0, 700)
     page.wait_for_function(f"() => ({SCROLLED})() === 700 && !sweeper.page.isBusy()")
-    return page, page.evaluate(UNDER, PLACE)
+    return page.evaluate(UNDER, PLACE)
+
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 
 
 @pytest.mark.parametrize(
-    ("address", "options"),
-    [
-        ("#size=192", {}),
-        ("#view=table", {}),
-        ("#size=112", {"viewport": {"width": 390, "height": 844}, "has_touch": True}),
-    ],
-    ids=["grid", "table", "phone"],
+    ("addresses", "options"), [(["#size=192", "#view=table"], {}), (["#size=112"], PHONE)], ids=["wide", "phone"]
 )
-def test_first_click_after_scrolling_opens_the_clicked_cell(made, opened, address, options):
-    page, trial = scroll(opened, made(Sweep(TALL)), address, **options)
-    (page.touchscreen.tap if options else page.mouse.click)(*PLACE)
-    page.wait_for_selector("dialog[open]")
-    assert f"trial {trial}\n" in page.locator("dialog .zoom-head").inner_text() + "\n"
-    assert page.evaluate(SCROLLED) > 500
+def test_first_click_after_scrolling_opens_the_clicked_cell(made, opened, addresses, options):
+    page = opened(made(Sweep(TALL)), addresses[0], **options)
+    for address in addresses:
+        change_address(page, address)
+        trial = scroll(page)
+        (page.touchscreen.tap if options else page.mouse.click)(*PLACE)
+        page.wait_for_selector("dialog[open]")
+        assert f"trial {trial}\n" in page.locator("dialog .zoom-head").inner_text() + "\n", address
+        assert page.evaluate(SCROLLED) > 500, address
+        page.keyboard.press("Escape")
 
 
 @pytest.mark.parametrize("address", ["", "#view=table"], ids=["grid", "table"])
 def test_keyboard_focus_selects_the_first_visible_cell(made, opened, address):
-    page, _ = scroll(opened, made(Sweep(TALL)), address)
+    page = opened(made(Sweep(TALL)), address)
+    scroll(page)
     page.keyboard.press("Tab")  # the wheel moves no focus: it is on its way through the controls
     while page.evaluate("() => !document.activeElement.matches('.scroller')"):
         page.keyboard.press("Tab")
@@ -434,18 +428,19 @@ EVIL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("view", ["grid", "table", "plots"])
-def test_hostile_names_labels_and_errors_stay_text(made, opened, view):
+def test_hostile_names_labels_and_errors_stay_text(made, opened):
     sweep = Sweep(
         {EVIL[0]: EVIL, "__proto__": ["constructor", EVIL[1]]}, name=EVIL[1], slots={EVIL[2]: EVIL[1]}, size=(8, 8),
         ends={0: ("failed", (EVIL[0], EVIL[1]))},
     )  # fmt: skip
-    page = opened(made(sweep), f"#view={view}&trial=0&with=1&mode=side")
-    page.wait_for_selector("dialog[open]")
-    assert page.locator("script:not([src])").count() == 0
-    assert page.locator("[onerror], [onload], img[src=x], #view svg[onload]").count() == 0
-    assert EVIL[0] in page.locator("dialog[open]").inner_text()
-    assert page.evaluate("({}).polluted === undefined && Object.keys(Object.prototype).length === 0")
+    page = opened(made(sweep), "#trial=0&with=1&mode=side")
+    for view in ("grid", "table", "plots"):
+        change_address(page, f"#view={view}&trial=0&with=1&mode=side")
+        page.wait_for_selector("dialog[open]")
+        assert page.locator("script:not([src])").count() == 0, view
+        assert page.locator("[onerror], [onload], img[src=x], #view svg[onload]").count() == 0, view
+        assert EVIL[0] in page.locator("dialog[open]").inner_text(), view
+        assert page.evaluate("({}).polluted === undefined && Object.keys(Object.prototype).length === 0"), view
 
 
 @pytest.mark.parametrize(
