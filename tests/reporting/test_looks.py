@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, list_heads, open_menu, read_all
+from tests.reporting.page_actions import change_address, choose_axis, list_heads, open_menu, read_all
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -37,45 +37,45 @@ def test_wide_first_column_does_not_stay_on_a_phone(made, opened):
     assert second["x"] < 0
 
 
-@pytest.mark.parametrize("sort", ["trial", "brightness", "-comment", "-a_rather_long_name_of_an_axis"])
-def test_column_names_fit_with_the_sort_arrow(made, opened, sort):
-    sweep = Sweep({**GRID, "a_rather_long_name_of_an_axis": [1]})
-    page = opened(made(sweep), f'#view=table&sort={sort}&columns=["brightness","{sort.strip("-")}"]')
-    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
-    assert read_all(page, ".thead button", cut) == []
-    assert page.locator(".thead button", has_text="▼" if sort.startswith("-") else "▲").count() == 1
+def test_column_names_fit_with_the_sort_arrow(made, opened):
+    page = opened(made(Sweep({**GRID, "a_rather_long_name_of_an_axis": [1]})))
+    for sort in ("trial", "brightness", "-comment", "-a_rather_long_name_of_an_axis"):
+        change_address(page, f'#view=table&sort={sort}&columns=["brightness","{sort.strip("-")}"]')
+        cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+        assert read_all(page, ".thead button", cut) == [], sort
+        assert page.locator(".thead button", has_text="▼" if sort.startswith("-") else "▲").count() == 1, sort
 
 
-@pytest.mark.parametrize("view", ["grid", "table"])
-def test_empty_view_says_so_in_the_view(made, opened, view):
-    page = opened(made(Sweep(GRID)), f"#view={view}&where=steps > 99")
-    words = page.locator("#view .empty")
-    assert words.inner_text().startswith("No trial is left")
-    assert words.bounding_box()["y"] - page.locator("#view").bounding_box()["y"] < 60
+def test_grid_and_table_have_a_whole_focus_ring_and_say_if_they_are_empty(made, opened):
+    page = opened(made(Sweep(GRID)))
+    ring = "() => getComputedStyle(document.querySelector('#view'), '::after').borderTopWidth"
+    for view in ("grid", "table"):
+        change_address(page, f"#view={view}")
+        page.evaluate("document.activeElement.blur()")
+        assert page.evaluate(ring) == "0px", view
+        page.locator("[role=grid]").focus()
+        # Above the sticky elements, which would cover a ring of the scroller itself.
+        assert page.evaluate(ring) == "2px", view
+        change_address(page, f"#view={view}&where=steps > 99")
+        words = page.locator("#view .empty")
+        assert words.inner_text().startswith("No trial is left"), view
+        assert words.bounding_box()["y"] - page.locator("#view").bounding_box()["y"] < 60, view
 
 
 def test_blank_text_has_a_visible_label(made, opened):
     page = opened(made(Sweep({"prompt": ["a fox", "", " "], "seed": [1, 2, 3, 4]})), "#x=seed&y=prompt")
     assert list_heads(page, ".side") == ["a fox", "(empty)", '" "']
-    captions = opened(made(Sweep({"prompt": ["a fox", ""], "seed": [1, 2, 3]}), "other"), "#x=seed&y=")
-    captions.get_by_label("prompt", exact=True).select_option(label="(empty)")
-    captions.wait_for_function("() => sweeper.page.getArrangement().shown === 3")
+    change_address(page, "#x=seed&y=")
+    page.get_by_label("prompt", exact=True).select_option(label="(empty)")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 4")
 
 
-def test_controls_and_their_labels_are_aligned(made, opened):
+def test_bar_has_its_controls_in_one_line_and_a_button_for_values(made, opened):
     page = opened(made(Sweep(GRID)))
     tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
     controls = page.locator("#bar :is(.tabs button:not([hidden]), .search-field input, .menus > * > button)")
     assert controls.evaluate_all(tops) == 1
-
-
-@pytest.mark.parametrize("view", ["grid", "table"])
-def test_focus_ring_is_complete(made, opened, view):
-    page = opened(made(Sweep(GRID)), f"#view={view}")
-    ring = "() => getComputedStyle(document.querySelector('#view'), '::after').borderTopWidth"
-    assert page.evaluate(ring) == "0px"
-    page.locator("[role=grid]").focus()
-    assert page.evaluate(ring) == "2px"  # above the sticky elements, which would cover a ring of the scroller itself
+    assert page.locator("#bar button", has_text="Axes and values").count() == 1
 
 
 @pytest.mark.parametrize("size", [(700, 400), (844, 390), (667, 375)])
@@ -88,26 +88,25 @@ def test_low_window_shows_whole_cells_and_reachable_menus(made, opened, size):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("size", [96, 112, 144, 208])
-def test_reason_in_a_cell_ends_with_a_whole_line(made, opened, size):
+def test_reason_in_a_cell_ends_with_a_whole_line(made, opened):
     told = ("ExecutionError", "node 3: out of memory on a card that has too little of it. " * 6)
-    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("failed", told)})), f"#size={size}")
-    found = page.locator(".why").evaluate(
-        """why => {
+    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("failed", told)})))
+    for size in (96, 112, 144, 208):
+        change_address(page, f"#size={size}")
+        lines, inside = page.locator(".why").evaluate(
+            """why => {
             const [box, cell] = [why.getBoundingClientRect(), why.closest('.frame').getBoundingClientRect()];
             return [box.height / parseFloat(getComputedStyle(why).lineHeight), box.bottom <= cell.bottom + 0.5]; }"""
-    )
-    lines, inside = found
-    assert lines >= 1
-    assert abs(lines - round(lines)) < 0.01
-    assert inside
+        )
+        assert lines >= 1, size
+        assert abs(lines - round(lines)) < 0.01, size
+        assert inside, size
 
 
 def test_single_trial_has_no_values_button(made, opened):
     page = opened(made(Sweep({}, slots={"steps": 4})))
     assert page.locator(".cell").count() == 1
     assert page.locator("#bar button", has_text="Axes and values").count() == 0
-    assert opened(made(Sweep(GRID), "more")).locator("#bar button", has_text="Axes and values").count() == 1
 
 
 def test_theme_button_shows_the_theme_after_a_reload(made, opened):
@@ -167,17 +166,13 @@ SEEN = """words => { const box = %s.getBoundingClientRect(), range = new Range()
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_long_prompt_leaves_room_for_other_values_in_title(made, opened, options):
-    page = opened(made(Sweep(MANY)), "#trial=0", **options)
+def test_long_prompt_leaves_room_for_other_values(made, opened, options):
+    page = opened(made(Sweep({**MANY, "style": ["oil", None]})), "#trial=0", **options)
     head = "document.querySelector('.zoom-head h2')"
     seen = [page.evaluate(SEEN % (head, head), words) for words in ("prompt: ", "steps: 4", "cfg: 1.5")]
     assert seen == [True, True, True]
     assert MANY["prompt"][0] in page.locator(".zoom-head h2").get_attribute("title")
-
-
-@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_captions_of_two_trials_begin_with_differences(made, opened, options):
-    page = opened(made(Sweep({**MANY, "style": ["oil", None]})), "#trial=9&with=0&mode=side", **options)
+    change_address(page, "#trial=9&with=0&mode=side")  # captions of two trials begin with what differs
     captions = page.locator("figcaption").all_inner_texts()
     assert captions[0].startswith("Reference sampler: euler · style: oil · ")
     assert captions[1].startswith("trial 9 sampler: heun · style: (none) · ")

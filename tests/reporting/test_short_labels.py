@@ -8,7 +8,7 @@ import pytest
 
 from tests.long_prompts import LABELS, PROMPTS
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import read_all
+from tests.reporting.page_actions import change_address, read_all
 from tests.reporting.page_modules import evaluate
 
 
@@ -27,9 +27,11 @@ def test_heads_of_long_prompts_differ_and_show_all_on_hover(folder, opened):
     page = opened(folder, "#x=prompt&y=steps")
     assert list_texts(page, ".head") == LABELS
     assert [head.get_attribute("title") for head in page.locator(".head").all()] == PROMPTS
-    page = opened(folder, "#x=steps&y=prompt")
+    overflow = "heads => heads.map(head => head.firstElementChild.scrollHeight - head.clientHeight)"
+    assert max(read_all(page, ".head", overflow)) <= 0  # there is room for the whole label
+    change_address(page, "#x=steps&y=prompt")
     assert list_texts(page, ".side") == LABELS
-    page = opened(folder, "#x=steps&yy=prompt")
+    change_address(page, "#x=steps&yy=prompt")
     assert list_texts(page, ".band-title") == [f"prompt {label}" for label in LABELS]
 
 
@@ -38,9 +40,9 @@ def test_captions_titles_and_tables_of_long_prompts_differ(folder, opened):
     captions = list_texts(page, "dialog[open] figcaption")
     assert [label in caption for caption, label in zip(captions, LABELS, strict=True)] == [True, True]
     assert LABELS[1] in page.locator("dialog[open] h2").inner_text()
-    page = opened(folder, "#trial=0")
+    change_address(page, "#trial=0")
     assert PROMPTS[0] in page.locator("dialog[open] .params").first.inner_text()
-    page = opened(folder, "#view=table")
+    change_address(page, "#view=table")
     cells = page.get_by_role("gridcell").filter(has_text="drawn in")
     assert cells.all_inner_texts() == [LABELS[0]] * 2 + [LABELS[1]] * 2
     assert cells.first.get_attribute("title") == PROMPTS[0]
@@ -53,15 +55,12 @@ def test_slot_that_is_no_axis_has_short_labels_in_the_table(made, opened):
     assert cell.get_attribute("title") == PROMPTS[0]
 
 
-def test_plots_of_long_prompts_name_the_words_that_differ(folder, opened):
+def test_plots_and_menus_of_long_prompts_name_the_words_that_differ(folder, opened):
     page = opened(folder, "#view=plots&x=steps&y=prompt")
     assert list_texts(page, ".heat tbody th") == LABELS
     assert list_texts(page, ".key li") == ["prompt:", *LABELS]
     assert [item.get_attribute("title") for item in page.locator(".key li[title]").all()] == PROMPTS
-
-
-def test_menus_of_long_prompts_name_the_words_that_differ(folder, opened):
-    page = opened(folder, "#x=steps&y=")
+    change_address(page, "#x=steps&y=")
     options = page.locator("select option").all_inner_texts()
     assert set(LABELS) <= set(options)
 
@@ -84,29 +83,22 @@ def test_two_compared_prompts_are_one_text_with_their_differences_marked(folder,
     assert whole.evaluate(width) > 0.9 * page.locator("dialog[open] .params").first.evaluate(width)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("one two three four", "zero one three five four"),
-        ("a " * 700, "b " * 700 + "a"),
-        ("一只红色狐狸在雪地里", "一只白色狐狸在雪地里跑"),
-        ("", "a\n b"),
-        ("x y x y x", "y x y"),
-    ],
-)
-def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened, first, second):
-    page = opened(folder)
-    parts = evaluate(
-        page,
-        """([a, b]) => Params.joinTexts(a, b).map(part =>
-            typeof part === "string" ? ["same", part] : [part.localName, part.textContent])""",
-        [first, second],
+TEXTS = [
+    ("one two three four", "zero one three five four"),
+    ("a " * 700, "b " * 700 + "a"),
+    ("一只红色狐狸在雪地里", "一只白色狐狸在雪地里跑"),
+    ("", "a\n b"),
+    ("x y x y x", "y x y"),
+]
+
+
+def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened):
+    compared = evaluate(
+        opened(folder),
+        """texts => texts.map(([a, b]) => Params.joinTexts(a, b).map(part =>
+            typeof part === "string" ? ["same", part] : [part.localName, part.textContent]))""",
+        TEXTS,
     )
-    assert "".join(text for kind, text in parts if kind != "ins") == first
-    assert "".join(text for kind, text in parts if kind != "del") == second
-
-
-def test_the_head_of_a_column_has_room_for_its_whole_label(folder, opened):
-    page = opened(folder, "#x=prompt&y=steps")
-    overflow = "heads => heads.map(head => head.firstElementChild.scrollHeight - head.clientHeight)"
-    assert max(read_all(page, ".head", overflow)) <= 0
+    for (first, second), parts in zip(TEXTS, compared, strict=True):
+        assert "".join(text for kind, text in parts if kind != "ins") == first
+        assert "".join(text for kind, text in parts if kind != "del") == second

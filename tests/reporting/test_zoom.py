@@ -19,7 +19,7 @@ from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.few_classes import pick_classes
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu, read_all
+from tests.reporting.page_actions import change_address, open_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -85,17 +85,30 @@ def test_enter_arrows_and_escape_work_in_the_dialog(made, opened):
     assert page.locator("dialog[open]").count() == 0
     assert page.locator(".cell.current").get_attribute("data-trial") == "4"
     assert page.evaluate("document.activeElement.getAttribute('role')") == "grid"
+    # They follow a sorted and filtered table.
+    change_address(page, "#view=table&sort=-steps&where=steps%20%3C%2016")
+    rows = read_all(page, ".tbody .trow", "rows => rows.map(row => Number(row.dataset.trial))")
+    assert rows == [1, 4, 0, 3]
+    page.locator('.trow[data-trial="1"]').click()
+    for key, trial in [("Left", 1), ("Right", 4), ("Right", 0), ("Down", 3), ("Right", 3), ("Up", 0), ("Left", 4)]:
+        page.keyboard.press(f"Arrow{key}")
+        assert f"trial {trial}" in read_heading(page), (key, trial)
+    page.keyboard.press("Escape")
+    assert page.locator(".trow.current").get_attribute("data-trial") == "4"
 
 
-@pytest.mark.parametrize("key", MODES)
-def test_two_trials_are_compared_in_every_mode(made, opened, key):
-    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0")
-    page.keyboard.press("h")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press(key)
-    page.wait_for_selector(MODES[key], state="attached")
-    assert page.locator(".params .differs th").all_inner_texts()[0] == "sampler"
-    assert "steps" not in page.locator(".params .differs th").all_inner_texts()
+def test_two_trials_are_compared_in_every_mode(made, opened):
+    page = opened(made(Sweep(GRID)))
+    for key, part in MODES.items():
+        change_address(page, "#x=steps&y=sampler&trial=0")
+        assert page.locator(part).count() == 0, key
+        page.keyboard.press("h")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press(key)
+        page.wait_for_selector(part, state="attached")
+        differing = page.locator(".params .differs th").all_inner_texts()
+        assert differing[0] == "sampler", key
+        assert "steps" not in differing, key
 
 
 def test_only_equal_pictures_have_a_black_difference(made, opened, tmp_path):
@@ -122,14 +135,6 @@ def brightest(png):
         return middle.getextrema()[1]
 
 
-def test_workflow_is_assembled_completely(planned, opened):
-    plan, folder = planned
-    page = opened(folder, "#trial=0")
-    for trial in plan.written():
-        text = evaluate(page, f"Workflow.toText(sweeper.page.dataset, {trial.index})")
-        assert json.loads(text) == plan.workflow(trial)
-
-
 DROPPED = """node => {
   const data = new DataTransfer();
   node.dispatchEvent(new DragEvent('dragstart', {dataTransfer: data, bubbles: true}));
@@ -145,12 +150,15 @@ def read_dropped(node):
     return [json.loads(unquote(text)), name]
 
 
-def test_dragging_a_cell_or_its_link_takes_the_workflow(planned, opened):
+def test_workflow_is_complete_and_dragged_from_a_cell_or_its_link(planned, opened):
     plan, folder = planned
     expected = [plan.workflow(trial) for trial in plan.written()]
     page = opened(folder, "#x=seed&y=text")
+    texts = "(all) => all.map(index => Workflow.toText(sweeper.page.dataset, index))"
+    found = evaluate(page, texts, [trial.index for trial in plan.written()])
+    assert [json.loads(text) for text in found] == expected
     assert read_dropped(page.locator('[data-trial="1"]')) == [expected[1], "trial-1.json"]
-    page = opened(folder, "#trial=3")
+    change_address(page, "#trial=3")
     assert read_dropped(page.locator(".actions a")) == [expected[3], "trial-3.json"]
 
 
@@ -174,16 +182,11 @@ def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, 
     assert answer.json()["node_errors"] == {}
 
 
-def test_rerun_command_selects_by_varying_slots(planned, opened):
-    _, folder = planned
+def test_rerun_command_selects_by_varying_slots_and_an_experiment_has_the_kept(planned, opened, tmp_path):
+    plan, folder = planned
     page = opened(folder)
     command = evaluate(page, "Workflow.makeCommand(sweeper.page.dataset, 2)")
     assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
-
-
-def test_exported_experiment_remakes_the_kept_trials(planned, opened, tmp_path):
-    plan, folder = planned
-    page = opened(folder)
     page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
     text = evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
     (tmp_path / "kept.yaml").write_text(text)
@@ -241,10 +244,9 @@ PROMPTS = [f"p{number:02}" for number in range(1, 13)]
 
 def test_plots_show_only_what_is_in_view(made, opened):
     """Only values in view get one of the eight lines."""
-    folder = made(Sweep({"prompt": PROMPTS, "steps": [4, 8]}))
     at = "#view=plots&x=steps&y=prompt&metric=brightness"
     lines = "svg.plot path[fill=none]"
-    page = opened(folder, at)
+    page = opened(made(Sweep({"prompt": PROMPTS, "steps": [4, 8]})), at)
     key = page.locator(".key li")
     assert key.all_inner_texts() == ["prompt:", *PROMPTS[:8]]
     assert page.get_by_text("These are the first 8 of 12 values of prompt in view; hide values or filter").is_visible()
@@ -253,8 +255,8 @@ def test_plots_show_only_what_is_in_view(made, opened):
     assert key.all_inner_texts() == ["prompt:", *PROMPTS[9:]]
     assert all(path.startswith("M") for path in read_all(page, lines, "all => all.map(p => p.getAttribute('d'))"))
     assert page.locator(".heat tbody th").all_inner_texts() == PROMPTS[9:]
-    page = opened(folder, f"{at}&hide={quote(','.join(['prompt', *PROMPTS[:9]]))}")
-    assert page.locator(".key li").all_inner_texts() == ["prompt:", *PROMPTS[9:]]
+    change_address(page, f"{at}&hide={quote(','.join(['prompt', *PROMPTS[:9]]))}")
+    assert key.all_inner_texts() == ["prompt:", *PROMPTS[9:]]
     assert page.locator(lines).count() == 3
 
 
@@ -270,18 +272,6 @@ def test_ticks_are_existing_values_and_do_not_overlap(made, opened):
     assert all(one[2] < other[1] for one, other in itertools.pairwise(boxes))
     plot = along.bounding_box()
     assert boxes[-1][2] <= plot["x"] + plot["width"]
-
-
-def test_arrows_follow_the_sorted_and_filtered_table(made, opened):
-    page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&where=steps%20%3C%2016")
-    rows = read_all(page, ".tbody .trow", "rows => rows.map(row => Number(row.dataset.trial))")
-    assert rows == [1, 4, 0, 3]
-    page.locator('.trow[data-trial="1"]').click()
-    for key, trial in [("Left", 1), ("Right", 4), ("Right", 0), ("Down", 3), ("Right", 3), ("Up", 0), ("Left", 4)]:
-        page.keyboard.press(f"Arrow{key}")
-        assert f"trial {trial}" in read_heading(page), (key, trial)
-    page.keyboard.press("Escape")
-    assert page.locator(".trow.current").get_attribute("data-trial") == "4"
 
 
 def test_heat_map_labels_empty_and_long_texts(made, opened):
