@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import read_all
+from tests.reporting.page_actions import change_address, read_all
 from tests.reporting.sounds import encode_sound
 from tests.reporting.test_films import film
 
@@ -37,14 +37,18 @@ def test_tray_survives_views_and_addresses_and_esc_empties_it(grid, opened):
     page.get_by_role("tab", name="Table").click()
     collect(page, 9)
     assert len(list_tray(page)) == 4
-    again = opened(grid, f"#{page.url.partition('#')[2]}")
-    assert list_tray(again) == list_tray(page)
-    again.get_by_role("button", name="Take out trial 0").click()
-    assert list_tray(again) == ["sampler euler · steps 8", "sampler euler · steps 16", "sampler heun · steps 8"]
-    again.keyboard.press("Escape")
-    assert list_tray(again) == []
-    assert "pick=" not in again.url
-    assert opened(grid, "#pick=steps:99&pick=nonsense&pick=1&pick=1&pick=-1").locator(".tray .item").count() == 1
+    collected, address = list_tray(page), f"#{page.url.partition('#')[2]}"
+    change_address(page, "#x=steps&y=sampler")
+    assert list_tray(page) == []
+    change_address(page, address)
+    assert list_tray(page) == collected
+    page.get_by_role("button", name="Take out trial 0").click()
+    assert list_tray(page) == ["sampler euler · steps 8", "sampler euler · steps 16", "sampler heun · steps 8"]
+    page.keyboard.press("Escape")
+    assert list_tray(page) == []
+    assert "pick=" not in page.url
+    change_address(page, "#pick=steps:99&pick=nonsense&pick=1&pick=1&pick=-1")
+    assert page.locator(".tray .item").count() == 1
 
 
 def test_tray_holds_nine_trials(grid, opened):
@@ -85,17 +89,17 @@ def test_several_trials_share_their_zoom_and_each_has_its_mark(grid, opened):
     assert page.locator("#zoom .magnified").count() == 1
 
 
-@pytest.mark.parametrize("picks", [2, 5])
-def test_compared_pictures_on_a_phone_use_its_width(grid, opened, picks):
-    address = "&".join(f"pick={trial}" for trial in range(picks))
-    page = opened(grid, f"#{address}", **PHONE)
-    page.get_by_role("button", name=f"Compare {picks}").click()
-    assert page.locator("#zoom figure").count() == picks
-    assert min(picture.bounding_box()["width"] for picture in page.locator("#zoom .lens").all()) > 330
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_compared_pictures_on_a_phone_use_its_width(grid, opened):
+    page = opened(grid, **PHONE)
+    for picks in (2, 5):
+        change_address(page, "#" + "&".join(f"pick={trial}" for trial in range(picks)))
+        page.get_by_role("button", name=f"Compare {picks}").click()
+        assert page.locator("#zoom figure").count() == picks
+        assert min(picture.bounding_box()["width"] for picture in page.locator("#zoom .lens").all()) > 330, picks
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), picks
 
 
-def test_reference_stands_on_the_left_and_stays_visible_after_esc(grid, opened):
+def test_reference_stands_on_the_left_stays_after_esc_and_blinks(grid, opened):
     page = opened(grid, "#x=steps&y=sampler&trial=1")
     page.keyboard.press("s")  # no reference yet: the neighbour on the left
     assert page.locator("#zoom figcaption b").all_inner_texts() == ["Reference", "trial 1"]
@@ -106,10 +110,7 @@ def test_reference_stands_on_the_left_and_stays_visible_after_esc(grid, opened):
     assert page.locator("#zoom .params tbody tr").first.locator("td").all_inner_texts() == ["1", "4"]
     page.keyboard.press("Escape")
     assert list_tray(page) == ["reference: sampler euler · steps 1"]
-
-
-def test_blink_pauses_and_flips_by_keys(grid, opened):
-    page = opened(grid, "#trial=1&with=0&mode=blink")
+    change_address(page, "#trial=1&with=0&mode=blink")  # which pauses and flips by keys
     page.keyboard.press("p")
     shown = page.locator("#zoom .stage figcaption")
     before = shown.inner_text()

@@ -10,7 +10,7 @@ from PIL import Image
 from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import choose_axis, open_menu, read_all, read_axes
+from tests.reporting.page_actions import change_address, choose_axis, open_menu, read_all, read_axes
 from tests.reporting.page_modules import evaluate
 
 GRID = {"prompt": ["a fox", "a boat"], "seed": [11, 12, 13], "cfg": [5, 7]}
@@ -33,8 +33,8 @@ def test_heads_show_the_partners_of_a_zip(zipped_report, opened):
     assert "width · color" in page.locator(".corner").inner_text()
     choose_axis(page, "Y axis", "color")  # it has a head of its own then
     assert page.locator(".head").all_inner_texts() == ["width 8", "width 16", "width 24"]
-    plots = opened(zipped_report, "#view=plots&x=width&y=height")
-    assert plots.locator(".heat [scope=col]").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
+    change_address(page, "#view=plots&x=width&y=height")
+    assert page.locator(".heat [scope=col]").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
 
 
 def test_sizes_of_one_width_lie_beside_each_other(made, opened):
@@ -167,8 +167,17 @@ def test_lines_of_a_gallery_are_full_and_their_pictures_whole(made, opened):
     assert page.locator(".cell.current").is_visible()
 
 
-def test_question_mark_lists_the_keys(made, opened):
+def test_dialog_of_a_trial_announces_a_comparison_and_lists_its_keys(made, opened):
     page = opened(made(Sweep(GRID)), "#trial=0")
+    page.keyboard.press("h")
+    said = page.locator("dialog #message")
+    assert said.inner_text() == "Trial 0 is the reference. Move to another trial."
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")
+    assert page.locator("#zoom figure").count() == 2
+    page.get_by_role("button", name="Reference: trial 0").click()  # ends the comparison
+    assert page.locator("#zoom figure").count() == 0
+    assert "with" not in page.url.partition("#")[2]
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
     assert {"Everywhere", "In the grid and the gallery", "In an open trial"} == {*keys.locator("h2").all_inner_texts()}
@@ -177,19 +186,6 @@ def test_question_mark_lists_the_keys(made, opened):
     assert page.evaluate("sweeper.page.marks.count()") == 0
     keys.get_by_role("button", name="Close").click()
     assert page.get_by_role("dialog", name="One trial").is_visible()
-
-
-def test_comparison_is_announced_in_the_dialog_and_ends(made, opened):
-    page = opened(made(Sweep(GRID)), "#trial=0")
-    page.keyboard.press("h")
-    said = page.locator("dialog #message")
-    assert said.inner_text() == "Trial 0 is the reference. Move to another trial."
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("s")
-    assert page.locator("#zoom figure").count() == 2
-    page.get_by_role("button", name="Reference: trial 0").click()
-    assert page.locator("#zoom figure").count() == 0
-    assert "with" not in page.url.partition("#")[2]
 
 
 def test_filter_suggests_names_and_values(made, opened):

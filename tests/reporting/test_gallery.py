@@ -9,7 +9,7 @@ import pytest
 from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import list_heads, open_menu, press_in_menu, read_all
+from tests.reporting.page_actions import change_address, list_heads, open_menu, press_in_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 SWEEP = {"steps": [4, 8], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}  # brightness is 10 to 21, in written order
@@ -33,7 +33,6 @@ def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
     page.get_by_label("Of several in a cell").select_option(label="the highest brightness")
     assert captions.all_inner_texts() == [f"highest brightness {n} of 3\nseed 3" for n in (12, 18, 15, 21)]
     assert list_trials(page) == [2, 8, 5, 11]
-    page.keyboard.press("Escape")
 
 
 def test_shared_cell_opens_in_its_place_as_a_small_grid(folder, opened):
@@ -52,9 +51,23 @@ def test_shared_cell_opens_in_its_place_as_a_small_grid(folder, opened):
         page.keyboard.press(key)
     assert page.evaluate("sweeper.page.marks.get(7).verdict") == "keep"
     assert "keep" in cells.nth(1).get_attribute("class")
-    assert opened(folder, "#" + page.url.partition("#")[2]).locator(".opened .cell").count() == 3
+    address = "#" + page.url.partition("#")[2]
     page.keyboard.press("Escape")
     assert page.locator(".opened").count() == 0
+    change_address(page, address)
+    assert cells.count() == 3
+
+
+def test_values_sort_by_a_mean_and_a_table_has_thumbnails(folder, opened):
+    page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
+    press_in_menu(page, "View", "Axes and values…")
+    page.get_by_role("dialog").get_by_label("Sort by").select_option(label="the mean brightness")
+    page.get_by_role("button", name="Done").click()
+    assert list_heads(page) == ["8", "4"]
+    change_address(page, "#view=table")
+    page.wait_for_function("() => document.querySelectorAll('.tbody .picture img').length === 12")
+    loaded = "all => all.every(one => one.complete && one.naturalWidth > 0)"
+    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('.tbody .picture img')].slice(0, 8))")
 
 
 def test_colours_leave_out_extremes_and_have_a_legend(made, opened):
@@ -79,21 +92,6 @@ def test_gallery_sorts_by_any_column(folder, opened):
     assert "trial 1" in page.locator("#zoom .zoom-head").inner_text()
 
 
-def test_values_of_an_axis_sort_by_a_mean(folder, opened):
-    page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
-    press_in_menu(page, "View", "Axes and values…")
-    page.get_by_role("dialog").get_by_label("Sort by").select_option(label="the mean brightness")
-    page.get_by_role("button", name="Done").click()
-    assert list_heads(page) == ["8", "4"]
-
-
-def test_table_has_thumbnails(folder, opened):
-    page = opened(folder, "#view=table")
-    page.wait_for_function("() => document.querySelectorAll('.tbody .picture img').length === 12")
-    loaded = "all => all.every(one => one.complete && one.naturalWidth > 0)"
-    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('.tbody .picture img')].slice(0, 8))")
-
-
 def test_plots_lead_to_their_trials(folder, opened):
     address = "#view=plots&x=steps&y=sampler"
     page = opened(folder, address)
@@ -111,6 +109,13 @@ def test_plots_lead_to_their_trials(folder, opened):
     page.go_back()
     axis = page.locator(".plot").nth(1).locator("text").all_text_contents()
     assert {"10", "15", "20"} <= set(axis)
+    change_address(page, "#view=plots&metric=brightness&against=ran_s")
+    dots = page.locator(".scatter")
+    dots.press("ArrowRight")
+    dots.press("ArrowRight")
+    assert page.locator(".plots [role=status]").last.inner_text().startswith("trial 1: ran_s 0.5, brightness 11")
+    dots.press("Enter")
+    assert page.locator("#zoom").is_visible()
 
 
 # Of each trial: whether the condition of its value finds exactly the trials with that value.
@@ -139,25 +144,18 @@ def test_condition_finds_exactly_the_trials_of_a_value(made, opened, axes):
     assert evaluate(page, EXACT) == []
 
 
-@pytest.mark.parametrize(
-    ("address", "trials"),
-    [
-        ("#view=plots&x=steps&y=&hide=seed:3&hide=sampler:euler", [3, 4]),
-        ("#view=plots&x=steps&y=&where=heun", [3, 4, 5]),
-    ],
-)
-def test_search_and_hidden_values_stay_for_the_gallery(folder, opened, address, trials):
-    page = opened(folder, address)
-    page.locator(".heat td button").first.click()
-    assert list_trials(page) == trials
-
-
-def test_filter_in_effect_stays_for_the_gallery_while_another_is_typed(folder, opened):
+def test_search_hidden_values_and_filter_in_effect_stay_for_the_gallery(folder, opened):
     page = opened(folder, "#view=plots&x=steps&y=")
-    for text in ("seed == 1", "seed == 1 and"):
+    first = page.locator(".heat td button").first
+    for kept, trials in {"hide=seed:3&hide=sampler:euler": [3, 4], "where=heun": [3, 4, 5]}.items():
+        change_address(page, f"#view=plots&x=steps&y=&{kept}")
+        first.click()
+        assert list_trials(page) == trials, kept
+    change_address(page, "#view=plots&x=steps&y=")
+    for text in ("seed == 1", "seed == 1 and"):  # the second is not in effect yet
         page.get_by_label("Filter").fill(text)
         page.wait_for_function("text => sweeper.page.getState().where === text", arg=text)
-    page.locator(".heat td button").first.click()
+    first.click()
     assert list_trials(page) == [0, 3]
 
 
@@ -182,16 +180,6 @@ def test_bars_count_the_trials_that_they_open(folder, opened):
     counts = opened(folder).evaluate(PRESS_BARS)
     assert sum(named for named, _ in counts) == 12
     assert [named for named, _ in counts] == [found for _, found in counts]
-
-
-def test_scatter_plot_opens_a_trial(folder, opened):
-    page = opened(folder, "#view=plots&metric=brightness&against=ran_s")
-    dots = page.locator(".scatter")
-    dots.press("ArrowRight")
-    dots.press("ArrowRight")
-    assert page.locator(".plots [role=status]").last.inner_text().startswith("trial 1: ran_s 0.5, brightness 11")
-    dots.press("Enter")
-    assert page.locator("#zoom").is_visible()
 
 
 def test_plots_begin_with_what_changes_a_metric(tmp_path, opened):

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import read_all
+from tests.reporting.page_actions import change_address, read_all
 from tests.reporting.page_modules import evaluate
 
 TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
@@ -32,24 +32,19 @@ def test_different_numbers_look_different(made, opened):
     assert "cfg" in list_highlighted(page)
 
 
-@pytest.mark.parametrize(
-    ("number", "exact", "rounded"),
-    [
-        (1234567.25, "1234567.25", "1234567"),
-        (16777217.5, "16777217.5", "16777218"),
-        (0.123456789, "0.123456789", "0.123457"),
-        (-2.5e-9, "-2.5e-9", "-2.5e-9"),
-        (3, "3", "3"),
-    ],
-)
-def test_only_fractions_of_metrics_are_rounded(made, opened, number, exact, rounded):
-    page = opened(made(Sweep({"steps": [1]})))
-    both = "value => [ValueText.toText(value), ValueText.toRounded(value)]"
-    assert evaluate(page, both, number) == [exact, rounded]
+NUMBERS = {  # the exact and the rounded text of each
+    1234567.25: ["1234567.25", "1234567"],
+    16777217.5: ["16777217.5", "16777218"],
+    0.123456789: ["0.123456789", "0.123457"],
+    -2.5e-9: ["-2.5e-9", "-2.5e-9"],
+    3: ["3", "3"],
+}
 
 
-def test_different_metrics_are_shown_in_full_when_rounding_hides_it(made, opened):
+def test_fractions_of_metrics_are_rounded_unless_that_hides_a_difference(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]})))
+    both = "all => all.map(value => [ValueText.toText(value), ValueText.toRounded(value)])"
+    assert evaluate(page, both, [*NUMBERS]) == [*NUMBERS.values()]
     page.evaluate("""() => { const { numbers } = sweeper.page.dataset.column('brightness');
         [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=1&with=0'; }""")
     page.wait_for_selector("dialog[open]")
@@ -85,7 +80,7 @@ def labelled(made):
     return made(Sweep(axes, skip=skip))
 
 
-def test_label_is_shown_with_its_value(labelled, opened):
+def test_label_is_shown_with_its_value_and_accepted_by_the_filter(labelled, opened):
     page = opened(labelled, "#trial=1&with=0")
     assert params(page) == {
         "prompt": [f"fox: {FOX}", "norm"],
@@ -93,10 +88,6 @@ def test_label_is_shown_with_its_value(labelled, opened):
         "brightness": ["10", "11"],
         "run time (s)": ["0.5", "0.5"],
     }
-
-
-def test_filter_accepts_labels(labelled, opened):
-    page = opened(labelled)
     cases = {
         "scheduler == 'norm'": [0, 1],
         "scheduler == 'normal'": [0, 1],
@@ -113,19 +104,19 @@ def test_filter_accepts_labels(labelled, opened):
         "deep snow": [0, 2],
         "karras": [2, 3],
     }
-    rows = "text => [0, 1, 2, 3].filter(Expression.compile(text, sweeper.page.dataset).holds)"
-    assert {text: evaluate(page, rows, text) for text in cases} == cases
+    rows = "texts => texts.map(text => [0, 1, 2, 3].filter(Expression.compile(text, sweeper.page.dataset).holds))"
+    assert dict(zip(cases, evaluate(page, rows, [*cases]), strict=True)) == cases
 
 
 def test_missing_empty_and_blank_texts_look_different(made, opened):
-    folder = made(Sweep({"style": [None, "", " "], "seed": [1, "1"]}, slots={"negative": ""}))
-    page = opened(folder, "#trial=2&with=0")
+    sweep = Sweep({"style": [None, "", " "], "seed": [1, "1"]}, slots={"negative": ""})
+    page = opened(made(sweep), "#trial=2&with=0")
     assert params(page)["style"] == ["(none)", "(empty)"]
     assert params(page)["negative"] == ["(empty)", "(empty)"]
     assert list_highlighted(page)[0] == "style"
-    page = opened(folder, "#trial=1&with=0")
+    change_address(page, "#trial=1&with=0")
     assert params(page)["seed"] == ["1", '"1"']
-    page = opened(folder, '#view=table&columns=["style","negative"]')
+    change_address(page, '#view=table&columns=["style","negative"]')
     cells = read_all(page, ".tbody .trow", "rows => rows.map(row => [...row.children].slice(1).map(c => c.innerText))")
     assert cells[::2] == [["(none)", "(empty)"], ["(empty)", "(empty)"], ['" "', "(empty)"]]
     cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
