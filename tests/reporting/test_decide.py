@@ -14,6 +14,7 @@ from sweeper.store import Store
 from sweeper.store.votes import Mark, Vote
 from sweeper.tables.vote_pictures import VotePictures, write_metric
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import change_address
 
 AXES = {"steps": [4, 8, 16], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}
 NUMBERS = {4: 20.0, 8: 40.0, 16: 40.2, "euler": 0.0, "heun": 5.0}  # what a value adds; a seed adds little
@@ -66,12 +67,13 @@ def test_pressed_value_moves_the_picture_and_the_address(results, opened):
     page.get_by_role("button", name="euler", exact=False).first.click()
     assert read_chips(page) == ["steps 8", "sampler euler", "seed 1"]
     assert "choice=steps:8,sampler:euler,seed:1" in page.url
-    again = opened(results / "report", f"#{page.url.partition('#')[2]}")
-    assert read_chips(again) == ["steps 8", "sampler euler", "seed 1"]
-    again.get_by_role("button", name="Compare with the best").click()
-    assert again.locator("#zoom figcaption").count() == 2
-    old = opened(results / "report", "#x=steps&y=sampler")  # from before there was this view
-    assert old.get_by_role("tab", selected=True).inner_text() == "Grid"
+    address = f"#{page.url.partition('#')[2]}"
+    change_address(page, "#x=steps&y=sampler")  # from before there was this view
+    assert page.get_by_role("tab", selected=True).inner_text() == "Grid"
+    change_address(page, address)
+    assert read_chips(page) == ["steps 8", "sampler euler", "seed 1"]
+    page.get_by_role("button", name="Compare with the best").click()
+    assert page.locator("#zoom figcaption").count() == 2
 
 
 def test_settings_and_more_seeds_are_copied(results, opened):
@@ -104,8 +106,8 @@ def test_votes_come_first_with_their_counts_and_what_is_undecided(results, opene
     assert ["1 of 3" in text and "?" in text for text in words] == [True, False]
     assert "2 of 3" in words[1]
     assert page.locator(".facts .is-undecided").inner_text().endswith("heun has the most wins")
-    plots = opened(results / "report", "#view=plots&metric=votes")
-    assert plots.locator(".ranking tr").first.inner_text().split("\t")[-2:] == ["38 % · 1 of 3", "undecided"]
+    change_address(page, "#view=plots&metric=votes")
+    assert page.locator(".ranking tr").first.inner_text().split("\t")[-2:] == ["38 % · 1 of 3", "undecided"]
 
 
 def test_marks_are_counted_and_the_kept_trial_comes_first(made, opened, tmp_path):

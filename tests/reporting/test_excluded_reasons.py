@@ -11,7 +11,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import read_all
+from tests.reporting.page_actions import change_address, read_all
 
 TEMPLATE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
@@ -77,7 +77,7 @@ def test_empty_cell_names_all_rules_of_its_combinations(reported, opened):
     page = opened(reported(sweep), "#x=width&y=height&xx=&yy=")
     both = "Not in the plan: left out by exclude[0] {height: low, width: 16, color: 1}; by where {}"
     assert holes(page) == [both.replace("{}", sweep["where"])]
-    page = opened(reported(sweep), "#x=width&y=height&xx=color&yy=")
+    change_address(page, "#x=width&y=height&xx=color&yy=")
     assert len(holes(page)) == 2
     assert sum("exclude" in text for text in holes(page)) == 1
 

@@ -16,6 +16,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep, picture
+from tests.reporting.page_actions import change_address
 
 av = pytest.importorskip("av")
 
@@ -121,7 +122,7 @@ def mixed(tmp_path):
     return store_films(tmp_path / "results", [files], content)
 
 
-def test_files_of_the_same_origin_and_kind_are_compared(batches, opened):
+def test_files_of_one_origin_and_kind_are_compared_and_opened(batches, opened):
     """Eight files against five: matching by number would put a film beside a sound."""
     page = opened(batches, "#trial=0&with=1&mode=side")
     pairs = []
@@ -133,6 +134,9 @@ def test_files_of_the_same_origin_and_kind_are_compared(batches, opened):
     assert pairs[:3] == [[f"1-9-{place}.png", f"0-9-{place}.png"] for place in range(3)]
     assert [reference.split("\n")[0] for reference, _ in pairs[3:6]] == ["no such file"] * 3
     assert pairs[6:] == [["1-20-0.mp4", "0-20-0.mp4"], ["1-21-0.flac", "0-21-0.flac"]]
+    for file, name in ((6, "0-20-0.mp4"), (7, "0-21-0.flac")):
+        change_address(page, f"#trial=0&file={file}")
+        assert page.get_by_role("link", name="Open the file").get_attribute("href") == f"files/{name}"
 
 
 def test_cell_shows_one_file_of_each_kind_with_signs(batches, opened):
@@ -141,18 +145,18 @@ def test_cell_shows_one_file_of_each_kind_with_signs(batches, opened):
     assert [cell.locator(tag).count() for tag in ("img, .sprite", "video")] == [2, 1]
     assert cell.locator(".sign").all_inner_texts() == ["▶", "♪"]
     assert "6 pictures, 1 film, 1 sound" in cell.get_attribute("aria-label")
-    page = opened(batches, "#size=64")
-    small = page.locator('[data-trial="0"]')
-    assert small.locator("img, .sprite, video, audio").count() == 1
-    assert small.locator(".badge").inner_text() == "8 ▶ ♪"
+    change_address(page, "#size=64")
+    assert cell.locator("img, .sprite, video, audio").count() == 1
+    assert cell.locator(".badge").inner_text() == "8 ▶ ♪"
 
 
 def test_animated_picture_counts_as_a_film_in_a_cell(mixed, opened):
-    cell = opened(mixed).locator('[data-trial="0"]')
+    page = opened(mixed)
+    cell = page.locator('[data-trial="0"]')
     assert cell.locator(".sign").all_inner_texts() == ["▶", "♪"]
     assert cell.locator(".badge").inner_text() == "6 ♪"  # one of the two sounds is not shown
-    small = opened(mixed, "#size=80").locator('[data-trial="0"]')
-    assert small.locator(".badge").inner_text() == "6 ▶ ♪"
+    change_address(page, "#size=80")
+    assert cell.locator(".badge").inner_text() == "6 ▶ ♪"
 
 
 def test_players_side_by_side_do_not_overlap(batches, opened):
@@ -161,12 +165,6 @@ def test_players_side_by_side_do_not_overlap(batches, opened):
     stage = page.locator(".stage").first.bounding_box()
     assert one["x"] + one["width"] + 8 <= other["x"]
     assert other["x"] + other["width"] <= stage["x"] + stage["width"]
-
-
-@pytest.mark.parametrize(("file", "name"), [(6, "0-20-0.mp4"), (7, "0-21-0.flac")])
-def test_a_film_and_a_sound_can_be_opened_as_files(batches, opened, file, name):
-    page = opened(batches, f"#trial=0&file={file}")
-    assert page.get_by_role("link", name="Open the file").get_attribute("href") == f"files/{name}"
 
 
 def test_films_and_sounds_have_signs(made, opened):

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import read_all
 
@@ -14,9 +15,10 @@ AT = "#view=plots&x=steps&y=cfg&metric=brightness"
 SIZES = [{"viewport": {"width": width, "height": 900}} for width in (380, 800, 1400)]
 
 
-@pytest.fixture
-def folder(made):
-    return made(Sweep({"steps": STEPS, "cfg": CFG}, distinct=30, skip=frozenset({len(CFG)})))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    sweep = Sweep({"steps": STEPS, "cfg": CFG}, distinct=30, skip=frozenset({len(CFG)}))
+    return write_report(sweep.write(tmp_path_factory.mktemp("heat"))).page.parent
 
 
 def read_status(page):
@@ -73,18 +75,19 @@ def test_heat_map_shows_the_range_of_shared_points(made, opened):
 LONG = "a lighthouse on a rock in a storm, waves as high as its gallery, " * 3
 
 
-@pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
-def test_row_labels_break_between_words_only(made, opened, options):
+def test_row_labels_break_between_words_only(made, opened):
     values = ["0.1234567", "279842640", "lighthouse", LONG]
-    page = opened(made(Sweep({"steps": range(30), "prompt": values})), "#view=plots&x=steps&y=prompt", **options)
-    heads = page.locator(".heat tbody th span")
+    folder = made(Sweep({"steps": range(30), "prompt": values}))
     lines = """all => all.map(one => { const range = document.createRange(); range.selectNodeContents(one);
         return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size; })"""
-    assert heads.evaluate_all(lines)[:3] == [1, 1, 1]
     letters = """one => { const text = one.firstChild, words = [...text.data.matchAll(/\\S+/g)], range = new Range();
         return words.filter(word => { range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
             return range.getClientRects().length > 1; }).map(String); }"""
-    assert heads.nth(3).evaluate(letters) == []
+    for options in SIZES:
+        page = opened(folder, "#view=plots&x=steps&y=prompt", **options)
+        heads = page.locator(".heat tbody th span")
+        assert heads.evaluate_all(lines)[:3] == [1, 1, 1], options
+        assert heads.nth(3).evaluate(letters) == [], options
 
 
 @pytest.mark.parametrize(

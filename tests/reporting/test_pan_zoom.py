@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import change_address
 
 TRANSFORMS = "() => [...document.querySelectorAll('#zoom .lens img')].map(one => getComputedStyle(one).transform)"
 
@@ -20,29 +21,29 @@ def read_transforms(page):
     return [[float(part) for part in (parts[0], parts[4], parts[5])] for parts in (one.split(",") for one in matrices)]
 
 
-@pytest.mark.parametrize("mode", ["side", "blink", "slider", "difference"])
-def test_wheel_and_drag_move_all_pictures_together(folder, opened, mode):
-    page = opened(folder, f"#trial=0&with=1&mode={mode}")
-    lens = page.locator(".lens").first
-    box = lens.bounding_box()
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(*middle)
-    for _ in range(4):
-        page.mouse.wheel(0, -100)
-    page.wait_for_function("() => document.querySelector('.magnified')")
-    first, *others = read_transforms(page)
-    assert first[0] == pytest.approx(1.25**4, rel=1e-4)
-    assert all(one == first for one in others)
-    page.mouse.down()
-    page.mouse.move(middle[0] + 40, middle[1] - 30)
-    page.mouse.up()
-    moved, *others = read_transforms(page)
-    assert moved == pytest.approx([first[0], first[1] + 40, first[2] - 30], abs=1)
-    assert all(one == moved for one in others)
-    for _ in range(5):
-        page.mouse.wheel(0, 100)
-    page.wait_for_function("() => !document.querySelector('.magnified')")
-    assert read_transforms(page)[0] == [1, 0, 0]
+def test_wheel_and_drag_move_all_pictures_together_in_each_mode(folder, opened):
+    page = opened(folder)
+    for mode in ("side", "blink", "slider", "difference"):
+        change_address(page, f"#trial=0&with=1&mode={mode}")
+        box = page.locator(".lens").first.bounding_box()
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(*middle)
+        for _ in range(4):
+            page.mouse.wheel(0, -100)
+        page.wait_for_function("() => document.querySelector('.magnified')")
+        first, *others = read_transforms(page)
+        assert first[0] == pytest.approx(1.25**4, rel=1e-4), mode
+        assert all(one == first for one in others), mode
+        page.mouse.down()
+        page.mouse.move(middle[0] + 40, middle[1] - 30)
+        page.mouse.up()
+        moved, *others = read_transforms(page)
+        assert moved == pytest.approx([first[0], first[1] + 40, first[2] - 30], abs=1), mode
+        assert all(one == moved for one in others), mode
+        for _ in range(5):
+            page.mouse.wheel(0, 100)
+        page.wait_for_function("() => !document.querySelector('.magnified')")
+        assert read_transforms(page)[0] == [1, 0, 0], mode
 
 
 def test_z_shows_pixels_and_stays_for_the_next_trial(folder, opened):

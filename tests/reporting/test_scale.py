@@ -43,8 +43,14 @@ def test_document_stays_small(large, opened):
     assert {address: count for address, count in found.items() if count > MOST} == {}
 
 
-def test_scrolling_to_the_end_keeps_the_document_small(large, opened):
+def test_labels_stay_in_view_and_the_document_small_while_the_grid_scrolls(large, opened):
     page = opened(large)
+    page.locator(".scroller").evaluate("s => s.scrollTo(3000, 3000)")
+    page.wait_for_function("() => !document.querySelector('[data-trial=\"0\"]')")
+    frame = page.locator(".scroller").bounding_box()
+    heads, sides = page.locator(".head"), page.locator(".side")
+    assert all(abs(heads.nth(n).bounding_box()["y"] - frame["y"]) < 2 for n in range(3))
+    assert all(abs(sides.nth(n).bounding_box()["x"] - frame["x"]) < 2 for n in range(3))
     page.locator(".scroller").evaluate("s => s.scrollTo(s.scrollWidth, s.scrollHeight)")
     page.wait_for_selector(f'[data-trial="{LAST}"] img')
     assert page.locator('[data-trial="0"]').count() == 0
@@ -83,26 +89,6 @@ PLACES = """() => {
   }
   return [places, wrong];
 }"""
-
-
-@pytest.mark.parametrize("size", [64, 160])
-def test_every_position_has_its_own_cell_after_a_fast_scroll(large, opened, size):
-    page = opened(large, f"#size={size}&x=cfg&y=seed")
-    page.evaluate(FLING)
-    places, wrong = page.evaluate(PLACES)
-    assert places > 20
-    assert wrong == []
-    assert page.locator("*").count() <= MOST
-
-
-def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
-    page = opened(large)
-    page.locator(".scroller").evaluate("s => s.scrollTo(3000, 3000)")
-    page.wait_for_function("() => !document.querySelector('[data-trial=\"0\"]')")
-    frame = page.locator(".scroller").bounding_box()
-    heads, sides = page.locator(".head"), page.locator(".side")
-    assert all(abs(heads.nth(n).bounding_box()["y"] - frame["y"]) < 2 for n in range(3))
-    assert all(abs(sides.nth(n).bounding_box()["x"] - frame["x"]) < 2 for n in range(3))
 
 
 def test_keyboard_reaches_the_last_cell(large, opened):
@@ -158,32 +144,36 @@ def test_fast_scroll_shows_sprites_and_loads_pictures_at_rest(large, opened):
     )
 
 
+# Whether each cell, which showed another trial before, says and captions its own.
+DESCRIBED = """() => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
+  const brightness = sweeper.page.dataset.column('brightness');
+  const words = `trial ${cell.dataset.trial}`;
+  return cell.getAttribute('aria-label')?.startsWith(words + ', ')
+    && cell.querySelector('.caption').textContent.endsWith(brightness.label(Number(cell.dataset.row)));
+})"""
+
+
+# How many cells show the picture of another trial, or their words not below it.
+COUNT_WRONG = """cells => cells.filter(cell => {
+  const { dataset } = sweeper.page;
+  const sha = dataset.files(dataset.row(Number(cell.dataset.trial)))[0].sha256;
+  const [image, words] = [cell.querySelector('img'), cell.querySelector('.caption')];
+  const [box, below] = [cell.getBoundingClientRect(), words.getBoundingClientRect()];
+  return !image.src.includes(sha) || Math.abs(below.bottom - box.bottom) > 1
+    || below.top < image.getBoundingClientRect().bottom - 1;
+}).length"""
+
+
 @pytest.mark.parametrize("size", [64, 160])
-def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
+def test_every_position_has_its_own_cell_after_a_fast_scroll(large, opened, size):
     page = opened(large, f"#size={size}&x=cfg&y=seed&colour=brightness")
     page.evaluate("() => (window.before = document.querySelector('.cell'))")
     page.evaluate(FLING)
-
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
-        const brightness = sweeper.page.dataset.column('brightness');
-        const words = `trial ${cell.dataset.trial}`;
-        return cell.getAttribute('aria-label')?.startsWith(words + ', ')
-          && cell.querySelector('.caption').textContent.endsWith(brightness.label(Number(cell.dataset.row)));
-        })""",
-    )
+    places, wrong = page.evaluate(PLACES)
+    assert places > 20
+    assert wrong == []
+    assert page.locator("*").count() <= MOST
+    page.wait_for_function(DESCRIBED)
     assert page.evaluate("() => window.before.isConnected")  # it was moved and not replaced
     page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")
-    wrong = read_all(
-        page,
-        ".cell:has(> img)",
-        """cells => cells.filter(cell => {
-        const { dataset } = sweeper.page;
-        const sha = dataset.files(dataset.row(Number(cell.dataset.trial)))[0].sha256;
-        const [image, words] = [cell.querySelector('img'), cell.querySelector('.caption')];
-        const [box, below] = [cell.getBoundingClientRect(), words.getBoundingClientRect()];
-        return !image.src.includes(sha) || Math.abs(below.bottom - box.bottom) > 1
-          || below.top < image.getBoundingClientRect().bottom - 1;
-        }).length""",
-    )
-    assert wrong == 0
+    assert read_all(page, ".cell:has(> img)", COUNT_WRONG) == 0

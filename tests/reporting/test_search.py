@@ -10,7 +10,7 @@ from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
-from tests.reporting.page_actions import open_menu, read_all
+from tests.reporting.page_actions import change_address, open_menu, read_all
 from tests.reporting.page_modules import evaluate
 
 POINTS = [
@@ -77,6 +77,8 @@ def test_search_view_comes_first_and_tells_kinds_of_points_apart(folder, opened)
         "1 stopped early or incomplete",
         "1 failed, so without an objective",
     ]
+    line = history.locator(".best-line").get_attribute("d")
+    assert line.count("V") == 1  # from point 1 to point 4, the best: it steps only where the objective improves
     shapes = set(history.locator(".chart .mark").evaluate_all("all => all.map(m => m.getAttribute('d'))"))
     assert len(shapes) == 4
     best = find_section(page, "Best points").locator("button")
@@ -85,18 +87,22 @@ def test_search_view_comes_first_and_tells_kinds_of_points_apart(folder, opened)
     ]  # fmt: skip
     note = find_section(page, "Best points").locator("p.dim").inner_text()
     assert note.startswith("These numbers are too good, because their points were chosen for them; `sweeper search ")
-
-
-def test_best_so_far_steps_only_where_the_objective_improves(folder, opened):
-    page = opened(folder)
-    line = find_section(page, "History").locator(".best-line").get_attribute("d")
-    assert line.count("V") == 1  # from point 1 to point 4, the best
+    # A slice has a logarithmic scale if its values span decades, or its categories.
+    texts = "all => all.map(c => [...c.querySelectorAll('text')].map(t => t.textContent))"
+    cfg, lr, sampler = read_all(page, ".slices .chart", texts)
+    assert cfg[-1] == "cfg"
+    assert lr[-1] == "lr (log)"
+    assert {"0.00001", "0.001", "0.1"} <= set(lr)
+    assert {"euler", "heun", "lcm"} <= set(sampler)
 
 
 def test_point_leads_to_its_pictures_by_pointer_and_keyboard(folder, opened):
     page = opened(folder, alone=True)
-    place = point_at(page, find_section(page, "History"), 5)
     card = page.locator(".card")
+    point_at(page, find_section(page, "History"), 3)
+    assert "no objective" in card.inner_text()
+    assert card.locator(".error").inner_text() == "OOMError: out of memory"
+    place = point_at(page, find_section(page, "History"), 5)
     assert card.inner_text().splitlines() == [
         "sharpness 97.8", "cfg: 7.5", "lr: 0.03", "sampler: lcm",
         "point 5 · round 2 · 1 of 2 trials · stopped early or incomplete",
@@ -113,25 +119,6 @@ def test_point_leads_to_its_pictures_by_pointer_and_keyboard(folder, opened):
     assert "cfg: 2\n" in card.inner_text()
     page.keyboard.press("Enter")
     assert list_trials(page) == [11, 12]
-
-
-def test_failed_point_says_why_on_its_card(folder, opened):
-    page = opened(folder, alone=True)
-    point_at(page, find_section(page, "History"), 3)
-    assert "no objective" in page.locator(".card").inner_text()
-    assert page.locator(".card .error").inner_text() == "OOMError: out of memory"
-
-
-def test_slices_have_log_scale_over_decades_and_categories(folder, opened):
-    page = opened(folder)
-    texts = read_all(
-        page, ".slices .chart", "all => all.map(c => [...c.querySelectorAll('text')].map(t => t.textContent))"
-    )
-    cfg, lr, sampler = texts
-    assert cfg[-1] == "cfg"
-    assert lr[-1] == "lr (log)"
-    assert {"0.00001", "0.001", "0.1"} <= set(lr)
-    assert {"euler", "heun", "lcm"} <= set(sampler)
 
 
 def test_dragged_range_filters_points_in_all_charts(folder, opened):
@@ -161,6 +148,12 @@ def test_dragged_range_filters_points_in_all_charts(folder, opened):
     page.get_by_role("button", name="Remove the ranges").click()
     assert text.input_value() == ""
     assert count_pale_lines(page) == 0
+    change_address(page, "#where=seed+%3D%3D+1+or+lr+%3E+1")  # a range keeps the rest of the filter
+    low = page.get_by_role("slider", name="Lowest objective shown")
+    low.press("ArrowUp")
+    assert text.input_value().startswith("(seed == 1 or lr > 1) and objective >= 84 and objective <= ")
+    low.press("Home")
+    assert text.input_value() == "seed == 1 or lr > 1"
 
 
 def test_drag_that_leaves_its_axis_opens_no_point(folder, opened):
@@ -173,16 +166,6 @@ def test_drag_that_leaves_its_axis_opens_no_point(folder, opened):
     page.mouse.up()
     assert page.get_by_label("Filter", exact=True).input_value() == "cfg >= 1.25 and cfg <= 7.5 and sampler in ['heun']"
     assert page.get_by_role("tab", selected=True).inner_text() == "Search"
-
-
-def test_range_keeps_the_rest_of_the_filter(folder, opened):
-    page = opened(folder, "#where=seed+%3D%3D+1+or+lr+%3E+1")
-    text = page.get_by_label("Filter", exact=True)
-    low = page.get_by_role("slider", name="Lowest objective shown")
-    low.press("ArrowUp")
-    assert text.input_value().startswith("(seed == 1 or lr > 1) and objective >= 84 and objective <= ")
-    low.press("Home")
-    assert text.input_value() == "seed == 1 or lr > 1"
 
 
 def test_pareto_front_respects_directions(pareto, opened):
