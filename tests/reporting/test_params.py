@@ -58,8 +58,8 @@ def test_fractions_of_metrics_are_rounded_unless_that_hides_a_difference(made, o
 def test_search_finds_a_metric_exact_or_rounded(made, opened):
     page = opened(made(Sweep({"steps": [4, 8]})))
     page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
-    found = """text => [0, 1].filter(Expression.compile(text, sweeper.page.dataset).holds)"""
-    assert [evaluate(page, found, text) for text in ("41", "1")] == [[0], []]
+    found = "texts => texts.map(text => [0, 1].filter(Expression.compile(text, sweeper.page.dataset).holds))"
+    assert evaluate(page, found, ["41", "1"]) == [[0], []]
 
 
 FOX = "a red fox in deep snow, " * 20
