@@ -51,7 +51,7 @@ def test_tray_survives_views_and_addresses_and_esc_empties_it(grid, opened):
     assert page.locator(".tray .item").count() == 1
 
 
-def test_tray_holds_nine_trials(grid, opened):
+def test_tray_holds_nine_trials_that_share_their_zoom_but_no_mark(grid, opened):
     page = opened(grid, "#x=steps&y=sampler")
     collect(page, *range(10))
     assert len(list_tray(page)) == 9
@@ -60,10 +60,7 @@ def test_tray_holds_nine_trials(grid, opened):
     assert page.locator("#zoom figure").count() == 9
     page.keyboard.press("Escape")
     assert len(list_tray(page)) == 9
-
-
-def test_several_trials_share_their_zoom_and_each_has_its_mark(grid, opened):
-    page = opened(grid, "#x=steps&y=sampler")
+    page.keyboard.press("Escape")
     collect(page, 0, 3, 7)
     page.get_by_role("button", name="Compare 3").click()
     figures = page.locator("#zoom figure")

@@ -64,13 +64,6 @@ def test_film_shows_its_first_frame_without_loading(made, opened, suffix, kind, 
     assert page.get_by_role("dialog").get_by_role("button", name="Play").is_visible()
 
 
-def test_film_loads_only_when_the_pointer_plays_it(made, opened):
-    folder = made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)))
-    page = opened(folder)
-    page.locator("[data-trial='0'] video").hover()
-    page.wait_for_function("() => document.querySelector('#view video').currentTime > 0")
-
-
 def test_film_without_pyav_is_a_player_until_it_is_installed(tmp_path, opened, monkeypatch):
     content = film("webm", "libvpx", RED_THEN_BLUE)
     out = Sweep({"steps": [1]}, suffix="webm", content=content).write(tmp_path / "results")
@@ -167,13 +160,17 @@ def test_players_side_by_side_do_not_overlap(batches, opened):
     assert other["x"] + other["width"] <= stage["x"] + stage["width"]
 
 
-def test_films_and_sounds_have_signs(made, opened):
+def test_film_has_a_sign_and_loads_only_when_the_pointer_plays_it(made, opened):
     still = opened(made(Sweep({"steps": [1]}), "stills")).locator('[data-trial="0"]')
-    moving = opened(made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)), "films"))
-    assert moving.locator('[data-trial="0"] .sign').inner_text() == "▶"
-    assert "film" in moving.locator('[data-trial="0"]').get_attribute("aria-label")
+    still.and_(still.page.locator("[aria-label]")).wait_for()
     assert still.locator(".sign").count() == 0
     assert "film" not in still.get_attribute("aria-label")
+    page = opened(made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)), "films"))
+    moving = page.locator('[data-trial="0"]')
+    assert moving.locator(".sign").inner_text() == "▶"
+    assert "film" in moving.get_attribute("aria-label")
+    moving.locator("video").hover()
+    page.wait_for_function("() => document.querySelector('#view video').currentTime > 0")
 
 
 def test_contact_sheet_shows_the_first_frame_of_a_film(tmp_path):

@@ -45,9 +45,9 @@ def test_sizes_of_one_width_lie_beside_each_other(made, opened):
     assert first == ["width", "color", "height", ""]
 
 
-def test_bar_is_one_line_and_prompts_come_before_seeds(made, opened):
+def test_bar_is_one_line_whose_filter_suggests_names_and_values(made, opened):
     page = opened(made(Sweep(GRID)), viewport={"width": 1440, "height": 900})
-    assert read_axes(page)[:2] == ["cfg", "prompt"]
+    assert read_axes(page)[:2] == ["cfg", "prompt"]  # prompts come before seeds
     assert page.locator("#bar").bounding_box()["height"] < 50
     for name in ("View", "Marks"):
         open_menu(page, name)
@@ -56,6 +56,16 @@ def test_bar_is_one_line_and_prompts_come_before_seeds(made, opened):
     assert page.locator(".menu-panel:visible").count() == 0
     page.evaluate("() => sweeper.page.update({ colour: 'brightness' })")
     assert page.locator("#bar").bounding_box()["height"] < 50  # the legend needs no line of its own
+    field = page.get_by_label("Filter")
+
+    def suggest(text):
+        field.fill(text)
+        return read_all(page, "#filter-options option", "all => all.map(one => one.value)")
+
+    assert suggest("cfg > 5 and pr") == ["cfg > 5 and prompt"]
+    assert suggest("PROMPT == 'a b") == ["PROMPT == 'a boat'"]
+    assert suggest("prompt in 'a b") == []  # this is a text
+    assert suggest("cfg ==") == ["cfg == 5", "cfg == 7"]
 
 
 @pytest.mark.parametrize(
@@ -186,20 +196,6 @@ def test_dialog_of_a_trial_announces_a_comparison_and_lists_its_keys(made, opene
     assert page.evaluate("sweeper.page.marks.count()") == 0
     keys.get_by_role("button", name="Close").click()
     assert page.get_by_role("dialog", name="One trial").is_visible()
-
-
-def test_filter_suggests_names_and_values(made, opened):
-    page = opened(made(Sweep(GRID)))
-    field = page.get_by_label("Filter")
-
-    def suggest(text):
-        field.fill(text)
-        return read_all(page, "#filter-options option", "all => all.map(one => one.value)")
-
-    assert suggest("cfg > 5 and pr") == ["cfg > 5 and prompt"]
-    assert suggest("PROMPT == 'a b") == ["PROMPT == 'a boat'"]
-    assert suggest("prompt in 'a b") == []  # this is a text
-    assert suggest("cfg ==") == ["cfg == 5", "cfg == 7"]
 
 
 def test_lost_picture_says_so(made, browser):

@@ -43,7 +43,14 @@ def test_focus_stays_on_moved_and_ticked_values(page):
     page.wait_for_function("() => [...document.querySelectorAll('#values input')].some(box => !box.checked)")
 
 
-def test_focus_stays_on_column_boxes_and_sort_heads(page):
+def test_focus_stays_on_pin_menus_column_boxes_and_sort_heads(page):
+    menu = page.get_by_label("seed", exact=True)
+    menu.focus()
+    menu.select_option("2")
+    assert read_focused(page) == "seed"
+    page.go_back()
+    page.wait_for_function("() => sweeper.page.getState().pins.seed === undefined")
+    assert menu.input_value() == ""  # it shows the state while it has the focus, too
     page.get_by_role("tab", name="Table").click()
     open_menu(page, "View")
     box = page.get_by_role("checkbox", name="seed")
@@ -57,16 +64,6 @@ def test_focus_stays_on_column_boxes_and_sort_heads(page):
         page.keyboard.press("Enter")
         assert read_focused(page) == "Sort by steps"
         assert page.get_by_role("columnheader", name="steps").get_attribute("aria-sort") == order
-
-
-def test_focus_stays_on_a_pin_menu(page):
-    menu = page.get_by_label("seed", exact=True)
-    menu.focus()
-    menu.select_option("2")
-    assert read_focused(page) == "seed"
-    page.go_back()
-    page.wait_for_function("() => sweeper.page.getState().pins.seed === undefined")
-    assert menu.input_value() == ""  # it shows the state while it has the focus, too
 
 
 def test_current_trial_survives_a_rebuild_by_a_mark(page):

@@ -144,21 +144,6 @@ def test_condition_finds_exactly_the_trials_of_a_value(made, opened, axes):
     assert evaluate(page, EXACT) == []
 
 
-def test_search_hidden_values_and_filter_in_effect_stay_for_the_gallery(folder, opened):
-    page = opened(folder, "#view=plots&x=steps&y=")
-    first = page.locator(".heat td button").first
-    for kept, trials in {"hide=seed:3&hide=sampler:euler": [3, 4], "where=heun": [3, 4, 5]}.items():
-        change_address(page, f"#view=plots&x=steps&y=&{kept}")
-        first.click()
-        assert list_trials(page) == trials, kept
-    change_address(page, "#view=plots&x=steps&y=")
-    for text in ("seed == 1", "seed == 1 and"):  # the second is not in effect yet
-        page.get_by_label("Filter").fill(text)
-        page.wait_for_function("text => sweeper.page.getState().where === text", arg=text)
-    first.click()
-    assert list_trials(page) == [0, 3]
-
-
 # For each bar: the count that it names, and how many trials the filter finds that a press on it sets.
 PRESS_BARS = """() => {
   const { dataset, update, getRows } = sweeper.page;
@@ -176,8 +161,21 @@ PRESS_BARS = """() => {
 }"""
 
 
-def test_bars_count_the_trials_that_they_open(folder, opened):
-    counts = opened(folder).evaluate(PRESS_BARS)
+def test_plots_open_the_trials_that_they_count_with_search_and_filter(folder, opened):
+    page = opened(folder, "#view=plots&x=steps&y=")
+    first = page.locator(".heat td button").first
+    for kept, trials in {"hide=seed:3&hide=sampler:euler": [3, 4], "where=heun": [3, 4, 5]}.items():
+        change_address(page, f"#view=plots&x=steps&y=&{kept}")
+        first.click()
+        assert list_trials(page) == trials, kept
+    change_address(page, "#view=plots&x=steps&y=")
+    for text in ("seed == 1", "seed == 1 and"):  # the second is not in effect yet
+        page.get_by_label("Filter").fill(text)
+        page.wait_for_function("text => sweeper.page.getState().where === text", arg=text)
+    first.click()
+    assert list_trials(page) == [0, 3]
+    change_address(page, "")
+    counts = page.evaluate(PRESS_BARS)
     assert sum(named for named, _ in counts) == 12
     assert [named for named, _ in counts] == [found for _, found in counts]
 

@@ -46,8 +46,12 @@ def test_column_names_fit_with_the_sort_arrow(made, opened):
         assert page.locator(".thead button", has_text="▼" if sort.startswith("-") else "▲").count() == 1, sort
 
 
-def test_grid_and_table_have_a_whole_focus_ring_and_say_if_they_are_empty(made, opened):
+def test_bar_is_aligned_and_views_have_a_focus_ring_and_say_if_they_are_empty(made, opened):
     page = opened(made(Sweep(GRID)))
+    tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
+    controls = page.locator("#bar :is(.tabs button:not([hidden]), .search-field input, .menus > * > button)")
+    assert controls.evaluate_all(tops) == 1
+    assert page.locator("#bar button", has_text="Axes and values").count() == 1
     ring = "() => getComputedStyle(document.querySelector('#view'), '::after').borderTopWidth"
     for view in ("grid", "table"):
         change_address(page, f"#view={view}")
@@ -68,14 +72,6 @@ def test_blank_text_has_a_visible_label(made, opened):
     change_address(page, "#x=seed&y=")
     page.get_by_label("prompt", exact=True).select_option(label="(empty)")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 4")
-
-
-def test_bar_has_its_controls_in_one_line_and_a_button_for_values(made, opened):
-    page = opened(made(Sweep(GRID)))
-    tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
-    controls = page.locator("#bar :is(.tabs button:not([hidden]), .search-field input, .menus > * > button)")
-    assert controls.evaluate_all(tops) == 1
-    assert page.locator("#bar button", has_text="Axes and values").count() == 1
 
 
 @pytest.mark.parametrize("size", [(700, 400), (844, 390), (667, 375)])

@@ -43,7 +43,7 @@ def checked(tmp_path):
     return write_report(out, checked=Comparisons("made-up", tmp_path, out, items)).page.parent
 
 
-def test_check_states_look_different_and_have_reasons(checked, opened):
+def test_check_shows_states_reasons_and_accepted_pictures(checked, opened):
     page = opened(checked, "#x=steps&y=sampler")
     words = [page.locator(f'[data-trial="{n}"] .verdict').inner_text() for n in range(4)]
     assert words == ["= same", "≠ changed", "+ new", "? not compared"]
@@ -61,6 +61,17 @@ def test_check_states_look_different_and_have_reasons(checked, opened):
     assert "3 trials share this cell: 1 same, 1 changed, 1 new" in told[0][0]
     assert "+2 · 1 changed" in told[0][1]
     assert "3 trials share this cell: 3 not compared" in told[1][0]
+    change_address(page, "#trial=1")
+    page.get_by_role("button", name="Beside the accepted").click()
+    page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
+    sources = read_all(page, ".stage figure img", "images => images.map(i => i.getAttribute('src'))")
+    assert sources[1].startswith("files/")
+    assert sources[0].startswith("accepted/")
+    page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
+    page.keyboard.press("d")
+    page.wait_for_selector(".subtracted img + img")
+    page.keyboard.press("ArrowRight")  # this trial has no accepted picture
+    assert page.get_by_role("button", name="Beside the accepted").count() == 0
 
 
 def test_page_says_which_axis_changed_no_picture(tmp_path, opened):
@@ -117,20 +128,6 @@ def test_check_shows_how_texts_differ(tmp_path, opened):
     assert read_all(page, ".cell", "all => all.map(one => one.dataset.trial)") == ["1", "0"]
     page.locator(".cell").first.click()
     assert page.locator("#zoom pre").inner_text() == lines
-
-
-def test_trial_is_shown_beside_its_accepted_picture(checked, opened):
-    page = opened(checked, "#trial=1")
-    page.get_by_role("button", name="Beside the accepted").click()
-    page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
-    sources = read_all(page, ".stage figure img", "images => images.map(i => i.getAttribute('src'))")
-    assert sources[1].startswith("files/")
-    assert sources[0].startswith("accepted/")
-    page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
-    page.keyboard.press("d")
-    page.wait_for_selector(".subtracted img + img")
-    page.keyboard.press("ArrowRight")  # this trial has no accepted picture
-    assert page.get_by_role("button", name="Beside the accepted").count() == 0
 
 
 def test_header_counts_states_and_lists_missing_cases(checked, opened):

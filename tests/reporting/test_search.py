@@ -154,17 +154,15 @@ def test_dragged_range_filters_points_in_all_charts(folder, opened):
     assert text.input_value().startswith("(seed == 1 or lr > 1) and objective >= 84 and objective <= ")
     low.press("Home")
     assert text.input_value() == "seed == 1 or lr > 1"
-
-
-def test_drag_that_leaves_its_axis_opens_no_point(folder, opened):
-    page = opened(folder, "#where=cfg+%3E%3D+1+and+cfg+%3C%3D+8")
+    # A drag that leaves its axis opens no point.
+    change_address(page, "#where=cfg+%3E%3D+1+and+cfg+%3C%3D+8")
     page.locator(".overlay").scroll_into_view_if_needed()
     track = page.locator(".track").nth(2).bounding_box()  # of the samplers, whose points share their places
     page.mouse.move(track["x"] + 15, track["y"] + track["height"] / 2 - 20)
     page.mouse.down()
     page.mouse.move(track["x"] + 60, track["y"] + track["height"] / 2 + 20, steps=3)
     page.mouse.up()
-    assert page.get_by_label("Filter", exact=True).input_value() == "cfg >= 1.25 and cfg <= 7.5 and sampler in ['heun']"
+    assert text.input_value() == "cfg >= 1.25 and cfg <= 7.5 and sampler in ['heun']"
     assert page.get_by_role("tab", selected=True).inner_text() == "Search"
 
 

@@ -73,16 +73,6 @@ def test_the_data_keep_the_whole_prompts(folder):
     assert "names" not in steps
 
 
-def test_two_compared_prompts_are_one_text_with_their_differences_marked(folder, opened):
-    page = opened(folder, "#trial=2&with=0")
-    whole = page.locator("dialog[open] .params .whole td")
-    assert (whole.count(), whole.inner_text()) == (1, PROMPTS[0].replace("charcoal", "charcoal watercolour"))
-    assert whole.locator("del").inner_text().strip() == "charcoal"
-    assert whole.locator("ins").inner_text().strip() == "watercolour"
-    width = "node => node.getBoundingClientRect().width"
-    assert whole.evaluate(width) > 0.9 * page.locator("dialog[open] .params").first.evaluate(width)
-
-
 TEXTS = [
     ("one two three four", "zero one three five four"),
     ("a " * 700, "b " * 700 + "a"),
@@ -92,13 +82,20 @@ TEXTS = [
 ]
 
 
-def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened):
+def test_two_compared_prompts_are_one_text_with_their_differences_marked(folder, opened):
+    page = opened(folder, "#trial=2&with=0")
+    whole = page.locator("dialog[open] .params .whole td")
+    assert (whole.count(), whole.inner_text()) == (1, PROMPTS[0].replace("charcoal", "charcoal watercolour"))
+    assert whole.locator("del").inner_text().strip() == "charcoal"
+    assert whole.locator("ins").inner_text().strip() == "watercolour"
+    width = "node => node.getBoundingClientRect().width"
+    assert whole.evaluate(width) > 0.9 * page.locator("dialog[open] .params").first.evaluate(width)
     compared = evaluate(
-        opened(folder),
+        page,
         """texts => texts.map(([a, b]) => Params.joinTexts(a, b).map(part =>
             typeof part === "string" ? ["same", part] : [part.localName, part.textContent]))""",
         TEXTS,
     )
-    for (first, second), parts in zip(TEXTS, compared, strict=True):
+    for (first, second), parts in zip(TEXTS, compared, strict=True):  # the marks give back both texts
         assert "".join(text for kind, text in parts if kind != "ins") == first
         assert "".join(text for kind, text in parts if kind != "del") == second

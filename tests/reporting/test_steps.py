@@ -49,16 +49,12 @@ def test_buttons_lead_to_neighbours_or_are_disabled(made, opened, options):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_table_has_two_neighbours(made, opened):
+def test_table_has_two_neighbours_also_of_a_trial_that_its_mark_filtered_out(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&trial=2")
     assert page.get_by_role("group", name="Neighbours").get_by_role("button").all_inner_texts() == ["↑", "↓"]
     assert page.get_by_role("button", name="The trial above").is_disabled()
     page.get_by_role("button", name="The trial below").click()
     assert read_shown_trial(page) == "5"
-
-
-def test_next_trial_follows_one_that_its_mark_took_out_of_the_filter(made, opened):
-    page = opened(made(Sweep(GRID)))
     for view, key in (("gallery", "ArrowRight"), ("table", "ArrowDown")):
         page.evaluate("sweeper.page.marks.set(1, { verdict: '' })")
         change_address(page, f"#view={view}&sort=-steps&trial=1&where=mark == ''")  # the order is 2 5 1 4 0 3

@@ -150,7 +150,7 @@ def read_dropped(node):
     return [json.loads(unquote(text)), name]
 
 
-def test_workflow_is_complete_and_dragged_from_a_cell_or_its_link(planned, opened):
+def test_trials_leave_as_workflow_command_or_experiment(planned, opened, tmp_path):
     plan, folder = planned
     expected = [plan.workflow(trial) for trial in plan.written()]
     page = opened(folder, "#x=seed&y=text")
@@ -160,6 +160,16 @@ def test_workflow_is_complete_and_dragged_from_a_cell_or_its_link(planned, opene
     assert read_dropped(page.locator('[data-trial="1"]')) == [expected[1], "trial-1.json"]
     change_address(page, "#trial=3")
     assert read_dropped(page.locator(".actions a")) == [expected[3], "trial-3.json"]
+    command = evaluate(page, "Workflow.makeCommand(sweeper.page.dataset, 2)")  # it selects by the slots that vary
+    assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
+    # The experiment of the kept trials makes them again.
+    page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
+    text = evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
+    (tmp_path / "kept.yaml").write_text(text)
+    assert yaml.safe_load(text)["name"] == "e-kept"
+    kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
+    trials = {trial.index: trial for trial in plan.written()}
+    assert [trial.digest for trial in kept.written()] == [trials[0].digest, trials[3].digest]
 
 
 def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, opened):
@@ -180,20 +190,6 @@ def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, 
     assert given["1"]["inputs"]["image"].startswith("sweeper-")
     answer = httpx.post(f"{embedded_comfyui.url}/prompt", json={"prompt": given})
     assert answer.json()["node_errors"] == {}
-
-
-def test_rerun_command_selects_by_varying_slots_and_an_experiment_has_the_kept(planned, opened, tmp_path):
-    plan, folder = planned
-    page = opened(folder)
-    command = evaluate(page, "Workflow.makeCommand(sweeper.page.dataset, 2)")
-    assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
-    page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
-    text = evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
-    (tmp_path / "kept.yaml").write_text(text)
-    assert yaml.safe_load(text)["name"] == "e-kept"
-    kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
-    trials = {trial.index: trial for trial in plan.written()}
-    assert [trial.digest for trial in kept.written()] == [trials[0].digest, trials[3].digest]
 
 
 def test_table_sorts_numbers_and_puts_missing_last(made, opened):
