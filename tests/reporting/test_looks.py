@@ -46,7 +46,7 @@ def test_column_names_fit_with_the_sort_arrow(made, opened):
         assert page.locator(".thead button", has_text="▼" if sort.startswith("-") else "▲").count() == 1, sort
 
 
-def test_bar_is_aligned_and_views_have_a_focus_ring_and_say_if_they_are_empty(made, opened):
+def test_bar_is_aligned_and_views_have_a_focus_ring_or_say_they_are_empty(made, opened):
     page = opened(made(Sweep(GRID)))
     tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
     controls = page.locator("#bar :is(.tabs button:not([hidden]), .search-field input, .menus > * > button)")

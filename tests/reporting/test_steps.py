@@ -49,7 +49,7 @@ def test_buttons_lead_to_neighbours_or_are_disabled(made, opened, options):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_table_has_two_neighbours_also_of_a_trial_that_its_mark_filtered_out(made, opened):
+def test_table_has_two_neighbours_of_a_trial_that_its_mark_filtered_out(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&trial=2")
     assert page.get_by_role("group", name="Neighbours").get_by_role("button").all_inner_texts() == ["↑", "↓"]
     assert page.get_by_role("button", name="The trial above").is_disabled()
