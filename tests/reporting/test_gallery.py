@@ -24,7 +24,7 @@ def list_trials(page):
     return read_all(page, "#view .cell[data-trial]", "cells => cells.map(one => Number(one.dataset.trial))")
 
 
-def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
+def test_shared_cell_shows_the_mean_or_an_extreme_and_values_sort_by_it(folder, opened):
     page = opened(folder, "#x=steps&y=sampler&xx=&yy=&colour=brightness")
     captions = page.locator(".cell .caption")
     assert captions.all_inner_texts() == [f"mean brightness {n} of 3\nseed 1" for n in (11, 17, 14, 20)]
@@ -33,6 +33,11 @@ def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
     page.get_by_label("Of several in a cell").select_option(label="the highest brightness")
     assert captions.all_inner_texts() == [f"highest brightness {n} of 3\nseed 3" for n in (12, 18, 15, 21)]
     assert list_trials(page) == [2, 8, 5, 11]
+    page.keyboard.press("Escape")
+    press_in_menu(page, "View", "Axes and values…")
+    page.get_by_role("dialog").get_by_label("Sort by").select_option(label="the mean brightness")
+    page.get_by_role("button", name="Done").click()
+    assert list_heads(page) == ["8", "4"]
 
 
 def test_shared_cell_opens_in_its_place_as_a_small_grid(folder, opened):
@@ -58,24 +63,12 @@ def test_shared_cell_opens_in_its_place_as_a_small_grid(folder, opened):
     assert cells.count() == 3
 
 
-def test_values_sort_by_a_mean_and_a_table_has_thumbnails(folder, opened):
-    page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
-    press_in_menu(page, "View", "Axes and values…")
-    page.get_by_role("dialog").get_by_label("Sort by").select_option(label="the mean brightness")
-    page.get_by_role("button", name="Done").click()
-    assert list_heads(page) == ["8", "4"]
-    change_address(page, "#view=table")
-    page.wait_for_function("() => document.querySelectorAll('.tbody .picture img').length === 12")
-    loaded = "all => all.every(one => one.complete && one.naturalWidth > 0)"
-    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('.tbody .picture img')].slice(0, 8))")
-
-
 def test_colours_leave_out_extremes_and_have_a_legend(made, opened):
     page = opened(made(Sweep({"seed": list(range(60))})), "#colour=brightness")
     assert page.locator("#bar .scale").inner_text().split() == ["brightness", "≤", "11", "≥", "68"]
 
 
-def test_gallery_sorts_by_any_column(folder, opened):
+def test_gallery_sorts_by_any_column_and_a_table_has_thumbnails(folder, opened):
     page = opened(folder, "#view=gallery&sort=-brightness&where=sampler == 'euler'")
     assert list_trials(page) == [8, 7, 6, 2, 1, 0]
     captions = page.locator(".cell .caption")
@@ -90,6 +83,10 @@ def test_gallery_sorts_by_any_column(folder, opened):
     page.locator(".cell").nth(1).click()
     page.keyboard.press("ArrowRight")
     assert "trial 1" in page.locator("#zoom .zoom-head").inner_text()
+    change_address(page, "#view=table")
+    page.wait_for_function("() => document.querySelectorAll('.tbody .picture img').length === 12")
+    loaded = "all => all.every(one => one.complete && one.naturalWidth > 0)"
+    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('.tbody .picture img')].slice(0, 8))")
 
 
 def test_plots_lead_to_their_trials(folder, opened):

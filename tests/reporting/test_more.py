@@ -218,8 +218,10 @@ def test_favourites_are_found_after_a_reload(made, opened):
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 5")
 
 
-def test_address_contains_the_shown_file(made, opened):
-    page = opened(made(Sweep({"steps": [1, 2]}, outputs=3)), "#trial=1")
+def test_files_of_a_trial_share_its_cell_and_the_address_has_the_shown_one(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]}, outputs=3)))
+    page.wait_for_function("""() => document.querySelectorAll('[data-trial="0"] img').length === 3""")
+    change_address(page, "#trial=1")
     page.get_by_role("group", name="Files of this trial").get_by_text("3").click()
     address = "#" + page.url.partition("#")[2]
     change_address(page, "#trial=1")

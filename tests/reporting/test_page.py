@@ -228,11 +228,6 @@ def test_cells_without_a_picture_say_why(made, opened):
     assert "Not in the plan" in hole.get_attribute("title")
 
 
-def test_several_files_of_a_trial_share_its_cell(made, opened):
-    page = opened(made(Sweep({"steps": [1, 2]}, outputs=3)))
-    page.wait_for_function("""() => document.querySelectorAll('[data-trial="0"] img').length === 3""")
-
-
 def test_pictures_without_thumbnails_are_shown_after_changes(made, opened):
     drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><rect width="9" height="9"/></svg>'
     page = opened(made(Sweep(AXES, suffix="svg", content=drawing)))
