@@ -112,13 +112,37 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
     assert not (out / "live").exists()
 
 
-def test_end_of_a_run_brings_its_hour_and_what_the_numbers_say(visit, monkeypatch, tmp_path):
+def test_what_is_stored_later_appears_on_the_open_page(visit, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "end_run", lambda *_, **__: None)
-        out = Sweep({"steps": [4, 8], "seed": [1, 2, 3]}).write(tmp_path / "results")
+        sweep = Sweep({"steps": [4, 8], "seed": [1, 2, 3]}, ends={5: ("pending", None)})
+        out = sweep.write(tmp_path / "results")
     with Store.open(out) as store, LiveView(out) as view:
         page = visit(view.url)
         decide, counts = page.get_by_role("tab", name="Decide"), page.locator(".counts")
+
+        # The hashes of the pixels bring the name of an axis that changed no picture.
+        assert page.locator(".accidents p").count() == 0
+        hashes = [(row.sha256[0], str(row.columns["seed"])) for row in store.results() if row.sha256]
+        store.cache_metrics([(sha256, PIXEL_HASH, pixels) for sha256, pixels in hashes])
+        page.wait_for_function(
+            "() => document.querySelector('.accidents p')?.textContent.startsWith('steps: both values')"
+        )
+
+        # A job that is charged brings the cost.
+        assert "spent" not in counts.inner_text()
+        charge = Charge("7", "FluxProNode", Amount.exactly(0.25), PRICED)
+        line = "text => document.querySelector('.counts').textContent.includes(text)"
+        digest = list(store.results())[5].digest
+        job = JobRecord("job6", 1, "embedded", digest, digest, 1, "p1", records.SUBMITTED, 1.0)
+        store.record_intent(job, charges=[charge])
+        page.wait_for_function(line, arg="kept 0.00 USD of 0.25 USD spent")
+        store.record_finished("job6", JobEnd(records.SUCCEEDED, charges=[charge]))
+        page.wait_for_function(line, arg="kept 0.25 USD of 0.25 USD spent")
+        assert page.evaluate("sweeper.page.dataset.column('cost').numbers") == [None] * 5 + [0.25]
+        assert page.evaluate("sweeper.page.dataset.column('cost_kind').label(5)") == "priced"
+
+        # The end of the run brings its hour and what the numbers say.
         assert (decide.is_visible(), "not running" in counts.inner_text()) == (False, True)
         store.end_run(store.runs()[0].id, now=1_000_060.0, stopped_by=None)
         decide.wait_for()
@@ -128,55 +152,35 @@ def test_end_of_a_run_brings_its_hour_and_what_the_numbers_say(visit, monkeypatc
         assert "finished " in visit(view.url).locator(".counts").inner_text()
 
 
-def test_axis_that_changed_no_picture_is_named_when_the_pixels_are_hashed(visit, tmp_path):
-    out = Sweep({"steps": [4, 8], "seed": [1, 2]}).write(tmp_path / "results")
-    with Store.open(out) as store, LiveView(out) as view:
-        page = visit(view.url)
-        assert page.locator(".accidents p").count() == 0
-        store.cache_metrics([(row.sha256[0], PIXEL_HASH, str(row.columns["seed"])) for row in store.results()])
-        page.wait_for_function(
-            "() => document.querySelector('.accidents p')?.textContent.startsWith('steps: both values')"
-        )
-
-
-def test_cost_appears_when_a_job_is_charged(visit, tmp_path):
-    out = Sweep({"steps": [4, 8]}, ends={1: ("pending", None)}).write(tmp_path / "results")
-    charge = Charge("7", "FluxProNode", Amount.exactly(0.25), PRICED)
-    line = "text => document.querySelector('.counts').textContent.includes(text)"
-    with Store.open(out) as store, LiveView(out) as view:
-        page = visit(view.url)
-        assert "spent" not in page.locator(".counts").inner_text()
-        digest = list(store.results())[1].digest
-        job = JobRecord("job1", 1, "embedded", digest, digest, 1, "p1", records.SUBMITTED, 1.0)
-        store.record_intent(job, charges=[charge])
-        page.wait_for_function(line, arg="kept 0.00 USD of 0.25 USD spent")
-        store.record_finished("job1", JobEnd(records.SUCCEEDED, charges=[charge]))
-        page.wait_for_function(line, arg="kept 0.25 USD of 0.25 USD spent")
-        assert page.evaluate("sweeper.page.dataset.column('cost').numbers") == [None, 0.25]
-        assert page.evaluate("sweeper.page.dataset.column('cost_kind').label(1)") == "priced"
-
-
-def test_shared_cell_updates_when_a_hidden_trial_changes(painter, visit, start, tmp_path):
+def test_a_run_changes_shared_and_filtered_cells_and_stays_for_later_pages(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut", "bad"])
     with LiveView(tmp_path / "results", experiment=experiment) as view:
-        page = visit(f"{view.url}#x=&y=")
-        assert page.locator(".badge").inner_text() == "+2"
+        shared = visit(f"{view.url}#x=&y=")
+        failed = visit(f"{view.url}#where=status%20%3D%3D%20'failed'")
+        assert shared.locator(".badge").inner_text() == "+2"
         painter.go_on.set()
         start(experiment, tmp_path / "results", painter.server).communicate(timeout=60)
-        page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 · 1 failed'")
+        shared.wait_for_function("() => document.querySelector('.badge').textContent === '+2 · 1 failed'")
+        failed.wait_for_function("() => document.querySelectorAll('.cell.failed').length === 1")
+        assert failed.locator("#view .cell[data-trial]").count() == 1
 
-
-def test_trials_finished_earlier_stay_visible(painter, visit, start, tmp_path):
-    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
-    with LiveView(tmp_path / "results", experiment=experiment) as view:
-        painter.go_on.set()
-        start(experiment, tmp_path / "results", painter.server).communicate(timeout=60)
-        page = visit(view.url, ".cell.succeeded")
+        later = visit(view.url, ".cell.succeeded")
         shown = "() => { const all = [...document.querySelectorAll('.cell.succeeded img')];"
         shown += " return all.length === 2 && all.every(i => i.complete && i.naturalWidth > 0); }"
-        page.wait_for_function(shown)
-        choose_axis(page, "Y axis", "text")
-        page.wait_for_function(shown)
+        later.wait_for_function(shown)
+        choose_axis(later, "Y axis", "text")
+        later.wait_for_function(shown)
+
+        # The preview of an ended trial is not an error; that of a number without a trial is one.
+        ask = """number => new Promise(answered => {
+            const image = Object.assign(new Image(), {src: `preview/${number}?1`});
+            image.onload = image.onerror = answered; }).then(event => event.type)"""
+        with later.expect_response("**/preview/1?1") as answer:
+            assert later.evaluate(ask, 1) == "error"
+        assert answer.value.status == 204
+        with later.expect_console_message() as told:
+            later.evaluate(ask, 3)
+        assert told.value.location["url"].endswith("preview/3?1")
 
 
 def test_unwatched_run_writes_no_live_files(painter, start, tmp_path):
@@ -186,35 +190,6 @@ def test_unwatched_run_writes_no_live_files(painter, start, tmp_path):
     assert run.wait(timeout=60) == 0
     run.communicate(timeout=60)
     assert not (tmp_path / "results/live").exists()
-
-
-def test_preview_of_an_ended_trial_is_not_an_error(visit, tmp_path):
-    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
-    with LiveView(tmp_path / "results", experiment=experiment) as view:
-        page = visit(view.url)
-        ask = """number => new Promise(answered => {
-            const image = Object.assign(new Image(), {src: `preview/${number}?1`});
-            image.onload = image.onerror = answered; }).then(event => event.type)"""
-        with page.expect_response("**/preview/1?1") as answer:
-            assert page.evaluate(ask, 1) == "error"
-        assert answer.value.status == 204
-        with page.expect_console_message() as told:  # the page has no trial with that number
-            page.evaluate(ask, 2)
-        assert told.value.location["url"].endswith("preview/2?1")
-
-
-def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
-    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
-    out = tmp_path / "results"
-    with LiveView(out, experiment=experiment) as view:
-        table = visit(f"{view.url}#view=table")
-        failed = visit(f"{view.url}#where=status%20%3D%3D%20'failed'")
-        painter.go_on.set()
-        run = start(experiment, out, painter.server)
-        run.communicate(timeout=60)
-        table.wait_for_function("() => document.querySelectorAll('.tbody .trow.succeeded').length === 1")
-        failed.wait_for_function("() => document.querySelectorAll('.cell.failed').length === 1")
-        assert failed.locator("#view .cell[data-trial]").count() == 1
 
 
 @needs_signals
@@ -285,24 +260,7 @@ def test_half_written_comment_survives_run_updates(painter, visit, start, tmp_pa
         page.wait_for_function("() => document.querySelector('#zoom textarea').value === 'a comment that is kept'")
 
 
-def test_reload_waits_until_the_user_leaves_the_field(painter, visit, start, tmp_path):
-    experiment = painting.experiment(tmp_path / "project", ["a fox"])
-    out = tmp_path / "results"
-    with LiveView(out, experiment=experiment) as view:
-        page = visit(f"{view.url}#trial=0", "dialog[open]")
-        page.evaluate("window.stillThere = true")
-        page.keyboard.press("c")
-        painter.go_on.set()
-        start(experiment, out, painter.server, "--set", "text=a hut").communicate(timeout=60)
-        page.wait_for_function("() => document.getElementById('message').textContent.includes('another run')")
-        page.keyboard.type("still here")
-        assert page.evaluate("window.stillThere")
-        page.locator("#zoom textarea").blur()
-        page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
-        assert "a hut" in page.locator("#zoom .tables").inner_text()
-
-
-def test_view_stays_when_the_experiment_grows(painter, visit, start, tmp_path):
+def test_reload_after_another_run_keeps_the_trial_and_waits_for_the_field(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a hut", "a barn"])
     out = tmp_path / "results"
     painter.go_on.set()
@@ -316,8 +274,20 @@ def test_view_stays_when_the_experiment_grows(painter, visit, start, tmp_path):
         assert page.locator("#zoom .zoom-head .dim").inner_text() == "trial 1"
         assert "a hut" in page.locator("#zoom .tables").inner_text()
 
+        # The user is in the field of a comment when the next run begins.
+        page.evaluate("window.stillThere = true; location.hash = '#trial=0'")
+        page.wait_for_function("() => document.querySelector('#zoom .zoom-head .dim').textContent === 'trial 0'")
+        page.keyboard.press("c")
+        start(grown, out, painter.server, "--set", "text=a hat").communicate(timeout=60)
+        page.wait_for_function("() => document.getElementById('message').textContent.includes('another run')")
+        page.keyboard.type("still here")
+        assert page.evaluate("window.stillThere")
+        page.locator("#zoom textarea").blur()
+        page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
+        assert "a hat" in page.locator("#zoom .tables").inner_text()
 
-def test_table_keeps_row_and_focus_during_a_run(painter, visit, start, tmp_path):
+
+def test_table_follows_a_run_and_keeps_row_and_focus(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
@@ -327,6 +297,7 @@ def test_table_keeps_row_and_focus_during_a_run(painter, visit, start, tmp_path)
         page.keyboard.press("ArrowDown")
         painter.go_on.set()
         page.wait_for_selector(".tbody .trow.failed.current")
+        page.wait_for_function("() => document.querySelectorAll('.tbody .trow.succeeded').length === 2")
         assert page.evaluate("document.activeElement.matches('.scroller.table')")
 
 
