@@ -62,7 +62,7 @@ def load_answers(folder, voter):
     return {vote.id: vote.answer for vote in load(folder)[1] if vote.voter == voter and vote.counts}
 
 
-def test_keyboard_answers_and_undoes(folder, server, visit):
+def test_keyboard_and_mouse_answer_undo_and_zoom(folder, server, visit):
     page = visit(server.url, "kim")
     given = {
         answer(page, lambda key=key: page.keyboard.press(key)): word
@@ -80,8 +80,34 @@ def test_keyboard_answers_and_undoes(folder, server, visit):
     assert again.pictures == next(vote.pictures for vote in load(folder)[1] if vote.id == last)
     answer(page, lambda: page.keyboard.press("Backspace"))
     answer(page, lambda: page.keyboard.press("ArrowLeft"))
-    assert len(load_answers(folder, "kim")) == 4
+    by_keyboard = load_answers(folder, "kim")
+    assert len(by_keyboard) == 4
     assert page.get_by_role("status").inner_text() == "4 of 18"
+
+    zoom_both_by_mouse(page)
+    given = {answer(page, page.locator(".picture").nth(1).click): "right"}
+    for name, word in (("Left", "left"), ("Equal", "tie"), ("Both bad", "bad")):
+        given[answer(page, page.get_by_role("group").get_by_role("button", name=name).click)] = word
+    assert load_answers(folder, "kim") == by_keyboard | given
+    answer(page, page.get_by_role("button", name="Undo").click)
+    assert len(load_answers(folder, "kim")) == 4 + 3
+
+
+def zoom_both_by_mouse(page):
+    """By the wheel, a drag, which moves the pictures and does not vote, and a key, which takes it back."""
+    transforms = "() => [...document.querySelectorAll('.picture img')].map(image => getComputedStyle(image).transform)"
+    page.locator(".picture").first.hover(position={"x": 40, "y": 40})
+    page.mouse.wheel(0, -400)
+    page.wait_for_function("() => document.getElementById('zoom').ariaPressed === 'true'")
+    zoomed = page.evaluate(transforms)
+    assert zoomed[0] == zoomed[1] != ""
+    page.mouse.down()
+    page.mouse.move(300, 300, steps=3)
+    page.mouse.up()
+    moved = page.evaluate(transforms)
+    assert moved[0] == moved[1] != zoomed[0]
+    page.keyboard.press("z")
+    assert page.evaluate(transforms)[0] == "matrix(1, 0, 0, 1, 0, 0)"
 
 
 def test_page_says_how_many_votes_a_search_needs(tmp_path, visit):
@@ -96,70 +122,39 @@ def test_page_says_how_many_votes_a_search_needs(tmp_path, visit):
         assert status.inner_text() == "10 of 112; enough for the search to go on"
 
 
-def test_mouse_answers_and_both_pictures_zoom_together(folder, server, visit):
-    page = visit(server.url, "max")
-    first, second = page.locator(".picture").all()
-    transforms = "() => [...document.querySelectorAll('.picture img')].map(image => getComputedStyle(image).transform)"
-    first.hover(position={"x": 40, "y": 40})
-    page.mouse.wheel(0, -400)
-    page.wait_for_function("() => document.getElementById('zoom').ariaPressed === 'true'")
-    zoomed = page.evaluate(transforms)
-    assert zoomed[0] == zoomed[1] != ""
-    page.mouse.down()
-    page.mouse.move(300, 300, steps=3)
-    page.mouse.up()  # a drag moves the pictures and does not vote
-    moved = page.evaluate(transforms)
-    assert moved[0] == moved[1] != zoomed[0]
-    page.keyboard.press("z")
-    assert page.evaluate(transforms)[0] == "matrix(1, 0, 0, 1, 0, 0)"
-    given = {answer(page, second.click): "right"}
-    for name, word in (("Left", "left"), ("Equal", "tie"), ("Both bad", "bad")):
-        given[answer(page, page.get_by_role("group").get_by_role("button", name=name).click)] = word
-    assert load_answers(folder, "max") == given
-    answer(page, page.get_by_role("button", name="Undo").click)
-    assert len(load_answers(folder, "max")) == 3
-
-
-def test_touch_answers_by_tap_and_swipe(folder, server, visit):
+def test_touch_answers_by_tap_and_swipe_and_zooms_by_two_fingers(folder, server, visit):
     page = visit(server.url, "tia", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     devtools = page.context.new_cdp_session(page)
 
-    def swipe(dx, dy):
-        x, y = 190, 300
-        for kind, points in (("Start", [(x, y)]), ("Move", [(x + dx, y + dy)]), ("End", [])):
-            touches = [{"x": px, "y": py} for px, py in points]
-            devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
-
-    given = {answer(page, page.locator(".picture").nth(1).tap): "right"}
-    for way, word in (((0, -120), "left"), ((4, 120), "right"), ((-120, 0), "tie"), ((120, 5), "bad")):
-        given[answer(page, lambda way=way: swipe(*way))] = word
-    assert load_answers(folder, "tia") == given
-
-
-def test_two_fingers_zoom_and_do_not_vote(folder, server, visit):
-    page = visit(server.url, "pia", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
-    devtools = page.context.new_cdp_session(page)
-    boxes = [page.locator(".picture").nth(index).bounding_box() for index in range(2)]
-    top, bottom = (box["y"] + box["height"] / 2 for box in boxes)
-
-    def pinch(first, both, moved):
-        steps = (("Start", first), ("Start", both), ("Move", moved), ("End", moved[:1]), ("End", []))
+    def touch(*steps):
         for kind, points in steps:
             touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
             devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
+
+    def pinch(first, both, moved):
+        touch(("Start", first), ("Start", both), ("Move", moved), ("End", moved[:1]), ("End", []))
+
+    def swipe(dx, dy):
+        touch(("Start", [(190, 300)]), ("Move", [(190 + dx, 300 + dy)]), ("End", []))
 
     def read_scale():
         matrix = "() => new DOMMatrix(getComputedStyle(document.querySelectorAll('.picture img')[1]).transform).a"
         return page.evaluate(matrix)
 
+    # Two fingers zoom and do not vote.
+    boxes = [page.locator(".picture").nth(index).bounding_box() for index in range(2)]
+    top, bottom = (box["y"] + box["height"] / 2 for box in boxes)
     pinch([(180, top)], [(180, top), (210, top)], [(150, top), (240, top)])
     assert read_scale() == pytest.approx(3, abs=0.1)
     pinch([(100, top)], [(100, top), (280, bottom)], [(180, top), (190, top + 10)])
     assert read_scale() == 1
-    assert load_answers(folder, "pia") == {}
-    answer(page, page.locator(".picture").nth(1).tap)
-    assert list(load_answers(folder, "pia").values()) == ["right"]
+    assert load_answers(folder, "tia") == {}
+
+    given = {answer(page, page.locator(".picture").nth(1).tap): "right"}
+    for way, word in (((0, -120), "left"), ((4, 120), "right"), ((-120, 0), "tie"), ((120, 5), "bad")):
+        given[answer(page, lambda way=way: swipe(*way))] = word
+    assert load_answers(folder, "tia") == given
 
 
 def test_two_people_vote_at_once_and_end(tmp_path, visit):
@@ -180,18 +175,19 @@ def test_two_people_vote_at_once_and_end(tmp_path, visit):
         assert "votes" in store.layout().metrics
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
-def test_axe_finds_nothing(tmp_path, browser, theme, width):
+def test_axe_finds_nothing_on_wide_and_dark_narrow_screens(tmp_path, browser):
     folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "prompt": ["a fox"]}))
-    options = {"color_scheme": theme, "viewport": {"width": width, "height": 800}, "bypass_csp": True}
-    with VoteServer(folder, host="0.0.0.0", token="sesame") as server, browser.new_context(**options) as context:
+    with VoteServer(folder, host="0.0.0.0", token="sesame") as server, browser.new_context(bypass_csp=True) as context:
         server.report_url = server.url
         page = context.new_page()
         found = {}
 
         def look(name):
             page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
-            found[name] = page.evaluate(AXE)
+            for theme, width in (("light", 1440), ("dark", 390)):
+                page.emulate_media(color_scheme=theme)
+                page.set_viewport_size({"width": width, "height": 800})
+                found[name, theme] = page.evaluate(AXE)
 
         page.goto(f"http://127.0.0.1:{server.url.rpartition(':')[2].partition('/')[0]}/")
         look("login")
@@ -211,7 +207,7 @@ def test_axe_finds_nothing(tmp_path, browser, theme, width):
         page.keyboard.press("ArrowLeft")
         page.get_by_text("too few to tell any two").wait_for()
         look("done")
-    assert {name: problems for name, problems in found.items() if problems} == {}
+    assert {place: problems for place, problems in found.items() if problems} == {}
 
 
 def test_nothing_tells_the_setting_of_a_picture(folder, server, visit, browser):
@@ -240,7 +236,7 @@ def start(python, folder, port=0):
     return process, read_line(process.stdout).strip()
 
 
-def test_vote_survives_kill_between_click_and_answer(python, tmp_path, visit):
+def test_vote_survives_kill_of_the_server_and_reload_of_the_page(python, tmp_path, visit):
     folder = make_folder(tmp_path / "results")
     process, url = start(python, folder)
     try:
@@ -260,7 +256,19 @@ def test_vote_survives_kill_between_click_and_answer(python, tmp_path, visit):
         third = page.evaluate("() => document.body.dataset.pair")
         page.route("**/next", lambda route: (route.fetch(), route.abort(), page.unroute("**/next")))
         answer(page, lambda: page.keyboard.press("ArrowUp"))
-        assert load_answers(folder, "ana") == {first: "left", second: "right", third: "tie"}
+        given = {first: "left", second: "right", third: "tie"}
+        assert load_answers(folder, "ana") == given
+        # The page sends a vote after a reload, too.
+        fourth = page.evaluate("() => document.body.dataset.pair")
+        page.wait_for_function("() => [...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        page.route("**/next", lambda route: route.abort())
+        page.keyboard.press("ArrowLeft")
+        page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
+        page.unroute("**/next")
+        page.reload()
+        page.wait_for_function("() => document.getElementById('name').value === 'ana'")  # the page remembers it
+        page.keyboard.press("Enter")
+        wait_until(lambda: load_answers(folder, "ana") == given | {fourth: "left"})
     finally:
         process.kill()
         process.communicate(timeout=60)
@@ -279,10 +287,9 @@ def test_answers_are_named_by_where_the_pictures_are(tmp_path, visit, size, name
     assert load_answers(folder, "ana") == dict(zip(given, ("left", "right"), strict=True))
 
 
-@pytest.mark.parametrize("hides_ranking", [False, True])
-def test_ranking_is_shown_at_the_end_unless_it_is_hidden(tmp_path, visit, hides_ranking):
+def test_ranking_is_shown_at_the_end_unless_it_is_hidden(tmp_path, visit):
     folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "seed": [*range(12)]}))
-    with VoteServer(folder, hides_ranking=hides_ranking) as server:
+    with VoteServer(folder) as server:
         page = visit(server.url, "ana")
         pictures, _ = load(folder)
         for _ in range(8):
@@ -290,15 +297,25 @@ def test_ranking_is_shown_at_the_end_unless_it_is_hidden(tmp_path, visit, hides_
             vote = next(vote for vote in load(folder)[1] if vote.id == shown)
             left = pictures.all[pictures.find(vote.left_digest, vote.left_sha256)].row.columns["sampler"]
             answer(page, lambda left=left: page.keyboard.press("ArrowLeft" if left == "euler" else "ArrowRight"))
-        page.get_by_role("button", name="Finish").click()
-        page.get_by_text("You answered 8 of 12 pairs").wait_for()
-        if hides_ranking:
-            assert page.locator("#ranking").inner_text() == ""
-        else:
-            page.get_by_text("sampler: euler is better than heun").wait_for()
-            assert page.locator("#ranking tr").first.inner_text().split("\t")[::3] == ["euler", "8 of 8 won"]
-        page.get_by_role("button", name="Go on").click()
-        page.wait_for_function("() => !document.getElementById('voting').hidden")
+        finish(page)
+        page.get_by_text("sampler: euler is better than heun").wait_for()
+        assert page.locator("#ranking tr").first.inner_text().split("\t")[::3] == ["euler", "8 of 8 won"]
+        go_on(page)
+    with VoteServer(folder, hides_ranking=True) as server:
+        page = visit(server.url, "ana")
+        finish(page)
+        assert page.locator("#ranking").inner_text() == ""
+        go_on(page)
+
+
+def finish(page):
+    page.get_by_role("button", name="Finish").click()
+    page.get_by_text("You answered 8 of 12 pairs").wait_for()
+
+
+def go_on(page):
+    page.get_by_role("button", name="Go on").click()
+    page.wait_for_function("() => !document.getElementById('voting').hidden")
 
 
 def test_sides_of_two_values_are_balanced_and_cannot_be_foreseen(tmp_path):
@@ -321,17 +338,3 @@ def test_sides_of_two_values_are_balanced_and_cannot_be_foreseen(tmp_path):
     seconds = {order[start] == order[start + 1] for order in orders.values() for start in (0, 2, 4, 6)}
     assert seconds == {True, False}  # the second of two is not always the first reversed
     assert len({tuple(order) for order in orders.values()}) > 3
-
-
-def test_vote_is_sent_after_a_reload(folder, server, visit):
-    page = visit(server.url, "rae")
-    pair = page.evaluate("() => document.body.dataset.pair")
-    page.wait_for_function("() => [...document.images].every((image) => image.complete && image.naturalWidth > 0)")
-    page.route("**/next", lambda route: route.abort())
-    page.keyboard.press("ArrowLeft")
-    page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
-    page.unroute("**/next")
-    page.reload()
-    page.wait_for_function("() => document.getElementById('name').value === 'rae'")  # the page remembers it
-    page.keyboard.press("Enter")
-    wait_until(lambda: load_answers(folder, "rae") == {pair: "left"})
