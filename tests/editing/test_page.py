@@ -112,31 +112,28 @@ def drop_file(page, place, name, content):
     place.dispatch_event("drop", {"dataTransfer": page.evaluate_handle(script, [name, list(content)])})
 
 
-@pytest.mark.parametrize("width", [1200, 390])
-def test_fields_show_all_20_digits_of_a_seed(experiment, visit, width):
+def test_fields_show_all_20_digits_of_a_seed_on_wide_and_narrow_screens(experiment, visit):
     seeds = ["18446744073709551615", "18446744073709551614"]
     experiment.write_text(EXPERIMENT.replace("{seeds: 2}", f"[{', '.join(seeds)}]"))
-    page = visit(experiment, viewport={"width": width, "height": 900})
+    page = visit(experiment)
+
+    def assert_shows_all(field):
+        is_cut = "field => field.value.length === 20 && field.scrollWidth > field.clientWidth"
+        for width in (390, 1200):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert field.evaluate(is_cut) is False, width
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
     wait_for_count(page, "4 pictures")
     page.get_by_role("button", name=seeds[0], exact=True).click()
-    is_cut = "field => field.value.length === 20 && field.scrollWidth > field.clientWidth"
-    assert page.get_by_role("textbox", name="Value 1 of seed", exact=True).evaluate(is_cut) is False
+    assert_shows_all(page.get_by_role("textbox", name="Value 1 of seed", exact=True))
     experiment.write_text(EXPERIMENT.replace("{seeds: 2}", f"{{from: {seeds[1]}, to: {seeds[0]}, step: 1}}"))
     for name in ("from", "to"):
-        assert page.get_by_label(f"{name} of seed", exact=True).evaluate(is_cut) is False
+        assert_shows_all(page.get_by_label(f"{name} of seed", exact=True))
     page.get_by_role("button", name="Do not vary seed").click()
     field = page.get_by_label("seed of KSampler", exact=True)
     field.fill(seeds[0])
-    assert field.evaluate(is_cut) is False
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
-def test_the_address_keeps_no_token_when_it_is_opened_again(visit, experiment):
-    page = visit(experiment)
-    page.goto("about:blank")
-    page.goto(page.server.url)
-    page.wait_for_selector("#main > *")
-    assert page.url == page.server.url.partition("#")[0]
+    assert_shows_all(field)
 
 
 def test_mouse_alone_leads_from_an_unknown_workflow_to_its_grid(tmp_path, monkeypatch, visit):
@@ -214,27 +211,7 @@ def test_keyboard_alone_leads_from_a_workflow_to_its_grid(experiment, visit):
     page.locator("#view img").nth(3).wait_for()
 
 
-def test_a_mistake_stands_at_its_field_in_the_words_of_validate(experiment, visit):
-    page = visit(experiment)
-    wait_for_count(page, "4 pictures")
-    page.get_by_label("Add a value to cfg").fill("abc")
-    page.keyboard.press("Enter")
-    card = page.get_by_role("group", name="cfg varies", exact=True)
-    card.get_by_role("alert").get_by_text("found 'abc', but a number is needed", exact=True).wait_for()
-    page.get_by_label("Add a value to cfg").fill("700")
-    page.keyboard.press("Enter")
-    card.get_by_role("alert").get_by_text("found 700.0, but at most 100.0 is needed", exact=True).wait_for()
-    assert experiment.read_text() == EXPERIMENT  # what is no value is not written
-    experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, 700]").replace("metrics", "metrix"))
-    card.locator("p.error").get_by_text("found 700.0, but at most 100.0 is needed").last.wait_for()
-    assert card.locator(".chip.wrong").inner_text() == "700"
-    page.get_by_role("link", name="Show it").click()
-    page.get_by_label("Add a value to cfg").and_(page.locator(":focus")).wait_for()
-    assert "metrix" in page.locator(".outcome .error").first.inner_text()  # it has no field
-    assert page.get_by_role("button", name="Run", exact=True).get_attribute("aria-disabled") == "true"
-
-
-def test_a_typed_value_is_saved_while_typing_goes_on(experiment, visit):
+def test_typed_values_and_text_are_saved_while_typing_goes_on(experiment, visit):
     page = visit(experiment)
     field = page.get_by_label("prompt of CLIPTextEncode", exact=True)
     field.click()
@@ -253,9 +230,7 @@ def test_a_typed_value_is_saved_while_typing_goes_on(experiment, visit):
     assert "three0123" in experiment.read_text()  # what was typed becomes the first value
     assert "params" not in experiment.read_text()
 
-
-def test_the_text_of_the_file_is_saved_while_typing_goes_on(experiment, visit):
-    page = visit(experiment)
+    # The text of the file.
     page.get_by_role("button", name="File", exact=True).click()
     page.locator("#yaml").focus()
     page.keyboard.press("Control+End")
@@ -266,17 +241,7 @@ def test_the_text_of_the_file_is_saved_while_typing_goes_on(experiment, visit):
     assert has(experiment, f"{'# 34' * 20}# end")
 
 
-def test_a_named_value_does_not_set_what_is_fixed(experiment, visit):
-    experiment.write_text(f"{EXPERIMENT}params: {{prompt: a fox}}\n")
-    page = visit(experiment)
-    page.get_by_role("button", name="Add a named value that sets several inputs").click()
-    assert has(experiment, "look: [{label: first, set: {")
-    assert "prompt" not in page.get_by_label("Also set an input").inner_text()
-    experiment.write_text(experiment.read_text().replace("set: {", "set: {prompt: a hare, "))
-    page.locator(".input .error").get_by_text("is also swept").wait_for()  # at the field
-
-
-def test_another_editor_wins_and_what_is_being_typed_stays(experiment, visit):
+def test_another_editor_wins_and_a_mistake_stands_at_its_field(experiment, visit):
     page = visit(experiment)
     wait_for_count(page, "4 pictures")
     page.get_by_label("Add a value to cfg").fill("6, 1")
@@ -290,8 +255,27 @@ def test_another_editor_wins_and_what_is_being_typed_stays(experiment, visit):
     wait_for_count(page, "10 pictures")
     assert "cfg: [4, 8, 12, 6, 10]  # few" in experiment.read_text()
 
+    # A mistake has the words of `sweeper validate`, whether a field or the file has it.
+    experiment.write_text(EXPERIMENT)
+    wait_for_count(page, "4 pictures")
+    page.get_by_label("Add a value to cfg").fill("abc")
+    page.keyboard.press("Enter")
+    card = page.get_by_role("group", name="cfg varies", exact=True)
+    card.get_by_role("alert").get_by_text("found 'abc', but a number is needed", exact=True).wait_for()
+    page.get_by_label("Add a value to cfg").fill("700")
+    page.keyboard.press("Enter")
+    card.get_by_role("alert").get_by_text("found 700.0, but at most 100.0 is needed", exact=True).wait_for()
+    assert experiment.read_text() == EXPERIMENT  # what is no value is not written
+    experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, 700]").replace("metrics", "metrix"))
+    card.locator("p.error").get_by_text("found 700.0, but at most 100.0 is needed").last.wait_for()
+    assert card.locator(".chip.wrong").inner_text() == "700"
+    page.get_by_role("link", name="Show it").click()
+    page.get_by_label("Add a value to cfg").and_(page.locator(":focus")).wait_for()
+    assert "metrix" in page.locator(".outcome .error").first.inner_text()  # it has no field
+    assert page.get_by_role("button", name="Run", exact=True).get_attribute("aria-disabled") == "true"
 
-def test_axes_vary_together_by_a_drag_and_alone_again(experiment, visit):
+
+def test_axes_vary_together_or_alone_and_named_values_set_what_is_free(experiment, visit):
     page = visit(experiment)
     wait_for_count(page, "4 pictures")
     page.locator("[id='axis 3.seed'], .card").nth(1).locator(".grip").drag_to(page.locator(".card").first)
@@ -302,6 +286,15 @@ def test_axes_vary_together_by_a_drag_and_alone_again(experiment, visit):
     page.get_by_role("button", name="More for cfg").click()
     page.get_by_label("Vary cfg together with").select_option("seed")
     wait_for_count(page, "2 pictures")
+
+    # A named value does not set what is fixed.
+    experiment.write_text(f"{EXPERIMENT}params: {{prompt: a fox}}\n")
+    wait_for_count(page, "4 pictures")
+    page.get_by_role("button", name="Add a named value that sets several inputs").click()
+    assert has(experiment, "look: [{label: first, set: {")
+    assert "prompt" not in page.get_by_label("Also set an input").inner_text()
+    experiment.write_text(experiment.read_text().replace("set: {", "set: {prompt: a hare, "))
+    page.locator(".input .error").get_by_text("is also swept").wait_for()  # at the field
 
 
 def test_pasted_lines_become_one_text_or_several(experiment, visit, browser):
@@ -373,8 +366,12 @@ def test_what_the_page_has_no_control_for_stays_as_it_is(experiment, visit):
     wait_until(lambda: experiment.read_text() == text.replace("[4, 8]", "[4]"))
 
 
-def test_a_page_whose_server_has_gone_says_so_and_keeps_its_text(experiment, visit):
+def test_the_address_keeps_no_token_and_a_page_without_a_server_its_text(experiment, visit):
     page = visit(experiment)
+    page.goto("about:blank")
+    page.goto(page.server.url)
+    page.wait_for_selector("#main > *")
+    assert page.url == page.server.url.partition("#")[0]
     wait_for_count(page, "4 pictures")
     page.goto(f"{page.url}#input=width")
     page.locator("[data-key='input 5.width']:focus").wait_for()
@@ -384,15 +381,21 @@ def test_a_page_whose_server_has_gone_says_so_and_keeps_its_text(experiment, vis
     assert page.get_by_label("width of EmptyLatentImage", exact=True).input_value() == "128"
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
-def test_axe_finds_nothing_on_any_screen(experiment, visit, theme, width):
-    options = {"color_scheme": theme, "viewport": {"width": width, "height": 900}, "reduced_motion": "reduce"}
+def test_axe_finds_nothing_on_wide_and_dark_narrow_screens(experiment, visit):
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
-    start = visit(**options)
+    found = {}
+
+    def look(page, name):
+        for theme, width in (("light", 1440), ("dark", 390)):
+            page.emulate_media(color_scheme=theme)
+            page.set_viewport_size({"width": width, "height": 900})
+            found[name, theme] = page.evaluate(AXE)
+
+    start = visit(reduced_motion="reduce")
     start.evaluate(axe)
-    found = {"start": start.evaluate(AXE)}
+    look(start, "start")
     experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, {label: high, value: 800}]"))
-    page = visit(experiment, **options)
+    page = visit(experiment, reduced_motion="reduce")
     page.evaluate(axe)
     page.get_by_role("button", name="Vary sampler_name of KSampler").or_(page.locator(".fold").first).first.click()
     page.get_by_role("button", name="high", exact=True).click()
@@ -401,7 +404,7 @@ def test_axe_finds_nothing_on_any_screen(experiment, visit, theme, width):
     page.get_by_label("Add a value to cfg").fill("abc")
     page.keyboard.press("Enter")
     page.get_by_role("group", name="cfg varies", exact=True).get_by_role("alert").wait_for()
-    found["editing"] = page.evaluate(AXE)
+    look(page, "editing")
     page.get_by_role("button", name="File", exact=True).click()
-    found["file"] = page.evaluate(AXE)
+    look(page, "file")
     assert {place: problems for place, problems in found.items() if problems} == {}
