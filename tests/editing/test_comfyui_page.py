@@ -109,7 +109,7 @@ def test_a_widget_becomes_the_first_axis_of_a_sweep_in_a_new_tab(comfyui: Page) 
     )
 
 
-def test_axes_are_named_as_in_the_prompt_also_in_subgraphs(comfyui: Page) -> None:
+def test_axes_are_named_as_in_the_prompt_also_in_subgraphs_and_html_nodes(comfyui: Page) -> None:
     comfyui.open()
     comfyui.page.locator("body").dispatch_event("pointerdown")
     assert comfyui.list_items("sampler") == ["Sweep..."]
@@ -120,9 +120,7 @@ def test_axes_are_named_as_in_the_prompt_also_in_subgraphs(comfyui: Page) -> Non
         "ckpt_name is set by another node, so it cannot be an axis; choose one on the page"
     ]
 
-
-def test_a_row_of_an_html_node_is_its_widget(comfyui: Page) -> None:
-    comfyui.open()
+    # A row of a node that is drawn as HTML is its widget.
     comfyui.page.evaluate("""() => {
       document.body.innerHTML = '<div class="lg-node-widget"><i data-slot-key="3-in-1"></i><input></div>';
       document.querySelector("input").dispatchEvent(new Event("contextmenu", { bubbles: true }));
@@ -148,7 +146,7 @@ def test_the_sidebar_shows_the_open_sweep_and_ends_it(comfyui: Page) -> None:
     assert ("end", {"url": SWEEP}) in comfyui.sent
 
 
-def test_without_sweeper_the_page_shows_the_command(comfyui: Page) -> None:
+def test_without_sweeper_or_with_a_problem_the_page_says_so_and_no_tab_stays(comfyui: Page) -> None:
     comfyui.answers["open"] = {"command": "sweeper open 'a b.json'"}  # it could start sweeper when the page was loaded
     page = comfyui.open().page
     page.evaluate("app.extension.commands[0].function()")
@@ -157,10 +155,7 @@ def test_without_sweeper_the_page_shows_the_command(comfyui: Page) -> None:
     page.locator("dialog").wait_for(state="detached")
     assert len(page.context.pages) == 1
 
-
-def test_a_problem_is_said_and_the_waiting_tab_closes(comfyui: Page) -> None:
     comfyui.answers["open"] = {"problem": "4 sweeps are open"}
-    page = comfyui.open().page
     page.evaluate("app.extension.commands[0].function()")
     assert page.evaluate("app.toasts.map((t) => [t.severity, t.detail])") == [["error", "4 sweeps are open"]]
     assert len(page.context.pages) == 1
