@@ -146,16 +146,16 @@ def test_the_sidebar_shows_the_open_sweep_and_ends_it(comfyui: Page) -> None:
     assert ("end", {"url": SWEEP}) in comfyui.sent
 
 
-def test_without_sweeper_or_with_a_problem_the_page_says_so_and_no_tab_stays(comfyui: Page) -> None:
-    comfyui.answers["open"] = {"command": "sweeper open 'a b.json'"}  # it could start sweeper when the page was loaded
+def test_a_problem_or_the_command_is_shown_and_the_waiting_tab_closes(comfyui: Page) -> None:
+    comfyui.answers["open"] = {"problem": "4 sweeps are open"}
     page = comfyui.open().page
+    page.evaluate("app.extension.commands[0].function()")
+    assert page.evaluate("app.toasts.map((t) => [t.severity, t.detail])") == [["error", "4 sweeps are open"]]
+    assert len(page.context.pages) == 1
+
+    comfyui.answers["open"] = {"command": "sweeper open 'a b.json'"}  # it could start sweeper when the page was loaded
     page.evaluate("app.extension.commands[0].function()")
     assert page.get_by_label("Command").input_value() == "sweeper open 'a b.json'"
     page.keyboard.press("Escape")
     page.locator("dialog").wait_for(state="detached")
-    assert len(page.context.pages) == 1
-
-    comfyui.answers["open"] = {"problem": "4 sweeps are open"}
-    page.evaluate("app.extension.commands[0].function()")
-    assert page.evaluate("app.toasts.map((t) => [t.severity, t.detail])") == [["error", "4 sweeps are open"]]
     assert len(page.context.pages) == 1
