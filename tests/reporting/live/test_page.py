@@ -238,12 +238,15 @@ def test_killed_run_is_not_shown_as_running(painter, visit, start, tmp_path):
         assert states(page) == dict.fromkeys(range(2), "pending")
 
 
-def test_half_written_comment_survives_run_updates(painter, visit, start, tmp_path):
+def test_comment_row_and_focus_survive_run_updates(painter, visit, start, tmp_path):
     """A dialog that is rebuilt with each step of a job would send the typed letters to the page as keys."""
-    experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
         start(experiment, out, painter.server)
+        table = visit(f"{view.url}#view=table", ".trow.running")
+        table.locator(".scroller.table").focus()
+        table.keyboard.press("ArrowDown")
         page = visit(view.url, ".cell.running .preview")
         page.locator(".cell.running").first.click()
         page.keyboard.press("c")
@@ -258,6 +261,10 @@ def test_half_written_comment_survives_run_updates(painter, visit, start, tmp_pa
         page.reload()  # as after another run: the comment is kept although the field still has the focus
         page.wait_for_selector("dialog[open]")
         page.wait_for_function("() => document.querySelector('#zoom textarea').value === 'a comment that is kept'")
+
+        table.wait_for_selector(".tbody .trow.failed.current")
+        table.wait_for_function("() => document.querySelectorAll('.tbody .trow.succeeded').length === 2")
+        assert table.evaluate("document.activeElement.matches('.scroller.table')")
 
 
 def test_reload_after_another_run_keeps_the_trial_and_waits_for_the_field(painter, visit, start, tmp_path):
@@ -285,20 +292,6 @@ def test_reload_after_another_run_keeps_the_trial_and_waits_for_the_field(painte
         page.locator("#zoom textarea").blur()
         page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
         assert "a hat" in page.locator("#zoom .tables").inner_text()
-
-
-def test_table_follows_a_run_and_keeps_row_and_focus(painter, visit, start, tmp_path):
-    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
-    out = tmp_path / "results"
-    with LiveView(out, experiment=experiment) as view:
-        start(experiment, out, painter.server)
-        page = visit(f"{view.url}#view=table", ".trow.running")
-        page.locator(".scroller.table").focus()
-        page.keyboard.press("ArrowDown")
-        painter.go_on.set()
-        page.wait_for_selector(".tbody .trow.failed.current")
-        page.wait_for_function("() => document.querySelectorAll('.tbody .trow.succeeded').length === 2")
-        assert page.evaluate("document.activeElement.matches('.scroller.table')")
 
 
 def test_search_grows_on_the_open_page_without_a_reload(visit, tmp_path):
