@@ -152,7 +152,7 @@ def test_what_is_stored_later_appears_on_the_open_page(visit, monkeypatch, tmp_p
         assert "finished " in visit(view.url).locator(".counts").inner_text()
 
 
-def test_a_run_changes_shared_and_filtered_cells_and_stays_for_later_pages(painter, visit, start, tmp_path):
+def test_a_run_changes_shared_and_filtered_cells_and_later_pages_show_it(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut", "bad"])
     with LiveView(tmp_path / "results", experiment=experiment) as view:
         shared = visit(f"{view.url}#x=&y=")
