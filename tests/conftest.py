@@ -90,15 +90,15 @@ settings.load_profile("any machine")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `--numprocesses auto` starts: three for each core, because tests often wait.
+    """How many processes `--numprocesses auto` starts: five for two cores, because tests often wait.
 
     But at most one for each gigabyte of memory, because each takes half of one, and a browser besides.
     """
     cores = os.cpu_count() or 1
     if not hasattr(os, "sysconf"):
-        return 3 * cores
+        return 5 * cores // 2
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**30
-    return max(1, min(3 * cores, gigabytes))
+    return max(1, min(5 * cores // 2, gigabytes))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
