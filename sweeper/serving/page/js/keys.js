@@ -27,7 +27,7 @@ export function bind(node, title, bindings, isOwn = () => true) {
   if (title) groups.set(title, bindings);
   node.addEventListener("keydown", (event) => {
     if (!(event instanceof KeyboardEvent) || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    if (document.getElementById("keys") !== null || !isOwn(event)) return; // nothing acts behind the list
+    if (document.querySelector("#keys[open]") !== null || !isOwn(event)) return; // nothing acts behind the list
     const key = event.key === " " ? "Space" : event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const typed = key === "Space" ? "input, textarea, select, button, summary, a" : "input, textarea, select";
     if (event.target instanceof Element && event.target.matches(typed)) return;
