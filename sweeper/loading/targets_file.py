@@ -28,7 +28,7 @@ def get_user_file(variable: str, name: str) -> Path:
 
 
 def load_named_targets() -> dict[str, TargetSpec | TargetGroup | InvalidEntry]:
-    """Return each name with its URL, mapping, or list of these and of names; empty if there is no file.
+    """Return what each name stands for: a URL, a mapping, or a list of these and of other names. Without a file: {}.
 
     An entry with mistakes becomes an InvalidEntry, whose problems are raised only if a command uses that name. Raises
     UsageError if the file is not a mapping of targets, or if $SWEEPER_TARGETS names a file that does not exist.

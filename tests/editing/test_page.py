@@ -265,7 +265,7 @@ def test_another_editor_wins_and_a_mistake_stands_at_its_field(experiment, visit
     page.get_by_label("Add a value to cfg").fill("700")
     page.keyboard.press("Enter")
     card.get_by_role("alert").get_by_text("found 700.0, but at most 100.0 is needed", exact=True).wait_for()
-    assert experiment.read_text() == EXPERIMENT  # what is no value is not written
+    assert experiment.read_text() == EXPERIMENT  # neither was written
     experiment.write_text(EXPERIMENT.replace("[4, 8]", "[4, 700]").replace("metrics", "metrix"))
     card.locator("p.error").get_by_text("found 700.0, but at most 100.0 is needed").last.wait_for()
     assert card.locator(".chip.wrong").inner_text() == "700"
