@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path, PurePath
@@ -230,6 +230,8 @@ _DAMAGE_CODES: Final = (
 )
 _MAX_CELL: Final = 2**28  # bytes; a crafted file of a few kilobytes may declare a text of a gigabyte
 _NO_STORE: Final = "not a sweeper store"
+# Of a statement with `?`, or of one with names.
+Parameters = Sequence[Any] | Mapping[str, Any]
 _START_OVER: Final = "move this file away and start over with `sweeper run`, which repeats all trials"
 _REMEDY: Final = f"restore a good copy, or {_START_OVER}"
 
@@ -436,7 +438,7 @@ class Database:
         if time.monotonic() < self._checked_until:
             remember(self.path)
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Generator[tuple[Any, ...]]:
+    def query(self, sql: str, parameters: Parameters = ()) -> Generator[tuple[Any, ...]]:
         with translate_errors(self.path):
             cursor = self._connection.execute(sql, parameters)
             try:
@@ -446,11 +448,11 @@ class Database:
                 with suppress(sqlite3.ProgrammingError):  # the store was closed before this iterator
                     cursor.close()
 
-    def query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
         """The first value of the first row; None if there is no row."""
         return next(iter(self.query(sql, parameters)), (None,))[0]
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Execute one statement. Outside a transaction it is committed at once."""
         with translate_errors(self.path):
             return self._connection.execute(sql, parameters)

@@ -40,11 +40,11 @@ from sweeper.store.records import (
 )
 
 _RESULT_STATES: Final = f"('{SUCCEEDED}', '{FAILED}', '{REJECTED}', '{LOST}')"
-# The trials `t` of the run `r`, each with its job `j` in the view of the run. The parameter is the run's id.
+# The trials `t` of the run `r`, each with its job `j` in the view of the run. The parameter `run` is its id.
 OF_RUN: Final = """
 FROM runs r CROSS JOIN trials t ON t.run = r.trials_of
 LEFT JOIN claims c ON c.run = r.claims_of AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
-WHERE r.id = ?1
+WHERE r.id = :run
 """
 # The same in the view of the folder. A result of a real server wins over one of the embedded server, then a success
 # over a failure, then the run's own claim, then the latest job. Without a result, the row is that of the run. An
@@ -58,7 +58,7 @@ FROM runs r CROSS JOIN trials t ON t.run = r.trials_of LEFT JOIN jobs j ON j.row
     ORDER BY k.state NOT IN {_RESULT_STATES}, k.target = '{EMBEDDED}', k.state != '{SUCCEEDED}', c.job IS NULL,
         k.intended DESC, k.attempt DESC
     LIMIT 1)
-WHERE r.id = ?1
+WHERE r.id = :run
 """  # noqa: S608 - all parts are constants
 _NOT_SUCCEEDED: Final = f"SELECT id, state FROM jobs WHERE state != '{SUCCEEDED}'"  # noqa: S608
 _COUNT_CLAIMS: Final = "(SELECT count(*) FROM claims WHERE run = r.claims_of)"
@@ -66,9 +66,9 @@ _COUNT_CLAIMS: Final = "(SELECT count(*) FROM claims WHERE run = r.claims_of)"
 CLAIMS_ALL_JOBS: Final = f"SELECT {_COUNT_CLAIMS} = (SELECT count(*) FROM jobs) FROM runs r WHERE r.id = ?"  # noqa: S608
 # The job of each row of a run; NULL without one. With as many claims as rows, SQLite need not look at the rows.
 _CLAIMED: Final = f"""(
-SELECT c.job FROM runs r JOIN claims c ON c.run = r.claims_of WHERE r.id = ?1 AND {_COUNT_CLAIMS} = r.trials UNION ALL
+SELECT c.job FROM runs r JOIN claims c ON c.run = r.claims_of WHERE r.id = :run AND {_COUNT_CLAIMS} = r.trials UNION ALL
 SELECT c.job FROM runs r CROSS JOIN trials t ON t.run = r.trials_of
-LEFT JOIN claims c ON c.run = r.claims_of AND c.digest = t.digest WHERE r.id = ?1 AND {_COUNT_CLAIMS} != r.trials)
+LEFT JOIN claims c ON c.run = r.claims_of AND c.digest = t.digest WHERE r.id = :run AND {_COUNT_CLAIMS} != r.trials)
 """  # noqa: S608 - all parts are constants
 # With a limit, SQLite makes a table of these jobs, which are few, before it looks at the claims.
 COUNT_BY_STATE: Final = f"""
@@ -77,26 +77,26 @@ FROM {_CLAIMED} c LEFT JOIN ({_NOT_SUCCEEDED} LIMIT -1) o ON o.id = c.job GROUP 
 """  # noqa: S608 - all parts are constants
 COUNT_REUSED: Final = f"""
 SELECT count(*) FROM {_CLAIMED} c
-LEFT JOIN (SELECT id FROM jobs WHERE run = ?1 OR state NOT IN (?2, ?3, ?4) LIMIT -1) o ON o.id = c.job
-WHERE c.job IS NOT NULL AND o.id IS NULL
+LEFT JOIN (SELECT id FROM jobs WHERE run = :run OR state NOT IN (:succeeded, :failed, :rejected) LIMIT -1) o
+ON o.id = c.job WHERE c.job IS NOT NULL AND o.id IS NULL
 """  # noqa: S608 - all parts are constants
 # SQLite decides the first condition before it looks at the trials.
 COUNT_WITHOUT_FILES: Final = f"""
-SELECT count(*) {OF_RUN} AND j.state = ?2
+SELECT count(*) {OF_RUN} AND j.state = :state
 AND (SELECT count(*) FROM jobs) > (SELECT count(*) FROM ({_NOT_SUCCEEDED}))
     + (SELECT count(DISTINCT job) FROM artifacts WHERE job NOT IN (SELECT id FROM ({_NOT_SUCCEEDED})))
 AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
 """  # noqa: S608 - all parts are constants
-# The digests of the trials in a JSON list. The rows of a view that have them are those trials, and all that share their
-# jobs. With NULL instead of the list, it has all rows, and SELECT_FILES the files of all jobs.
+# The digests of the trials in a JSON list, the parameter `trials`. The rows of a view that have them are those trials,
+# and all that share their jobs. With NULL instead of the list, it has all rows, and SELECT_FILES the files of all jobs.
 _DIGESTS: Final = """
-SELECT digest FROM trials WHERE run = (SELECT trials_of FROM runs WHERE id = ?1)
-AND idx IN (SELECT value FROM json_each(?2))
+SELECT digest FROM trials WHERE run = (SELECT trials_of FROM runs WHERE id = :run)
+AND idx IN (SELECT value FROM json_each(:trials))
 """
-OF_TRIALS: Final = f"AND (?2 IS NULL OR t.digest IN ({_DIGESTS}))"
+OF_TRIALS: Final = f"AND (:trials IS NULL OR t.digest IN ({_DIGESTS}))"
 SELECT_FILES: Final = f"""
 SELECT job, node, position, path, sha256 FROM artifacts
-WHERE ?2 IS NULL OR job IN (SELECT id FROM jobs WHERE digest IN ({_DIGESTS})) ORDER BY job, place
+WHERE :trials IS NULL OR job IN (SELECT id FROM jobs WHERE digest IN ({_DIGESTS})) ORDER BY job, place
 """  # noqa: S608 - all parts are constants
 NOT_CLAIMED: Final = """
 AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = r.claims_of AND c.digest = t.digest AND c.job = j.id)
@@ -109,9 +109,9 @@ SELECT (SELECT count(*) > count(DISTINCT m.value) FROM artifacts a JOIN metrics 
         WHERE run = (SELECT trials_of FROM runs ORDER BY id DESC LIMIT 1))
 """
 _COLUMNS: Final = {"trials": "idx, digest, params, columns", "claims": "digest, job"}  # after `run`
-_RUN_BEFORE: Final = "(SELECT max(id) FROM runs WHERE id < ?1)"
+_RUN_BEFORE: Final = "(SELECT max(id) FROM runs WHERE id < :run)"
 HAS_LAYOUT_OF_RUN_BEFORE: Final = f"""
-SELECT count(*) = 2 AND min(layout) = max(layout) FROM runs WHERE id IN (?1, {_RUN_BEFORE})
+SELECT count(*) = 2 AND min(layout) = max(layout) FROM runs WHERE id IN (:run, {_RUN_BEFORE})
 """  # noqa: S608 - all parts are constants
 _MODELS: Final = """
 (SELECT m.facts FROM job_models q JOIN models m ON m.id = q.models WHERE q.job = j.id AND q.place = 0)"""
@@ -138,19 +138,20 @@ def add_rows(database: Database, table: str, run_id: int, rows: Iterable[tuple[A
     columns = _COLUMNS[table]
     shared = f"(SELECT {table}_of FROM runs WHERE id = {_RUN_BEFORE})"  # noqa: S608 - constants, here and below
     before = f"SELECT {columns} FROM {table} WHERE run = {shared} ORDER BY 1"  # noqa: S608
-    known, new, count = database.query(before, (run_id,)), iter(rows), 0
+    known, new, count = database.query(before, {"run": run_id}), iter(rows), 0
     row, old = next(new, None), next(known, None)
     while row is not None and row == old:
         count, row, old = count + 1, next(new, None), next(known, None)
     known.close()
     is_same = row is old is None
-    may_share = f"json_extract(layout, '$.search') IS NULL AND NOT EXISTS (SELECT 1 FROM {table} WHERE run = ?1)"  # noqa: S608
-    share = f"UPDATE runs SET {table}_of = {shared} WHERE id = ?1 AND {may_share}"  # noqa: S608
-    if is_same and count and database.execute(share, (run_id,)).rowcount:
+    may_share = f"json_extract(layout, '$.search') IS NULL AND NOT EXISTS (SELECT 1 FROM {table} WHERE run = :run)"  # noqa: S608
+    share = f"UPDATE runs SET {table}_of = {shared} WHERE id = :run AND {may_share}"  # noqa: S608
+    if is_same and count and database.execute(share, {"run": run_id}).rowcount:
         return count, True
     own_rows(database, table, run_id)
     insert = f"INSERT {'OR REPLACE ' if table == 'claims' else ''}INTO {table}(run, {columns})"
-    database.execute(f"{insert} SELECT ?1, * FROM ({before} LIMIT ?2)", (run_id, count))  # noqa: S608
+    copied = f"{insert} SELECT :run, * FROM ({before} LIMIT :count)"  # noqa: S608
+    database.execute(copied, {"run": run_id, "count": count})
     rest = ((run_id, *cells) for cells in chain(() if row is None else (row,), new))
     marks = ", ?" * len(columns.split(","))
     return count + max(0, database.executemany(f"{insert} VALUES (?{marks})", rest).rowcount), is_same
@@ -158,10 +159,11 @@ def add_rows(database: Database, table: str, run_id: int, rows: Iterable[tuple[A
 
 def own_rows(database: Database, table: str, run_id: int) -> None:
     """Give a run copies of the rows that it shares with another, if any, because it is about to change them."""
-    shared = f"SELECT {table}_of FROM runs WHERE id = ?1 AND {table}_of != ?1"  # noqa: S608 - constants, here and below
-    copied = f"SELECT ?1, {_COLUMNS[table]} FROM {table} WHERE run = ({shared}) ORDER BY 2"  # noqa: S608
-    database.execute(f"INSERT INTO {table} {copied}", (run_id,))
-    database.execute(f"UPDATE runs SET {table}_of = ?1 WHERE id = ?1 AND {table}_of != ?1", (run_id,))  # noqa: S608
+    shared = f"SELECT {table}_of FROM runs WHERE id = :run AND {table}_of != :run"  # noqa: S608 - constants, here and below
+    copied = f"SELECT :run, {_COLUMNS[table]} FROM {table} WHERE run = ({shared}) ORDER BY 2"  # noqa: S608
+    owned = f"UPDATE runs SET {table}_of = :run WHERE id = :run AND {table}_of != :run"  # noqa: S608
+    database.execute(f"INSERT INTO {table} {copied}", {"run": run_id})
+    database.execute(owned, {"run": run_id})
 
 
 def find_fields(layout: TableLayout, columns: Collection[str] | None) -> frozenset[str]:

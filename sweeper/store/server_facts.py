@@ -86,7 +86,7 @@ class ServerFacts:
             self._database.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", row)
 
 
-_INSERT: Final = "INSERT INTO job_models SELECT ?1, (SELECT count(*) FROM job_models WHERE job = ?1), ?2"
+_INSERT: Final = "INSERT INTO job_models SELECT :job, (SELECT count(*) FROM job_models WHERE job = :job), :models"
 
 
 # Each set of files once, in the order of the latest jobs that were made with them.
@@ -116,7 +116,7 @@ class JobModels:
             if text not in self._ids:
                 self._database.execute("INSERT OR IGNORE INTO models(facts) VALUES (?)", (text,))
                 self._ids[text] = self._database.query_value("SELECT id FROM models WHERE facts = ?", (text,))
-            self._database.execute(_INSERT, (job, self._ids[text]))
+            self._database.execute(_INSERT, {"job": job, "models": self._ids[text]})
 
     def load(self) -> dict[str, list[dict[ModelKey, ModelFacts]]]:
         """The sets of files of each job that has any: job id -> those that it was made with first."""

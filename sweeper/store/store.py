@@ -64,6 +64,7 @@ SELECT DISTINCT path, sha256 FROM artifacts WHERE sha256 NOT IN (
     SELECT sha256 FROM metrics WHERE metric IN (SELECT value FROM json_each(?)) GROUP BY sha256 HAVING count(*) >= ?)
 """
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
+_ALL_JOBS: Final[Mapping[str, int | str | None]] = {"run": 0, "trials": None}
 _INSERT_RUN: Final = """
 INSERT INTO runs SELECT id, ?, ?, ?, ?, 0, ?, NULL, NULL, id, id FROM (SELECT coalesce(max(id), 0) + 1 id FROM runs)
 """
@@ -197,7 +198,7 @@ class Store:
         cached = {name: self.load_cached_metrics(name) for name in metrics}
         costs = {} if needed.isdisjoint(("cost", "cost_kind")) else self.charges.load_job_costs()
         view = f"{OF_FOLDER if of_folder else OF_RUN}{OF_TRIALS} ORDER BY t.idx"
-        parameters = run_id, None if trials is None else json.dumps([*trials])
+        parameters = {"run": run_id, "trials": None if trials is None else json.dumps([*trials])}
         found = self._query(row_queries.select_rows(needed) + view, parameters)
         rows = found if trials is None else row_queries.keep_trials(found, trials, costs)
         files = self.load_job_files(parameters) if "outputs" in needed else {}
@@ -208,7 +209,7 @@ class Store:
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""
         counts = dict.fromkeys(result.STATUSES, 0)
-        for state, number in self._query(row_queries.COUNT_BY_STATE, (self._resolve_run(run_id),)):
+        for state, number in self._query(row_queries.COUNT_BY_STATE, {"run": self._resolve_run(run_id)}):
             counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
         return counts
 
@@ -219,7 +220,8 @@ class Store:
 
     def count_reused(self, run_id: int) -> int:
         """Count the rows of a run that reuse a finished job of another run."""
-        return int(self._database.query_value(row_queries.COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
+        parameters = {"run": run_id, "succeeded": SUCCEEDED, "failed": FAILED, "rejected": REJECTED}
+        return int(self._database.query_value(row_queries.COUNT_REUSED, parameters))
 
     def count_kept(self, run_id: int) -> dict[str, int]:
         """Count by target the rows of the folder's table that show a result of an earlier run in place of this run's.
@@ -228,16 +230,16 @@ class Store:
         """
         _, of_folder = self._resolve_view(run_id, of_folder=True)
         sql = f"SELECT j.target, count(*){OF_FOLDER}{row_queries.NOT_CLAIMED}"
-        return dict(self._query(sql, (run_id,))) if of_folder else {}
+        return dict(self._query(sql, {"run": run_id})) if of_folder else {}
 
     def list_result_jobs(self) -> frozenset[str]:
         """The jobs whose successful results the folder's table shows. Raises ResultsError if there is no run."""
         run_id, of_folder = self._resolve_view(None, None)
-        sql = "SELECT j.id" + (OF_FOLDER if of_folder else OF_RUN) + "AND j.state = ?"
-        return frozenset(job for (job,) in self._query(sql, (run_id, SUCCEEDED)))
+        sql = "SELECT j.id" + (OF_FOLDER if of_folder else OF_RUN) + "AND j.state = :state"
+        return frozenset(job for (job,) in self._query(sql, {"run": run_id, "state": SUCCEEDED}))
 
     def count_without_files(self, run_id: int) -> int:
-        return int(self._database.query_value(row_queries.COUNT_WITHOUT_FILES, (run_id, SUCCEEDED)))
+        return int(self._database.query_value(row_queries.COUNT_WITHOUT_FILES, {"run": run_id, "state": SUCCEEDED}))
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every job, or those of some digests, in the order of their intents."""
@@ -305,10 +307,10 @@ class Store:
             files[job] = (*files.get(job, ()), sha256)
         return files
 
-    def load_job_files(self, of: tuple[int, str | None] = (0, None)) -> dict[str, tuple[ArtifactRef, ...]]:
+    def load_job_files(self, of: Mapping[str, int | str | None] = _ALL_JOBS) -> dict[str, tuple[ArtifactRef, ...]]:
         """The files of each job that has any, by its id. Raises ResultsError as `artifacts` does.
 
-        `of`: the run and the trials of the parameters of `row_queries.SELECT_FILES`; by default, of all jobs.
+        `of`: the parameters of `row_queries.SELECT_FILES`, `run` and `trials`; by default, those of all jobs.
         """
         check = make_artifact_check(self.path.parent)
         files: dict[str, tuple[ArtifactRef, ...]] = {}
@@ -385,7 +387,7 @@ class Store:
         rows = ((index, digest, to_compact_json(params), to_compact_json(own)) for index, digest, params, own in trials)
         added, are_equal = row_queries.add_rows(self._database, "trials", run_id, rows)
         self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (added, run_id))
-        return are_equal and bool(self._database.query_value(row_queries.HAS_LAYOUT_OF_RUN_BEFORE, (run_id,)))
+        return are_equal and bool(self._database.query_value(row_queries.HAS_LAYOUT_OF_RUN_BEFORE, {"run": run_id}))
 
     def assign_jobs(self, run_id: int, jobs: Iterable[JobRecord]) -> bool:
         """Assign each job to its digest in this run, so that its result fills the rows. Call inside `transaction`.
