@@ -100,7 +100,7 @@ class OpenServer(PageServer):
         self.editor, self.runner = Editor(target=target, trust=trust), Runner()
         if file is not None:
             self.editor.open(file)
-        identity = f"open {Path.cwd() if file is None else file.resolve()}"
+        identity = f"open {Path.cwd() if file is None else os.path.realpath(file)}"
         super().__init__(host, port, identity, None, needs_token=True, embedder=embedder)
         self._target, self._into = target, into
         self._at: dict[str, Any] = {"host": host, "embedder": embedder}
@@ -356,7 +356,7 @@ def find_experiments(folder: Path) -> list[dict[str, Any]]:
     for path in paths:
         is_other = path.name.lower().endswith(".slots.yaml") or any(part.startswith(".") for part in path.parts)
         with suppress(SweeperError, OSError, ValueError):
-            is_own = path.resolve() == folder.resolve() / path
+            is_own = Path(os.path.realpath(path)) == Path(os.path.realpath(folder)) / path
             if is_own and not is_other and path.stat().st_size <= _MAX_HEAD and b"template" in path.read_bytes():
                 found.append({"path": str(path), "name": read_name(path)[0], "modified": path.stat().st_mtime})
     return sorted(found, key=lambda entry: -entry["modified"])[:_MAX_LISTED]

@@ -27,6 +27,7 @@ from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import Suggestion, choose_app_slots, suggest_slots
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.ui_format.convert import AppInput, ConversionResult, UiFormatError, convert_to_api
+from sweeper.model.bounded_json import parse_json
 from sweeper.model.expressions import has_jinja, quote_jinja
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.object_info import ClassReader
@@ -297,8 +298,8 @@ def _from_media(path: Path, file_format: str) -> Source:
         )
         raise TemplateError(Problem(str(path), 0, "", message))
     try:
-        value = json.loads(texts[name])
-    except (ValueError, RecursionError) as error:
+        value = parse_json(texts[name], is_strict=False, keeps_surrogates=True)
+    except ValueError as error:
         raise TemplateError(
             Problem(str(path), 0, name, f"the {file_format}'s workflow is not JSON: {error}")
         ) from error
@@ -360,9 +361,10 @@ def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
 
     try:
         av = load_av(path)
-        with av.open(str(path), options=FILM_OPTIONS, metadata_errors="replace") as container:
+        with _open_with_tags(av, path) as container:
             parts = (container, *container.streams)
-            tags = [(str(name), str(text)) for part in parts for name, text in part.metadata.items()]
+            found = [tag for part in parts for tag in part.metadata.items()]
+        tags = [(_replace_surrogates(name), _replace_surrogates(text)) for name, text in found]
     except (OSError, ValueError, ImageError) as error:  # PyAV's errors are among the first two
         message = f"the {file_format} cannot be read: {error}" if not isinstance(error, ImageError) else str(error)
         raise TemplateError(Problem(str(path), 0, "", message)) from error
@@ -374,6 +376,17 @@ def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
                 continue
             tags += [(key, part if isinstance(part, str) else json.dumps(part)) for key, part in inner.items()]
     return tags
+
+
+def _open_with_tags(av: Any, path: Path) -> Any:
+    """Open a film or sound. The bytes of a tag that are not UTF-8 become surrogates, which PyAV 19 does by itself."""
+    is_old = int(av.__version__.partition(".")[0]) < 19
+    errors = {"metadata_errors": "surrogateescape"} if is_old else {}
+    return av.open(str(path), options=FILM_OPTIONS, **errors)
+
+
+def _replace_surrogates(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _iter_texts(image: Image) -> Iterator[tuple[str, str]]:

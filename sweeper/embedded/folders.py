@@ -136,10 +136,12 @@ class ServerFolders:
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
         root = {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind].resolve()
-        try:
-            path = root.joinpath(subfolder, name).resolve()
-        except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
-            raise PathEscapeError(str(problem)) from problem
+        if "\0" in subfolder + name:
+            raise PathEscapeError("a name must not contain a NUL character")
+        # Not by `Path.resolve`, which raises for a link to itself on some versions of Python only.
+        path = Path(os.path.realpath(root / subfolder / name))
+        if path.is_symlink():
+            raise PathEscapeError(f"{subfolder}/{name} is a link that leads to itself")
         if not path.is_relative_to(root):
             raise PathEscapeError(f"{subfolder}/{name} is outside of {kind}")
         return path

@@ -19,7 +19,8 @@ from typing import Any, Final
 import yaml
 
 from sweeper.errors import Problem
-from sweeper.model.bounded_json import TOO_LARGE, is_deeper, parse_number, shorten_number
+from sweeper.model.bounded_json import TOO_LARGE, TOO_MANY_DIGITS, is_deeper, parse_number, shorten_number
+from sweeper.model.json_mistakes import TOKEN, InvalidJsonError, TooDeepError, decode_json
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.schemas.values import KeyPath
 
@@ -32,7 +33,6 @@ _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")
 _SPECIAL = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
 _CORE = "tag:yaml.org,2002:"
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
 _COLON: Final = re.compile(r":(?=\s|$)")
 _LINE_BREAK: Final = re.compile("[\n\x85\u2028\u2029]")  # those that libyaml counts
 _OPENING: Final = {"sequence": ("[", "]"), "mapping": ("{", "}")}
@@ -89,14 +89,16 @@ def _decode_json(text: str, name: str, parse_float: Callable[[str], float]) -> A
             items[key] = value
         return items
 
+    decoder = json.JSONDecoder(parse_constant=refuse, parse_float=parse_float, object_pairs_hook=build_object)
     try:
-        return json.loads(text, parse_constant=refuse, parse_float=parse_float, object_pairs_hook=build_object)
-    except json.JSONDecodeError as error:
-        raise SourceError(Problem(name, error.lineno, "", f"is not JSON: {error.msg}, column {error.colno}")) from error
-    except RecursionError as error:
+        return decode_json(text, decoder.decode, MAX_DEPTH + 1)
+    except InvalidJsonError as error:
+        message = f"is not JSON: {error.message}, column {error.column}"
+        raise SourceError(Problem(name, error.line, "", message)) from error
+    except TooDeepError as error:
         raise _make_depth_error(text, name) from error
     except ValueError as error:  # an integer of more digits than CPython converts
-        raise SourceError(Problem(name, 0, "", f"is not JSON: {error}")) from error
+        raise SourceError(Problem(name, 0, "", f"is not JSON: {TOO_MANY_DIGITS}")) from error
 
 
 def _make_depth_error(text: str, name: str) -> SourceError:
@@ -257,7 +259,7 @@ def _get_line(event: Any) -> int:
 def _iter_json_tokens(text: str) -> Iterator[tuple[int, str]]:
     """Yield the brackets, commas, colons, strings and words of a JSON text, each with its line."""
     line = 1
-    for lexeme in _JSON_TOKEN.findall(text):
+    for lexeme in TOKEN.findall(text):
         if lexeme == "\n":
             line += 1
         else:

@@ -45,7 +45,7 @@ class Project:
         """
         try:
             resolved = Path(os.path.realpath(path))
-        except (OSError, RuntimeError, ValueError):  # a loop of links, or a NUL
+        except (OSError, ValueError):  # a NUL
             return True
         return any(
             resolved.is_relative_to(folder)
@@ -305,4 +305,8 @@ def describe_cause(error: Exception) -> str:
     """Say why a file cannot be read. A name with a NUL raises ValueError before the system is asked."""
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8 text (byte {error.start})"
-    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, OutsideError):
+        return f"cannot be read: {error}"
+    return "cannot be read: its name contains a NUL character"

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from sweeper.errors import Problem
 from sweeper.model.bounded_json import parse_json
+from sweeper.model.json_mistakes import InvalidJsonError
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import format_value, to_fraction
 from sweeper.wording import suggest
@@ -359,7 +360,7 @@ def _read_objects(text: str, form: Mapping[str, Any]) -> list[Option]:
         try:
             value, mistake = parse_json(line), ""
         except ValueError as error:
-            cause = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            cause = f"{error.message}, column {error.column}" if isinstance(error, InvalidJsonError) else error
             value, mistake = {column: None}, f"is not JSON: {cause}"
         if not isinstance(value, dict):
             mistake = f"is not an object such as {{{json.dumps(column)}: ...}}"

@@ -10,6 +10,8 @@ import math
 import re
 from typing import Any, Final
 
+from sweeper.model.json_mistakes import TooDeepError, decode_json
+
 MAX_DEPTH: Final = 100  # levels of lists and objects; a workflow has about six
 # Values in one text. /object_info has 200,000; five million take about half a gigabyte.
 _MAX_VALUES: Final = 5_000_000
@@ -17,6 +19,7 @@ _HALF_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # or a whole pair, wh
 _MAX_DIGITS: Final = 4300  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
 _MAX_BITS: Final = 13_000  # the same limit for octal and hexadecimal integers
 _MAX_SHOWN: Final = 40  # characters of a number in a message
+TOO_MANY_DIGITS: Final = f"a number of more than {_MAX_DIGITS} digits"
 TOO_LARGE: Final = "is too large for a number; a finite number is needed"
 _INT = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -34,8 +37,8 @@ def parse_json(
     if text.count(",") + text.count("[") + text.count("{") > _MAX_VALUES:
         raise ValueError(f"more than {_MAX_VALUES:,} values")
     try:
-        value = _decode(text) if is_strict else json.loads(text)
-    except RecursionError:
+        value = decode_json(text, _decode if is_strict else _decode_loosely, max_depth)
+    except TooDeepError:
         raise ValueError(f"nested deeper than {max_depth} levels") from None
     return check_value(value, text, max_depth, keeps_surrogates=keeps_surrogates)
 
@@ -72,6 +75,16 @@ def _decode(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=parse_number)
 
 
+def _decode_loosely(text: str) -> Any:
+    """With NaN, infinity, and numbers that are too large for a float."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer; CPython's message says nothing to a user
+        raise ValueError(TOO_MANY_DIGITS) from None
+
+
 _decode_fast: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float).decode
 
 
@@ -103,7 +116,7 @@ def parse_number(text: str) -> int | float | None:
             number = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
             if number.bit_length() <= _MAX_BITS or text[:2] not in ("0o", "0x"):
                 return number
-        raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
+        raise ValueError(TOO_MANY_DIGITS)
     if not _FLOAT.match(text):
         return None
     return _parse_float(text)

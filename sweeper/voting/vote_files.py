@@ -15,6 +15,7 @@ from sweeper.answers.render import AS_JSON
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.bounded_files import BoundError, read_named_bytes
 from sweeper.model.bounded_json import parse_json
+from sweeper.model.json_mistakes import InvalidJsonError
 from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.records import ANSWERS
@@ -72,8 +73,9 @@ def read_votes(path: Path) -> list[Vote]:
         if line.strip():
             try:
                 votes.append(_parse_vote(parse_json(line)))
-            except json.JSONDecodeError as error:
-                problems.append(Problem(str(path), number, "", f"not a vote: {error.msg}, column {error.colno}"))
+            except InvalidJsonError as error:
+                message = f"not a vote: {error.message}, column {error.column}"
+                problems.append(Problem(str(path), number, "", message))
             except ValueError as error:
                 problems.append(Problem(str(path), number, "", f"not a vote: {error}"))
     if problems:

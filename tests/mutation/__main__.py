@@ -27,6 +27,7 @@ from tests.mutation.faults import Fault, Place, draw_faults, find_place, plant, 
 
 _ROOT = Path(__file__).parent.parent.parent
 _FOLDER = Path(__file__).parent
+_SECONDS_OF_A_FAULT = 40  # of the quickest tests of its line; a fault that lives longer is missed
 _SECONDS_OF_A_TEST = 60  # the slowest takes 25; a fault that makes a loop endless is found by its end
 
 
@@ -34,7 +35,7 @@ _SECONDS_OF_A_TEST = 60  # the slowest takes 25; a fault that makes a loop endle
 class Verdict:
     """What the suite says of one fault: `found`, `missed`, `gone` (its statement) or `uncovered` (its line).
 
-    `by` is the first test that failed, `tests` how many tests execute the line, `seconds` how long the search took.
+    `by` is the first test that failed, `tests` how many were chosen, `seconds` how long the search took.
     """
 
     verdict: str
@@ -73,9 +74,16 @@ class Coverage:
         return cls(tests, seconds)
 
     def list_tests(self, place: Place) -> list[str]:
-        """Return the tests that execute a line, the quickest first."""
+        """Return the tests that execute a line, the quickest first, and not more than a time allows."""
         names = self.tests.get(place.fault.path, {}).get(place.line, set())
-        return sorted(names, key=lambda name: self.seconds[name])
+        chosen = []
+        seconds = 0.0
+        for name in sorted(names, key=lambda name: self.seconds[name]):
+            seconds += self.seconds[name]
+            if chosen and seconds > _SECONDS_OF_A_FAULT:
+                break
+            chosen.append(name)
+        return chosen
 
 
 def cover(folder: Path) -> int:
@@ -148,13 +156,25 @@ def run(folder: Path, copies: list[Path], table: Path) -> None:
     if len(copies) > 1:
         _run_in_children(folder, copies, table)
         return
-    with table.open("w", encoding="utf-8", newline="") as file:
+    done = _read_numbers(table)
+    with table.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["fault", "verdict", "by", "tests", "seconds"])
+        if not done:
+            writer.writerow(["fault", "verdict", "by", "tests", "seconds"])
         for number, fault in _choose_share(faults):
+            if number in done:
+                continue
             verdict = try_fault(fault, copies[0], coverage)
             writer.writerow([number, verdict.verdict, verdict.by, verdict.tests, verdict.seconds])
             file.flush()
+
+
+def _read_numbers(table: Path) -> set[int]:
+    """Return the faults that an interrupted run of this table has tried."""
+    if not table.is_file():
+        return set()
+    with table.open(encoding="utf-8") as file:
+        return {int(row["fault"]) for row in csv.DictReader(file)}
 
 
 def _choose_share(faults: list[Fault]) -> list[tuple[int, Fault]]:

@@ -60,7 +60,7 @@ def test_marks_are_saved_loaded_and_shown_by_the_report(made, opened, browser, t
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("nope", "Expecting value"),
+        ("nope", "a value cannot begin with nope"),
         ("{}", "this is not a file of marks; the page writes one with `Marks > Send marks`"),
         ('{"sweeper_marks": 1, "marks": {"x": {}}}', "'x' must be the digest of a trial, with a mark"),
         (json.dumps({"sweeper_marks": 1, "marks": {"a" * 64: {"stars": 9}}}), "0 to 5 stars"),

@@ -212,7 +212,7 @@ def test_mistakes_in_a_file_are_named_by_line(tmp_path, capsys, change, message)
         ('{"id": ' + "9" * 5000 + "}", "a number of more than 4300 digits"),
         ('{"shown": NaN}', "NaN is not JSON"),
         ('{"shown": 1e400}', "1e400 is too large for a number"),
-        ("[1", "Expecting ',' delimiter, column 3"),
+        ("[1", "the text ends before all brackets and braces are closed, column 3"),
     ],
 )
 def test_hostile_file_of_votes_is_refused(tmp_path, capsys, line, message):

@@ -127,7 +127,7 @@ class _Routes:
         for name in {value.removesuffix(" [input]") for value in values if isinstance(value, str) and len(value) < 300}:
             if (mimetypes.guess_type(name)[0] or "").partition("/")[0] in ("image", "video", "audio"):
                 with contextlib.suppress(OSError, ValueError):  # it is not a file, or not in the folder
-                    path = (self._inputs / name).resolve(strict=True)
+                    path = Path(os.path.realpath(self._inputs / name, strict=True))
                     copy = folder / path.relative_to(self._inputs)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(path, copy)

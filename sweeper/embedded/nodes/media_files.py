@@ -142,8 +142,8 @@ def _split_prefix(prefix: str, root: Path) -> tuple[str, str]:
     """(subfolder, file name) of a prefix. Raises Exception, as ComfyUI does, where it leads out of `root`."""
     path = os.path.normpath(prefix)
     subfolder, name = os.path.split(path)
-    folder = (root / subfolder).resolve()
-    if not folder.is_relative_to(root) or name == ".." or "\0" in prefix:
+    is_inside = "\0" not in prefix and Path(os.path.realpath(root / subfolder)).is_relative_to(root)
+    if not is_inside or name == "..":
         # ComfyUI goes on to name the server's folders here; a client has no use for those.
         raise Exception(  # noqa: TRY002 - ComfyUI raises this class, and clients see its name
             f"**** ERROR: Saving image outside the output folder is not allowed.\n filename_prefix: {prefix!r}"
