@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -157,7 +158,10 @@ class _Forks:
             self._waiting.remove(connection)
             connection.close()
             return
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # Since 3.12 Python warns of other threads. Here these are NumPy's, which wait and hold no lock.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if not pid:
             for one in (self._listening, *self._waiting, *self._ends.values()):
                 one.close()
