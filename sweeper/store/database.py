@@ -258,25 +258,36 @@ def translate_errors(path: Path) -> Iterator[None]:
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     """Connect in autocommit mode, so that transactions begin only where we begin them."""
     connection = _connect_to_read(path) if readonly else sqlite3.connect(path, isolation_level=None, timeout=30)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL)
-    connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    register_checksum(connection)
+    with _close_on_error(connection):
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL)
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        register_checksum(connection)
     return connection
+
+
+@contextmanager
+def _close_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    """Close a connection if the block that prepares it raises, because nobody else has it yet."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     uri = make_uri(path.resolve())
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30)
     try:
-        with limit_time(connection):
+        with _close_on_error(connection), limit_time(connection):
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError:
         # In a read-only folder SQLite cannot create the index file that WAL mode needs. Nobody can be writing the
         # database there either, so it is safe to call it immutable.
-        connection.close()
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
-    connection.execute("PRAGMA trusted_schema = OFF")  # a writer needs it for the triggers of the checksums
+    with _close_on_error(connection):
+        connection.execute("PRAGMA trusted_schema = OFF")  # a writer needs it for the triggers of the checksums
     return connection
 
 
@@ -422,12 +433,8 @@ class Database:
                 _check_not_emptied(path)
             _refuse_super_journal(path)
             self._connection = connect(path, readonly=readonly)
-        try:
-            with translate_errors(path):
-                prepare(self._connection, path, readonly=readonly)
-        except BaseException:
-            self._connection.close()
-            raise
+        with _close_on_error(self._connection), translate_errors(path):
+            prepare(self._connection, path, readonly=readonly)
         self._log: BinaryIO | None = None  # a handle of our own, so that any thread may sync
         self.path, self._checked_until = path, 0.0 if readonly else time.monotonic() + _CHECKED_SECONDS
 

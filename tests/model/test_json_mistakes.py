@@ -25,7 +25,7 @@ TEXTS = st.recursive(
         (" \n", "the text is empty", 1, 1),
         ('{"a": [1, 2', "the text ends before all brackets and braces are closed", 1, 12),
         ('{"a": 1,}', "there is a comma after the last entry", 1, 8),
-        ('[1,\n 2 ,\n ]', "there is a comma after the last entry", 2, 4),
+        ("[1,\n 2 ,\n ]", "there is a comma after the last entry", 2, 4),
         ("{} {}", "there is more text after the end of the value", 1, 4),
         ("{'a': 1}", "a text needs double quotes in place of '", 1, 2),
         ("{a: 1}", "the key a needs double quotes", 1, 2),
@@ -53,7 +53,7 @@ def test_depth_is_refused_before_all_other_mistakes(text):
         parse_json(text)
 
 
-@given(TEXTS, st.integers(0, 40), st.text('{}[],:"\'\\ x1\n#/', max_size=2))
+@given(TEXTS, st.integers(0, 40), st.text("{}[],:\"'\\ x1\n#/", max_size=2))
 def test_any_damage_is_explained_inside_the_text(text, place, damage):
     damaged = text[:place] + damage + text[place + 1 :]
     try:

@@ -25,12 +25,12 @@ def find_outside(*paths: str | Path) -> str | Path | None:
     """
     checkout = Path.cwd().resolve()
     for path in paths:
-        try:
-            resolved = Path(path).resolve()
-        except (OSError, RuntimeError):  # a loop of links
+        # Not by `Path.resolve`, which raises for a loop of links on some versions of Python only.
+        resolved = Path(os.path.realpath(path))
+        if resolved.is_symlink():
             return path
         is_inside = resolved.is_relative_to(checkout) and ".git" not in resolved.relative_to(checkout).parts
-        # As it is written: `resolve` would follow the link.
+        # As it is written: `realpath` would follow the link.
         if not is_inside and Path(os.path.abspath(path)).is_relative_to(checkout):  # noqa: PTH100
             return path
     return None
