@@ -12,6 +12,7 @@ import mimetypes
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -140,14 +141,25 @@ class ServerFolders:
             raise PathEscapeError("a name must not contain a NUL character")
         # Not by `Path.resolve`, which raises for a link to itself on some versions of Python only.
         path = Path(os.path.realpath(root / subfolder / name))
-        if path.is_symlink():
-            raise PathEscapeError(f"{subfolder}/{name} is a link that leads to itself")
+        _check_can_exist(path, f"{subfolder}/{name}")
         if not path.is_relative_to(root):
             raise PathEscapeError(f"{subfolder}/{name} is outside of {kind}")
         return path
 
 
 _FOLDER_NAME: Final = re.compile(r"[\w.-]*\w")  # of models; never a path
+
+
+def _check_can_exist(path: Path, name: str) -> None:
+    """Raise PathEscapeError for a resolved path that still is a link, and for one that the system cannot have."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise PathEscapeError(f"the system has no such name: {error.strerror}") from error
+    if stat.S_ISLNK(mode):
+        raise PathEscapeError(f"{name} is a link that leads to itself")
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import Faults, Scenario
-from sweeper.store.database import register_checksum
+from sweeper.store.damage import register_checksum
 from tests.running.studio import (
     BASE,
     FOURTH,

@@ -12,7 +12,8 @@ import sweeper
 from sweeper.errors import ResultsError
 from sweeper.running.done_work import DoneRule
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.database import connect, find_damage
+from sweeper.store.damage import find_damage
+from sweeper.store.database import connect
 from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests.experiment_files import write
 
