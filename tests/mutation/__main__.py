@@ -113,12 +113,17 @@ def load_faults() -> list[Fault]:
     return [Fault(**row) for row in json.loads((_FOLDER / "faults.json").read_text("utf-8"))]
 
 
-def try_fault(fault: Fault, copy: Path, coverage: Coverage) -> Verdict:
-    """Plant a fault in a copy of the repository, and run the tests that execute its line until one fails."""
+def try_fault(fault: Fault, copy: Path, coverage: Coverage, finder: str = "") -> Verdict:
+    """Plant a fault in a copy of the repository, and run the tests that execute its line until one fails.
+
+    `finder` is the test that found the fault in an earlier table; it comes first if the suite still has it.
+    """
     place = find_place(copy, fault)
     if place is None:
         return Verdict("gone", "", 0, 0)
     tests = coverage.list_tests(place)
+    if finder in coverage.seconds:
+        tests = [finder, *(name for name in tests if name != finder)]
     if not tests:
         return Verdict("uncovered", "", 0, 0)
     path = copy / fault.path
@@ -145,17 +150,21 @@ def _run_tests(copy: Path, tests: list[str]) -> str | None:
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return failed[0] if failed else f"pytest ended with {done.returncode}"
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if not failed:
+        return f"pytest ended with {done.returncode}"
+    name = failed[0].partition(" ")[2]
+    return name.partition(" - ")[0]
 
 
-def run(folder: Path, copies: list[Path], table: Path) -> None:
+def run(folder: Path, copies: list[Path], table: Path, earlier: Path | None) -> None:
     """Try each fault, in as many copies at once as there are, and write the table."""
     coverage = Coverage.load(folder)
     faults = load_faults()
     if len(copies) > 1:
-        _run_in_children(folder, copies, table)
+        _run_in_children(folder, copies, table, earlier)
         return
+    finders = _read_finders(earlier)
     done = _read_numbers(table)
     with table.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -164,7 +173,7 @@ def run(folder: Path, copies: list[Path], table: Path) -> None:
         for number, fault in _choose_share(faults):
             if number in done:
                 continue
-            verdict = try_fault(fault, copies[0], coverage)
+            verdict = try_fault(fault, copies[0], coverage, finders.get(number, ""))
             writer.writerow([number, verdict.verdict, verdict.by, verdict.tests, verdict.seconds])
             file.flush()
 
@@ -177,18 +186,32 @@ def _read_numbers(table: Path) -> set[int]:
         return {int(row["fault"]) for row in csv.DictReader(file)}
 
 
+def _read_finders(table: Path | None) -> dict[int, str]:
+    """Return the test that found each fault in an earlier table."""
+    if table is None:
+        return {}
+    with table.open(encoding="utf-8") as file:
+        return {int(row["fault"]): row["by"] for row in csv.DictReader(file)}
+
+
 def _choose_share(faults: list[Fault]) -> list[tuple[int, Fault]]:
     """Return the numbered faults of this process: every n-th of them if several share the work."""
     index, count = map(int, os.environ.get("SWEEPER_SHARE", "0/1").split("/"))
     return list(enumerate(faults))[index::count]
 
 
-def _run_in_children(folder: Path, copies: list[Path], table: Path) -> None:
+def _run_in_children(folder: Path, copies: list[Path], table: Path, earlier: Path | None) -> None:
+    hints = [] if earlier is None else ["--earlier", str(earlier)]
     children = []
     parts = []
     for index, copy in enumerate(copies):
         part = table.with_suffix(f".{index}.csv")
-        command = [*(sys.executable, "-m", "tests.mutation", "run", str(folder), str(part)), "--copy", str(copy)]
+        command = [
+            *(sys.executable, "-m", "tests.mutation", "run", str(folder), str(part)),
+            "--copy",
+            str(copy),
+            *hints,
+        ]
         environment = {**os.environ, "SWEEPER_SHARE": f"{index}/{len(copies)}"}
         children.append(subprocess.Popen(command, cwd=_ROOT, env=environment))
         parts.append(part)
@@ -235,6 +258,7 @@ def main() -> int:
             step.add_argument(
                 "--copy", type=Path, action="append", required=True, help="a clone; several share the work"
             )
+            step.add_argument("--earlier", type=Path, help="a table; the tests that found a fault there come first")
     step = steps.add_parser("compare")
     step.add_argument("before", type=Path)
     step.add_argument("after", type=Path)
@@ -245,7 +269,7 @@ def main() -> int:
         case "draw":
             draw(arguments.folder, arguments.count, arguments.seed)
         case "run":
-            run(arguments.folder, arguments.copy, arguments.table)
+            run(arguments.folder, arguments.copy, arguments.table, arguments.earlier)
         case "compare":
             return min(1, compare(arguments.before, arguments.after))
     return 0
