@@ -89,7 +89,7 @@ class Coverage:
 def cover(folder: Path) -> int:
     """Run the suite with the lines of each test recorded."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "coverage.ini"
+    settings = folder / "settings.ini"
     settings.write_text(f"[run]\nsource = sweeper\nparallel = true\ndata_file = {folder / 'coverage'}\n", "utf-8")
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.record_seconds"),
